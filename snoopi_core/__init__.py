@@ -1,0 +1,1 @@
+"""SNOOPI's method as plain tensors: no host, no trainer, nothing that draws a user interface."""

@@ -1,0 +1,105 @@
+"""One-step sampling: from a network's output at one timestep to x0 (SNOOPI, arXiv 2412.02687, Section 3).
+
+Dimensions: B batch rows, C latent channels, h x w latent height and width.
+alpha_t and sigma_t are the variance-preserving pair of x_t = alpha_t x0 + sigma_t eps,
+alpha_t^2 + sigma_t^2 = 1; conversions run in fp32 because 1/alpha_t magnifies rounding
+(14.6 times at t = 999 of Stable Diffusion's schedule).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+
+
+def x0_from_output(
+    output: torch.Tensor, x_t: torch.Tensor, alpha_t: torch.Tensor | float, sigma_t: torch.Tensor | float, prediction_type: str
+) -> torch.Tensor:
+    """x0 from the network's output, by the model's own parameterisation.
+
+    epsilon:       x0 = (x_t - sigma_t * eps) / alpha_t         (Section 3)
+    v_prediction:  x0 = alpha_t * x_t - sigma_t * v             (Salimans & Ho 2022, Appendix D)
+    sample:        x0 = output
+
+    Args:
+        output: what the network returned, shape (B, C, h, w).
+        x_t: what the network was given, shape (B, C, h, w).
+        alpha_t, sigma_t: floats, or tensors that broadcast to (B, C, h, w).
+        prediction_type: one of `PREDICTION_TYPES`, diffusers' names.
+
+    Returns:
+        x0 in fp32 (fp64 for fp64 input), shape (B, C, h, w).
+
+    Raises:
+        ValueError: `prediction_type` is not known.
+    """
+    dtype = torch.promote_types(output.dtype, torch.float32)
+    output, x_t = output.to(dtype), x_t.to(dtype)
+    if prediction_type == "epsilon":
+        return (x_t - sigma_t * output) / alpha_t
+    if prediction_type == "v_prediction":
+        return alpha_t * x_t - sigma_t * output
+    if prediction_type == "sample":
+        return output
+    raise ValueError(f"prediction type {prediction_type!r} is not known; available: {', '.join(PREDICTION_TYPES)}")
+
+
+def eps_from_output(
+    output: torch.Tensor, x_t: torch.Tensor, alpha_t: torch.Tensor | float, sigma_t: torch.Tensor | float, prediction_type: str
+) -> torch.Tensor:
+    """eps from the network's output; arguments, dtype and errors as `x0_from_output`.
+
+    epsilon:       eps = output
+    v_prediction:  eps = sigma_t * x_t + alpha_t * v            (Salimans & Ho 2022, Appendix D)
+    sample:        eps = (x_t - alpha_t * x0) / sigma_t
+    """
+    dtype = torch.promote_types(output.dtype, torch.float32)
+    output, x_t = output.to(dtype), x_t.to(dtype)
+    if prediction_type == "epsilon":
+        return output
+    if prediction_type == "v_prediction":
+        return sigma_t * x_t + alpha_t * output
+    if prediction_type == "sample":
+        return (x_t - alpha_t * output) / sigma_t
+    raise ValueError(f"prediction type {prediction_type!r} is not known; available: {', '.join(PREDICTION_TYPES)}")
+
+
+def alpha_sigma_from_ve(sigma: float) -> tuple[float, float]:
+    """(alpha_t, sigma_t) of the variance-preserving pair whose ratio sigma_t / alpha_t is `sigma`."""
+    alpha_t = 1.0 / math.sqrt(1.0 + sigma * sigma)
+    return alpha_t, sigma * alpha_t
+
+
+def parse_timesteps(text: str, *, auto: tuple[int, ...], num_train_timesteps: int = 1000) -> tuple[int, ...]:
+    """Timesteps a person typed, such as "999" or "999, 749, 499, 249".
+
+    Args:
+        text: `auto`, or integers separated by commas or spaces, strictly falling.
+        auto: what `auto` stands for.
+        num_train_timesteps: timesteps lie in [0, num_train_timesteps - 1].
+
+    Raises:
+        ValueError: not integers, out of range, or not strictly falling; says what was got and what is expected.
+    """
+    expected = (
+        f'expected "auto" or timesteps from {num_train_timesteps - 1} down to 0, strictly falling, '
+        'for example "999" or "999, 749, 499, 249"'
+    )
+    words = text.replace(",", " ").split()
+    if [word.lower() for word in words] == ["auto"]:
+        return auto
+    if not words:
+        raise ValueError(f"timesteps is empty; {expected}")
+    steps = []
+    for word in words:
+        if not (word.isascii() and word.isdigit()):
+            raise ValueError(f"timesteps {text!r}: {word!r} is not a whole number; {expected}")
+        steps.append(int(word))
+    if max(steps) >= num_train_timesteps:
+        raise ValueError(f"timesteps {text!r}: {max(steps)} is past the model's last timestep; {expected}")
+    if any(later >= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+        raise ValueError(f"timesteps {text!r} do not fall strictly; {expected}")
+    return tuple(steps)
