@@ -1,0 +1,120 @@
+"""A text-to-image model in diffusers' parts, from a diffusers folder, a hub id, or a file of the checkpoint contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from snoopi_core.checkpoint import PREFIXES, Schedule, read_checkpoint
+from snoopi_core.layouts import from_single_file, text_encoder_rename, unet_rename, vae_rename
+from training.config import find_file
+from training.tokenizer import clip_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """The parts of a model, in fp32, in evaluation mode, without gradients."""
+
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    vae: AutoencoderKL
+    schedule: Schedule
+    prediction_type: str
+    source: str
+
+    def alphas_cumprod(self) -> torch.Tensor:
+        """alpha_bar_t = alpha_t^2, shape (num_train_timesteps,), fp32: half precision is wrong by 100 % at t = 0."""
+        return DDPMScheduler(**self.schedule.model_dump(), clip_sample=False).alphas_cumprod.float()
+
+    def to(self, device: torch.device) -> Backbone:
+        for module in (self.unet, self.text_encoder, self.vae):
+            module.to(device)
+        return self
+
+    @torch.no_grad()
+    def encode(self, prompts: list[str]) -> torch.Tensor:
+        """Text embeddings, (B, 77, C) fp32; longer prompts are cut at the tokenizer's length."""
+        ids = self.tokenizer(
+            prompts, padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True, return_tensors="pt"
+        ).input_ids
+        return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state.float()
+
+    @torch.no_grad()
+    def decode(self, x0: torch.Tensor) -> torch.Tensor:
+        """Images in [0, 1], (B, 3, 8h, 8w), from latents x0 (B, C, h, w) in the UNet's scale."""
+        return (self.vae.decode(x0.to(self.vae.dtype) / self.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
+
+
+def load_backbone(path: str) -> Backbone:
+    """Load a teacher.
+
+    Raises:
+        FileNotFoundError: nothing is there; says what was looked for.
+        ValueError: the file is no contract file, lacks a part, or its weights do not fit its config.
+    """
+    found = find_file(path)
+    if found.is_file():
+        parts = _from_contract(found)
+    elif found.is_dir() or _looks_like_hub_id(path):
+        parts = _from_diffusers(str(found) if found.is_dir() else path)
+    else:
+        raise FileNotFoundError(
+            f"no teacher at {path!r}: expected a diffusers folder (with unet/, text_encoder/, vae/, tokenizer/, scheduler/), "
+            "a .safetensors file of this project, or a hub id such as owner/name"
+        )
+    backbone = Backbone(source=path, **parts)
+    for module in (backbone.unet, backbone.text_encoder, backbone.vae):
+        module.float().eval().requires_grad_(False)
+    return backbone
+
+
+def _looks_like_hub_id(path: str) -> bool:
+    return path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).suffix == ".safetensors"
+
+
+def _from_diffusers(source: str) -> dict[str, Any]:
+    try:
+        scheduler = DDPMScheduler.from_pretrained(source, subfolder="scheduler")
+        return {
+            "unet": UNet2DConditionModel.from_pretrained(source, subfolder="unet", torch_dtype=torch.float32),
+            "text_encoder": CLIPTextModel.from_pretrained(source, subfolder="text_encoder", dtype=torch.float32),
+            "tokenizer": CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"),
+            "vae": AutoencoderKL.from_pretrained(source, subfolder="vae", torch_dtype=torch.float32),
+            "schedule": Schedule(**{name: scheduler.config[name] for name in Schedule.model_fields}),
+            "prediction_type": scheduler.config.prediction_type,
+        }
+    except OSError as error:
+        raise FileNotFoundError(f"teacher {source!r} cannot be loaded as a diffusers model: {error}") from error
+
+
+def _from_contract(path: Path) -> dict[str, Any]:
+    checkpoint = read_checkpoint(path)
+    metadata = checkpoint.metadata
+    absent = [part for part in PREFIXES if getattr(metadata, part) is None]
+    if absent:
+        raise ValueError(f"{path.name} holds no {' and no '.join(absent)}; a teacher needs {', '.join(PREFIXES)}")
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(metadata.unet)
+        vae = AutoencoderKL.from_config(metadata.vae)
+    # Text encoders hold non-persistent buffers (position ids) that must not stay on the meta device.
+    text_encoder = CLIPTextModel(CLIPTextConfig.from_dict(metadata.text_encoder))
+    for module, weights, rename in (
+        (unet, checkpoint.unet, unet_rename(unet.config)),
+        (vae, checkpoint.vae, vae_rename(vae.config)),
+        (text_encoder, checkpoint.text_encoder, text_encoder_rename),
+    ):
+        module.load_state_dict(from_single_file(weights, module.state_dict(), rename), assign=True)
+    return {
+        "unet": unet,
+        "text_encoder": text_encoder,
+        "tokenizer": clip_tokenizer(),
+        "vae": vae,
+        "schedule": metadata.schedule,
+        "prediction_type": metadata.prediction_type,
+    }

@@ -1,0 +1,35 @@
+"""PG-SB's losses as pure functions (SNOOPI, arXiv 2412.02687, Section 3; weights as in SwiftBrush).
+
+Dimensions: B batch rows, C latent channels, h x w latent size. alpha_t, sigma_t are fp32 tensors of shape (B, 1, 1, 1);
+everything is computed in fp32 whatever the networks run in: 1 - alpha_bar_t is wrong by 100 % at t = 0 in bf16.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def add_noise(x0: torch.Tensor, eps: torch.Tensor, alpha_t: torch.Tensor, sigma_t: torch.Tensor) -> torch.Tensor:
+    """x_t = alpha_t x0 + sigma_t eps; all (B, C, h, w)."""
+    return alpha_t * x0 + sigma_t * eps
+
+
+def guide(eps_null: torch.Tensor, eps_text: torch.Tensor, kappa: torch.Tensor | float) -> torch.Tensor:
+    """eps_hat = eps(null) + kappa (eps(text) - eps(null)); kappa = 1 is no guidance. All (B, C, h, w)."""
+    return eps_null + kappa * (eps_text - eps_null)
+
+
+def score_gap(eps_teacher: torch.Tensor, eps_lora: torch.Tensor, sigma_t: torch.Tensor) -> torch.Tensor:
+    """g = w(t) (eps_hat_pi - eps_hat_psi) with w(t) = sigma_t^2; the direction in which x0 is pushed. (B, C, h, w)."""
+    return sigma_t**2 * (eps_teacher - eps_lora)
+
+
+def vsd_loss(x0: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
+    """L_VSD = 0.5 mean((x0 - stopgrad(x0 - g))^2): its value is |g|^2 / 2, its gradient in x0 is g / numel. Scalar."""
+    target = (x0 - gap).detach()
+    return 0.5 * torch.mean((x0 - target) ** 2)
+
+
+def lora_loss(eps_lora: torch.Tensor, eps: torch.Tensor, alpha_t: torch.Tensor) -> torch.Tensor:
+    """L_LoRA = mean((alpha_t (eps_psi - eps))^2), on detached x0. Scalar."""
+    return torch.mean((alpha_t * (eps_lora - eps)) ** 2)
