@@ -1,0 +1,56 @@
+# make demo: a picture of what the pack does.   make test: everything that CI checks.
+# Both set up what they need on a fresh machine (Python 3.11, git) and reuse it the next time.
+#
+# COMFYUI_PATH=...           use this ComfyUI instead of the pinned one
+# SNOOPI_HOST_VERSION=...    use this pinned ComfyUI (see scripts/host.py)
+# PYTHON=...                 the Python that the virtual environment is made with
+# PYTEST_ARGS=...            more arguments for pytest
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := $(or $(SNOOPI_VENV),.venv)
+PY := "$(VENV)/bin/python"
+HOSTS := 0.16.3 0.20.1 0.24.0 0.27.0 0.30.0
+
+.PHONY: help demo test lint test-hosts models workflows lock setup setup-browser clean
+
+help:
+	@sed -n '1,8p' Makefile
+	@echo 'Targets: demo test lint test-hosts models workflows lock clean'
+
+setup:
+	@"$(PYTHON)" scripts/bootstrap.py
+
+setup-browser:
+	@"$(PYTHON)" scripts/bootstrap.py --browser
+
+demo: setup
+	@$(PY) scripts/demo.py
+
+test: lint setup-browser
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	"$(VENV)/bin/lint-imports" --no-logo
+
+# The pack inside every supported ComfyUI: what touches the host, not the trainer.
+test-hosts: setup
+	@for version in $(HOSTS); do \
+	  echo "== ComfyUI $$version"; \
+	  SNOOPI_HOST_VERSION=$$version $(PY) -m pytest -q -m 'host or server' $(PYTEST_ARGS) || exit 1; \
+	done
+
+workflows: setup-browser
+	$(PY) scripts/make_workflows.py
+
+# Needs the network: resolves every version anew.
+lock:
+	rm -rf .venv-lock
+	"$(PYTHON)" -m venv .venv-lock
+	.venv-lock/bin/python scripts/lock.py
+	rm -rf .venv-lock
+
+clean:
+	rm -rf out build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './.git/*' -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,148 @@
+"""Set up everything `make demo` and `make test` need, saying what is done; a second run finds it done.
+
+1. a virtual environment in .venv, made by the Python that runs this;
+2. the packages of requirements-lock.txt in it;
+3. a real ComfyUI (scripts/host.py);
+4. with --browser: Chromium, from the system's packages.
+
+Standard library only: it runs before anything is installed. SNOOPI_VENV puts the environment elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from host import ROOT
+
+LOCK = ROOT / "requirements-lock.txt"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FREE_BYTES = 10 * 2**30  # the environment takes about 6 GiB, mostly torch's CUDA libraries
+
+
+class SetupError(RuntimeError):
+    """Something that only the user can mend; the message says how."""
+
+
+def say(text: str) -> None:
+    print(f"[setup] {text}", flush=True)
+
+
+def venv_folder() -> Path:
+    return Path(os.environ.get("SNOOPI_VENV") or ROOT / ".venv").expanduser()
+
+
+def venv_python(folder: Path) -> Path:
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def root_prefix() -> list[str] | None:
+    """How to run a command as root without being asked for a password; None when there is no way."""
+    if os.name == "nt":
+        return None
+    if os.geteuid() == 0:
+        return []
+    if (
+        shutil.which("sudo")
+        and subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
+    ):
+        return ["sudo", "-n"]
+    return None
+
+
+def apt_install(packages: list[str], purpose: str) -> None:
+    """Install Debian packages, or say which command would."""
+    prefix = root_prefix()
+    command = f"apt-get install {' '.join(packages)}"
+    if prefix is None or shutil.which("apt-get") is None:
+        raise SetupError(f"{purpose} is missing. Install it (on Debian or Ubuntu: sudo {command}) and run this again.")
+    say(f"{purpose} is missing: {command} ...")
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    environment = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive"]
+    subprocess.run([*environment, "apt-get", "-qq", "update"], check=False, **quiet)
+    install = [*environment, "apt-get", "-qq", "install", "--yes", "--no-install-recommends", *packages]
+    done = subprocess.run(install, check=False, **quiet)
+    if done.returncode != 0:
+        raise SetupError(f"{command} failed:\n{done.stdout[-2000:]}")
+
+
+def make_venv(folder: Path) -> None:
+    """Create the environment unless it works already."""
+    python = venv_python(folder)
+    pip_works = [str(python), "-m", "pip", "--version"]
+    if python.exists() and subprocess.run(pip_works, capture_output=True, check=False).returncode == 0:
+        return
+    say(f"making a virtual environment in {folder} with Python {sys.version.split()[0]} ...")
+    create = [sys.executable, "-m", "venv", "--clear", str(folder)]
+    if subprocess.run(create, capture_output=True, check=False).returncode == 0:
+        return
+    # Debian packs venv's pip separately from Python.
+    apt_install([f"python3.{sys.version_info.minor}-venv"], "Python's venv module")
+    subprocess.run(create, check=True)
+
+
+def install_lock(folder: Path) -> None:
+    """Install the lock unless the environment's stamp says that this very lock is in it."""
+    stamp = folder / ".snoopi-lock"
+    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
+        return
+    free = shutil.disk_usage(folder).free
+    if not stamp.exists() and free < FREE_BYTES:
+        raise SetupError(
+            f"{folder} has {free / 2**30:.1f} GiB free; the packages need about 6, and 10 while installing."
+        )
+    say(f"installing {LOCK.name} (about 3 GB to download the first time) ...")
+    started = time.monotonic()
+    pip = [str(venv_python(folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    done = subprocess.run([*pip, "--requirement", str(LOCK)], stdin=subprocess.DEVNULL, check=False)
+    if done.returncode != 0:
+        raise SetupError(f"pip could not install {LOCK.name} (its message is above). Is the network there?")
+    stamp.write_text(digest, encoding="utf-8")
+    say(f"packages installed in {time.monotonic() - started:.0f} s")
+
+
+def find_browser() -> str | None:
+    """SNOOPI_CHROMIUM, or a Chromium on the PATH."""
+    if given := os.environ.get("SNOOPI_CHROMIUM"):
+        if not Path(given).is_file():
+            raise SetupError(f"SNOOPI_CHROMIUM is {given!r}, which is no file.")
+        return given
+    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--browser", action="store_true", help="also provide Chromium")
+    options = parser.parse_args(arguments)
+    if sys.version_info < (3, 11):  # noqa: UP036  people run this with whatever Python they have
+        print(
+            f"[setup] Python 3.11 or newer is needed, this is {sys.version.split()[0]}. Try make PYTHON=python3.11 ..."
+        )
+        return 1
+    try:
+        folder = venv_folder()
+        make_venv(folder)
+        install_lock(folder)
+        host = subprocess.run(
+            [str(venv_python(folder)), str(ROOT / "scripts/host.py")], stdout=subprocess.PIPE, text=True
+        )
+        if host.returncode != 0:
+            return 1  # it has said why
+        if options.browser and find_browser() is None:
+            apt_install(["chromium", "fonts-dejavu-core"], "Chromium")
+        say(f"ready: {folder}, ComfyUI at {host.stdout.strip()}")
+    except SetupError as error:
+        print(f"[setup] {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

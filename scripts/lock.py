@@ -1,0 +1,60 @@
+"""Write requirements-lock.txt: the exact version of everything `make demo` and `make test` install.
+
+Run with the Python of a fresh virtual environment, into which it installs, with pip's own resolver: the newest
+pinned ComfyUI's requirements and this project's `training` and `test` extras. Then it writes what pip chose.
+Older hosts run in the same environment (tests/server proves it), so one lock serves them all.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from host import NEWEST, ROOT, pinned_host
+
+LOCK = ROOT / "requirements-lock.txt"
+# One matching CUDA set, which also runs on the CPU. A torch newer than the newest torchaudio fails at import, and a
+# CPU-only torch breaks torchvision's wheel on PyPI, so these three are chosen here and not by the resolver.
+TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+LINUX_ONLY = re.compile(r"(nvidia-|cuda-|triton$)")
+TOOLS = {"pip", "wheel"}  # setuptools stays: the test of the wheel builds with it
+HEADER = f"""\
+# Exact versions for CI, `make demo` and `make test`. Written by `make lock`; do not edit.
+# ComfyUI {NEWEST} and the extras training and test, resolved on Linux x86-64 with Python {{python}}.
+"""
+
+
+def requirements() -> list[str]:
+    """What is asked for, before resolution."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    return [*TORCH, *project["dependencies"], *extras["training"], *extras["test"]]
+
+
+def lock_line(pin: str) -> str:
+    """One line of the lock: the GPU libraries exist for Linux only and torch does without elsewhere."""
+    name = pin.partition("==")[0]
+    return f'{pin} ; sys_platform == "linux"' if LINUX_ONLY.match(name) else pin
+
+
+def main() -> int:
+    if sys.prefix == sys.base_prefix:
+        print("scripts/lock.py installs packages: run it in a fresh virtual environment (make lock).", file=sys.stderr)
+        return 1
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    host_requirements = pinned_host(NEWEST) / "requirements.txt"
+    subprocess.run([*pip, "install", "-r", str(host_requirements), *requirements()], check=True)
+    freeze = subprocess.run([*pip, "freeze", "--all"], check=True, capture_output=True, text=True).stdout
+    pins = [line for line in freeze.splitlines() if "==" in line and line.partition("==")[0].lower() not in TOOLS]
+    python = ".".join(map(str, sys.version_info[:2]))
+    lines = [lock_line(pin) for pin in sorted(pins, key=str.lower)]
+    LOCK.write_text(HEADER.format(python=python) + "\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{LOCK.name}: {len(lines)} pins")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
