@@ -121,10 +121,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--browser", action="store_true", help="also provide Chromium")
     options = parser.parse_args(arguments)
-    if sys.version_info < (3, 11):  # noqa: UP036  people run this with whatever Python they have
-        print(
-            f"[setup] Python 3.11 or newer is needed, this is {sys.version.split()[0]}. Try make PYTHON=python3.11 ..."
-        )
+    if sys.version_info < (3, 11):  # noqa: UP036 - people run this with whatever Python they have
+        print(f"[setup] Python 3.11 or newer is needed, not {sys.version.split()[0]}: make PYTHON=python3.11 ...")
         return 1
     try:
         folder = venv_folder()

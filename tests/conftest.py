@@ -69,7 +69,7 @@ def _import_host(host: Path, base: Path) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     finder = _load_host_finder()
     try:
-        host = finder.find_host(os.environ.get("SNOOPI_HOST_VERSION") or None)
+        host = finder.find_host()
     except finder.HostError as error:
         raise pytest.UsageError(str(error)) from None
     base = Path(tempfile.mkdtemp(prefix="snoopi-tests-"))
