@@ -1,0 +1,101 @@
+"""NASA inside a diffusers UNet: every cross-attention answers Z+ - alpha Z-.
+
+Dimensions: B batch rows, N image tokens, T text tokens, H heads, D head width, C = H * D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+
+from snoopi_core.nasa import steer_away
+
+CROSS_ATTENTION = ".attn2.processor"
+
+
+class NasaProcessor:
+    """A cross-attention processor that steers away from one negative prompt, before the output projection.
+
+    Args:
+        negative: text embeddings of the negative prompt, (1, T, C_text) or (B, T, C_text).
+        alpha: strength; 0 is the plain layer.
+    """
+
+    def __init__(self, negative: torch.Tensor, alpha: float) -> None:
+        self.negative = negative
+        self.alpha = alpha
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Hidden states (B, N, C) in, (B, N, C) out; the residual is the block's business.
+
+        Raises:
+            ValueError: the layer is no plain cross-attention, or the number of negative rows does not fit.
+        """
+        if encoder_hidden_states is None or attn.norm_cross or attn.group_norm is not None or attn.spatial_norm is not None:
+            raise ValueError("NASA works on plain cross-attention (text embeddings, no extra norms); this layer has another form")
+        rows = len(hidden_states)
+        if len(self.negative) not in (1, rows):
+            raise ValueError(f"the negative prompt has {len(self.negative)} rows; expected 1 or {rows}, as the positive one")
+        negative = self.negative.to(encoder_hidden_states).expand(rows, -1, -1)
+        query = _heads(attn.to_q(hidden_states), attn.heads)
+        z_pos = _respond(attn, query, encoder_hidden_states, attention_mask)
+        z_neg = _respond(attn, query, negative, None)
+        output = attn.to_out[1](attn.to_out[0](steer_away(z_pos, z_neg, self.alpha)))
+        return output / attn.rescale_output_factor
+
+
+def _heads(states: torch.Tensor, heads: int) -> torch.Tensor:
+    """(B, N, C) to (B, H, N, D)."""
+    return states.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def _respond(attn: Attention, query: torch.Tensor, context: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Z = softmax(Q K^T / sqrt(D)) V on the concatenated heads, (B, N, C)."""
+    key, value = _heads(attn.to_k(context), attn.heads), _heads(attn.to_v(context), attn.heads)
+    if mask is not None:
+        mask = attn.prepare_attention_mask(mask, context.shape[1], len(query)).view(len(query), attn.heads, -1, context.shape[1])
+    z = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return z.transpose(1, 2).flatten(2)
+
+
+@contextmanager
+def nasa(
+    unet: UNet2DConditionModel, negative: torch.Tensor, alpha: float, layers: Callable[[str], bool] = lambda name: True
+) -> Iterator[UNet2DConditionModel]:
+    """Steer `unet` away from `negative` while the context lasts; its own processors come back afterwards.
+
+    Args:
+        unet: any diffusers UNet with cross-attention.
+        negative: text embeddings of the negative prompt, (1, T, C_text) or (B, T, C_text).
+        alpha: strength; at 0 nothing is attached.
+        layers: which cross-attention layers, by the name of their processor; all by default.
+
+    Raises:
+        ValueError: no cross-attention layer is chosen.
+    """
+    if alpha == 0:
+        yield unet
+        return
+    before = dict(unet.attn_processors)
+    chosen = [name for name in before if name.endswith(CROSS_ATTENTION) and layers(name)]
+    if not chosen:
+        raise ValueError("no cross-attention layer is chosen; NASA would do nothing")
+    steered = NasaProcessor(negative, alpha)
+    # set_attn_processor empties the dict it is given, hence the copies
+    unet.set_attn_processor({name: steered if name in chosen else processor for name, processor in before.items()})
+    try:
+        yield unet
+    finally:
+        unet.set_attn_processor(dict(before))

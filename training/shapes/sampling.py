@@ -1,0 +1,113 @@
+"""Images from a model of the small world, in diffusers: many steps with guidance, or one step with or without a negative.
+
+Dimensions: B images; latents (B, 4, 8, 8) of unit variance; images (B, 3, 64, 64) in [0, 1].
+Every image has a seed of its own, so its noise does not depend on the batch it is made in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from diffusers import DDIMScheduler
+
+from snoopi_core.one_step import x0_from_output
+from training.diffusers_nasa import nasa
+from training.shapes.captions import NULL_PROMPT
+
+if TYPE_CHECKING:
+    from training.backbone import Backbone
+
+BATCH = 100
+Method = Literal["nasa", "cfg", "embeddings"]
+
+
+def noise(seeds: list[int], shape: tuple[int, int, int]) -> torch.Tensor:
+    """Standard normal latents (B, *shape), one seed an image."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManySteps:
+    """DDIM with classifier-free guidance: the teacher's own way of making an image. A negative replaces the null prompt."""
+
+    model: Backbone
+    steps: int = 20
+    cfg: float = 3.0
+
+    @torch.no_grad()
+    def __call__(self, prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
+        return _in_batches(self._batch, prompts, seeds, negative)
+
+    def _batch(self, prompts: list[str], seeds: list[int], negative: str | None) -> torch.Tensor:
+        model = self.model
+        scheduler = DDIMScheduler(
+            **model.schedule.model_dump(),
+            clip_sample=False,
+            set_alpha_to_one=False,
+            prediction_type=model.prediction_type,
+            timestep_spacing="trailing",
+        )
+        scheduler.set_timesteps(self.steps)
+        context = torch.cat([model.encode([negative or NULL_PROMPT]).expand(len(prompts), -1, -1), model.encode(prompts)])
+        x = noise(seeds, _latent_shape(model))
+        for t in scheduler.timesteps:
+            base, text = model.unet(torch.cat([x, x]), t, context).sample.chunk(2)
+            x = scheduler.step(base + self.cfg * (text - base), t, x).prev_sample
+        return model.decode(x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneStep:
+    """One call of the network at `timestep`; a negative prompt acts by `method` with strength `scale`.
+
+    nasa: Z+ - scale Z- in every cross-attention. cfg: x0(neg) + scale (x0(pos) - x0(neg)).
+    embeddings: the text embeddings e+ - scale e-.
+    """
+
+    model: Backbone
+    timestep: int = 999
+    method: Method = "nasa"
+    scale: float = 0.8
+
+    @torch.no_grad()
+    def __call__(self, prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
+        return _in_batches(self._batch, prompts, seeds, negative)
+
+    def _batch(self, prompts: list[str], seeds: list[int], negative: str | None) -> torch.Tensor:
+        model = self.model
+        z, positive = noise(seeds, _latent_shape(model)), model.encode(prompts)
+        if negative is None:
+            return model.decode(self._x0(z, positive))
+        away = model.encode([negative])
+        if self.method == "nasa":
+            with nasa(model.unet, away, self.scale):
+                x0 = self._x0(z, positive)
+        elif self.method == "cfg":
+            base = self._x0(z, away.expand_as(positive))
+            x0 = base + self.scale * (self._x0(z, positive) - base)
+        elif self.method == "embeddings":
+            x0 = self._x0(z, positive - self.scale * away)
+        else:
+            raise ValueError(f"method {self.method!r} is not known; available: nasa, cfg, embeddings")
+        return model.decode(x0)
+
+    def _x0(self, z: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        alpha_bar = self.model.alphas_cumprod()[self.timestep]
+        output = self.model.unet(z, self.timestep, context).sample
+        return x0_from_output(output, z, alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), self.model.prediction_type)
+
+
+def _latent_shape(model: Backbone) -> tuple[int, int, int]:
+    size = model.unet.config.sample_size
+    return model.unet.config.in_channels, size, size
+
+
+def _in_batches(
+    make: Callable[[list[str], list[int], str | None], torch.Tensor], prompts: list[str], seeds: list[int], negative: str | None
+) -> torch.Tensor:
+    if len(prompts) != len(seeds):
+        raise ValueError(f"expected one seed a prompt, got {len(prompts)} prompts and {len(seeds)} seeds")
+    return torch.cat([make(prompts[n : n + BATCH], seeds[n : n + BATCH], negative) for n in range(0, len(prompts), BATCH)])

@@ -1,0 +1,66 @@
+"""CLIP's tokenizer without a hub: the vocabulary comes with the pip package open_clip_torch.
+
+The host (ComfyUI) and transformers use the same byte-pair vocabulary of 49,408 ids; the same
+text therefore gets the same ids on both sides (a test compares them).
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import importlib.util
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from transformers import CLIPTokenizer
+
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+MAX_TOKENS = 77
+N_MERGES = 49152 - 256 - 2
+
+
+def _byte_symbols() -> list[str]:
+    """The 256 printable symbols that stand for the bytes, in the order of CLIP's vocabulary (GPT-2's table)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(len(others))]
+
+
+def clip_merges() -> list[str]:
+    """The 48,894 merges of CLIP's byte-pair encoding, best first, as "left right"."""
+    spec = importlib.util.find_spec("open_clip")  # found, not imported: its own dependencies are of no use here
+    if spec is None or spec.origin is None:
+        raise ValueError(
+            "CLIP's vocabulary was not found: it comes with the package open_clip_torch; "
+            "install the extra `training` of this project"
+        )
+    packed = Path(spec.origin).with_name("bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    lines = gzip.decompress(packed).decode("utf-8").split("\n")
+    return lines[1 : 1 + N_MERGES]  # the first line is a version mark
+
+
+def clip_vocabulary(merges: list[str]) -> dict[str, int]:
+    """Token to id: bytes, bytes that end a word, merges, then the start and end marks (49406, 49407)."""
+    symbols = _byte_symbols()
+    tokens = symbols + [symbol + "</w>" for symbol in symbols] + [merge.replace(" ", "") for merge in merges] + [BOS, EOS]
+    return {token: number for number, token in enumerate(tokens)}
+
+
+@functools.cache
+def clip_tokenizer() -> CLIPTokenizer:
+    """CLIP's tokenizer as Stable Diffusion 1.5 uses it: 77 tokens, padded with the end mark.
+
+    Raises:
+        ValueError: the package that carries the vocabulary is not installed.
+    """
+    merges = clip_merges()
+    with tempfile.TemporaryDirectory() as folder:
+        vocab_file, merges_file = Path(folder, "vocab.json"), Path(folder, "merges.txt")
+        vocab_file.write_text(json.dumps(clip_vocabulary(merges), ensure_ascii=False), encoding="utf-8")
+        merges_file.write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+        marks = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}
+        config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": MAX_TOKENS, "do_lower_case": True, **marks}
+        Path(folder, "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+        return CLIPTokenizer.from_pretrained(os.fspath(folder), local_files_only=True)
