@@ -8,6 +8,8 @@ import torch
 
 from training.config import Prompts, find_file
 from training.noise import generator
+from training.shapes.captions import partial_caption
+from training.shapes.scene import sample_scenes
 
 PromptBatch = Callable[[int, int], list[str]]  # (iteration, batch size) -> prompts
 
@@ -20,9 +22,7 @@ def open_prompts(section: Prompts, seed: int) -> PromptBatch:
         ValueError: the file is not UTF-8 text, or has no prompt in it.
     """
     if section.source == "shapes":
-        from training.shapes.captions import sample_captions
-
-        return lambda iteration, size: sample_captions(size, generator(seed, "prompts", iteration))
+        return lambda iteration, size: _shape_captions(size, generator(seed, "prompts", iteration))
     path = find_file(section.source)
     if not path.is_file():
         raise FileNotFoundError(f'no prompts at {section.source!r}: expected "shapes" or a .txt file, one prompt a line')
@@ -34,6 +34,10 @@ def open_prompts(section: Prompts, seed: int) -> PromptBatch:
     if not prompts:
         raise ValueError(f"prompts {path.name} holds no prompt; expected one a line")
     return lambda iteration, size: [prompts[i] for i in _shuffled(len(prompts), iteration * size, size, seed)]
+
+
+def _shape_captions(size: int, rng: torch.Generator) -> list[str]:
+    return [partial_caption(scene, rng)[0] for scene in sample_scenes(size, rng)]
 
 
 def _shuffled(total: int, start: int, size: int, seed: int) -> list[int]:

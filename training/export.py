@@ -1,0 +1,160 @@
+"""`python -m training.export`: a run's student, or a teacher's folder, as the one file that PG-SB Loader opens."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from snoopi_core.checkpoint import Checkpoint, Metadata, OneStepRecipe, Provenance, write_checkpoint
+from snoopi_core.layouts import StateDict, text_encoder_rename, to_single_file, unet_rename, vae_rename
+from training.backbone import Backbone, load_backbone
+from training.config import Recipe
+from training.iteration import Levels
+from training.noise import generator
+from training.prompts import open_prompts
+from training.sampling import one_step_x0
+from training.state import checkpoints, load_newest, load_state
+
+_STOCK_SCALE = 0.18215  # the host has preview colours for this latent space; others need their own
+_PACKAGES = ("torch", "diffusers", "peft", "transformers", "accelerate", "safetensors")
+
+
+def provenance(recipe: Recipe | None, step: int, notes: str = "") -> Provenance:
+    """Recipe, step and library versions that made the weights."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return Provenance(
+        recipe_sha256=recipe.sha256() if recipe else "",
+        step=step,
+        seed=recipe.seed if recipe else None,
+        versions=versions,
+        notes=notes,
+    )
+
+
+def export_backbone(path: Path, backbone: Backbone, unet_weights: StateDict | None = None, **metadata: Any) -> Path:
+    """Write `backbone`, or its parts around another UNet's weights, as a contract file.
+
+    Args:
+        unet_weights: under diffusers' names; None = the backbone's own.
+        metadata: title, role, and whatever else of `Metadata` the model's parts do not say.
+
+    Raises:
+        ValueError: (CheckpointError) see `write_checkpoint`.
+    """
+    unet, vae, text_encoder = backbone.unet, backbone.vae, backbone.text_encoder
+    checkpoint = Checkpoint(
+        metadata=Metadata(
+            prediction_type=backbone.prediction_type,
+            unet=_config(unet),
+            vae=_config(vae),
+            text_encoder=text_encoder.config.to_diff_dict(),
+            latent_scale=vae.config.scaling_factor,
+            schedule=backbone.schedule,
+            **metadata,
+        ),
+        unet=to_single_file(unet_weights or unet.state_dict(), unet_rename(unet.config)),
+        vae=to_single_file(vae.state_dict(), vae_rename(vae.config)),
+        text_encoder={text_encoder_rename(key): weight for key, weight in text_encoder.state_dict().items()},
+    )
+    return write_checkpoint(path, checkpoint)
+
+
+def export_student(path: Path, backbone: Backbone, weights: StateDict, recipe: Recipe, step: int) -> Path:
+    """Write a student of `recipe`; `backbone` is its teacher as it was loaded."""
+    levels = Levels.from_schedule(backbone.alphas_cumprod(), recipe, torch.device("cpu"))
+    return export_backbone(
+        path,
+        backbone,
+        weights,
+        title=recipe.output.title,
+        role="student",
+        recipe=OneStepRecipe(timesteps=(recipe.student.timestep,), alpha_T=levels.alpha_T, sigma_T=levels.sigma_T),
+        recommended_alpha=recipe.output.recommended_alpha,
+        latent_rgb_factors=_preview_colours(backbone, weights, recipe, levels),
+        provenance=provenance(recipe, step),
+    )
+
+
+def _config(module: nn.Module) -> dict[str, Any]:
+    """A diffusers config as plain JSON, without the keys that only say where it was loaded from."""
+    return {key: value for key, value in json.loads(module.to_json_string()).items() if not key.startswith("_") or key == "_class_name"}
+
+
+@torch.no_grad()
+def _preview_colours(backbone: Backbone, weights: StateDict, recipe: Recipe, levels: Levels) -> tuple[tuple[float, ...], ...] | None:
+    """RGB in [-1, 1] of a latent pixel as a linear map, (C, 3), fitted on 64 images; what the host's previews need."""
+    if abs(backbone.vae.config.scaling_factor - _STOCK_SCALE) < 1e-5:
+        return None
+    size, channels = recipe.loop.latent_size, backbone.unet.config.in_channels
+    teacher = {key: value.clone() for key, value in backbone.unet.state_dict().items()}
+    backbone.unet.load_state_dict(weights)
+    text = backbone.encode(open_prompts(recipe.prompts, recipe.seed)(0, 64))
+    z = torch.randn((64, channels, size, size), generator=generator(recipe.seed, "preview")).to(text.device)
+    x0 = one_step_x0(
+        backbone.unet,
+        text,
+        z,
+        timestep=recipe.student.timestep,
+        alpha_T=levels.alpha_T,
+        sigma_T=levels.sigma_T,
+        prediction_type=backbone.prediction_type,
+    )
+    rgb = functional.adaptive_avg_pool2d(backbone.decode(x0), x0.shape[-2:]) * 2 - 1
+    backbone.unet.load_state_dict(teacher)
+    factors = torch.linalg.lstsq(x0.movedim(1, -1).flatten(0, -2).cpu(), rgb.movedim(1, -1).flatten(0, -2).cpu()).solution
+    return tuple(tuple(round(value, 4) for value in row) for row in factors.tolist())
+
+
+def _from_run(source: Path, alpha: float | None, out: Path) -> Path:
+    is_checkpoint = (source / "state.json").is_file()
+    found = load_state(source) if is_checkpoint else load_newest(source / "checkpoints")
+    if found is None:
+        raise ValueError(f"{source} holds no usable checkpoint")
+    state, saved = found
+    recipe = Recipe.model_validate(saved)
+    if alpha is not None:
+        recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"recommended_alpha": alpha})})
+    return export_student(out, load_backbone(recipe.teacher.path), state.ema, recipe, state.iteration)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
+    parser.add_argument("source", type=Path, help="a run folder, one of its checkpoints, or a teacher's diffusers folder")
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
+    parser.add_argument("--alpha", type=float, help="recommended NASA alpha to write into the file")
+    parser.add_argument("--title", default="Teacher", help="title of a teacher's file")
+    args = parser.parse_args(arguments)
+    try:
+        if (args.source / "state.json").is_file() or checkpoints(args.source / "checkpoints"):
+            path = _from_run(args.source, args.alpha, args.out)
+        else:
+            path = export_backbone(
+                args.out,
+                load_backbone(str(args.source)),
+                title=args.title,
+                role="teacher",
+                recommended_alpha=args.alpha,
+                provenance=provenance(None, 0),
+            )
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
