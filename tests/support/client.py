@@ -1,0 +1,145 @@
+"""Talk to a ComfyUI over HTTP and its websocket, as the front end does."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import websocket
+
+Prompt = Mapping[str, Mapping[str, Any]]
+
+
+class PromptRejected(RuntimeError):
+    """The server refused a prompt before running it; ``body`` is what it said."""
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        super().__init__(json.dumps(body, indent=1))
+        self.body = body
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one prompt, from the server's history."""
+
+    prompt_id: str
+    status: str
+    seconds: float
+    outputs: Mapping[str, Any]
+    events: list[tuple[str, Mapping[str, Any]]]
+
+    @property
+    def images(self) -> list[Mapping[str, str]]:
+        """References to the saved images, in node order; ``Client.view`` fetches one."""
+        return [image for node in self.outputs.values() for image in node.get("images", [])]
+
+    @property
+    def cached(self) -> set[str]:
+        """The ids of the nodes whose outputs were reused."""
+        return {node for name, data in self.events if name == "execution_cached" for node in data["nodes"]}
+
+    @property
+    def error(self) -> Mapping[str, Any] | None:
+        """node_type, exception_type, exception_message ... when a node failed."""
+        return next((data for name, data in self.events if name == "execution_error"), None)
+
+
+@dataclass
+class Stream:
+    """What came over the websocket while a prompt ran."""
+
+    messages: list[Mapping[str, Any]] = field(default_factory=list)
+    previews: list[bytes] = field(default_factory=list)
+
+    def of(self, kind: str) -> list[Mapping[str, Any]]:
+        return [message["data"] for message in self.messages if message["type"] == kind]
+
+
+class Client:
+    """One client of the server at ``url``."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self.id = uuid.uuid4().hex
+
+    def get(self, path: str, **query: str) -> bytes:
+        suffix = f"?{urllib.parse.urlencode(query)}" if query else ""
+        with urllib.request.urlopen(f"{self.url}{path}{suffix}", timeout=30) as reply:
+            return reply.read()
+
+    def get_json(self, path: str, **query: str) -> Any:
+        return json.loads(self.get(path, **query))
+
+    def post(self, path: str, body: Any) -> bytes:
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return reply.read()
+
+    def queue(self, prompt: Prompt) -> str:
+        """Queue ``prompt`` and return its id; raises PromptRejected with the server's reasons."""
+        try:
+            return json.loads(self.post("/prompt", {"prompt": prompt, "client_id": self.id}))["prompt_id"]
+        except urllib.error.HTTPError as error:
+            if error.code != 400:
+                raise
+            raise PromptRejected(json.loads(error.read())) from None
+
+    def wait(self, prompt_id: str, timeout: float = 120) -> Outcome:
+        """Wait until ``prompt_id`` is in the history."""
+        started = time.monotonic()
+        while time.monotonic() - started < timeout:
+            # A failed prompt appears a moment after its execution_error event, on old hosts.
+            if entry := self.get_json(f"/history/{prompt_id}").get(prompt_id):
+                return _outcome(prompt_id, entry)
+            time.sleep(0.05)
+        raise TimeoutError(f"prompt {prompt_id} did not finish within {timeout:.0f} s")
+
+    def run(self, prompt: Prompt, timeout: float = 120) -> Outcome:
+        """Queue ``prompt`` and wait for it."""
+        return self.wait(self.queue(prompt), timeout)
+
+    def view(self, image: Mapping[str, str]) -> bytes:
+        """The bytes of one image of an outcome."""
+        return self.get("/view", filename=image["filename"], subfolder=image["subfolder"], type=image["type"])
+
+    @contextmanager
+    def stream(self) -> Iterator[Stream]:
+        """Record this client's websocket from here until the prompts queued inside have been waited for."""
+        address = self.url.replace("http", "ws", 1) + f"/ws?clientId={self.id}"
+        socket = websocket.create_connection(address, timeout=5)
+        stream = Stream()
+        try:
+            yield stream
+            # Everything is already sent when the history has the prompt; the short timeout only finds the end.
+            socket.settimeout(0.5)
+            while True:
+                frame = socket.recv()
+                if isinstance(frame, str):
+                    stream.messages.append(json.loads(frame))
+                else:
+                    stream.previews.append(frame)
+        except websocket.WebSocketTimeoutException:
+            pass
+        finally:
+            socket.close()
+
+
+def _outcome(prompt_id: str, entry: Mapping[str, Any]) -> Outcome:
+    events = [(name, data) for name, data in entry["status"]["messages"]]
+    times = [data["timestamp"] for _, data in events if "timestamp" in data]
+    seconds = (max(times) - min(times)) / 1000 if times else 0.0
+    return Outcome(prompt_id, entry["status"]["status_str"], seconds, entry["outputs"], events)
+
+
+def load_prompt(path: Path) -> dict[str, dict[str, Any]]:
+    """An API-format workflow file."""
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,105 @@
+"""A real ComfyUI server in its own process and its own base directory, with the pack in custom_nodes/."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+from pathlib import Path
+from types import TracebackType
+
+from client import Client
+from pack import install_pack
+
+START_SECONDS = 120
+STOP_SECONDS = 15
+
+
+class ServerError(RuntimeError):
+    """The server did not start or ended early; the message holds the end of its log."""
+
+
+class Server:
+    """``with Server(host, base) as server: server.client.run(...)``. ``base`` must not exist or be empty."""
+
+    def __init__(self, host: Path, base: Path) -> None:
+        self.host = host
+        self.base = base
+        self.log_file = base / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+        self.client = Client("")
+
+    def __enter__(self) -> Server:
+        # The host lists custom_nodes/ without looking whether it is there.
+        for folder in ("custom_nodes", "models/checkpoints", "models/diffusion_models", "input", "output", "user"):
+            (self.base / folder).mkdir(parents=True, exist_ok=True)
+        self.pack = install_pack(self.base)
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the process and wait until it answers."""
+        port = _free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.client = Client(self.url)
+        arguments = ["main.py", "--cpu", "--port", str(port), "--base-directory", str(self.base)]
+        arguments += ["--database-url", f"sqlite:///{self.base / 'comfyui.db'}", "--preview-method", "latent2rgb"]
+        # Also keeps the front end from calling the internet.
+        arguments += ["--disable-api-nodes", "--disable-auto-launch"]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=self.host,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        assert self._process is not None
+        started = time.monotonic()
+        while time.monotonic() - started < START_SECONDS:
+            if self._process.poll() is not None:
+                raise ServerError(f"ComfyUI ended with code {self._process.returncode}:\n{self.log()[-3000:]}")
+            try:
+                self.client.get_json("/system_stats")
+                return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.1)
+        self.stop()
+        raise ServerError(f"ComfyUI did not answer within {START_SECONDS} s:\n{self.log()[-3000:]}")
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def log(self) -> str:
+        """Everything the server has printed."""
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def stop(self) -> None:
+        """End the process; harmless when it has ended."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
