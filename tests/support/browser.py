@@ -1,0 +1,73 @@
+"""A real headless Chromium with ComfyUI's real front end in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from client import Client
+from playwright.sync_api import Page, sync_playwright
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# No sandbox, since CI runs as root; the rest keeps Chromium quiet and off the network.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# Dialogs that cover the graph on a first visit.
+SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Notification.ShowVersionUpdates": False}
+READY = "() => window.app?.graph && document.querySelector('#graph-canvas, canvas.graph-canvas-container, canvas')"
+
+
+def find_chromium() -> str:
+    """The browser's path; ``make test`` installs one when there is none."""
+    given = os.environ.get("SNOOPI_CHROMIUM")
+    found = given or next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        raise RuntimeError("No Chromium found: apt-get install chromium, or set SNOOPI_CHROMIUM to its path.")
+    return found
+
+
+@contextmanager
+def front_end(client: Client, path: str = "/", size: tuple[int, int] = (1600, 1000)) -> Iterator[Page]:
+    """The front end of ``client``'s server, opened at ``path`` and ready."""
+    for name, value in SETTINGS.items():
+        client.post(f"/settings/{name}", value)
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory(prefix="snoopi-chromium-") as profile:
+        context = playwright.chromium.launch_persistent_context(
+            profile,
+            executable_path=find_chromium(),
+            headless=True,
+            args=FLAGS,
+            viewport={"width": size[0], "height": size[1]},
+        )
+        try:
+            page = context.pages[0] if context.pages else context.new_page()
+            page.set_default_timeout(60_000)
+            page.goto(client.url + path)
+            page.wait_for_function(READY)
+            yield page
+        finally:
+            context.close()
+
+
+def screenshot(page: Page, path: Path) -> Path:
+    """Keep a picture of the whole window."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=str(path))
+    return path
+
+
+def graph(page: Page) -> dict[str, Any]:
+    """The graph on the canvas, in the UI's file format."""
+    return page.evaluate("() => window.app.graph.serialize()")
