@@ -1,0 +1,84 @@
+"""NASA Apply: a negative prompt for one-step and few-step models."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..snoopi_core.host.nasa import apply_nasa
+from ..snoopi_core.host.window import Window
+
+
+class NASAApply(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SnoopiNASAApply",
+            display_name="NASA Apply",
+            category="SNOOPI",
+            description=(
+                "Negative-Away Steer Attention: steers a model away from a negative prompt inside its cross-attention. "
+                "Works at one step and at cfg 1, for the cost of one extra attention."
+            ),
+            search_aliases=["NASA", "negative prompt", "negative guidance", "SNOOPI", "one-step negative"],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="The model to steer. Place this node last before the sampler; LoRAs and other patches may "
+                    "come before or after it.",
+                ),
+                io.Conditioning.Input(
+                    "negative",
+                    tooltip="What should not appear: one plain prompt, from a CLIP Text Encode of the same model's "
+                    "CLIP. For several negatives, chain several NASA Apply nodes.",
+                ),
+                io.Float.Input(
+                    "alpha",
+                    default=0.3,
+                    min=0.0,
+                    max=4.0,
+                    step=0.01,
+                    tooltip="How strongly the negative is subtracted. 0 changes nothing. The paper uses 0.04 for "
+                    "SD1.5, 0.3 for SD2.1 students; too much breaks the image.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="Start of the part of sampling in which NASA acts. 0, the neutral value, is pure noise: "
+                    "keep it for one-step models.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="End of the part of sampling in which NASA acts. 1, the neutral value, is the clean image.",
+                ),
+                io.String.Input(
+                    "blocks",
+                    default="all",
+                    advanced=True,
+                    tooltip='Where in the network NASA acts. "all" is the paper\'s way; a group ("middle"), a block '
+                    '("input.1"), a range ("output.4-8") or several of them, separated by commas.',
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The steered model, for any sampler.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: io.Model.Type,
+        negative: io.Conditioning.Type,
+        alpha: float,
+        start_percent: float = 0.0,
+        end_percent: float = 1.0,
+        blocks: str = "all",
+    ) -> io.NodeOutput:
+        window = Window(start_percent=start_percent, end_percent=end_percent)
+        return io.NodeOutput(apply_nasa(model, negative, alpha=alpha, window=window, blocks=blocks))

@@ -1,0 +1,75 @@
+"""One-Step Sampler: an image from noise in one step of a one-step model, or a few."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..snoopi_core.host.one_step import one_step
+from ..snoopi_core.one_step import parse_timesteps
+
+
+class OneStepSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SnoopiOneStepSampler",
+            display_name="One-Step Sampler",
+            category="SNOOPI",
+            description=(
+                "Samples a one-step or few-step model as it was trained: noise of unit variance at the model's own "
+                "timestep, positive prompt only."
+            ),
+            search_aliases=["one step", "few step", "DMD2", "PG-SB", "turbo sampler", "SNOOPI"],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="A one-step or few-step model, from PG-SB Loader or any other loader, with or without "
+                    "NASA Apply in between.",
+                ),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="What to draw. There is no negative input, because guidance does not work at one step: "
+                    "put NASA Apply before this node.",
+                ),
+                io.Latent.Input(
+                    "latent_image",
+                    tooltip="Gives the size and the number of images; an Empty Latent Image is the usual one. A "
+                    "picture in it is kept only where its noise mask says so (inpainting).",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Seed of the noise: the same seed and inputs give the same image, bit for bit.",
+                ),
+                io.String.Input(
+                    "timesteps",
+                    default="auto",
+                    tooltip='"auto" takes the recipe stored in a PG-SB checkpoint, else 999. Otherwise one timestep '
+                    '("399" for SDXL-DMD2) or several falling ones ("999, 749, 499, 249").',
+                ),
+            ],
+            outputs=[io.Latent.Output(tooltip="The sampled latent, for a VAE Decode.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, timesteps: str | None = None) -> bool | str:
+        """Tell of text that no model could use before anything runs; None where another node gives the text."""
+        try:
+            parse_timesteps("auto" if timesteps is None else timesteps, auto=())
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model: io.Model.Type,
+        positive: io.Conditioning.Type,
+        latent_image: io.Latent.Type,
+        seed: int,
+        timesteps: str,
+    ) -> io.NodeOutput:
+        return io.NodeOutput(one_step(model, positive, latent_image, seed=seed, timesteps=timesteps))

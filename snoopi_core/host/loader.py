@@ -1,0 +1,91 @@
+"""From a checkpoint file to the host's MODEL, CLIP and VAE."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import comfy.sd
+from comfy.model_patcher import ModelPatcher
+
+from ..checkpoint import CheckpointError, Metadata, read_checkpoint
+from .build import build_clip, build_model, build_vae
+
+
+def load_checkpoint(path: Path) -> tuple[ModelPatcher, comfy.sd.CLIP | None, comfy.sd.VAE]:
+    """Everything that the file holds.
+
+    A part that it does not hold becomes what the host's own Load Checkpoint returns then (None, and an empty VAE):
+    the host's nodes know these and say so when they are used, and a file without them still gives its model.
+
+    Raises:
+        CheckpointError: the file cannot be used; says why and what to do.
+    """
+    checkpoint = read_checkpoint(path)
+    metadata = checkpoint.metadata
+    with _naming(path):
+        _check_parts(metadata)
+        model = build_model(metadata, checkpoint.unet)
+        clip = build_clip(metadata.text_encoder, checkpoint.text_encoder) if metadata.text_encoder else None
+        vae = build_vae(metadata.vae, checkpoint.vae) if metadata.vae else comfy.sd.VAE(sd={})
+    missing = [name for name, part in (("text encoder", clip), ("VAE", metadata.vae)) if part is None]
+    if missing:
+        logging.warning(
+            "%s holds no %s: use a CLIP or VAE loader in place of PG-SB Loader's output",
+            path.name,
+            " and no ".join(missing),
+        )
+    # The host opens a model again for another GPU, or when hooks need it in ordinary memory.
+    model.cached_patcher_init = (_model_patcher, (path,))
+    if clip is not None:
+        clip.patcher.cached_patcher_init = (_clip_patcher, (path,))
+    if metadata.vae is not None:
+        vae.patcher.cached_patcher_init = (_vae_patcher, (path,))
+    return model, clip, vae
+
+
+def _model_patcher(path: Path, disable_dynamic: bool = False) -> ModelPatcher:
+    checkpoint = read_checkpoint(path)
+    return build_model(checkpoint.metadata, checkpoint.unet, disable_dynamic=disable_dynamic)
+
+
+def _clip_patcher(path: Path, disable_dynamic: bool = False) -> ModelPatcher:
+    checkpoint = read_checkpoint(path)
+    return build_clip(
+        checkpoint.metadata.text_encoder, checkpoint.text_encoder, disable_dynamic=disable_dynamic
+    ).patcher
+
+
+def _vae_patcher(path: Path, disable_dynamic: bool = False) -> ModelPatcher:
+    checkpoint = read_checkpoint(path)
+    return build_vae(checkpoint.metadata.vae, checkpoint.vae).patcher
+
+
+def _check_parts(metadata: Metadata) -> None:
+    """The parts are built one by one; here, that they fit each other."""
+    unet, text, vae, recipe = metadata.unet, metadata.text_encoder, metadata.vae, metadata.recipe
+    if text is not None and text["hidden_size"] != unet["cross_attention_dim"]:
+        raise ValueError(
+            f"the text encoder is {text['hidden_size']} wide, the UNet's cross-attention takes {unet['cross_attention_dim']}"
+        )
+    if vae is not None and vae["latent_channels"] != unet["in_channels"]:
+        raise ValueError(f"the VAE has {vae['latent_channels']} latent channels, the UNet takes {unet['in_channels']}")
+    if recipe is not None and recipe.timesteps[0] >= metadata.schedule.num_train_timesteps:
+        raise ValueError(
+            f"the recipe starts at timestep {recipe.timesteps[0]}, the schedule has {metadata.schedule.num_train_timesteps}"
+        )
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the file's name in front of what is wrong with its contents."""
+    try:
+        yield
+    except KeyError as error:
+        raise CheckpointError(f"{path.name}: its config lacks {error}; export the file again") from error
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"{path.name}: {error}; export the file again") from error
