@@ -11,8 +11,8 @@ import urllib.error
 from pathlib import Path
 from types import TracebackType
 
-from client import Client
-from pack import install_pack
+from live_client import Client
+from live_pack import install_pack
 
 START_SECONDS = 120
 STOP_SECONDS = 15
