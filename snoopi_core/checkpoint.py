@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -114,7 +113,9 @@ class Checkpoint:
     vae: StateDict | None = field(default=None)
 
 
-def write_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dtype: torch.dtype = torch.float16) -> Path:
+def write_checkpoint(
+    path: str | os.PathLike[str], checkpoint: Checkpoint, *, dtype: torch.dtype = torch.float16
+) -> Path:
     """Write a contract file atomically: a reader sees the old file or the whole new one, never half of one.
 
     Args:
@@ -138,14 +139,18 @@ def write_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint, *, dt
             tensors[prefix + name] = weight.detach().to("cpu", dtype).contiguous()
     bad = [name for name, weight in tensors.items() if not torch.isfinite(weight).all()]
     if bad:
-        raise CheckpointError(f"{path.name}: {len(bad)} weight(s) are not finite as {dtype}, first {bad[0]}; nothing was written")
+        raise CheckpointError(
+            f"{path.name}: {len(bad)} weight(s) are not finite as {dtype}, first {bad[0]}; nothing was written"
+        )
 
     header = {
         FORMAT_KEY: str(FORMAT),
         MODEL_KEY: metadata.model_dump_json(),
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.title": metadata.title,
-        "modelspec.prediction_type": {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}[metadata.prediction_type],
+        "modelspec.prediction_type": {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}[
+            metadata.prediction_type
+        ],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -178,7 +183,8 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
             header = file.metadata() or {}
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path.name} is damaged or cut short ({error}); copy or download it again, and compare its size with the source"
+            f"{path.name} is damaged or cut short ({error}); copy or download it again, "
+            "and compare its size with the source"
         ) from error
     if FORMAT_KEY not in header or MODEL_KEY not in header:
         raise CheckpointError(
@@ -187,10 +193,13 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
         )
     version = header[FORMAT_KEY]
     if not (version.isascii() and version.isdigit()) or int(version) < 1:
-        raise CheckpointError(f"{path.name}: {FORMAT_KEY} is {version!r}, expected a whole number; export the file again")
+        raise CheckpointError(
+            f"{path.name}: {FORMAT_KEY} is {version!r}, expected a whole number; export the file again"
+        )
     if int(version) > FORMAT:
         raise CheckpointError(
-            f"{path.name} has format {version}, this version of SNOOPI reads up to {FORMAT}; update SNOOPI, or export the file again"
+            f"{path.name} has format {version}, this version of SNOOPI reads up to {FORMAT}; "
+            "update SNOOPI, or export the file again"
         )
     try:
         return Metadata.model_validate_json(header[MODEL_KEY])
@@ -210,7 +219,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     parts: dict[str, StateDict] = {part: {} for part in PREFIXES}
     strangers = []
     with safe_open(path, framework="pt") as file:
-        for name in file.keys():
+        for name in file.keys():  # noqa: SIM118 (safe_open is no dict)
             part = next((part for part, prefix in PREFIXES.items() if name.startswith(prefix)), None)
             if part is None or getattr(metadata, part) is None:
                 strangers.append(name)

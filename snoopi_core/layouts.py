@@ -104,7 +104,7 @@ def vae_rename(config: Mapping[str, Any]) -> Rename:
 
 
 def text_encoder_rename(key: str) -> str:
-    """Key of a transformers `CLIPTextModel`; the single-file layout keeps the `text_model.` that transformers 5 dropped."""
+    """Key of a transformers `CLIPTextModel`, with the `text_model.` that transformers 5 dropped."""
     return key if key.startswith("text_model.") else f"text_model.{key}"
 
 
@@ -118,7 +118,9 @@ def to_single_file(weights: Mapping[str, torch.Tensor], rename: Rename) -> State
     return out
 
 
-def from_single_file(weights: Mapping[str, torch.Tensor], like: Mapping[str, torch.Tensor], rename: Rename) -> StateDict:
+def from_single_file(
+    weights: Mapping[str, torch.Tensor], like: Mapping[str, torch.Tensor], rename: Rename
+) -> StateDict:
     """The way back: weights for every key of `like` (a diffusers model's state dict; meta tensors will do).
 
     Raises:

@@ -8,6 +8,7 @@ alpha_t^2 + sigma_t^2 = 1; conversions run in fp32 because 1/alpha_t magnifies r
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -16,7 +17,11 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
 def x0_from_output(
-    output: torch.Tensor, x_t: torch.Tensor, alpha_t: torch.Tensor | float, sigma_t: torch.Tensor | float, prediction_type: str
+    output: torch.Tensor,
+    x_t: torch.Tensor,
+    alpha_t: torch.Tensor | float,
+    sigma_t: torch.Tensor | float,
+    prediction_type: str,
 ) -> torch.Tensor:
     """x0 from the network's output, by the model's own parameterisation.
 
@@ -48,7 +53,11 @@ def x0_from_output(
 
 
 def eps_from_output(
-    output: torch.Tensor, x_t: torch.Tensor, alpha_t: torch.Tensor | float, sigma_t: torch.Tensor | float, prediction_type: str
+    output: torch.Tensor,
+    x_t: torch.Tensor,
+    alpha_t: torch.Tensor | float,
+    sigma_t: torch.Tensor | float,
+    prediction_type: str,
 ) -> torch.Tensor:
     """eps from the network's output; arguments, dtype and errors as `x0_from_output`.
 
@@ -100,6 +109,6 @@ def parse_timesteps(text: str, *, auto: tuple[int, ...], num_train_timesteps: in
         steps.append(int(word))
     if max(steps) >= num_train_timesteps:
         raise ValueError(f"timesteps {text!r}: {max(steps)} is past the model's last timestep; {expected}")
-    if any(later >= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+    if any(later >= earlier for earlier, later in itertools.pairwise(steps)):
         raise ValueError(f"timesteps {text!r} do not fall strictly; {expected}")
     return tuple(steps)

@@ -1,4 +1,4 @@
-"""A text-to-image model in diffusers' parts, from a diffusers folder, a hub id, or a file of the checkpoint contract."""
+"""A text-to-image model in diffusers' parts, from a diffusers folder, a hub id, or a contract file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,11 @@ class Backbone:
     def encode(self, prompts: list[str]) -> torch.Tensor:
         """Text embeddings, (B, 77, C) fp32; longer prompts are cut at the tokenizer's length."""
         ids = self.tokenizer(
-            prompts, padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True, return_tensors="pt"
+            prompts,
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
         ).input_ids
         return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state.float()
 
@@ -65,8 +69,8 @@ def load_backbone(path: str) -> Backbone:
         parts = _from_diffusers(str(found) if found.is_dir() else path)
     else:
         raise FileNotFoundError(
-            f"no teacher at {path!r}: expected a diffusers folder (with unet/, text_encoder/, vae/, tokenizer/, scheduler/), "
-            "a .safetensors file of this project, or a hub id such as owner/name"
+            f"no teacher at {path!r}: expected a diffusers folder (with unet/, text_encoder/, vae/, tokenizer/ and "
+            "scheduler/), a .safetensors file of this project, or a hub id such as owner/name"
         )
     backbone = Backbone(source=path, **parts)
     for module in (backbone.unet, backbone.text_encoder, backbone.vae):
@@ -75,7 +79,7 @@ def load_backbone(path: str) -> Backbone:
 
 
 def _looks_like_hub_id(path: str) -> bool:
-    return path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).suffix == ".safetensors"
+    return path.count("/") == 1 and not path.startswith((".", "/", "~")) and Path(path).suffix != ".safetensors"
 
 
 def _from_diffusers(source: str) -> dict[str, Any]:

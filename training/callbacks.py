@@ -50,7 +50,9 @@ class SampleGrid:
         device = backbone.unet.device
         size = recipe.loop.latent_size
         rng = generator(recipe.seed, "samples")
-        self.z = torch.randn((len(self.prompts), backbone.unet.config.in_channels, size, size), generator=rng).to(device)
+        self.z = torch.randn((len(self.prompts), backbone.unet.config.in_channels, size, size), generator=rng).to(
+            device
+        )
         self.text, self.null = backbone.encode(self.prompts), backbone.encode([""])
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "prompts.txt").write_text("".join(prompt + "\n" for prompt in self.prompts), encoding="utf-8")

@@ -155,7 +155,9 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe
     if path.suffix != ".toml":
         path = RECIPES / f"{name_or_path}.toml"
     if not path.is_file():
-        raise RecipeError(f"no recipe {name_or_path!r}; shipped: {', '.join(recipe_names())}; or give a path to a .toml file")
+        raise RecipeError(
+            f"no recipe {name_or_path!r}; shipped: {', '.join(recipe_names())}; or give a path to a .toml file"
+        )
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -166,7 +168,9 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe
         return Recipe.model_validate(tree)
     except ValidationError as error:
         lines = [_explain(problem) for problem in error.errors()]
-        raise RecipeError(f"recipe {path.name}: {len(lines)} problem(s)\n" + "\n".join(f"  - {line}" for line in lines)) from error
+        raise RecipeError(
+            f"recipe {path.name}: {len(lines)} problem(s)\n" + "\n".join(f"  - {line}" for line in lines)
+        ) from error
 
 
 def find_file(path: str) -> Path:

@@ -90,11 +90,17 @@ def export_student(path: Path, backbone: Backbone, weights: StateDict, recipe: R
 
 def _config(module: nn.Module) -> dict[str, Any]:
     """A diffusers config as plain JSON, without the keys that only say where it was loaded from."""
-    return {key: value for key, value in json.loads(module.to_json_string()).items() if not key.startswith("_") or key == "_class_name"}
+    return {
+        key: value
+        for key, value in json.loads(module.to_json_string()).items()
+        if not key.startswith("_") or key == "_class_name"
+    }
 
 
 @torch.no_grad()
-def _preview_colours(backbone: Backbone, weights: StateDict, recipe: Recipe, levels: Levels) -> tuple[tuple[float, ...], ...] | None:
+def _preview_colours(
+    backbone: Backbone, weights: StateDict, recipe: Recipe, levels: Levels
+) -> tuple[tuple[float, ...], ...] | None:
     """RGB in [-1, 1] of a latent pixel as a linear map, (C, 3), fitted on 64 images; what the host's previews need."""
     if abs(backbone.vae.config.scaling_factor - _STOCK_SCALE) < 1e-5:
         return None
@@ -114,7 +120,9 @@ def _preview_colours(backbone: Backbone, weights: StateDict, recipe: Recipe, lev
     )
     rgb = functional.adaptive_avg_pool2d(backbone.decode(x0), x0.shape[-2:]) * 2 - 1
     backbone.unet.load_state_dict(teacher)
-    factors = torch.linalg.lstsq(x0.movedim(1, -1).flatten(0, -2).cpu(), rgb.movedim(1, -1).flatten(0, -2).cpu()).solution
+    factors = torch.linalg.lstsq(
+        x0.movedim(1, -1).flatten(0, -2).cpu(), rgb.movedim(1, -1).flatten(0, -2).cpu()
+    ).solution
     return tuple(tuple(round(value, 4) for value in row) for row in factors.tolist())
 
 
@@ -132,7 +140,9 @@ def _from_run(source: Path, alpha: float | None, out: Path) -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
-    parser.add_argument("source", type=Path, help="a run folder, one of its checkpoints, or a teacher's diffusers folder")
+    parser.add_argument(
+        "source", type=Path, help="a run folder, one of its checkpoints, or a teacher's diffusers folder"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     parser.add_argument("--alpha", type=float, help="recommended NASA alpha to write into the file")
     parser.add_argument("--title", default="Teacher", help="title of a teacher's file")

@@ -79,7 +79,9 @@ class Distillation:
         for lora_draws in draws.lora:
             loss = self.lora_teacher_loss(x0, text, lora_draws)
             figures["lora"] = loss.item()
-            figures["lora_grad"] = self._update("LoRA teacher", loss, self.lora_optimizer, self.teachers.lora_parameters())
+            figures["lora_grad"] = self._update(
+                "LoRA teacher", loss, self.lora_optimizer, self.teachers.lora_parameters()
+            )
         return figures
 
     def student_x0(self, z: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
@@ -112,10 +114,14 @@ class Distillation:
         eps_lora = eps_from_output(output, x_t, alpha_t, sigma_t, self.prediction_type)
         return lora_loss(eps_lora, draws.eps, alpha_t)
 
-    def _native_target(self, x0: torch.Tensor, eps: torch.Tensor, alpha_t: torch.Tensor, sigma_t: torch.Tensor) -> torch.Tensor:
+    def _native_target(
+        self, x0: torch.Tensor, eps: torch.Tensor, alpha_t: torch.Tensor, sigma_t: torch.Tensor
+    ) -> torch.Tensor:
         return {"epsilon": eps, "v_prediction": alpha_t * eps - sigma_t * x0, "sample": x0}[self.prediction_type]
 
-    def _guided_eps(self, unet: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: torch.Tensor, kappa: float) -> torch.Tensor:
+    def _guided_eps(
+        self, unet: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: torch.Tensor, kappa: float
+    ) -> torch.Tensor:
         """eps_hat (B, C, h, w), null and text rows in one forward of 2B rows."""
         both = torch.cat([self.null.expand_as(text), text])
         with self.accelerator.autocast():
@@ -125,7 +131,9 @@ class Distillation:
         eps_null, eps_text = eps.chunk(2)
         return guide(eps_null, eps_text, kappa)
 
-    def _update(self, who: str, loss: torch.Tensor, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> float:
+    def _update(
+        self, who: str, loss: torch.Tensor, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
+    ) -> float:
         optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(parameters, self.recipe.loop.gradient_clip).item()

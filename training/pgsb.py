@@ -1,4 +1,4 @@
-"""`python -m training.pgsb`: distil a multi-step teacher into a one-step student, image-free (PG-SB, arXiv 2412.02687)."""
+"""Distil a multi-step teacher into a one-step student, image-free (PG-SB, arXiv 2412.02687, Section 3)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,11 @@ class Run:
         self.prompts = open_prompts(recipe.prompts, recipe.seed)
         self.backbone = load_backbone(recipe.teacher.path).to(device)
         self.levels = Levels.from_schedule(self.backbone.alphas_cumprod(), recipe, device)
-        self.grid = SampleGrid(self.folder / "samples", self.backbone, self.prompts, self.levels, recipe) if recipe.output.sample_every else None
+        self.grid = (
+            SampleGrid(self.folder / "samples", self.backbone, self.prompts, self.levels, recipe)
+            if recipe.output.sample_every
+            else None
+        )
         if self.grid:
             self.grid.draw_teacher()
 
@@ -50,7 +54,9 @@ class Run:
         settings = {"betas": (0.9, 0.999), "weight_decay": recipe.loop.weight_decay}
         student_optimizer = torch.optim.AdamW(student.parameters(), lr=recipe.student.learning_rate, **settings)
         lora_optimizer = torch.optim.AdamW(self.teachers.lora_parameters(), lr=recipe.lora.learning_rate, **settings)
-        student, student_optimizer, lora_optimizer = self.accelerator.prepare(student, student_optimizer, lora_optimizer)
+        student, student_optimizer, lora_optimizer = self.accelerator.prepare(
+            student, student_optimizer, lora_optimizer
+        )
         self.ema = EMAModel(student.parameters(), decay=recipe.student.ema_decay)
         self.distillation = Distillation(
             recipe=recipe,
@@ -92,7 +98,10 @@ class Run:
         state, saved_recipe = found
         changes = recipe_changes(saved_recipe, self.recipe.model_dump(mode="json"))
         if changes:
-            raise RecipeError("the run was started with another recipe; use that one, or another output.folder:\n  " + "\n  ".join(changes))
+            raise RecipeError(
+                "the run was started with another recipe; use that one, or another output.folder:\n  "
+                + "\n  ".join(changes)
+            )
         d = self.distillation
         d.student.load_state_dict(state.student)
         self.teachers.load_lora_state(state.lora)
@@ -117,13 +126,21 @@ class Run:
             while self.iteration < loop.iterations:
                 self._set_learning_rates()
                 text = self.backbone.encode(self.prompts(self.iteration, loop.batch_size))
-                draws = draw(self.recipe, self.iteration, channels=channels, num_train_timesteps=steps, device=self.accelerator.device)
+                draws = draw(
+                    self.recipe,
+                    self.iteration,
+                    channels=channels,
+                    num_train_timesteps=steps,
+                    device=self.accelerator.device,
+                )
                 figures = d.run(text, draws)
                 self.ema.step(d.student.parameters())
                 self.iteration += 1
                 metrics.after(self.iteration, figures)
                 bar.update()
-                bar.set_postfix(vsd=f"{figures['vsd']:.4f}", lora=f"{figures['lora']:.4f}", kappa=f"{figures['kappa']:.2f}")
+                bar.set_postfix(
+                    vsd=f"{figures['vsd']:.4f}", lora=f"{figures['lora']:.4f}", kappa=f"{figures['kappa']:.2f}"
+                )
                 last = self.iteration == loop.iterations
                 if self.grid and (last or self.iteration % output.sample_every == 0):
                     self.draw_samples()
@@ -142,7 +159,9 @@ class Run:
         """The averaged student as a file for PG-SB Loader."""
         weights = {name: value.detach().clone() for name, value in self.ema_state().items()}
         teacher = load_backbone(self.recipe.teacher.path)  # the one in memory carries adapters
-        return export_student(self.folder / "export" / "student.safetensors", teacher, weights, self.recipe, self.iteration)
+        return export_student(
+            self.folder / "export" / "student.safetensors", teacher, weights, self.recipe, self.iteration
+        )
 
     def _set_learning_rates(self) -> None:
         loop = self.recipe.loop
@@ -157,7 +176,7 @@ class Run:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = _parser().parse_args(arguments)
+    args = _parser().parse_intermixed_args(arguments)  # options may stand among the overrides
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -183,7 +202,11 @@ def _run(args: argparse.Namespace) -> int:
         log.info("resumed at iteration %d", run.iteration)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
-    environment = {"python": platform.python_version(), "device": str(run.accelerator.device), **provenance(recipe, 0).versions}
+    environment = {
+        "python": platform.python_version(),
+        "device": str(run.accelerator.device),
+        **provenance(recipe, 0).versions,
+    }
     (folder / "environment.json").write_text(json.dumps(environment, indent=1), encoding="utf-8")
     try:
         run.train()

@@ -1,4 +1,4 @@
-"""Prompts by iteration: the same (seed, iteration) always gives the same batch, so a resumed run needs no data position."""
+"""Prompts by iteration: (seed, iteration) always gives the same batch, so a resumed run needs no data position."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def open_prompts(section: Prompts, seed: int) -> PromptBatch:
         return lambda iteration, size: _shape_captions(size, generator(seed, "prompts", iteration))
     path = find_file(section.source)
     if not path.is_file():
-        raise FileNotFoundError(f'no prompts at {section.source!r}: expected "shapes" or a .txt file, one prompt a line')
+        raise FileNotFoundError(
+            f'no prompts at {section.source!r}: expected "shapes" or a .txt file, one prompt a line'
+        )
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as error:

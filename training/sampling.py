@@ -12,7 +12,14 @@ from training.backbone import Backbone
 
 @torch.no_grad()
 def one_step_x0(
-    unet: nn.Module, text: torch.Tensor, z: torch.Tensor, *, timestep: int, alpha_T: float, sigma_T: float, prediction_type: str
+    unet: nn.Module,
+    text: torch.Tensor,
+    z: torch.Tensor,
+    *,
+    timestep: int,
+    alpha_T: float,
+    sigma_T: float,
+    prediction_type: str,
 ) -> torch.Tensor:
     """x0 (B, C, h, w) fp32 from noise z (B, C, h, w) and text embeddings (B, S, E) in one call of the network."""
     t = torch.full((len(z),), timestep, device=z.device)

@@ -43,7 +43,10 @@ def save_state(folder: Path, state: RunState, recipe: Recipe) -> Path:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     for name in NETWORKS:
-        save_file({key: value.detach().cpu().contiguous() for key, value in getattr(state, name).items()}, temporary / f"{name}.safetensors")
+        save_file(
+            {key: value.detach().cpu().contiguous() for key, value in getattr(state, name).items()},
+            temporary / f"{name}.safetensors",
+        )
     torch.save(state.optimizers, temporary / "optimizers.pt")
     content = {
         "iteration": state.iteration,

@@ -1,0 +1,237 @@
+"""One PG-SB iteration against a line-by-line derivation in fp64 that shares no code with it."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from accelerate import Accelerator
+from tiny import tiny_backbone
+from torch.func import functional_call
+
+from training.config import Recipe
+from training.iteration import Distillation, Levels, NotFinite
+from training.noise import draw
+from training.players import Teachers, make_student
+
+TOLERANCE = 1e-6
+PROMPTS = ["a red ring", "a square on the left", "blue"]
+
+
+def make_recipe(**changes):
+    tree = {
+        "teacher": {"path": "tiny"},
+        "prompts": {"source": "shapes"},
+        "student": {"learning_rate": 1e-4},
+        "lora": {"rank": 4, "scaling": 8},
+        "loop": {"batch_size": len(PROMPTS), "latent_size": 8, "precision": "no"},
+    }
+    for section, values in changes.items():
+        tree.setdefault(section, {}).update(values)
+    return Recipe.model_validate(tree)
+
+
+def make_distillation(backbone, recipe, dtype=torch.float32):
+    student = make_student(backbone, recipe).to(dtype)
+    teachers = Teachers(backbone.unet, recipe.lora, recipe.seed)
+    backbone.unet.to(dtype)
+    settings = {"betas": (0.9, 0.999), "weight_decay": recipe.loop.weight_decay}
+    return Distillation(
+        recipe=recipe,
+        accelerator=Accelerator(cpu=True),
+        student=student,
+        teachers=teachers,
+        student_optimizer=torch.optim.AdamW(student.parameters(), lr=recipe.student.learning_rate, **settings),
+        lora_optimizer=torch.optim.AdamW(teachers.lora_parameters(), lr=recipe.lora.learning_rate, **settings),
+        levels=Levels.from_schedule(backbone.alphas_cumprod(), recipe, torch.device("cpu")),
+        prediction_type=backbone.prediction_type,
+        null=backbone.encode([""]).to(dtype),
+    )
+
+
+def draws_for(recipe, iteration=0, dtype=torch.float32):
+    drawn = draw(recipe, iteration, channels=4, num_train_timesteps=1000, device=torch.device("cpu"))
+    lora = tuple(dataclasses.replace(item, eps=item.eps.to(dtype)) for item in drawn.lora)
+    return dataclasses.replace(drawn, z=drawn.z.to(dtype), eps=drawn.eps.to(dtype), lora=lora)
+
+
+def randomise_lora(teachers, seed=3):
+    """Adapters start at B = 0; give them values, so that both teachers differ from the first iteration on."""
+    rng = torch.Generator().manual_seed(seed)
+    for parameter in teachers.lora_parameters():
+        parameter.data = torch.randn(parameter.shape, generator=rng, dtype=torch.float64).to(parameter.dtype) * 0.1
+
+
+def relative(got, want):
+    return ((got - want).norm() / want.norm()).item()
+
+
+class Reference:
+    """PAPER section 3, written down once more: four separate forwards, separate weights, adapters merged by hand."""
+
+    def __init__(self, unet, lora_state, scale, alphas_cumprod, prediction_type):
+        self.unet, self.kind, self.scale = unet, prediction_type, scale
+        self.power = alphas_cumprod.double()
+        self.weights = {name: weight.clone() for name, weight in unet.state_dict().items()}
+        self.lora = {name: weight.clone().requires_grad_(True) for name, weight in lora_state.items()}
+
+    def network(self, which, x, t, text):
+        weights = dict(self.weights)
+        if which == "lora":
+            for name in self.lora:
+                if name.endswith(".lora_A.weight"):
+                    stem = name.removesuffix(".lora_A.weight")
+                    update = self.lora[stem + ".lora_B.weight"] @ self.lora[name]
+                    weights[stem + ".weight"] = weights[stem + ".weight"] + self.scale * update
+        return functional_call(self.unet, weights, (x, t, text)).sample
+
+    def eps(self, which, x, t, text):
+        a, s = self.power[t].sqrt().view(-1, 1, 1, 1), (1 - self.power[t]).sqrt().view(-1, 1, 1, 1)
+        out = self.network(which, x, t, text)
+        return out if self.kind == "epsilon" else s * x + a * out
+
+    def student(self, student, z, text, T):
+        a, s = self.power[T].sqrt(), (1 - self.power[T]).sqrt()
+        out = student(z, T, text).sample
+        return (z - s * out) / a if self.kind == "epsilon" else a * z - s * out
+
+    def gap(self, x0, text, null, draws):
+        a = self.power[draws.t].sqrt().view(-1, 1, 1, 1)
+        s = (1 - self.power[draws.t]).sqrt().view(-1, 1, 1, 1)
+        x = a * x0 + s * draws.eps
+        hats = []
+        for which in ("frozen", "lora"):
+            without = self.eps(which, x, draws.t, null.expand_as(text))
+            with_text = self.eps(which, x, draws.t, text)
+            hats.append(without + draws.kappa * (with_text - without))
+        return s * s * (hats[0] - hats[1])
+
+    def lora_loss(self, x0, text, null, draws):
+        a = self.power[draws.t].sqrt().view(-1, 1, 1, 1)
+        s = (1 - self.power[draws.t]).sqrt().view(-1, 1, 1, 1)
+        rows = torch.stack([null[0] if dropped else row for dropped, row in zip(draws.drop, text, strict=True)])
+        eps = self.eps("lora", a * x0 + s * draws.eps, draws.t, rows)
+        return ((a * (eps - draws.eps)) ** 2).mean()
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_losses_and_gradients_equal_the_derivation(prediction_type):
+    backbone = tiny_backbone(prediction_type)
+    recipe = make_recipe(lora={"condition_dropout": 0.5})
+    plain = copy.deepcopy(backbone.unet).double()
+    d = make_distillation(backbone, recipe, torch.float64)
+    randomise_lora(d.teachers)
+    reference = Reference(plain, d.teachers.lora_state(), 8 / 4, backbone.alphas_cumprod(), prediction_type)
+    twin = copy.deepcopy(d.student)
+    text = backbone.encode(PROMPTS).double()
+    candidates = (draws_for(recipe, iteration, torch.float64) for iteration in range(20))
+    draws = next(drawn for drawn in candidates if 0 < drawn.lora[0].drop.sum() < len(PROMPTS))
+
+    x0 = d.student_x0(draws.z, text)
+    loss, gap = d.student_loss(x0, text, draws)
+    loss.backward()
+    want_x0 = reference.student(twin, draws.z, text, 999)
+    with torch.no_grad():
+        want_gap = reference.gap(want_x0.detach(), text, d.null, draws)
+    # L_VSD's gradient in x0 is g / numel: pull it through the student without going through the loss.
+    want_x0.backward(want_gap / want_gap.numel())
+    assert relative(x0, want_x0) < TOLERANCE
+    assert relative(gap, want_gap) < TOLERANCE
+    assert abs(loss.item() / (0.5 * (want_gap**2).mean().item()) - 1) < TOLERANCE
+    got = torch.cat([p.grad.flatten() for p in d.student.parameters()])
+    want = torch.cat([p.grad.flatten() for p in twin.parameters()])
+    assert relative(got, want) < TOLERANCE
+
+    d.lora_optimizer.zero_grad()
+    loss = d.lora_teacher_loss(x0.detach(), text, draws.lora[0])
+    loss.backward()
+    want_loss = reference.lora_loss(want_x0.detach(), text, d.null, draws.lora[0])
+    want_loss.backward()
+    assert abs(loss.item() / want_loss.item() - 1) < TOLERANCE
+    named = {n.replace(".default", ""): p.grad for n, p in d.teachers.unet.named_parameters() if p.requires_grad}
+    assert named.keys() == reference.lora.keys()
+    got_lora = torch.cat([named[name].flatten() for name in named])
+    want_lora = torch.cat([reference.lora[name].grad.flatten() for name in named])
+    assert relative(got_lora, want_lora) < TOLERANCE
+
+
+def test_twenty_iterations_move_student_and_lora_and_nothing_else():
+    backbone, recipe = tiny_backbone(), make_recipe()
+    before = {name: weight.clone() for name, weight in backbone.unet.state_dict().items()}
+    d = make_distillation(backbone, recipe)
+    student_before = {name: weight.clone() for name, weight in d.student.state_dict().items()}
+    lora_before = {name: weight.clone() for name, weight in d.teachers.lora_state().items()}
+    text = backbone.encode(PROMPTS)
+    for iteration in range(20):
+        figures = d.run(text, draws_for(recipe, iteration))
+        assert all(torch.isfinite(torch.tensor(value)) for value in figures.values()), figures
+    after = d.teachers.frozen_state()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before), "the frozen teacher changed"
+    assert all(not torch.equal(w, lora_before[n]) for n, w in d.teachers.lora_state().items()), "an adapter stood still"
+    assert all(not torch.equal(w, student_before[n]) for n, w in d.student.state_dict().items()), (
+        "part of the student stood still"
+    )
+
+
+def test_frozen_teacher_is_the_loaded_teacher_bit_for_bit():
+    backbone, recipe = tiny_backbone(), make_recipe()
+    plain = copy.deepcopy(backbone.unet)
+    d = make_distillation(backbone, recipe)
+    randomise_lora(d.teachers)
+    x, t, text = torch.randn(3, 4, 8, 8), torch.tensor([20, 500, 980]), backbone.encode(PROMPTS)
+    with torch.no_grad():
+        with d.teachers.frozen() as teacher:
+            assert torch.equal(teacher(x, t, text).sample, plain(x, t, text).sample)
+        assert not torch.equal(d.teachers.unet(x, t, text).sample, plain(x, t, text).sample)
+    assert all(parameter.requires_grad for parameter in d.teachers.lora_parameters())
+    assert d.teachers.lora_parameters(), "toggling the adapters lost their gradients"
+
+
+def test_kappa_is_uniform_and_shared():
+    recipe = make_recipe(guidance={"kappa_min": 0.5, "kappa_max": 4.0})
+    kappas = torch.tensor([draws_for(recipe, i).kappa for i in range(2000)])
+    assert kappas.min() >= 0.5 and kappas.max() <= 4.0
+    # Kolmogorov-Smirnov distance to U(0.5, 4); 0.0364 is the 1 % point for 2,000 draws.
+    steps = torch.arange(1, 2001) / 2000
+    assert ((kappas.sort().values - 0.5) / 3.5 - steps).abs().max() < 0.0364
+    fixed = make_recipe(guidance={"kappa_min": 4.5, "kappa_max": 4.5})
+    assert {draws_for(fixed, i).kappa for i in range(5)} == {4.5}
+
+
+def test_timesteps_cover_their_ranges():
+    recipe = make_recipe(loop={"batch_size": 500})
+    t = torch.cat([draws_for(recipe, i).t for i in range(40)])
+    lora_t = torch.cat([draws_for(recipe, i).lora[0].t for i in range(40)])
+    assert (t.min(), t.max()) == (20, 980)
+    assert (lora_t.min(), lora_t.max()) == (0, 999)
+    dropped = torch.cat([draws_for(recipe, i).lora[0].drop for i in range(40)]).float().mean()
+    assert abs(dropped - 0.1) < 0.01
+
+
+def test_without_a_gap_the_student_stands_still():
+    """Adapters that are still zero make both teachers equal: the loss and its gradient are exactly zero."""
+    backbone, recipe = tiny_backbone(), make_recipe()
+    d = make_distillation(backbone, recipe)
+    text, draws = backbone.encode(PROMPTS), draws_for(recipe)
+    loss, gap = d.student_loss(d.student_x0(draws.z, text), text, draws)
+    assert loss.item() == 0 and gap.abs().max() == 0
+
+
+def test_a_loss_that_is_not_finite_changes_nothing():
+    backbone, recipe = tiny_backbone(), make_recipe()
+    d = make_distillation(backbone, recipe)
+    before = {name: weight.clone() for name, weight in d.student.state_dict().items()}
+    draws = draws_for(recipe)
+    draws.z[0, 0, 0, 0] = float("nan")
+    with pytest.raises(NotFinite, match="student"):
+        d.run(backbone.encode(PROMPTS), draws)
+    assert all(torch.equal(weight, before[name]) for name, weight in d.student.state_dict().items())
+
+
+def test_updates_is_the_number_of_lora_steps():
+    backbone, recipe = tiny_backbone(), make_recipe(lora={"updates": 5})
+    d = make_distillation(backbone, recipe)
+    d.run(backbone.encode(PROMPTS), draws_for(recipe))
+    assert {int(state["step"]) for state in d.lora_optimizer.state.values()} == {5}
+    assert {int(state["step"]) for state in d.student_optimizer.state.values()} == {1}

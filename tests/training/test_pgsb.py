@@ -1,0 +1,143 @@
+"""The command itself: a teacher from disk, a run, a kill, a resume, an exported file."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import tiny_backbone
+
+from snoopi_core.checkpoint import read_checkpoint
+from snoopi_core.layouts import to_single_file, unet_rename
+from training.backbone import load_backbone
+from training.export import export_backbone, provenance
+from training.pgsb import main
+from training.state import checkpoints
+
+ITERATIONS = 20
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    return export_backbone(
+        path, tiny_backbone("v_prediction"), title="tiny", role="teacher", provenance=provenance(None, 0)
+    )
+
+
+def arguments(teacher, folder, *more):
+    return [
+        *("--recipe", "shapes", "--cpu"),
+        f"teacher.path={teacher}",
+        f"output.folder={folder}",
+        f"loop.iterations={ITERATIONS}",
+        "loop.batch_size=2",
+        "output.save_every=4",
+        "output.sample_every=10",
+        "output.log_every=1",
+        *more,
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(teacher, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    assert main(arguments(teacher, folder)) == 0
+    return folder
+
+
+def weights(folder):
+    newest = checkpoints(folder / "checkpoints")[-1]
+    return {name: load_file(newest / f"{name}.safetensors") for name in ("student", "ema", "lora")}
+
+
+def assert_same_weights(a, b):
+    for network, tensors in weights(a).items():
+        other = weights(b)[network]
+        assert tensors.keys() == other.keys()
+        assert all(torch.equal(tensor, other[name]) for name, tensor in tensors.items()), f"{network} differs"
+
+
+def test_a_run_explains_itself(finished):
+    assert (finished / "recipe.toml").read_text(encoding="utf-8").count("[") >= 7
+    assert "torch" in json.loads((finished / "environment.json").read_text(encoding="utf-8"))
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["iteration"] for line in lines] == list(range(1, ITERATIONS + 1))
+    assert all(0.5 <= line["kappa"] <= 4.0 for line in lines)
+    assert sorted(path.name for path in (finished / "samples").glob("*.png")) == [
+        "step-00000010.png",
+        "step-00000020.png",
+    ]
+    assert [path.name for path in checkpoints(finished / "checkpoints")] == [f"step-{n:08d}" for n in (12, 16, 20)]
+
+
+def test_exported_student_is_the_averaged_one(finished, teacher):
+    student = read_checkpoint(finished / "export" / "student.safetensors")
+    assert student.metadata.role == "student" and student.metadata.prediction_type == "v_prediction"
+    assert student.metadata.recipe.timesteps == (999,)
+    assert student.metadata.recipe.alpha_T**2 == pytest.approx(0.00466, abs=1e-5)
+    assert student.metadata.provenance.step == ITERATIONS and len(student.metadata.provenance.recipe_sha256) == 64
+    unet = load_backbone(str(teacher)).unet
+    ema = to_single_file(weights(finished)["ema"], unet_rename(unet.config))
+    assert ema.keys() == student.unet.keys()
+    assert all(torch.equal(student.unet[name], tensor.half()) for name, tensor in ema.items())
+    raw = to_single_file(weights(finished)["student"], unet_rename(unet.config))
+    assert any(not torch.equal(raw[name], ema[name]) for name in raw)
+
+
+def test_a_second_run_is_identical(finished, teacher, tmp_path):
+    assert main(arguments(teacher, tmp_path)) == 0
+    assert_same_weights(finished, tmp_path)
+
+
+@pytest.mark.parametrize("after", [5, 11])
+def test_killed_and_resumed_equals_never_killed(finished, teacher, tmp_path, after):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "training.pgsb", *arguments(teacher, tmp_path)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    metrics, deadline = tmp_path / "metrics.jsonl", time.monotonic() + 120
+    while not metrics.exists() or len(metrics.read_text(encoding="utf-8").splitlines()) < after:
+        assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert main(arguments(teacher, tmp_path, "--resume")) == 0
+    assert_same_weights(finished, tmp_path)
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    assert [line["iteration"] for line in lines] == list(range(1, ITERATIONS + 1))
+
+
+def test_a_damaged_checkpoint_is_passed_over(finished, teacher, tmp_path, caplog):
+    assert main(arguments(teacher, tmp_path)) == 0
+    student = checkpoints(tmp_path / "checkpoints")[-1] / "student.safetensors"
+    student.write_bytes(student.read_bytes()[:-100])
+    assert main(arguments(teacher, tmp_path, "--resume")) == 0
+    assert "step-00000020 is damaged" in caplog.text and "student.safetensors" in caplog.text
+    assert_same_weights(finished, tmp_path)
+
+
+def test_errors_leave_the_run_as_it_was(finished, teacher, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    assert main(arguments(teacher, finished)) == 2
+    assert "holds a run already; continue it with --resume" in capsys.readouterr().err
+    assert main(arguments(teacher, finished, "--resume", "guidance.kappa_max=3")) == 2
+    assert "guidance.kappa_max: 4.0 -> 3.0" in capsys.readouterr().err
+    assert main(arguments("nowhere/at/all", finished, "--resume")) == 2
+    assert "no teacher at 'nowhere/at/all'" in capsys.readouterr().err
+    assert main(arguments(teacher, finished, "student.timestep=1000", "output.folder=unused")) == 2
+    assert "student.timestep is 1000, the teacher's schedule ends at 999" in capsys.readouterr().err
+    samples = finished / "samples" / "prompts.txt"
+    assert {p: p.stat().st_mtime_ns for p in before if p != samples} == {
+        p: m for p, m in before.items() if p != samples
+    }
+
+
+def test_dry_run_writes_nothing(teacher, tmp_path, capsys):
+    assert main(arguments(teacher, tmp_path / "run", "--dry-run")) == 0
+    assert "[guidance]" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
