@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from training.shapes.captions import training_caption
 from training.shapes.codec import LATENT_CHANNELS, LATENT_SIZE, encode
+from training.shapes.optim import warmup_cosine
 from training.shapes.scene import Scene, render, sample_scenes
 from training.shapes.text import WIDTH, TextCache
 
@@ -52,6 +53,7 @@ def new_scheduler() -> DDIMScheduler:
         num_train_timesteps=1000,
         clip_sample=False,
         set_alpha_to_one=False,
+        steps_offset=1,
         prediction_type="v_prediction",
         timestep_spacing="trailing",
     )
@@ -136,15 +138,7 @@ def train_teacher(
     centring = CentringPenalty(unet) if recipe.centring else None
     alpha_bar = new_scheduler().alphas_cumprod.float()
     optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    warmup = max(1, min(100, recipe.iterations // 10))
-    schedule = torch.optim.lr_scheduler.SequentialLR(
-        optimizer,
-        [
-            torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, 1.0, warmup),
-            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, recipe.iterations - warmup), recipe.lr * 0.01),
-        ],
-        [warmup],
-    )
+    schedule = warmup_cosine(optimizer, recipe.lr, recipe.iterations)
     bar = tqdm(range(recipe.iterations), desc="teacher", mininterval=2)
     for iteration in bar:
         rows = torch.randint(recipe.scenes, (recipe.batch,), generator=generator)

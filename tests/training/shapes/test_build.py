@@ -1,0 +1,88 @@
+"""The build writes a whole pipeline folder, repeats nothing, and its sampler and codec keep their promises."""
+
+import json
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from training.backbone import load_backbone
+from training.shapes import build as builder
+from training.shapes.codec import CodecRecipe, new_vae, spoil
+from training.shapes.sampling import ManySteps, OneStep
+from training.shapes.teacher import TeacherRecipe, new_unet
+from training.shapes.text import new_text_encoder
+
+CODEC = CodecRecipe(iterations=2, decoder_iterations=2, batch=4)
+TEACHER = TeacherRecipe(iterations=3, scenes=16, batch=4, centring=0.02)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("teacher")
+    builder.build(out, CODEC, TEACHER)
+    return out
+
+
+def test_the_folder_loads_as_a_pipeline_and_as_a_backbone(folder):
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline("a red ring", num_inference_steps=2, height=64, width=64, output_type="np").images
+    assert images.shape == (1, 64, 64, 3)
+    assert load_backbone(str(folder)).prediction_type == "v_prediction"
+    assert {json.loads(line)["stage"] for line in (folder / "metrics.jsonl").read_text().splitlines()} == {"vae", "vae decoder", "teacher"}
+
+
+def test_weights_are_exact_in_fp16(folder):
+    model = load_backbone(str(folder))
+    for part in (model.unet, model.vae, model.text_encoder):
+        assert all(torch.equal(weight, weight.half().float()) for weight in part.parameters())
+
+
+def test_done_stages_are_not_repeated_and_other_settings_are_refused(folder, monkeypatch):
+    monkeypatch.setattr(builder, "train_codec", None)
+    monkeypatch.setattr(builder, "train_teacher", None)
+    builder.build(folder, CODEC, TEACHER)
+    with pytest.raises(ValueError, match=r"teacher\.iterations"):
+        builder.build(folder, CODEC, TeacherRecipe(iterations=4, scenes=16, batch=4, centring=0.02))
+
+
+def test_an_images_noise_does_not_depend_on_its_batch(folder):
+    model = load_backbone(str(folder))
+    for generate in (OneStep(model=model), ManySteps(model=model, steps=2)):
+        both = generate(["a ring", "a red shape"], [1, 2])
+        assert torch.allclose(both[1:], generate(["a red shape"], [2]), atol=1e-4)
+
+
+def test_negatives_by_every_method(folder):
+    model = load_backbone(str(folder))
+    plain = OneStep(model=model)(["a ring"], [1])
+    assert torch.equal(OneStep(model=model, scale=0.0)(["a ring"], [1], "red"), plain)
+    for method in ("nasa", "cfg", "embeddings"):
+        assert not torch.equal(OneStep(model=model, method=method, scale=1.5)(["a ring"], [1], "red"), plain)
+    with pytest.raises(ValueError, match="available: nasa, cfg, embeddings"):
+        OneStep(model=model, method="hope")(["a ring"], [1], "red")
+    with pytest.raises(ValueError, match="one seed a prompt"):
+        OneStep(model=model)(["a ring"], [1, 2])
+
+
+def test_the_same_seed_gives_the_same_text_encoder():
+    first, second, other = new_text_encoder(0), new_text_encoder(0), new_text_encoder(1)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+
+
+def test_the_files_stay_small_and_fit_the_host():
+    unet, vae = new_unet(TeacherRecipe()), new_vae()
+    size = sum(weight.numel() for part in (unet, vae) for weight in part.parameters())
+    assert size <= 2_800_000  # with the vocabulary: two fp16 files within 25 MB
+    for channels in (*unet.config.block_out_channels, *vae.config.block_out_channels):
+        assert channels % 32 == 0
+
+
+def test_spoilt_latents_stay_nearest_to_themselves():
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(64, 4, 8, 8, generator=generator)
+    spoilt = spoil(latents, CodecRecipe(), generator)
+    gaps = torch.cdist(spoilt.flatten(1), latents.flatten(1))
+    assert torch.equal(gaps.argmin(dim=1), torch.arange(64))
