@@ -43,11 +43,20 @@ class NasaProcessor:
         Raises:
             ValueError: the layer is no plain cross-attention, or the number of negative rows does not fit.
         """
-        if encoder_hidden_states is None or attn.norm_cross or attn.group_norm is not None or attn.spatial_norm is not None:
-            raise ValueError("NASA works on plain cross-attention (text embeddings, no extra norms); this layer has another form")
+        if (
+            encoder_hidden_states is None
+            or attn.norm_cross
+            or attn.group_norm is not None
+            or attn.spatial_norm is not None
+        ):
+            raise ValueError(
+                "NASA works on plain cross-attention (text embeddings, no extra norms); this layer has another form"
+            )
         rows = len(hidden_states)
         if len(self.negative) not in (1, rows):
-            raise ValueError(f"the negative prompt has {len(self.negative)} rows; expected 1 or {rows}, as the positive one")
+            raise ValueError(
+                f"the negative prompt has {len(self.negative)} rows; expected 1 or {rows}, as the positive one"
+            )
         negative = self.negative.to(encoder_hidden_states).expand(rows, -1, -1)
         query = _heads(attn.to_q(hidden_states), attn.heads)
         z_pos = _respond(attn, query, encoder_hidden_states, attention_mask)
@@ -65,7 +74,9 @@ def _respond(attn: Attention, query: torch.Tensor, context: torch.Tensor, mask: 
     """Z = softmax(Q K^T / sqrt(D)) V on the concatenated heads, (B, N, C)."""
     key, value = _heads(attn.to_k(context), attn.heads), _heads(attn.to_v(context), attn.heads)
     if mask is not None:
-        mask = attn.prepare_attention_mask(mask, context.shape[1], len(query)).view(len(query), attn.heads, -1, context.shape[1])
+        mask = attn.prepare_attention_mask(mask, context.shape[1], len(query)).view(
+            len(query), attn.heads, -1, context.shape[1]
+        )
     z = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     return z.transpose(1, 2).flatten(2)
 

@@ -44,7 +44,9 @@ def clip_merges() -> list[str]:
 def clip_vocabulary(merges: list[str]) -> dict[str, int]:
     """Token to id: bytes, bytes that end a word, merges, then the start and end marks (49406, 49407)."""
     symbols = _byte_symbols()
-    tokens = symbols + [symbol + "</w>" for symbol in symbols] + [merge.replace(" ", "") for merge in merges] + [BOS, EOS]
+    tokens = (
+        symbols + [symbol + "</w>" for symbol in symbols] + [merge.replace(" ", "") for merge in merges] + [BOS, EOS]
+    )
     return {token: number for number, token in enumerate(tokens)}
 
 

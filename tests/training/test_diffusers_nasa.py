@@ -10,18 +10,22 @@ from training.diffusers_nasa import nasa
 @pytest.fixture(scope="module")
 def unet():
     torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        cross_attention_dim=16,
-        attention_head_dim=4,
-        norm_num_groups=32,
-    ).double().eval()
+    return (
+        UNet2DConditionModel(
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            cross_attention_dim=16,
+            attention_head_dim=4,
+            norm_num_groups=32,
+        )
+        .double()
+        .eval()
+    )
 
 
 @pytest.fixture
@@ -45,7 +49,9 @@ def explicit(unet, x, positive, negative, alpha):
             for context in (positive, negative.expand(len(positive), -1, -1)):
                 k, v = context @ attn.to_k.weight.T, context @ attn.to_v.weight.T
                 heads = []
-                for qh, kh, vh in zip(q.chunk(attn.heads, 2), k.chunk(attn.heads, 2), v.chunk(attn.heads, 2), strict=True):
+                for qh, kh, vh in zip(
+                    q.chunk(attn.heads, 2), k.chunk(attn.heads, 2), v.chunk(attn.heads, 2), strict=True
+                ):
                     weights = torch.softmax(qh @ kh.transpose(1, 2) / qh.shape[2] ** 0.5, dim=2)
                     heads.append(weights @ vh)
                 z.append(torch.cat(heads, dim=2))
@@ -88,5 +94,8 @@ def test_wrong_negatives_and_no_layers_are_refused(unet, inputs):
     x, positive, negative = inputs
     with pytest.raises(ValueError, match="expected 1 or 2"), nasa(unet, negative.expand(3, -1, -1), 0.5):
         unet(x, 999, positive)
-    with pytest.raises(ValueError, match="no cross-attention layer"), nasa(unet, negative, 0.5, layers=lambda name: False):
+    with (
+        pytest.raises(ValueError, match="no cross-attention layer"),
+        nasa(unet, negative, 0.5, layers=lambda name: False),
+    ):
         pass

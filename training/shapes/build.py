@@ -75,10 +75,19 @@ def build(out: Path, codec: CodecRecipe, teacher: TeacherRecipe, *, force: bool 
     recipe = json.loads(json.dumps({"vae": asdict(codec), "teacher": asdict(teacher)}))
     kept = out / "recipe.json"
     if kept.is_file() and not force and (old := json.loads(kept.read_text())["recipe"]) != recipe:
-        changed = [f"{part}.{key}" for part in recipe for key, value in recipe[part].items() if old.get(part, {}).get(key) != value]
+        changed = [
+            f"{part}.{key}"
+            for part in recipe
+            for key, value in recipe[part].items()
+            if old.get(part, {}).get(key) != value
+        ]
         raise ValueError(f"{out} was made with other settings ({', '.join(changed)}); give another --out, or --force")
     out.mkdir(parents=True, exist_ok=True)
-    versions = {"torch": torch.__version__, "diffusers": diffusers.__version__, "transformers": transformers.__version__}
+    versions = {
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
+    }
     kept.write_text(json.dumps({"recipe": recipe, "versions": versions}, indent=2) + "\n")
     print(kept.read_text(), end="")
 
@@ -90,9 +99,15 @@ def build(out: Path, codec: CodecRecipe, teacher: TeacherRecipe, *, force: bool 
 
         clip_tokenizer().save_pretrained(out / "tokenizer")
         new_scheduler().save_pretrained(out / "scheduler")
-        (out / "model_index.json").write_text(json.dumps({**_LAYOUT, "_diffusers_version": diffusers.__version__}, indent=2) + "\n")
+        (out / "model_index.json").write_text(
+            json.dumps({**_LAYOUT, "_diffusers_version": diffusers.__version__}, indent=2) + "\n"
+        )
         encoder = _stage(
-            out / "text_encoder", "text encoder", CLIPTextModel.from_pretrained, lambda: new_text_encoder(teacher.seed), force
+            out / "text_encoder",
+            "text encoder",
+            CLIPTextModel.from_pretrained,
+            lambda: new_text_encoder(teacher.seed),
+            force,
         )
         vae = _stage(out / "vae", "vae", AutoencoderKL.from_pretrained, lambda: train_codec(codec, log), force)
         vae.eval().requires_grad_(False)
@@ -110,13 +125,24 @@ def _add_settings(parser: argparse.ArgumentParser, prefix: str, recipe: type) ->
     for field in fields(recipe):
         if field.name == "seed":
             continue
-        kind: dict[str, Any] = {"type": hints[field.name]} if hints[field.name] in (int, float) else {"type": int, "nargs": "+"}
-        parser.add_argument(f"--{prefix}.{field.name}", default=field.default, metavar="X", help=f"default {field.default}", **kind)
+        kind: dict[str, Any] = (
+            {"type": hints[field.name]} if hints[field.name] in (int, float) else {"type": int, "nargs": "+"}
+        )
+        parser.add_argument(
+            f"--{prefix}.{field.name}", default=field.default, metavar="X", help=f"default {field.default}", **kind
+        )
 
 
 def _settings(arguments: argparse.Namespace, prefix: str, recipe: type) -> Any:
-    given = {name.removeprefix(prefix + "."): value for name, value in vars(arguments).items() if name.startswith(prefix + ".")}
-    return recipe(seed=arguments.seed, **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    given = {
+        name.removeprefix(prefix + "."): value
+        for name, value in vars(arguments).items()
+        if name.startswith(prefix + ".")
+    }
+    return recipe(
+        seed=arguments.seed,
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()},
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

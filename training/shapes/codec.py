@@ -73,7 +73,9 @@ Losses = dict[str, torch.Tensor]
 Log = Callable[[dict[str, float]], None]
 
 
-def _joint_losses(vae: AutoencoderKL, images: torch.Tensor, recipe: CodecRecipe, noise: float, generator: torch.Generator) -> Losses:
+def _joint_losses(
+    vae: AutoencoderKL, images: torch.Tensor, recipe: CodecRecipe, noise: float, generator: torch.Generator
+) -> Losses:
     """Phase 1: {"loss", "l1", "mse", "kl"}, scalars."""
     target = images * 2 - 1
     with torch.autocast("cpu", torch.bfloat16):
@@ -113,7 +115,12 @@ def _decoder_losses(vae: AutoencoderKL, images: torch.Tensor, latents: torch.Ten
 
 
 def _fit(
-    name: str, parameters: list[torch.nn.Parameter], lr: float, iterations: int, losses: Callable[[int], Losses], log: Log
+    name: str,
+    parameters: list[torch.nn.Parameter],
+    lr: float,
+    iterations: int,
+    losses: Callable[[int], Losses],
+    log: Log,
 ) -> None:
     """AdamW with a warm-up and a cosine over `iterations` calls of `losses(iteration)`."""
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.98), weight_decay=1e-4)

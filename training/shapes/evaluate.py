@@ -39,19 +39,29 @@ def print_accuracy(rows: dict[str, Accuracy]) -> None:
     for kind, row in rows.items():
         shares = "  ".join(f"{name} {share:.3f}" for name, share in row.per_attribute.items())
         print(f"  {kind:8s} n {row.count}  stated right {row.stated:.3f}  valid {row.valid:.3f}  {shares}")
-    spread = "  ".join(f"{name} {bits:.2f} of {torch.tensor(len(ATTRIBUTES[name])).log2():.2f}" for name, bits in rows["partial"].entropy.items())
+    spread = "  ".join(
+        f"{name} {bits:.2f} of {torch.tensor(len(ATTRIBUTES[name])).log2():.2f}"
+        for name, bits in rows["partial"].entropy.items()
+    )
     print(f"  entropy over partial captions that leave it open, bits: {spread}")
 
 
 def print_removal(title: str, rows: list[Removal], before: list[Removal]) -> dict[str, dict[str, float]]:
     """The two means of a method, as a line; returned as well."""
-    means = {"all": measure.mean_removal(rows), "lower": measure.mean_removal(rows, measure.lower_baseline_half(before))}
-    text = "   ".join(f"absent {m.absent:.3f}  clean {m.clean:.3f}  kept {m.kept:.3f}  valid {m.valid:.3f}" for m in means.values())
+    means = {
+        "all": measure.mean_removal(rows),
+        "lower": measure.mean_removal(rows, measure.lower_baseline_half(before)),
+    }
+    text = "   ".join(
+        f"absent {m.absent:.3f}  clean {m.clean:.3f}  kept {m.kept:.3f}  valid {m.valid:.3f}" for m in means.values()
+    )
     print(f"  {title:22s} {text}")
     return {name: asdict(mean) for name, mean in means.items()}
 
 
-def negatives(model: Any, pairs: list[Pair], *, timestep: int, alphas: list[float], cfgs: list[float], count: int, seed: int) -> dict[str, Any]:
+def negatives(
+    model: Any, pairs: list[Pair], *, timestep: int, alphas: list[float], cfgs: list[float], count: int, seed: int
+) -> dict[str, Any]:
     """The removal table of every method on one step; printed and returned."""
 
     def table(method: str, scale: float, steer: bool = True) -> list[Removal]:
@@ -62,21 +72,37 @@ def negatives(model: Any, pairs: list[Pair], *, timestep: int, alphas: list[floa
     print(f"  {'mean over':22s} {'all pairs':52s}   lower-baseline half")
     found: dict[str, Any] = {"none": print_removal("no negative", before, before)}
     per_pair = {"none": [asdict(row) for row in before]}
-    for method, scale in [("nasa", a) for a in alphas] + [("cfg", c) for c in cfgs] + [("embeddings", s) for s in ((0.5, 1.0) if cfgs else ())]:
+    for method, scale in (
+        [("nasa", a) for a in alphas]
+        + [("cfg", c) for c in cfgs]
+        + [("embeddings", s) for s in ((0.5, 1.0) if cfgs else ())]
+    ):
         rows = table(method, scale)
         found[f"{method} {scale:g}"] = print_removal(f"{method} {scale:g}", rows, before)
         per_pair[f"{method} {scale:g}"] = [asdict(row) for row in rows]
-    return {"means": found, "pairs": [asdict(pair) | {"negative": pair.negative} for pair in pairs], "per_pair": per_pair}
+    return {
+        "means": found,
+        "pairs": [asdict(pair) | {"negative": pair.negative} for pair in pairs],
+        "per_pair": per_pair,
+    }
 
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m training.shapes.evaluate", description=__doc__.splitlines()[0])
     parser.add_argument("model", help="diffusers folder or safetensors file of this project")
-    parser.add_argument("--as", dest="role", choices=("teacher", "student"), default="student", help="20 DDIM steps at cfg 3, or one step")
+    parser.add_argument(
+        "--as",
+        dest="role",
+        choices=("teacher", "student"),
+        default="student",
+        help="20 DDIM steps at cfg 3, or one step",
+    )
     parser.add_argument("--count", type=int, default=400, help="captions of each kind")
     parser.add_argument("--timestep", type=int, default=999, help="of the one step")
-    parser.add_argument("--alphas", type=float, nargs="*", default=[0.3, 0.5, 0.8, 1.0], help="NASA strengths to try; none: no table")
+    parser.add_argument(
+        "--alphas", type=float, nargs="*", default=[0.3, 0.5, 0.8, 1.0], help="NASA strengths to try; none: no table"
+    )
     parser.add_argument("--cfgs", type=float, nargs="*", default=[1.5, 3.0, 4.5], help="CFG scales for comparison")
     parser.add_argument("--pairs", type=int, default=2, help="modal pairs per attribute")
     parser.add_argument("--pair-images", type=int, default=100)
@@ -93,7 +119,11 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{arguments.model} as {arguments.role}: {'one step' if student else '20 DDIM steps, cfg 3'}")
     rows = accuracy_rows(plain, arguments.count)
     print_accuracy(rows)
-    result: dict[str, Any] = {"model": arguments.model, "role": arguments.role, "accuracy": {kind: asdict(row) for kind, row in rows.items()}}
+    result: dict[str, Any] = {
+        "model": arguments.model,
+        "role": arguments.role,
+        "accuracy": {kind: asdict(row) for kind, row in rows.items()},
+    }
     if arguments.sheets:
         captions, _ = measure.caption_set(12, CAPTION_SEED, "partial")
         shown = [(text, plain([text] * 10, list(range(10)))) for text in [*OPEN_PROMPTS, *captions]]

@@ -115,7 +115,7 @@ def prompt_entropy(generate: Generate, prompts: list[str], attribute: str, *, co
 
 
 def modal_pairs(generate: Generate, *, per_attribute: int = 2, count: int = 50, seed: int = 50_000) -> list[Pair]:
-    """For each attribute, the prompts (stating one other attribute) where the model favours one value most, and that value.
+    """For each attribute, the prompts (stating one other) where the model favours one value most, and that value.
 
     Negatives are then informative: they name what the model would draw. The pairs of an attribute have
     different negatives as far as that is possible. Measure with other seeds than these.
@@ -151,11 +151,15 @@ def removal(images: torch.Tensor, pair: Pair) -> Removal:
     absent = [reading.values[pair.attribute][n] != pair.value for n in rows]
     kept = [_right(reading, n, pair.stated) for n in rows]
     clean = [absent[n] and kept[n] and bool(reading.valid[n]) for n in rows]
-    return Removal(absent=fmean(absent), kept=fmean(kept), valid=float(reading.valid.float().mean()), clean=fmean(clean))
+    return Removal(
+        absent=fmean(absent), kept=fmean(kept), valid=float(reading.valid.float().mean()), clean=fmean(clean)
+    )
 
 
-def removal_table(generate: Generate, pairs: list[Pair], *, steer: bool = True, count: int = 100, seed: int = 90_000) -> list[Removal]:
-    """One row a pair, `count` images each, the same seeds for every pair; `steer=False` measures without the negative."""
+def removal_table(
+    generate: Generate, pairs: list[Pair], *, steer: bool = True, count: int = 100, seed: int = 90_000
+) -> list[Removal]:
+    """One row a pair: `count` images, the same seeds for every pair; `steer=False` is without the negative."""
     seeds = list(range(seed, seed + count))
     return [removal(generate([pair.prompt] * count, seeds, pair.negative if steer else None), pair) for pair in pairs]
 
@@ -167,6 +171,6 @@ def mean_removal(rows: list[Removal], chosen: list[int] | None = None) -> Remova
 
 
 def lower_baseline_half(before: list[Removal]) -> list[int]:
-    """Indices of the half of the pairs whose unwanted value is drawn most without a negative: the paper's Table 3 mean."""
+    """Indices of the half of the pairs whose unwanted value is drawn most without a negative (the paper's Table 3)."""
     order = sorted(range(len(before)), key=lambda n: before[n].absent)
     return sorted(order[: max(1, len(order) // 2)])

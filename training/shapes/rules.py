@@ -88,7 +88,12 @@ def read(images: torch.Tensor) -> Reading:
     images = images.detach().float().cpu().clamp(0.0, 1.0)
     c = CORNER
     corners = torch.cat(
-        [images[:, :, rows, columns].flatten(2) for rows in (slice(0, c), slice(-c, None)) for columns in (slice(0, c), slice(-c, None))], dim=2
+        [
+            images[:, :, rows, columns].flatten(2)
+            for rows in (slice(0, c), slice(-c, None))
+            for columns in (slice(0, c), slice(-c, None))
+        ],
+        dim=2,
     )
     background = corners.median(dim=2).values
     backgrounds, background_gap = _nearest(background, BACKGROUNDS)

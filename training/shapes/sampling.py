@@ -1,4 +1,4 @@
-"""Images from a model of the small world, in diffusers: many steps with guidance, or one step with or without a negative.
+"""Images from a model of the small world, in diffusers: many steps with guidance, or one step.
 
 Dimensions: B images; latents (B, 4, 8, 8) of unit variance; images (B, 3, 64, 64) in [0, 1].
 Every image has a seed of its own, so its noise does not depend on the batch it is made in.
@@ -31,7 +31,7 @@ def noise(seeds: list[int], shape: tuple[int, int, int]) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class ManySteps:
-    """DDIM with classifier-free guidance: the teacher's own way of making an image. A negative replaces the null prompt."""
+    """DDIM with classifier-free guidance, as the teacher makes an image. A negative replaces the null prompt."""
 
     model: Backbone
     steps: int = 20
@@ -51,7 +51,9 @@ class ManySteps:
             timestep_spacing="trailing",
         )
         scheduler.set_timesteps(self.steps)
-        context = torch.cat([model.encode([negative or NULL_PROMPT]).expand(len(prompts), -1, -1), model.encode(prompts)])
+        context = torch.cat(
+            [model.encode([negative or NULL_PROMPT]).expand(len(prompts), -1, -1), model.encode(prompts)]
+        )
         x = noise(seeds, _latent_shape(model))
         for t in scheduler.timesteps:
             base, text = model.unet(torch.cat([x, x]), t, context).sample.chunk(2)
@@ -106,8 +108,13 @@ def _latent_shape(model: Backbone) -> tuple[int, int, int]:
 
 
 def _in_batches(
-    make: Callable[[list[str], list[int], str | None], torch.Tensor], prompts: list[str], seeds: list[int], negative: str | None
+    make: Callable[[list[str], list[int], str | None], torch.Tensor],
+    prompts: list[str],
+    seeds: list[int],
+    negative: str | None,
 ) -> torch.Tensor:
     if len(prompts) != len(seeds):
         raise ValueError(f"expected one seed a prompt, got {len(prompts)} prompts and {len(seeds)} seeds")
-    return torch.cat([make(prompts[n : n + BATCH], seeds[n : n + BATCH], negative) for n in range(0, len(prompts), BATCH)])
+    return torch.cat(
+        [make(prompts[n : n + BATCH], seeds[n : n + BATCH], negative) for n in range(0, len(prompts), BATCH)]
+    )

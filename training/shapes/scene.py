@@ -67,7 +67,9 @@ class Scene:
 
 def sample_scenes(count: int, generator: torch.Generator) -> list[Scene]:
     """`count` scenes, every attribute uniform and independent."""
-    picks = {name: torch.randint(len(values), (count,), generator=generator).tolist() for name, values in ATTRIBUTES.items()}
+    picks = {
+        name: torch.randint(len(values), (count,), generator=generator).tolist() for name, values in ATTRIBUTES.items()
+    }
     noise = torch.rand(count, 3, generator=generator).tolist()
     scenes = []
     for n in range(count):
@@ -107,7 +109,9 @@ def distance(shape: str, x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor)
     raise ValueError(f"shape {shape!r} is not known; available: {', '.join(SHAPES)}")
 
 
-def coverage(shape: str, centre_x: torch.Tensor, centre_y: torch.Tensor, radius: torch.Tensor, size: int = SIZE) -> torch.Tensor:
+def coverage(
+    shape: str, centre_x: torch.Tensor, centre_y: torch.Tensor, radius: torch.Tensor, size: int = SIZE
+) -> torch.Tensor:
     """How much of each pixel a shape covers, in [0, 1], anti-aliased: (B, size, size).
 
     Args:

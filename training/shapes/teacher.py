@@ -117,7 +117,10 @@ def latent_set(vae: AutoencoderKL, count: int, generator: torch.Generator) -> tu
 
 
 def train_teacher(
-    recipe: TeacherRecipe, vae: AutoencoderKL, text: TextCache, log: Callable[[dict[str, float]], None] = lambda row: None
+    recipe: TeacherRecipe,
+    vae: AutoencoderKL,
+    text: TextCache,
+    log: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> UNet2DConditionModel:
     """Train a UNet from nothing and return its moving average.
 
@@ -152,7 +155,9 @@ def train_teacher(
         penalty = centring.take() if centring else torch.zeros(())
         total = loss + recipe.centring * penalty
         if not torch.isfinite(total):
-            raise FloatingPointError(f"the teacher's loss is {float(total)} at iteration {iteration}; lower the learning rate")
+            raise FloatingPointError(
+                f"the teacher's loss is {float(total)} at iteration {iteration}; lower the learning rate"
+            )
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)

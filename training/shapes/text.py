@@ -54,6 +54,8 @@ class TextCache:
     def __call__(self, captions: list[str]) -> torch.Tensor:
         new = sorted({caption for caption in captions if caption not in self._known})
         if new:
-            ids = self._tokenizer(new, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt").input_ids
+            ids = self._tokenizer(
+                new, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+            ).input_ids
             self._known.update(zip(new, self._encoder(ids).last_hidden_state, strict=True))
         return torch.stack([self._known[caption] for caption in captions])

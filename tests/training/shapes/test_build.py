@@ -30,7 +30,11 @@ def test_the_folder_loads_as_a_pipeline_and_as_a_backbone(folder):
     images = pipeline("a red ring", num_inference_steps=2, height=64, width=64, output_type="np").images
     assert images.shape == (1, 64, 64, 3)
     assert load_backbone(str(folder)).prediction_type == "v_prediction"
-    assert {json.loads(line)["stage"] for line in (folder / "metrics.jsonl").read_text().splitlines()} == {"vae", "vae decoder", "teacher"}
+    assert {json.loads(line)["stage"] for line in (folder / "metrics.jsonl").read_text().splitlines()} == {
+        "vae",
+        "vae decoder",
+        "teacher",
+    }
 
 
 def test_weights_are_exact_in_fp16(folder):

@@ -39,7 +39,10 @@ def test_one_training_caption_in_ten_is_empty_and_every_attribute_is_dropped_at_
 
 def test_wording():
     assert sentence({}) == "a shape"
-    assert sentence({"colour": "red", "shape": "ring", "position": "left", "background": "white"}) == "a red ring on the left, white background"
+    assert (
+        sentence({"colour": "red", "shape": "ring", "position": "left", "background": "white"})
+        == "a red ring on the left, white background"
+    )
     assert phrase("background", "white") == "white background"
     assert phrase("shape", "plus") == "plus"
     with pytest.raises(ValueError, match="available: red"):

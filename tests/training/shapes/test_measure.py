@@ -3,7 +3,6 @@
 import math
 
 import pytest
-import torch
 
 from training.shapes import measure
 from training.shapes.scene import ATTRIBUTES, SHAPES, Scene, render

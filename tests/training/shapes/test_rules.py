@@ -30,7 +30,9 @@ def test_noise_and_blur_do_not_change_what_is_read(drawn):
     for changed in (noisy, blurred):
         values = read(changed).values
         for name in ATTRIBUTES:
-            assert sum(value == scene.value(name) for value, scene in zip(values[name], scenes, strict=True)) >= 99, name
+            assert sum(value == scene.value(name) for value, scene in zip(values[name], scenes, strict=True)) >= 99, (
+                name
+            )
 
 
 def test_seeds_decide_the_scenes():
@@ -47,7 +49,9 @@ def test_images_are_in_range(drawn):
 
 def test_broken_images_are_not_valid(drawn):
     _, images = drawn
-    two_objects = torch.maximum((images[:50] - images[:50, :, :1, :1]).abs(), (images[50:100] - images[50:100, :, :1, :1]).abs())
+    two_objects = torch.maximum(
+        (images[:50] - images[:50, :, :1, :1]).abs(), (images[50:100] - images[50:100, :, :1, :1]).abs()
+    )
     blends = 0.5 * images[:50] + 0.5 * images[50:100]
     empty = torch.tensor(BACKGROUNDS["gray"])[None, :, None, None].expand(4, 3, 64, 64)
     noise = torch.rand(20, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -55,7 +59,14 @@ def test_broken_images_are_not_valid(drawn):
     half[:, :, :32] = half[:, :, :1, :1]
     uneven = images[:50].clone()
     uneven[:, :, :, 32:] = 1 - uneven[:, :, :, 32:]
-    for name, broken in (("blends", blends), ("two", two_objects), ("empty", empty), ("noise", noise), ("half", half), ("uneven", uneven)):
+    for name, broken in (
+        ("blends", blends),
+        ("two", two_objects),
+        ("empty", empty),
+        ("noise", noise),
+        ("half", half),
+        ("uneven", uneven),
+    ):
         assert is_valid(broken).float().mean() <= 0.15, name
 
 
