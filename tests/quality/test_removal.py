@@ -1,0 +1,83 @@
+"""What the shipped student does, through the nodes, at one step: the negative prompt's rates and the image's quality.
+
+The bars here are floors under what was measured (docs/RESULTS.md), so that a change that breaks the effect is noticed.
+"""
+
+import pytest
+from host_world import STUDENT, HostStudent
+
+from snoopi_core.checkpoint import read_metadata
+from training.backbone import load_backbone
+from training.shapes import measure
+from training.shapes.sampling import OneStep
+
+pytestmark = [pytest.mark.host, pytest.mark.slow]
+IMAGES, SEED = 100, 300_000  # seeds that neither training, nor the choice of alpha, nor that of the pairs has seen
+
+
+@pytest.fixture(scope="module")
+def alpha(pack_root):
+    return read_metadata(pack_root / "models" / STUDENT).recommended_alpha
+
+
+@pytest.fixture(scope="module")
+def host(alpha):
+    return HostStudent(alpha=alpha)
+
+
+@pytest.fixture(scope="module")
+def pairs(host):
+    return measure.modal_pairs(host)
+
+
+@pytest.fixture(scope="module")
+def before(host, pairs):
+    return measure.removal_table(host, pairs, steer=False, count=IMAGES, seed=SEED)
+
+
+@pytest.fixture(scope="module")
+def after(host, pairs):
+    return measure.removal_table(host, pairs, count=IMAGES, seed=SEED)
+
+
+def test_pairs_cover_every_attribute_and_ask_for_something(pairs, before):
+    assert len(pairs) >= 8
+    assert {pair.attribute for pair in pairs} == {"colour", "shape", "position", "background"}
+    assert measure.mean_removal(before).absent <= 0.50, "the negatives name what the student does not draw anyway"
+
+
+def test_removal(pairs, before, after, alpha, record_property):
+    print(f"\nalpha {alpha:g}, {IMAGES} images a pair: absent before -> after, clean, kept")
+    for pair, was, now in zip(pairs, before, after, strict=True):
+        print(
+            f"  {pair.prompt!r} without {pair.negative!r}: "
+            f"{was.absent:.2f} -> {now.absent:.2f}, {now.clean:.2f}, {now.kept:.2f}"
+        )
+    lower = measure.lower_baseline_half(before)
+    for name, rows in (("all pairs", None), ("lower-baseline half", lower)):
+        was, now = measure.mean_removal(before, rows), measure.mean_removal(after, rows)
+        print(f"  mean, {name}: {was.absent:.3f} -> {now.absent:.3f}, {now.clean:.3f}, {now.kept:.3f}")
+    mean = measure.mean_removal(after)
+    assert mean.absent >= 0.75
+    assert mean.clean >= 0.50
+    assert mean.kept >= 0.88
+
+
+def test_removal_beats_guidance_at_one_step(pack_root, pairs, after):
+    student = load_backbone(str(pack_root / "models" / STUDENT))
+    clean = {
+        cfg: measure.mean_removal(
+            measure.removal_table(OneStep(model=student, method="cfg", scale=cfg), pairs, count=IMAGES, seed=SEED)
+        ).clean
+        for cfg in (1.5, 3.0, 4.5)
+    }
+    print(f"\nclean by CFG scale on one step: {clean}")
+    assert measure.mean_removal(after).clean >= max(clean.values()) + 0.15
+
+
+def test_one_step_follows_partial_captions(host):
+    captions, stated = measure.caption_set(400, 310_000, "partial")
+    row = measure.accuracy(host(captions, list(range(400))), stated)
+    print(f"\none step, 400 partial captions: stated right {row.stated:.3f}, valid {row.valid:.3f}")
+    assert row.stated >= 0.93
+    assert row.valid >= 0.88
