@@ -68,13 +68,15 @@ def _check_parts(metadata: Metadata) -> None:
     unet, text, vae, recipe = metadata.unet, metadata.text_encoder, metadata.vae, metadata.recipe
     if text is not None and text["hidden_size"] != unet["cross_attention_dim"]:
         raise ValueError(
-            f"the text encoder is {text['hidden_size']} wide, the UNet's cross-attention takes {unet['cross_attention_dim']}"
+            f"the text encoder is {text['hidden_size']} wide, "
+            f"the UNet's cross-attention takes {unet['cross_attention_dim']}"
         )
     if vae is not None and vae["latent_channels"] != unet["in_channels"]:
         raise ValueError(f"the VAE has {vae['latent_channels']} latent channels, the UNet takes {unet['in_channels']}")
     if recipe is not None and recipe.timesteps[0] >= metadata.schedule.num_train_timesteps:
         raise ValueError(
-            f"the recipe starts at timestep {recipe.timesteps[0]}, the schedule has {metadata.schedule.num_train_timesteps}"
+            f"the recipe starts at timestep {recipe.timesteps[0]}, "
+            f"the schedule has {metadata.schedule.num_train_timesteps} timesteps"
         )
 
 

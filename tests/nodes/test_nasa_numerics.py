@@ -1,0 +1,135 @@
+"""NASA through the host's own sampling, against diffusers in fp64 with the softmax written out."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from reference import Subtraction, relative_error
+from unets import case, conditioning, host_sample, noise
+
+from snoopi_core.host.families import unet as family
+from snoopi_core.host.nasa import apply_nasa
+from snoopi_core.host.window import Window
+
+pytestmark = pytest.mark.host
+
+TOLERANCE = 2e-6
+MODELS = [("sd15", "epsilon"), ("sd21", "epsilon"), ("sd21", "v_prediction"), ("sdxl", "epsilon")]
+ALPHA = 0.5
+T = 999
+
+
+def steered_error(kind, prediction_type, *, cfg, rows=2, tokens=77, negative_tokens=77, alpha=ALPHA):
+    """Relative error of one step of the host's KSampler with NASA Apply, and how much NASA changed."""
+    subject = case(kind, prediction_type)
+    positive, unconditional = subject.condition(1, tokens), subject.condition(2, tokens)
+    unwanted = subject.condition(3, negative_tokens)
+
+    steered = apply_nasa(subject.patcher, conditioning(unwanted), alpha=alpha, window=Window(), blocks="all")
+    got = host_sample(steered, conditioning(positive), conditioning(unconditional), cfg=cfg, rows=rows)
+
+    guidance = {"negative": unconditional, "cfg": cfg} if cfg != 1.0 else {}
+    x = noise(rows)
+    subtraction = Subtraction(unwanted["context"], alpha)
+    expected = subject.reference.x0(x, T, positive, [subtraction], **guidance)
+    plain = subject.reference.x0(x, T, positive, **guidance)
+    return relative_error(got, expected), relative_error(plain, expected)
+
+
+@pytest.mark.parametrize(("kind", "prediction_type"), MODELS)
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+@pytest.mark.parametrize(("tokens", "negative_tokens"), itertools.product([77, 154], repeat=2))
+def test_matches_the_formula(kind, prediction_type, cfg, tokens, negative_tokens):
+    error, effect = steered_error(kind, prediction_type, cfg=cfg, tokens=tokens, negative_tokens=negative_tokens)
+    print(f"relative error {error:.1e}, effect of NASA {effect:.2g}")
+    assert effect > 1e-2, "NASA changes nothing here, so the comparison would prove nothing"
+    assert error <= TOLERANCE
+
+
+@pytest.mark.parametrize(("kind", "prediction_type"), MODELS)
+def test_the_plain_model_has_the_same_error(kind, prediction_type):
+    """What is left is fp32 rounding of the network itself, not of the subtraction."""
+    subject = case(kind, prediction_type)
+    positive = subject.condition(1)
+    got = host_sample(subject.patcher, conditioning(positive), conditioning(positive), rows=2)
+    assert relative_error(got, subject.reference.x0(noise(2), T, positive)) <= TOLERANCE
+
+
+def plus(monkeypatch):
+    monkeypatch.setattr(family, "steer_away", lambda z_pos, z_neg, alpha: z_pos + alpha * z_neg)
+
+
+def after_the_output_projection(monkeypatch):
+    """to_out(Z+) - alpha to_out(Z-) differs from to_out(Z+ - alpha Z-) by alpha times the bias, put back through W."""
+    original = family._SteeredAttention.__call__
+
+    def mutant(self, q, k, v, extra_options):
+        projection = self.layer.to_out[0]
+        shift = torch.linalg.solve(projection.weight.double(), projection.bias.double()).to(q)
+        return original(self, q, k, v, extra_options) - extra_options[self.slot].alpha * shift
+
+    monkeypatch.setattr(family._SteeredAttention, "__call__", mutant)
+
+
+def unconditional_rows_too(monkeypatch):
+    original = family.UNetAttachment.__call__
+
+    def mutant(self, model, x, options, proceed):
+        all_positive = {**options, "cond_or_uncond": [family.POSITIVE] * len(options["cond_or_uncond"])}
+        return original(self, model, x, all_positive, proceed)
+
+    monkeypatch.setattr(family.UNetAttachment, "__call__", mutant)
+
+
+def alpha_on_both(monkeypatch):
+    monkeypatch.setattr(family, "steer_away", lambda z_pos, z_neg, alpha: (1 - alpha) * z_pos - alpha * z_neg)
+
+
+@pytest.mark.parametrize("mutant", [plus, after_the_output_projection, unconditional_rows_too, alpha_on_both])
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+def test_the_comparison_sees_a_wrong_formula(kind, mutant, monkeypatch):
+    mutant(monkeypatch)
+    error, _ = steered_error(kind, "epsilon", cfg=2.0)
+    assert error > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+def test_each_row_has_its_own_negative(kind):
+    subject = case(kind)
+    positive, unwanted = subject.condition(1), subject.condition(3, rows=2)
+    steered = apply_nasa(subject.patcher, conditioning(unwanted), alpha=ALPHA, window=Window(), blocks="all")
+    got = host_sample(steered, conditioning(positive), conditioning(positive), rows=2)
+    expected = subject.reference.x0(noise(2), T, positive, [Subtraction(unwanted["context"], ALPHA)])
+    assert relative_error(got, expected) <= TOLERANCE
+
+
+def test_several_nodes_each_subtract():
+    subject = case("sd15")
+    positive, first, second = subject.condition(1), subject.condition(3, 77), subject.condition(4, 154)
+    steered = subject.patcher
+    for unwanted, alpha in ((first, 0.5), (second, 0.2)):
+        steered = apply_nasa(steered, conditioning(unwanted), alpha=alpha, window=Window(), blocks="all")
+    got = host_sample(steered, conditioning(positive), conditioning(subject.condition(2)), cfg=3.0)
+    subtractions = [Subtraction(first["context"], 0.5), Subtraction(second["context"], 0.2)]
+    expected = subject.reference.x0(noise(), T, positive, subtractions, negative=subject.condition(2), cfg=3.0)
+    assert relative_error(got, expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("blocks", "layers"),
+    [
+        ("middle", ["mid_block"]),
+        ("input.1", ["down_blocks.0.attentions.0"]),
+        ("output.2-3, middle", ["up_blocks.1.attentions", "mid_block"]),
+    ],
+)
+def test_blocks_select_layers(blocks, layers):
+    subject = case("sd15")
+    positive, unwanted = subject.condition(1), subject.condition(3)
+    names = [name for name in subject.reference.cross_attention_names() if name.startswith(tuple(layers))]
+    steered = apply_nasa(subject.patcher, conditioning(unwanted), alpha=ALPHA, window=Window(), blocks=blocks)
+    got = host_sample(steered, conditioning(positive), conditioning(positive))
+    expected = subject.reference.x0(noise(), T, positive, [Subtraction(unwanted["context"], ALPHA, names)])
+    assert relative_error(got, expected) <= TOLERANCE

@@ -1,0 +1,124 @@
+"""What the nodes should compute, from other code than theirs: diffusers in fp64 with the softmax written out.
+
+Nothing of `snoopi_core` is used here.
+Dimensions: B batch rows, N image tokens, T text tokens, H heads, D head width.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+
+Condition = dict[str, torch.Tensor]
+"""`context` (B, T, C), and for SDXL `pooled` (B, P) and `time_ids` (B, 6)."""
+
+
+@dataclass(frozen=True)
+class Subtraction:
+    """One negative prompt: (B, T, C), its strength, and the layers (by name, None for all) where it acts."""
+
+    context: torch.Tensor
+    alpha: float
+    layers: Sequence[str] | None = None
+
+
+class WrittenOutAttention:
+    """A diffusers attention processor: Z = softmax(Q K+^T / sqrt D) V+ - sum alpha softmax(Q K-^T / sqrt D) V-."""
+
+    def __init__(self, name: str) -> None:
+        self.layer = name
+        self.subtractions: Sequence[Subtraction] = ()
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
+        assert attention_mask is None
+        is_cross = encoder_hidden_states is not None
+        q = attn.to_q(hidden_states)
+        z = self._respond(attn, q, encoder_hidden_states if is_cross else hidden_states)
+        if is_cross:
+            for subtraction in self.subtractions:
+                if subtraction.layers is None or self.layer in subtraction.layers:
+                    context = subtraction.context.to(q).expand(q.shape[0], -1, -1)
+                    z = z - subtraction.alpha * self._respond(attn, q, context)
+        return torch.nn.functional.linear(z, attn.to_out[0].weight, attn.to_out[0].bias)
+
+    @staticmethod
+    def _respond(attn, q, context):
+        b, n, c = q.shape
+        heads = attn.heads
+        q, k, v = (
+            tensor.reshape(b, -1, heads, c // heads).transpose(1, 2)
+            for tensor in (q, attn.to_k(context), attn.to_v(context))
+        )
+        logits = q @ k.transpose(-1, -2) / (c // heads) ** 0.5
+        weights = torch.exp(logits - logits.amax(-1, keepdim=True))
+        weights = weights / weights.sum(-1, keepdim=True)
+        return (weights @ v).transpose(1, 2).reshape(b, n, c)
+
+
+class Reference:
+    """A network in fp64 and the formulas around it."""
+
+    def __init__(self, unet: UNet2DConditionModel, prediction_type: str) -> None:
+        self.unet = copy.deepcopy(unet).double().eval()
+        self.prediction_type = prediction_type
+        self.alphas_cumprod = DDPMScheduler(
+            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
+        ).alphas_cumprod
+        self.processors = {
+            name: WrittenOutAttention(name.removesuffix(".processor")) for name in self.unet.attn_processors
+        }
+        self.unet.set_attn_processor(dict(self.processors))
+
+    def cross_attention_names(self) -> list[str]:
+        return [processor.layer for processor in self.processors.values() if processor.layer.endswith("attn2")]
+
+    @torch.no_grad()
+    def output(
+        self, x: torch.Tensor, t: int, condition: Condition, subtractions: Sequence[Subtraction] = ()
+    ) -> torch.Tensor:
+        """The network's output for a unit-variance input x, (B, C, h, w) fp64."""
+        for processor in self.processors.values():
+            processor.subtractions = subtractions
+        rows = x.shape[0]
+        added = None
+        if "pooled" in condition:
+            added = {
+                "text_embeds": condition["pooled"].double().expand(rows, -1),
+                "time_ids": condition["time_ids"].expand(rows, -1),
+            }
+        context = condition["context"].double().expand(rows, -1, -1)
+        return self.unet(x.double(), t, encoder_hidden_states=context, added_cond_kwargs=added).sample
+
+    def alpha_sigma(self, t: int) -> tuple[float, float]:
+        """alpha_t, sigma_t of diffusers' own schedule."""
+        bar = float(self.alphas_cumprod[t])
+        return bar**0.5, (1.0 - bar) ** 0.5
+
+    def x0(
+        self,
+        x: torch.Tensor,
+        t: int,
+        positive: Condition,
+        subtractions: Sequence[Subtraction] = (),
+        *,
+        negative: Condition | None = None,
+        cfg: float = 1.0,
+    ) -> torch.Tensor:
+        """x0 by the formula of the prediction type; classifier-free guidance between two outputs when cfg is not 1."""
+        output = self.output(x, t, positive, subtractions)
+        if negative is not None:
+            unguided = self.output(x, t, negative)
+            output = unguided + cfg * (output - unguided)
+        alpha, sigma = self.alpha_sigma(t)
+        if self.prediction_type == "epsilon":
+            return (x.double() - sigma * output) / alpha
+        return alpha * x.double() - sigma * output
+
+
+def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
+    """|got - expected| / |expected|, Frobenius norms."""
+    return float((got.double() - expected).norm() / expected.norm())
