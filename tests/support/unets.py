@@ -20,35 +20,35 @@ CONTEXT = 48  # not a multiple of any other width here, so nothing fits by accid
 POOLED = 40
 SIDE = 8  # latent height and width
 
-_COMMON: dict[str, Any] = dict(sample_size=SIDE, layers_per_block=1, cross_attention_dim=CONTEXT)
+_COMMON: dict[str, Any] = {"sample_size": SIDE, "layers_per_block": 1, "cross_attention_dim": CONTEXT}
 CONFIGS: dict[str, dict[str, Any]] = {
     # Convolutions around the transformers; a number of heads.
-    "sd15": dict(
-        block_out_channels=(32, 64, 64),
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        attention_head_dim=4,
-    ),
+    "sd15": {
+        "block_out_channels": (32, 64, 64),
+        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        "attention_head_dim": 4,
+    },
     # Linear layers around the transformers; heads of one width.
-    "sd21": dict(
-        block_out_channels=(32, 64, 64),
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        attention_head_dim=(2, 4, 4),
-        use_linear_projection=True,
-    ),
+    "sd21": {
+        "block_out_channels": (32, 64, 64),
+        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        "attention_head_dim": (2, 4, 4),
+        "use_linear_projection": True,
+    },
     # No attention at full resolution, deeper transformers, pooled text and sizes.
-    "sdxl": dict(
-        block_out_channels=(32, 64, 64),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=(2, 4, 4),
-        transformer_layers_per_block=(1, 2, 3),
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=POOLED + 6 * 256,
-    ),
+    "sdxl": {
+        "block_out_channels": (32, 64, 64),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "attention_head_dim": (2, 4, 4),
+        "transformer_layers_per_block": (1, 2, 3),
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": POOLED + 6 * 256,
+    },
 }
 
 
