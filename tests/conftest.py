@@ -3,26 +3,30 @@
 ``import comfy.sd``, ``import nodes`` and the like are the host's modules; the pack's own are ``snoopi_pack.nodes``,
 ``snoopi_pack.snoopi_core`` (as the host loads them) and, as installed libraries, ``snoopi_core`` and ``training``.
 SNOOPI_HOST_VERSION chooses a pinned host, COMFYUI_PATH one's own (see scripts/host.py).
+
+All of it happens while this file is imported, so that conftest files further down can import the host too.
 """
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 # Before torch is imported. One thread: the models here are tiny, so more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test downloads a model
 # Tests run on the CPU, where they are reproducible; SNOOPI_TEST_GPU=1 puts the host and the `gpu` tests on CUDA.
 ON_GPU = os.environ.get("SNOOPI_TEST_GPU") == "1"
-
-import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 PACK = "snoopi_pack"
@@ -39,7 +43,7 @@ class _PackFinder:
         return importlib.util.spec_from_file_location(name, init, submodule_search_locations=[str(ROOT)])
 
 
-def _load_host_finder() -> object:
+def _load_host_finder() -> Any:
     spec = importlib.util.spec_from_file_location("snoopi_scripts_host", ROOT / "scripts" / "host.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -48,9 +52,15 @@ def _load_host_finder() -> object:
     return module
 
 
+def _find_host() -> Path:
+    try:
+        return _host_finder.find_host()
+    except _host_finder.HostError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
 def _import_host(host: Path, base: Path) -> None:
     """Parse the host's command line once, as its main.py would, with every folder under ``base``."""
-    sys.path.insert(0, str(host))
     import comfy.options
 
     for folder in ("custom_nodes", "models", "input", "output", "temp", "user"):
@@ -66,29 +76,20 @@ def _import_host(host: Path, base: Path) -> None:
         sys.argv = own_arguments
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    finder = _load_host_finder()
-    try:
-        host = finder.find_host()
-    except finder.HostError as error:
-        raise pytest.UsageError(str(error)) from None
-    base = Path(tempfile.mkdtemp(prefix="snoopi-tests-"))
-    config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
-    # Ours go to the end and the host to the front: `nodes` must stay the host's nodes.py.
-    sys.path[:] = [entry for entry in sys.path if Path(entry or os.curdir).resolve() != ROOT]
-    sys.path += [str(ROOT), str(ROOT / "tests" / "support")]
-    sys.meta_path.append(_PackFinder())
-    _import_host(host, base)
-    config.stash[_HOST], config.stash[_BASE] = host, base
+_host_finder = _load_host_finder()
+HOST = _find_host()
+BASE = Path(tempfile.mkdtemp(prefix="snoopi-tests-"))
+atexit.register(shutil.rmtree, BASE, ignore_errors=True)
+# Ours go to the end and the host to the front: `nodes` must stay the host's nodes.py.
+sys.path[:] = [str(HOST), *(entry for entry in sys.path if Path(entry or os.curdir).resolve() != ROOT)]
+sys.path += [str(ROOT), str(ROOT / "tests" / "support")]
+sys.meta_path.append(_PackFinder())
+_import_host(HOST, BASE)
 
 
-_HOST = pytest.StashKey[Path]()
-_BASE = pytest.StashKey[Path]()
-
-
-def pytest_report_header(config: pytest.Config) -> str:
-    version = (config.stash[_HOST] / "comfyui_version.py").read_text(encoding="utf-8").split('"')[1]
-    return f"ComfyUI {version} at {config.stash[_HOST]}"
+def pytest_report_header() -> str:
+    version = (HOST / "comfyui_version.py").read_text(encoding="utf-8").split('"')[1]
+    return f"ComfyUI {version} at {HOST}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -100,15 +101,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def host_path(request: pytest.FixtureRequest) -> Path:
+def host_path() -> Path:
     """The root of the ComfyUI that this run uses."""
-    return request.config.stash[_HOST]
+    return HOST
 
 
 @pytest.fixture(scope="session")
-def host_base(request: pytest.FixtureRequest) -> Path:
+def pinned_host() -> Callable[[str], Path]:
+    """Gives the path of any pinned ComfyUI, whichever this run uses otherwise."""
+    return _host_finder.pinned_host
+
+
+@pytest.fixture(scope="session")
+def host_base() -> Path:
     """The base directory of the host in this process: models/, input/, output/ ... all under it and temporary."""
-    return request.config.stash[_BASE]
+    return BASE
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +125,6 @@ def pack_root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def pack(host_path: Path) -> Iterator[object]:
+def pack() -> Any:
     """The pack's root module, imported as the host imports it."""
-    yield importlib.import_module(PACK)
+    return importlib.import_module(PACK)

@@ -24,8 +24,12 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# Dialogs that cover the graph on a first visit.
-SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Notification.ShowVersionUpdates": False}
+# Off: what covers the graph on a first visit.
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Notification.ShowVersionUpdates": False,
+    "Comfy.Minimap.Visible": False,
+}
 READY = "() => window.app?.graph && document.querySelector('#graph-canvas, canvas.graph-canvas-container, canvas')"
 
 

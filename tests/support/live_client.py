@@ -80,7 +80,9 @@ class Client:
         return json.loads(self.get(path, **query))
 
     def post(self, path: str, body: Any) -> bytes:
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request, timeout=30) as reply:
             return reply.read()
 

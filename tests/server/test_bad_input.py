@@ -1,0 +1,111 @@
+"""What people do wrong gets a message that says what and why, and the server goes on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import live_files
+import pytest
+from live_client import PromptRejected, load_prompt
+from live_pack import ROOT
+from live_server import Server
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+Prompt = dict[str, dict[str, Any]]
+MAIN = ROOT / "workflows" / "api" / "one_step_with_negative_prompt.json"
+STUDENT = ROOT / "models" / "snoopi-shapes-student.safetensors"
+
+
+@pytest.fixture
+def prompt(server: Server) -> Iterator[Prompt]:
+    """The main workflow to be spoilt; afterwards the unspoilt one must still run."""
+    good = load_prompt(MAIN)
+    yield copy.deepcopy(good)
+    assert server.running
+    outcome = server.client.run(good)
+    assert outcome.status == "success", outcome.error
+
+
+def node(prompt: Prompt, kind: str) -> dict[str, Any]:
+    return next(entry["inputs"] for entry in prompt.values() if entry["class_type"] == kind)
+
+
+def failure(server: Server, prompt: Prompt) -> tuple[str, str]:
+    """(the class of the node that failed, the message that the front end shows)."""
+    outcome = server.client.run(prompt)
+    assert outcome.error is not None, "it ran"
+    assert outcome.error["exception_type"].endswith(("ValueError", "CheckpointError")), outcome.error
+    return outcome.error["node_type"], outcome.error["exception_message"]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: live_files.truncated(path, STUDENT), "is damaged or cut short"),
+        (live_files.foreign, "is a safetensors file, but not one made by"),
+        (lambda path: live_files.newer(path, STUDENT), "has format 99"),
+        (lambda path: live_files.disguised_pickle(path, path.with_suffix(".ran")), "is a pickle"),
+    ],
+    ids=["truncated", "foreign", "newer", "pickle"],
+)
+@pytest.mark.parametrize("folder", ["checkpoints", "diffusion_models"])
+def test_a_bad_checkpoint(
+    server: Server, prompt: Prompt, folder: str, make: Callable[[Path], None], said: str, request: pytest.FixtureRequest
+) -> None:
+    name = f"bad_{request.node.callspec.id.replace('-', '_')}.safetensors"
+    file = server.base / "models" / folder / name
+    make(file)
+    node(prompt, "SnoopiPGSBLoader")["ckpt_name"] = name
+    failed, message = failure(server, prompt)
+    assert failed == "SnoopiPGSBLoader"
+    assert name in message
+    assert said in message
+    assert not file.with_suffix(".ran").exists(), "the pickle was opened"
+
+
+def test_a_checkpoint_that_is_not_there(server: Server, prompt: Prompt) -> None:
+    node(prompt, "SnoopiPGSBLoader")["ckpt_name"] = "gone.safetensors"
+    with pytest.raises(PromptRejected, match=r"gone\.safetensors"):
+        server.client.queue(prompt)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("soon", "'soon' is not a whole number"),
+        ("", "timesteps is empty"),
+        ("399, 999", "do not fall strictly"),
+        ("1000", "is past the model's last timestep"),
+    ],
+)
+def test_wrong_timesteps(server: Server, prompt: Prompt, text: str, said: str) -> None:
+    node(prompt, "SnoopiOneStepSampler")["timesteps"] = text
+    try:
+        outcome = server.client.run(prompt)
+    except PromptRejected as refused:  # before anything runs, where the text alone tells
+        message = str(refused.body)
+    else:
+        assert outcome.error is not None, "it ran"
+        message = outcome.error["exception_message"]
+    assert said in message.replace("\\'", "'")
+
+
+def test_blocks_that_the_model_does_not_have(server: Server, prompt: Prompt) -> None:
+    node(prompt, "SnoopiNASAApply")["blocks"] = "attic"
+    failed, message = failure(server, prompt)
+    assert failed == "SnoopiNASAApply"
+    assert "attic" in message
+
+
+def test_a_model_without_separate_cross_attention(server: Server, prompt: Prompt) -> None:
+    live_files.tiny_wan(server.base / "models" / "diffusion_models" / "wan.safetensors")
+    prompt["90"] = {"class_type": "UNETLoader", "inputs": {"unet_name": "wan.safetensors", "weight_dtype": "default"}}
+    node(prompt, "SnoopiNASAApply")["model"] = ["90", 0]
+    failed, message = failure(server, prompt)
+    assert failed == "SnoopiNASAApply"
+    assert "NASA cannot steer this model: WAN21" in message
+    assert "Supported: " in message
