@@ -9,7 +9,6 @@ import sys
 import time
 import urllib.error
 from pathlib import Path
-from types import TracebackType
 
 from live_client import Client
 from live_pack import install_pack
@@ -41,9 +40,7 @@ class Server:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.stop()
 
     def start(self) -> None:
