@@ -58,7 +58,15 @@ _TEXT_FIXED: dict[str, tuple[Any, ...]] = {
     "max_position_embeddings": (77,),
     "vocab_size": (49408,),
 }
-_TEXT_KEYS = ("hidden_size", "intermediate_size", "max_position_embeddings", "num_attention_heads", "num_hidden_layers")
+# transformers leaves out of a config what is as in this table.
+_TEXT_DEFAULTS: dict[str, Any] = {
+    "hidden_act": "quick_gelu",
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "max_position_embeddings": 77,
+    "num_attention_heads": 8,
+    "num_hidden_layers": 12,
+}
 
 
 def unet_arguments(config: Config) -> dict[str, Any]:
@@ -137,10 +145,7 @@ def text_arguments(config: Config) -> dict[str, Any]:
     """
     _check("text encoder", config, _TEXT_FIXED)
     # The tokenizer's end of text; where the file says 2, it repeats a slip of the first published configs.
-    return {key: config[key] for key in _TEXT_KEYS} | {
-        "hidden_act": config.get("hidden_act", "quick_gelu"),
-        "eos_token_id": 49407,
-    }
+    return {key: config.get(key, default) for key, default in _TEXT_DEFAULTS.items()} | {"eos_token_id": 49407}
 
 
 def _check(part: str, config: Config, fixed: Mapping[str, tuple[Any, ...]]) -> None:

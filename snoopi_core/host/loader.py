@@ -11,6 +11,7 @@ import comfy.sd
 from comfy.model_patcher import ModelPatcher
 
 from ..checkpoint import CheckpointError, Metadata, read_checkpoint
+from .architecture import text_arguments
 from .build import build_clip, build_model, build_vae
 
 
@@ -66,10 +67,9 @@ def _vae_patcher(path: Path, disable_dynamic: bool = False) -> ModelPatcher:
 def _check_parts(metadata: Metadata) -> None:
     """The parts are built one by one; here, that they fit each other."""
     unet, text, vae, recipe = metadata.unet, metadata.text_encoder, metadata.vae, metadata.recipe
-    if text is not None and text["hidden_size"] != unet["cross_attention_dim"]:
+    if text is not None and (width := text_arguments(text)["hidden_size"]) != unet["cross_attention_dim"]:
         raise ValueError(
-            f"the text encoder is {text['hidden_size']} wide, "
-            f"the UNet's cross-attention takes {unet['cross_attention_dim']}"
+            f"the text encoder is {width} wide, the UNet's cross-attention takes {unet['cross_attention_dim']}"
         )
     if vae is not None and vae["latent_channels"] != unet["in_channels"]:
         raise ValueError(f"the VAE has {vae['latent_channels']} latent channels, the UNet takes {unet['in_channels']}")
