@@ -46,9 +46,9 @@ async ({prompt, name, sizes, columns, note, gap}) => {
   for (const [key, node] of Object.entries(byKey)) {
     if (key === 'note') continue;
     node.setSize(sizes[key] ?? [Math.max(node.computeSize()[0], 250), node.computeSize()[1]]);
-    // The menu beside a seed, which some nodes name otherwise.
+    // The menu beside a seed, whatever the node calls it: each run shows the next seed, and one can go back.
     for (const widget of node.widgets ?? [])
-      if (widget.options?.values?.includes?.('randomize')) widget.value = 'randomize';
+      if (widget.options?.values?.includes?.('increment')) widget.value = 'increment';
   }
   let x = 0;
   for (const column of columns.order) {

@@ -113,6 +113,12 @@ def pinned_host() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
+def host_script() -> Any:
+    """The module scripts/host.py."""
+    return _host_finder
+
+
+@pytest.fixture(scope="session")
 def host_base() -> Path:
     """The base directory of the host in this process: models/, input/, output/ ... all under it and temporary."""
     return BASE

@@ -1,0 +1,140 @@
+"""The package and the pack's metadata: what is installed, what is declared, what the registry and the host read."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Callable
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+SEMVER = re.compile(r"\d+\.\d+\.\d+")
+HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview"}
+
+
+@pytest.fixture(scope="module")
+def pyproject(pack_root: Path) -> dict:
+    return tomllib.loads((pack_root / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def requirement_lines(file: Path) -> list[Requirement]:
+    lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
+    return [Requirement(line) for line in lines if line and not line.startswith("-")]
+
+
+def test_the_registrys_fields(pyproject: dict) -> None:
+    project, comfy = pyproject["project"], pyproject["tool"]["comfy"]
+    assert re.fullmatch(r"[a-z][a-z0-9-]*", project["name"])
+    assert "comfyui" not in project["name"].lower()
+    assert SEMVER.fullmatch(project["version"])
+    assert comfy["PublisherId"] and comfy["DisplayName"] and "Icon" in comfy
+    assert re.fullmatch(r">=\d+\.\d+\.\d+", comfy["requires-comfyui"])
+
+
+@pytest.mark.host
+def test_the_host_reads_the_same_fields(pack_root: Path, pyproject: dict) -> None:
+    from comfy_config.config_parser import extract_node_configuration
+
+    read = extract_node_configuration(str(pack_root))
+    assert read.project.name == pyproject["project"]["name"]
+    assert read.project.version == pyproject["project"]["version"]
+    assert read.tool_comfy.display_name == pyproject["tool"]["comfy"]["DisplayName"]
+    assert not read.tool_comfy.web, "it would mount web/ under a second name; WEB_DIRECTORY does it"
+
+
+def test_the_changelog_begins_with_this_version(pack_root: Path, pyproject: dict) -> None:
+    headings = re.findall(r"^## \[?(\d+\.\d+\.\d+)", (pack_root / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert headings and headings[0] == pyproject["project"]["version"]
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_libraries_only_and_they_import_without_the_host(pack_root: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"  # building leaves files behind
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy2(pack_root / name, source)
+    for name in ("nodes", "snoopi_core", "training", "tests", "workflows"):
+        shutil.copytree(pack_root / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "installed")
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"snoopi_core", "training", "snoopi"}
+    recipes = {path.name for path in (pack_root / "training" / "recipes").glob("*.toml")}
+    assert recipes == {Path(name).name for name in names if name.startswith("training/recipes/")}
+    code = "import sys; sys.path.insert(0, 'installed'); import snoopi_core, training.pgsb; print(training.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "installed" in done.stdout
+
+
+def third_party_imports(folder: Path) -> set[str]:
+    """Top-level modules that the files below ``folder`` import, other than Python's, the host's and ours."""
+    found = set()
+    for file in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add((node.module or "").split(".")[0])
+    return found - set(sys.stdlib_module_names) - HOST_MODULES - {"nodes", "snoopi_core", "training"}
+
+
+def undeclared(modules: set[str], declared: list[Requirement]) -> set[str]:
+    names = {canonicalize_name(requirement.name) for requirement in declared}
+    distributions = packages_distributions()
+    return {m for m in modules if not {canonicalize_name(d) for d in distributions.get(m, [])} & names}
+
+
+def test_everything_imported_is_declared(pack_root: Path, pyproject: dict) -> None:
+    project = pyproject["project"]
+    base = [Requirement(line) for line in project["dependencies"]]
+    training = [Requirement(line) for line in project["optional-dependencies"]["training"]]
+    shipped = third_party_imports(pack_root / "snoopi_core") | third_party_imports(pack_root / "nodes")
+    assert undeclared(shipped, base) == set()
+    assert undeclared(third_party_imports(pack_root / "training"), [*base, *training]) == set()
+    in_a_host = [*requirement_lines(pack_root / "requirements.txt"), Requirement("torch")]
+    assert undeclared(shipped, in_a_host) == set()
+
+
+def test_the_lock_meets_every_requirement(pack_root: Path, pyproject: dict, pinned_host: Callable[[str], Path]) -> None:
+    locked = {canonicalize_name(r.name): r for r in requirement_lines(pack_root / "requirements-lock.txt")}
+    pins = {name: Version(str(r.specifier).removeprefix("==")) for name, r in locked.items()}
+    project = pyproject["project"]
+    wanted = [Requirement(line) for line in project["dependencies"]]
+    for extra in ("training", "test"):
+        wanted += [Requirement(line) for line in project["optional-dependencies"][extra]]
+    wanted += requirement_lines(pinned_host("0.30.0") / "requirements.txt")
+    unmet = [
+        str(r)
+        for r in wanted
+        if canonicalize_name(r.name) not in pins or pins[canonicalize_name(r.name)] not in r.specifier
+    ]
+    assert unmet == []
+
+
+def test_shipped_code_neither_unpickles_nor_runs_text_nor_installs(pack_root: Path) -> None:
+    banned = {"eval", "exec", "pickle", "subprocess", "__import__", "torch.load"}
+    found = []
+    files = [
+        pack_root / "__init__.py",
+        *(f for name in ("nodes", "snoopi_core") for f in (pack_root / name).rglob("*.py")),
+    ]
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            names += [ast.unparse(node.func)] if isinstance(node, ast.Call) else []
+            found += [f"{file.name}: {name}" for name in names if name in banned]
+    assert found == []

@@ -1,0 +1,99 @@
+"""What is in the tree: nodes have their texts, workflows their files, nothing is too big or says where it was made."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+MODELS_LIMIT = 25 * 1000**2
+# Folders that exist on one machine only. In two parts, so that this file does not find itself.
+MACHINE_PATHS = re.compile(
+    "|".join("/" + rest for rest in ("home/[a-z]", "root/", "Users/[a-z]", "work/", "tmp/[a-z]"))
+)
+
+
+@pytest.fixture(scope="module")
+def schemas(pack: Any) -> list[Any]:
+    """The schema of every node, from the extension that the host would ask."""
+    import asyncio
+
+    async def ask() -> list[Any]:
+        extension = await pack.comfy_entrypoint()
+        return [node.GET_SCHEMA() for node in await extension.get_node_list()]
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.host
+def test_every_node_has_a_help_page_and_texts(pack_root: Path, schemas: list[Any]) -> None:
+    texts = json.loads((pack_root / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert sorted(texts) == sorted(schema.node_id for schema in schemas)
+    for schema in schemas:
+        page = (pack_root / "web" / "docs" / f"{schema.node_id}.md").read_text(encoding="utf-8")
+        entry = texts[schema.node_id]
+        assert entry["display_name"] == schema.display_name
+        assert schema.description and entry["description"]
+        for item in schema.inputs:
+            assert item.tooltip, f"{schema.node_id}.{item.id} has no tooltip"
+            assert entry["inputs"][item.id]["tooltip"], f"{schema.node_id}.{item.id} has no text in locales/en"
+            assert item.id in page, f"{schema.node_id}'s help page does not mention {item.id}"
+
+
+@pytest.mark.host
+def test_the_help_pages_pictures_exist(pack_root: Path, schemas: list[Any]) -> None:
+    for schema in schemas:
+        page = pack_root / "web" / "docs" / f"{schema.node_id}.md"
+        pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+        assert pictures, f"{page.name} has no picture"
+        for picture in pictures:
+            assert (page.parent / picture).is_file(), f"{page.name}: {picture}"
+
+
+def test_every_workflow_has_a_thumbnail_and_an_api_file(pack_root: Path) -> None:
+    folder = pack_root / "workflows"
+    names = sorted(path.stem for path in folder.glob("*.json"))
+    assert len(names) >= 2
+    assert names == sorted(path.stem for path in folder.glob("*.jpg"))
+    assert names == sorted(path.stem for path in (folder / "api").glob("*.json"))
+    for name in names:
+        with Image.open(folder / f"{name}.jpg") as picture:
+            assert min(picture.size) >= 256
+
+
+def test_a_workflows_two_files_hold_the_same_nodes(pack_root: Path) -> None:
+    for file in (pack_root / "workflows").glob("*.json"):
+        graph = json.loads(file.read_text(encoding="utf-8"))
+        prompt = json.loads((file.parent / "api" / file.name).read_text(encoding="utf-8"))
+        shown = {str(node["id"]): node["type"] for node in graph["nodes"]}
+        notes = [node for node in graph["nodes"] if node["type"] == "Note"]
+        assert len(notes) == 1 and len(notes[0]["widgets_values"][0].splitlines()) == 3, file.name
+        assert {n: kind for n, kind in shown.items() if kind != "Note"} == {
+            n: e["class_type"] for n, e in prompt.items()
+        }
+
+
+def test_the_bundled_models_are_small(pack_root: Path) -> None:
+    files = [path for path in (pack_root / "models").rglob("*") if path.is_file()]
+    assert any(path.suffix == ".safetensors" for path in files)
+    assert sum(path.stat().st_size for path in files) <= MODELS_LIMIT
+
+
+def test_no_tracked_file_names_a_folder_of_one_machine(pack_root: Path) -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=pack_root, capture_output=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    found = []
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        content = (pack_root / name).read_bytes() if (pack_root / name).is_file() else b"\0"
+        if b"\0" in content:  # binary
+            continue
+        for number, line in enumerate(content.decode("utf-8").splitlines(), start=1):
+            if MACHINE_PATHS.search(line):
+                found.append(f"{name}:{number}: {line.strip()[:100]}")
+    assert not found, "\n".join(found)
