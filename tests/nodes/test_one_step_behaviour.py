@@ -1,0 +1,184 @@
+"""One-Step Sampler as a node among the host's: seeds, batches, masks, previews, recipes, wrong input."""
+
+from __future__ import annotations
+
+import comfy.sample
+import comfy.utils
+import latent_preview
+import pytest
+import torch
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, ModelSamplingSD3
+from reference import relative_error
+from unets import SIDE, Case, case, conditioning, empty_latent, metadata_of, noise, random_unet
+
+from snoopi_core.checkpoint import OneStepRecipe
+from snoopi_core.host.build import build_model
+from snoopi_core.host.one_step import one_step
+from snoopi_core.layouts import to_single_file, unet_rename
+
+pytestmark = pytest.mark.host
+
+ROUNDING = 1e-5  # between batches of different sizes
+
+
+@pytest.fixture
+def subject() -> Case:
+    return case("sd15")
+
+
+def picture(seed=3, rows=1):
+    return torch.randn(rows, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+
+
+def sample(subject, samples=None, *, seed=7, timesteps="999", patcher=None, **latent):
+    latent = {"samples": empty_latent() if samples is None else samples, **latent}
+    return one_step(
+        patcher or subject.patcher, conditioning(subject.condition(1)), latent, seed=seed, timesteps=timesteps
+    )
+
+
+def with_metadata(**changes):
+    """The model of `case("sd15")` as a file of ours would give it."""
+    unet = random_unet("sd15")
+    return build_model(metadata_of(unet, **changes), to_single_file(unet.state_dict(), unet_rename(unet.config)))
+
+
+class TestReproducible:
+    @pytest.mark.parametrize("timesteps", ["999", "399", "999, 749, 499, 249"])
+    def test_the_same_seed_gives_the_same_bits(self, subject, timesteps):
+        first, again, other = (sample(subject, timesteps=timesteps, seed=seed)["samples"] for seed in (7, 7, 8))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+    @pytest.mark.parametrize("timesteps", ["999", "999, 749, 499, 249"])
+    def test_a_row_is_what_its_batch_index_says(self, subject, timesteps):
+        """`batch_index` comes from Latent From Batch: one picture of a batch, made again by itself."""
+        whole = sample(subject, empty_latent(4), timesteps=timesteps, batch_index=[0, 1, 2, 3])["samples"]
+        alone = sample(subject, empty_latent(1), timesteps=timesteps, batch_index=[2])["samples"]
+        assert relative_error(alone, whole[2:3]) < ROUNDING
+        assert relative_error(alone, whole[1:2]) > 0.1
+
+    def test_later_steps_use_seeds_that_nobody_types(self, subject, monkeypatch):
+        """Else the second step of seed 7 would have the noise with which seed 8 begins."""
+        seeds, draw = [], comfy.sample.prepare_noise
+        monkeypatch.setattr(
+            comfy.sample, "prepare_noise", lambda latent, seed, *rest: seeds.append(seed) or draw(latent, seed, *rest)
+        )
+        sample(subject, timesteps="999, 749, 499, 249", seed=7)
+        assert seeds[0] == 7
+        assert len(set(seeds)) == 4 and min(seeds[1:]) > 2**53
+
+    def test_the_largest_seed_works(self, subject):
+        assert torch.isfinite(sample(subject, seed=2**64 - 1, timesteps="999, 499")["samples"]).all()
+
+
+class TestLatents:
+    @pytest.mark.parametrize("timesteps", ["999", "399"])
+    def test_what_the_latent_shows_does_not_matter_without_a_mask(self, subject, timesteps):
+        blank, shown = (sample(subject, samples, timesteps=timesteps)["samples"] for samples in (None, picture()))
+        assert torch.equal(blank, shown)
+
+    @pytest.mark.parametrize("timesteps", ["999", "399", "999, 499"])
+    def test_the_masks_zero_keeps_and_its_one_draws(self, subject, timesteps):
+        mask = torch.zeros(1, 8 * SIDE, 8 * SIDE)
+        mask[..., : 4 * SIDE] = 1.0
+        kept = picture()
+        half = sample(subject, kept, timesteps=timesteps, noise_mask=mask)["samples"]
+        free = sample(subject, kept, timesteps=timesteps)["samples"]
+        right, left = slice(SIDE // 2, None), slice(None, SIDE // 2)
+        assert torch.equal(half[..., right], kept[..., right])
+        assert relative_error(half[..., left], kept[..., left]) > 0.1
+        assert not torch.equal(half[..., left], free[..., left]), "the network should see what is kept"
+
+    def test_masks_of_one_and_zero(self, subject):
+        kept, size = picture(), (1, 8 * SIDE, 8 * SIDE)
+        assert torch.equal(
+            sample(subject, kept, noise_mask=torch.ones(size))["samples"], sample(subject, kept)["samples"]
+        )
+        assert torch.equal(sample(subject, kept, noise_mask=torch.zeros(size))["samples"], kept)
+
+    def test_other_entries_stay_and_the_input_is_not_changed(self, subject):
+        latent = {"samples": empty_latent(), "noise_mask": torch.ones(1, 64, 64), "downscale_ratio_spacial": 8}
+        before = dict(latent)
+        out = one_step(subject.patcher, conditioning(subject.condition(1)), latent, seed=1, timesteps="999")
+        assert latent == before
+        assert out.keys() == {"samples", "noise_mask"}
+
+    def test_channels_of_an_empty_latent_are_fitted(self, subject):
+        assert sample(subject, torch.zeros(1, 16, SIDE, SIDE))["samples"].shape == (1, 4, SIDE, SIDE)
+
+
+class TestProgress:
+    def test_progress_and_a_preview_for_each_step(self):
+        colours = ((0.3, 0.2, 0.1), (0.1, 0.3, 0.2), (0.2, 0.1, 0.3), (0.1, 0.1, 0.1))
+        patcher = with_metadata(latent_rgb_factors=colours)
+        seen = []
+        comfy.utils.set_progress_bar_global_hook(
+            lambda value, total, preview, **_: seen.append((value, total, preview))
+        )
+        latent_preview.set_preview_method("latent2rgb")
+        try:
+            sample(case("sd15"), patcher=patcher, timesteps="999, 749, 499")
+        finally:
+            latent_preview.set_preview_method("none")
+            comfy.utils.set_progress_bar_global_hook(None)
+        assert [(value, total) for value, total, _ in seen] == [(1, 3), (2, 3), (3, 3)]
+        assert all(preview[1].size == (SIDE, SIDE) for *_, preview in seen)
+
+    def test_no_preview_without_colours(self):
+        latent_preview.set_preview_method("latent2rgb")
+        try:
+            assert latent_preview.get_previewer(torch.device("cpu"), case("sd15").patcher.model.latent_format) is None
+        finally:
+            latent_preview.set_preview_method("none")
+
+
+class TestRecipe:
+    def test_auto_is_the_last_timestep_of_any_model(self, subject):
+        assert torch.equal(sample(subject, timesteps="auto")["samples"], sample(subject, timesteps="999")["samples"])
+
+    def test_auto_is_the_recipe_of_ours_on_clones_too(self, subject):
+        alpha, sigma = subject.reference.alpha_sigma(399)
+        recipe = OneStepRecipe(timesteps=(399,), alpha_T=alpha, sigma_T=sigma)
+        patcher = with_metadata(recipe=recipe).clone()
+        got = sample(subject, patcher=patcher, timesteps="auto")["samples"]
+        assert relative_error(got, sample(subject, timesteps="399")["samples"]) < 1e-6
+
+    def test_the_recipes_noise_level_wins_over_the_schedules(self, subject):
+        """SwiftBrush's alpha_T^2 = 0.0047, where Stable Diffusion's schedule has 0.00466."""
+        alpha, sigma = 0.0047**0.5, (1 - 0.0047) ** 0.5
+        patcher = with_metadata(recipe=OneStepRecipe(timesteps=(999,), alpha_T=alpha, sigma_T=sigma))
+        output = subject.reference.output(noise(), 999, subject.condition(1))
+        expected = (noise().double() - sigma * output) / alpha
+        assert relative_error(sample(subject, patcher=patcher, timesteps="auto")["samples"], expected) < 1e-6
+        assert relative_error(sample(subject)["samples"], expected) > 1e-3
+
+
+class TestWrongInput:
+    @pytest.mark.parametrize(
+        ("timesteps", "message"),
+        [
+            ("", "timesteps is empty"),
+            ("ten", "'ten' is not a whole number"),
+            ("-1", "'-1' is not a whole number"),
+            ("399.5", "'399.5' is not a whole number"),
+            ("1000", "1000 is past the model's last timestep"),
+            ("249, 999", "do not fall strictly"),
+            ("999, 999", "do not fall strictly"),
+        ],
+    )
+    def test_timesteps_that_mean_nothing(self, subject, timesteps, message):
+        with pytest.raises(ValueError, match=message) as caught:
+            sample(subject, timesteps=timesteps)
+        assert '"999, 749, 499, 249"' in str(caught.value)
+
+    def test_a_schedule_without_this_timestep(self, subject):
+        patcher = ModelSamplingDiscrete().patch(subject.patcher, "lcm", zsnr=False)[0]
+        assert torch.isfinite(sample(subject, patcher=patcher, timesteps="999, 499")["samples"]).all()
+        with pytest.raises(ValueError, match=r"timestep 749 .* the nearest is 7[35]9.*ModelSampling node"):
+            sample(subject, patcher=patcher, timesteps="999, 749")
+
+    def test_another_kind_of_prediction(self, subject):
+        patcher = ModelSamplingSD3().patch(subject.patcher, shift=3.0)[0]
+        with pytest.raises(ValueError, match="CONST.*it takes epsilon, v and x0 predictions"):
+            sample(subject, patcher=patcher)

@@ -1,0 +1,91 @@
+"""What NASA Apply says about models, negatives and blocks that it cannot take."""
+
+from __future__ import annotations
+
+import comfy.supported_models
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from unets import CONTEXT, case, conditioning
+
+from snoopi_core.host.nasa import apply_nasa
+from snoopi_core.host.window import Window
+
+pytestmark = pytest.mark.host
+
+JOINT_ATTENTION = {
+    "in_channels": 16, "patch_size": 2, "depth": 2, "input_size": None, "adm_in_channels": 32, "num_patches": 64,
+    "pos_embed_max_size": 8, "pos_embed_scaling_factor": None,
+    "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 32, "out_features": 128}},
+}  # fmt: skip
+VIDEO = {
+    "image_size": 32, "in_channels": 8, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1], "channel_mult": [1],
+    "transformer_depth": [1], "transformer_depth_middle": 1, "transformer_depth_output": [1, 1], "context_dim": 32,
+    "adm_in_channels": 768, "num_classes": "sequential", "use_linear_in_transformer": True, "legacy": False,
+    "use_spatial_transformer": True, "use_temporal_attention": True, "use_temporal_resblock": True, "num_heads": -1,
+    "extra_ff_mix_layer": True, "use_spatial_context": True, "merge_strategy": "learned_with_images",
+    "video_kernel_size": [3, 1, 1],
+}  # fmt: skip
+
+
+def host_model(config_class, arguments):
+    config = config_class(arguments)
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, "", device="meta")
+    return ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
+
+
+def steer(patcher=None, negative=None, *, alpha=0.5, blocks="all"):
+    subject = case("sd15")
+    negative = conditioning(subject.condition(3)) if negative is None else negative
+    return apply_nasa(patcher or subject.patcher, negative, alpha=alpha, window=Window(), blocks=blocks)
+
+
+@pytest.mark.parametrize(
+    ("config_class", "arguments", "name"),
+    [
+        (comfy.supported_models.SD3, JOINT_ATTENTION, r"SD3 \(network OpenAISignatureMMDITWrapper\)"),
+        (comfy.supported_models.SVD_img2vid, VIDEO, r"SVD_img2vid \(network UNetModel\)"),
+    ],
+)
+@pytest.mark.parametrize("alpha", [0.5, 0.0])
+def test_a_model_of_another_kind(config_class, arguments, name, alpha):
+    with pytest.raises(ValueError, match=f"cannot steer this model: {name}") as caught:
+        steer(host_model(config_class, arguments), alpha=alpha)
+    assert "Supported: Stable Diffusion UNets (SD1.x, SD2.x, SDXL)" in str(caught.value)
+
+
+def test_a_negative_from_another_models_text_encoder():
+    with pytest.raises(ValueError, match=f"negative is 2048 wide, the model's cross-attention takes {CONTEXT}"):
+        steer(negative=[[torch.zeros(1, 77, 2048), {}]])
+
+
+def test_several_negatives():
+    several = conditioning(case("sd15").condition(3)) * 2
+    with pytest.raises(ValueError, match=r"negative holds 2 prompts.*chain one NASA Apply node for each"):
+        steer(negative=several)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"area": (4, 4, 0, 0)}, "an area"),
+        ({"mask": torch.ones(1, 8, 8)}, "a mask"),
+        ({"start_percent": 0.2, "end_percent": 0.8}, r"a timestep range \(use start_percent and end_percent"),
+        ({"strength": 0.5}, r"a strength \(use alpha"),
+    ],
+)
+def test_a_negative_that_is_more_than_a_prompt(settings, words):
+    with pytest.raises(ValueError, match=f"negative has {words}"):
+        steer(negative=conditioning(case("sd15").condition(3), **settings))
+
+
+def test_what_does_not_concern_cross_attention_is_let_through():
+    """ControlNet's apply node marks the negative too."""
+    assert steer(negative=conditioning(case("sd15").condition(3), control=object(), strength=1.0)) is not None
+
+
+def test_blocks_that_the_model_does_not_have():
+    with pytest.raises(ValueError, match=r"no cross-attention in 'input.0'") as caught:
+        steer(blocks="input.0")
+    assert "input.1, input.3, middle.0, output.2-5" in str(caught.value)
