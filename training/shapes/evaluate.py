@@ -81,6 +81,8 @@ def negatives(
         found[f"{method} {scale:g}"] = print_removal(f"{method} {scale:g}", rows, before)
         per_pair[f"{method} {scale:g}"] = [asdict(row) for row in rows]
     return {
+        "count": count,
+        "seed": seed,
         "means": found,
         "pairs": [asdict(pair) | {"negative": pair.negative} for pair in pairs],
         "per_pair": per_pair,
