@@ -15,6 +15,7 @@ ALPHA = 1.0
 PROMPT = "a triangle, white background"
 NEGATIVE = "red"
 SEED = 0
+SIDE, SCALE = 64, 4  # the small world's pictures, and how much the workflows enlarge them
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def _sampler(model: Link, seed: int | Link) -> Node:
 
 
 def _picture(latent: str, title: str, prefix: str, key: str = "") -> dict[str, Node]:
-    """Decode, enlarge (the small world's images are 64 pixels wide) and save."""
-    method = {"upscale_method": "nearest-exact", "width": 256, "height": 256, "crop": "disabled"}
+    """Decode, enlarge (the small world is tiny) and save."""
+    method = {"upscale_method": "nearest-exact", "width": SIDE * SCALE, "height": SIDE * SCALE, "crop": "disabled"}
     saved = {"images": Link(f"scale{key}"), "filename_prefix": prefix}
     return {
         f"decode{key}": Node(type="VAEDecode", inputs={"samples": Link(latent), "vae": VAE}),
@@ -80,7 +81,7 @@ _COMMON = {
     "loader": Node(type="SnoopiPGSBLoader", inputs={"ckpt_name": STUDENT}),
     "prompt": _text(PROMPT, "Prompt"),
     "negative": _text(NEGATIVE, "Negative prompt"),
-    "latent": Node(type="EmptyLatentImage", inputs={"width": 64, "height": 64, "batch_size": 4}),
+    "latent": Node(type="EmptyLatentImage", inputs={"width": SIDE, "height": SIDE, "batch_size": 4}),
     "nasa": _nasa(),
 }
 

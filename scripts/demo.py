@@ -1,0 +1,174 @@
+"""`make demo`: pictures from a real ComfyUI, with and without a negative prompt, and how often the negative worked.
+
+Starts the server headless with the pack in it, looks at what the bundled student draws of its own accord when a prompt
+leaves something open, names that as the negative, and runs the shipped workflows over HTTP. Writes out/demo.png.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path += [str(ROOT), str(ROOT / "tests" / "support")]
+
+from comparison import Block, Row, comparison  # noqa: E402
+from host import HostError, find_host  # noqa: E402
+from live_client import Client, load_prompt  # noqa: E402
+from live_server import Server, ServerError  # noqa: E402
+from workflow_descriptions import SCALE, STUDENT  # noqa: E402
+
+from training.shapes import measure  # noqa: E402
+from training.shapes.rules import read  # noqa: E402
+
+ONE = ROOT / "workflows" / "api" / "one_step_with_negative_prompt.json"
+BOTH = ROOT / "workflows" / "api" / "with_and_without_negative.json"
+OUT = ROOT / "out" / "demo.png"
+SAMPLE, SHOWN = 40, 8  # pictures counted for each pair, and of those shown
+PAIR_SEED, SEED = 50_000, 90_000  # what chooses the negatives is not what they are measured on
+Prompt = dict[str, dict[str, Any]]
+
+
+def say(text: str) -> None:
+    print(f"[demo] {text}", flush=True)
+
+
+def nodes(prompt: Prompt, kind: str) -> Iterator[dict[str, Any]]:
+    return (node for node in prompt.values() if node["class_type"] == kind)
+
+
+def titled(prompt: Prompt, title: str) -> dict[str, Any]:
+    return next(node for node in prompt.values() if node.get("_meta", {}).get("title") == title)
+
+
+def fill(prompt: Prompt, *, text: str, negative: str, seed: int, count: int, alpha: float | None = None) -> Prompt:
+    """Write what a person would type into the workflow."""
+    titled(prompt, "Prompt")["inputs"]["text"] = text
+    titled(prompt, "Negative prompt")["inputs"]["text"] = negative
+    for node in nodes(prompt, "EmptyLatentImage"):
+        node["inputs"]["batch_size"] = count
+    for node in nodes(prompt, "PrimitiveInt"):
+        node["inputs"]["value"] = seed
+    for node in nodes(prompt, "SnoopiOneStepSampler"):
+        if isinstance(node["inputs"]["seed"], int):
+            node["inputs"]["seed"] = seed
+    for node in nodes(prompt, "SnoopiNASAApply"):
+        node["inputs"]["alpha"] = node["inputs"]["alpha"] if alpha is None else alpha
+    return prompt
+
+
+def run(client: Client, prompt: Prompt) -> tuple[list[list[Image.Image]], float]:
+    """The pictures of each Save Image node, in the order of the workflow, and the server's seconds."""
+    outcome = client.run(prompt)
+    if outcome.error:
+        raise RuntimeError(f"{outcome.error['node_type']}: {outcome.error['exception_message']}")
+    saves = [number for number, node in prompt.items() if node["class_type"] == "SaveImage"]
+    results = [[client.view(image) for image in outcome.outputs[number]["images"]] for number in saves]
+    pictures = [[Image.open(io.BytesIO(data)).convert("RGB") for data in result] for result in results]
+    return pictures, outcome.seconds
+
+
+def pixels(pictures: list[Image.Image]) -> torch.Tensor:
+    """The small world's own pixels (B, 3, 64, 64) in [0, 1]: the workflow repeats each SCALE x SCALE times."""
+    stack = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
+    return stack[:, SCALE // 2 :: SCALE, SCALE // 2 :: SCALE].permute(0, 3, 1, 2).float() / 255
+
+
+def student(client: Client) -> measure.Generate:
+    """The student as the measures want it; equal prompts that follow each other share a batch and its first seed."""
+
+    def generate(prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
+        images = []
+        start = 0
+        for end in range(1, len(prompts) + 1):
+            if end < len(prompts) and prompts[end] == prompts[start]:
+                continue
+            alpha = 0.0 if negative is None else None
+            texts = {"text": prompts[start], "negative": negative or "", "alpha": alpha}
+            prompt = fill(load_prompt(ONE), seed=seeds[start], count=end - start, **texts)
+            images.append(pixels(run(client, prompt)[0][0]))
+            start = end
+        return torch.cat(images)
+
+    return generate
+
+
+def show(client: Client, pair: measure.Pair) -> tuple[Block, measure.Removal, measure.Removal]:
+    """Run the side-by-side workflow for one pair."""
+    prompt = fill(load_prompt(BOTH), text=pair.prompt, negative=pair.negative, seed=SEED, count=SAMPLE)
+    (without, steered), _ = run(client, prompt)
+    rows, judged = [], []
+    for label, pictures in (("without", without), (f"with the negative {pair.negative!r} (NASA)", steered)):
+        images = pixels(pictures)
+        unwanted = [value == pair.value for value in read(images).values[pair.attribute]]
+        rows.append(Row(label=label, pictures=pictures[:SHOWN], unwanted=unwanted[:SHOWN]))
+        judged.append(measure.removal(images, pair))
+    before, after = judged
+    drawn = (
+        f"{pair.negative} in {1 - before.absent:.0%} of {SAMPLE} pictures,\nas the negative in {1 - after.absent:.0%}"
+    )
+    kept = f"the prompt is kept in {after.kept:.0%}"
+    block = Block(prompt=pair.prompt, negative=pair.negative, rows=(rows[0], rows[1]), counted=f"{drawn}\n{kept}")
+    return block, before, after
+
+
+def time_one(client: Client) -> float:
+    """Seconds from the prompt to one saved picture, on a warm server."""
+    text = {"text": "a green ring", "negative": "left", "count": 1}
+    return min(run(client, fill(load_prompt(ONE), seed=seed, **text))[1] for seed in range(5))
+
+
+def demo(client: Client) -> None:
+    say("looking at what the student draws of its own accord ...")
+    pairs = measure.modal_pairs(student(client), per_attribute=1, count=SAMPLE, seed=PAIR_SEED)
+    say("naming that as the negative, same noise without and with it ...")
+    shown = [show(client, pair) for pair in pairs]
+    before, after = measure.mean_removal([row[1] for row in shown]), measure.mean_removal([row[2] for row in shown])
+    seconds = time_one(client)
+    summary = (
+        f"unwanted thing absent: {before.absent:.0%} of the pictures without, {after.absent:.0%} with the negative; "
+        f"prompt kept {after.kept:.0%}"
+    )
+    page = comparison(
+        "SNOOPI: a negative prompt that works in one step",
+        "Same prompt, same noise, one network evaluation a picture. Red frame: it shows what the negative names.",
+        [row[0] for row in shown],
+        f"{summary}.  One picture: {seconds:.2f} s on this machine's CPU.",
+    )
+    OUT.parent.mkdir(exist_ok=True)
+    page.save(OUT)
+    say(f"{len(pairs)} pairs of {SAMPLE} pictures, {summary}")
+    say(f"one picture, from text to file: {seconds:.3f} s")
+    say(f"picture: {OUT}")
+
+
+def main() -> int:
+    started = time.monotonic()
+    if not (ROOT / "models" / STUDENT).is_file():
+        print(
+            f"models/{STUDENT} is missing: it comes with the repository, or is rebuilt by: make models", file=sys.stderr
+        )
+        return 1
+    try:
+        with tempfile.TemporaryDirectory(prefix="snoopi-demo-") as base:
+            say("starting a real ComfyUI with the pack in it ...")
+            with Server(find_host(), Path(base)) as server:
+                demo(server.client)
+    except (HostError, ServerError, RuntimeError) as error:
+        print(f"[demo] {error}", file=sys.stderr)
+        return 1
+    say(f"done in {time.monotonic() - started:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
