@@ -180,5 +180,5 @@ class TestWrongInput:
 
     def test_another_kind_of_prediction(self, subject):
         patcher = ModelSamplingSD3().patch(subject.patcher, shift=3.0)[0]
-        with pytest.raises(ValueError, match="CONST.*it takes epsilon, v and x0 predictions"):
+        with pytest.raises(ValueError, match=r"CONST.*it takes epsilon, v and x0 predictions"):
             sample(subject, patcher=patcher)

@@ -19,12 +19,12 @@ JOINT_ATTENTION = {
     "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 32, "out_features": 128}},
 }  # fmt: skip
 VIDEO = {
-    "image_size": 32, "in_channels": 8, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1], "channel_mult": [1],
+    "image_size": 32, "in_channels": 8, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1],
     "transformer_depth": [1], "transformer_depth_middle": 1, "transformer_depth_output": [1, 1], "context_dim": 32,
     "adm_in_channels": 768, "num_classes": "sequential", "use_linear_in_transformer": True, "legacy": False,
     "use_spatial_transformer": True, "use_temporal_attention": True, "use_temporal_resblock": True, "num_heads": -1,
     "extra_ff_mix_layer": True, "use_spatial_context": True, "merge_strategy": "learned_with_images",
-    "video_kernel_size": [3, 1, 1],
+    "video_kernel_size": [3, 1, 1], "channel_mult": [1],
 }  # fmt: skip
 
 
