@@ -216,7 +216,9 @@ class TestFiles:
     )
     def test_names_lead_nowhere_else(self, folder, loader, name):
         (folder.parent / "secret.safetensors").write_bytes(b"")
-        with pytest.raises(ValueError, match="was not found; available: .*models/checkpoints, models/diffusion_models"):
+        with pytest.raises(
+            ValueError, match=r"was not found; available: .*models/checkpoints, models/diffusion_models"
+        ):
             loader.execute(name)
 
     def test_a_new_file_of_the_same_name_is_noticed(self, folder, loader):
@@ -283,8 +285,8 @@ class TestBadFiles:
     @pytest.mark.parametrize(
         ("part", "changes", "message"),
         [
-            ("unet", {"norm_num_groups": 16}, "the host has no UNet with these settings: norm_num_groups is 16, expected 32"),
-            ("unet", {"only_cross_attention": True, "freq_shift": 1}, "freq_shift is 1, expected 0; only_cross_attention"),
+            ("unet", {"norm_num_groups": 16}, "no UNet with these settings: norm_num_groups is 16, expected 32"),
+            ("unet", {"only_cross_attention": True, "freq_shift": 1}, "freq_shift is 1, expected 0; only_cross_at"),
             ("unet", {"down_block_types": ["K", "DownBlock2D"]}, "no UNet with down block 'K'"),
             ("unet", {"block_out_channels": [32, 48]}, r"\[32, 48\]: the host needs multiples of the first"),
             ("unet", {"cross_attention_dim": 48}, "the text encoder is 32 wide, the UNet's cross-attention takes 48"),
@@ -293,7 +295,7 @@ class TestBadFiles:
             ("text_encoder", {"hidden_act": "relu"}, "no text encoder with these settings: hidden_act is 'relu'"),
             ("text_encoder", {"max_position_embeddings": 64}, "max_position_embeddings is 64, expected 77"),
             (None, {"unet": {}}, "its config lacks 'cross_attention_dim'"),
-            (None, {"schedule": {"num_train_timesteps": 500}}, "the recipe starts at timestep 999, the schedule has 500"),
+            (None, {"schedule": {"num_train_timesteps": 500}}, "starts at timestep 999, the schedule has 500"),
         ],
     )  # fmt: skip
     def test_configs_that_the_host_cannot_build(self, good, part, changes, message):
