@@ -44,6 +44,10 @@ test-hosts: setup
 workflows: setup-browser
 	$(PY) scripts/make_workflows.py
 
+# Rebuilds the small world's models from nothing; what is done already under runs/ is not repeated.
+models: setup
+	$(PY) -m training.shapes.build --out runs/shapes_teacher $(MODELS_ARGS)
+
 # Needs the network: resolves every version anew.
 lock:
 	rm -rf .venv-lock
