@@ -1,0 +1,107 @@
+"""What workflows rely on: ids, inputs and outputs stay as they are, and every text is in one place only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.host
+
+INPUTS = {
+    "SnoopiPGSBLoader": {"ckpt_name": "COMBO"},
+    "SnoopiNASAApply": {
+        "model": "MODEL",
+        "negative": "CONDITIONING",
+        "alpha": "FLOAT",
+        "start_percent": "FLOAT",
+        "end_percent": "FLOAT",
+        "blocks": "STRING",
+    },
+    "SnoopiOneStepSampler": {
+        "model": "MODEL",
+        "positive": "CONDITIONING",
+        "latent_image": "LATENT",
+        "seed": "INT",
+        "timesteps": "STRING",
+    },
+}
+OUTPUTS = {
+    "SnoopiPGSBLoader": ["MODEL", "CLIP", "VAE"],
+    "SnoopiNASAApply": ["MODEL"],
+    "SnoopiOneStepSampler": ["LATENT"],
+}
+
+
+@pytest.fixture(scope="module")
+def schemas(pack):
+    async def ask():
+        extension = await pack.comfy_entrypoint()
+        return {node.GET_SCHEMA().node_id: node.GET_SCHEMA() for node in await extension.get_node_list()}
+
+    return asyncio.run(ask())
+
+
+def test_nodes_inputs_and_outputs_are_frozen(schemas):
+    assert {name: {i.id: i.io_type for i in schema.inputs} for name, schema in schemas.items()} == INPUTS
+    assert {name: [o.io_type for o in schema.outputs] for name, schema in schemas.items()} == OUTPUTS
+
+
+def test_only_the_rarely_used_inputs_are_advanced(schemas):
+    advanced = [i.id for schema in schemas.values() for i in schema.inputs if getattr(i, "advanced", None)]
+    assert advanced == ["start_percent", "end_percent", "blocks"]
+
+
+def test_the_locale_says_what_the_schema_says(schemas, pack_root):
+    """Written from the schema; the file is what translations start from."""
+    texts = {
+        name: {
+            "display_name": schema.display_name,
+            "description": schema.description,
+            "inputs": {i.id: {"tooltip": i.tooltip} for i in schema.inputs},
+            "outputs": {str(n): {"tooltip": o.tooltip} for n, o in enumerate(schema.outputs)},
+        }
+        for name, schema in schemas.items()
+    }
+    assert json.loads((pack_root / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8")) == texts
+    assert all(o["tooltip"] for entry in texts.values() for o in entry["outputs"].values())
+
+
+def test_the_pack_is_a_v3_extension_only(pack):
+    assert not hasattr(pack, "NODE_CLASS_MAPPINGS")
+
+
+def test_without_the_host_the_pack_does_nothing(pack_root):
+    """Packaging tools and test runners import it outside ComfyUI."""
+    code = (
+        "import importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('pack', {str(pack_root / '__init__.py')!r}, "
+        f"submodule_search_locations=[{str(pack_root)!r}])\n"
+        "module = importlib.util.module_from_spec(spec)\n"
+        "sys.modules['pack'] = module\n"
+        "spec.loader.exec_module(module)\n"
+        "assert not hasattr(module, 'comfy_entrypoint') and 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-I", "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "answer"),
+    [
+        ("auto", True),
+        ("999, 749, 499, 249", True),
+        (None, True),
+        ("ten", "'ten' is not a whole number"),
+        ("", "timesteps is empty"),
+        ("1000", "1000 is past the model's last timestep"),
+    ],
+)
+def test_timesteps_are_checked_before_anything_runs(pack, timesteps, answer):
+    import importlib
+
+    node = importlib.import_module("snoopi_pack.nodes.one_step_sampler").OneStepSampler
+    got = node.validate_inputs(timesteps=timesteps)
+    assert got is True if answer is True else answer in got
