@@ -1,6 +1,6 @@
 """`python -m training.shapes.build`: make the small world's teacher from nothing.
 
-Two stages, the VAE and the teacher; a stage whose result is in the output folder is not repeated.
+Two stages, the VAE and the teacher, which do not need each other (both are given the same code); a stage whose result is in the output folder is not repeated.
 The folder is a diffusers pipeline folder in Stable Diffusion's layout, and also keeps the recipe
 (recipe.json) and the log (metrics.jsonl).
 """
@@ -109,13 +109,12 @@ def build(out: Path, codec: CodecRecipe, teacher: TeacherRecipe, *, force: bool 
             lambda: new_text_encoder(teacher.seed),
             force,
         )
-        vae = _stage(out / "vae", "vae", AutoencoderKL.from_pretrained, lambda: train_codec(codec, log), force)
-        vae.eval().requires_grad_(False)
+        _stage(out / "vae", "vae", AutoencoderKL.from_pretrained, lambda: train_codec(codec, log), force)
         _stage(
             out / "unet",
             "teacher",
             UNet2DConditionModel.from_pretrained,
-            lambda: train_teacher(teacher, vae, TextCache(encoder.eval()), log),
+            lambda: train_teacher(teacher, TextCache(encoder.eval()), log),
             force,
         )
 

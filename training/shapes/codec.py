@@ -2,8 +2,9 @@
 
 Dimensions: B images of (3, SIZE, SIZE) in [0, 1]; the VAE itself works on [-1, 1] as Stable Diffusion's does.
 
-Trained in two phases: both halves together, then the decoder alone on latents that are slightly wrong
-(noisy, mixed with another scene's, too strong or too weak), so that what a model nearly draws is drawn cleanly.
+The latents are given (see `latents`): the encoder learns to write them, the decoder to read them. The decoder
+gets them slightly wrong (noisy, mixed with another scene's, too strong or too weak), so that what a model
+nearly draws is drawn cleanly.
 """
 
 from __future__ import annotations
@@ -15,28 +16,27 @@ import torch
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
+from training.shapes.latents import code
 from training.shapes.optim import warmup_cosine
-from training.shapes.scene import SIZE, render, sample_scenes
+from training.shapes.scene import SIZE, masks, render, sample_scenes
 
 LATENT_CHANNELS = 4
 LATENT_SIZE = SIZE // 8
+LOGVAR = -10.0  # of the encoder's posterior: next to nothing
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecRecipe:
-    """How the VAE is trained. `noise`, `decoder_noise`: largest std of the noise on the latents, relative to their
-    own, in the two phases; `mix`: largest share of another scene's latents; `gain`: the latents' strength is
-    1 +- this; `peak`: weight of the mean error over the worst 2 % of pixels, which small channel counts
-    under 32 normalisation groups would otherwise spoil with one bright spot."""
+    """How the VAE is trained. On the decoder's way in, `noise` is the largest std of the noise on the latents,
+    `mix` the largest share of another scene's latents, and the latents' strength is 1 +- `gain`; `peak` weighs the
+    mean error over the worst 2 % of pixels."""
 
-    iterations: int = 2200
-    decoder_iterations: int = 3000
+    encoder_iterations: int = 800
+    decoder_iterations: int = 2400
     batch: int = 16
-    lr: float = 2e-3
-    decoder_lr: float = 1.5e-3
-    kl: float = 1e-4
-    noise: float = 0.3
-    decoder_noise: float = 0.5
+    encoder_lr: float = 2e-3
+    decoder_lr: float = 2e-3
+    noise: float = 0.5
     mix: float = 0.35
     gain: float = 0.2
     peak: float = 0.1
@@ -73,24 +73,6 @@ Losses = dict[str, torch.Tensor]
 Log = Callable[[dict[str, float]], None]
 
 
-def _joint_losses(
-    vae: AutoencoderKL, images: torch.Tensor, recipe: CodecRecipe, noise: float, generator: torch.Generator
-) -> Losses:
-    """Phase 1: {"loss", "l1", "mse", "kl"}, scalars."""
-    target = images * 2 - 1
-    with torch.autocast("cpu", torch.bfloat16):
-        posterior = vae.encode(target).latent_dist
-        mean, logvar = posterior.mean.float(), posterior.logvar.float()
-        latents = mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=generator)
-        strength = noise * torch.rand(len(images), 1, 1, 1, generator=generator)
-        latents = latents + strength * mean.detach().std() * torch.randn(mean.shape, generator=generator)
-        decoded = vae.decode(latents).sample
-    gap = decoded.float() - target
-    l1, mse = gap.abs().mean(), gap.square().mean()
-    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    return {"loss": l1 + mse + recipe.kl * kl, "l1": l1, "mse": mse, "kl": kl}
-
-
 def spoil(latents: torch.Tensor, recipe: CodecRecipe, generator: torch.Generator) -> torch.Tensor:
     """Latents (B, C, h, w) of unit variance made slightly wrong; a row always keeps the largest share of itself."""
 
@@ -99,19 +81,28 @@ def spoil(latents: torch.Tensor, recipe: CodecRecipe, generator: torch.Generator
 
     share = upto(recipe.mix) * (torch.rand(len(latents), 1, 1, 1, generator=generator) < 0.5)
     gain = 1 - recipe.gain + upto(2 * recipe.gain)
-    noise = upto(recipe.decoder_noise) * torch.randn(latents.shape, generator=generator)
+    noise = upto(recipe.noise) * torch.randn(latents.shape, generator=generator)
     return gain * ((1 - share) * latents + share * latents.roll(1, 0)) + noise
 
 
 def _decoder_losses(vae: AutoencoderKL, images: torch.Tensor, latents: torch.Tensor, recipe: CodecRecipe) -> Losses:
-    """Phase 2: {"loss", "l1", "mse", "peak"}, scalars; latents (B, C, h, w) scaled."""
+    """{"loss", "l1", "mse", "peak"}, scalars, of decoding latents (B, 4, 8, 8)."""
     with torch.autocast("cpu", torch.bfloat16):
-        decoded = vae.decode(latents / vae.config.scaling_factor).sample
+        decoded = vae.decode(latents).sample
     gap = decoded.float() - (images * 2 - 1)
     l1, mse = gap.abs().mean(), gap.square().mean()
     pixels = gap.abs().mean(dim=1).flatten(1)  # (B, P)
     peak = pixels.topk(pixels.shape[1] // 50, dim=1).values.mean()
     return {"loss": l1 + mse + recipe.peak * peak, "l1": l1, "mse": mse, "peak": peak}
+
+
+def _encoder_losses(vae: AutoencoderKL, images: torch.Tensor, latents: torch.Tensor) -> Losses:
+    """{"loss", "error", "logvar"}, scalars: the code is to be written exactly and with hardly any spread."""
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = vae.encode(images * 2 - 1).latent_dist
+    error = (posterior.mean.float() - latents).square().mean()
+    logvar = (posterior.logvar.float() - LOGVAR).square().mean()
+    return {"loss": error + 1e-3 * logvar, "error": error, "logvar": logvar}
 
 
 def _fit(
@@ -139,54 +130,35 @@ def _fit(
             log({"stage": name, "iteration": iteration, **row})
 
 
-def train_joint(recipe: CodecRecipe, log: Log) -> AutoencoderKL:
-    """Phase 1: encoder and decoder from nothing; the scaling factor, in the config, gives latents of unit variance."""
-    torch.manual_seed(recipe.seed)
-    generator = torch.Generator().manual_seed(recipe.seed)
-    vae = new_vae().train()
-    queue: list[torch.Tensor] = []
-
-    def losses(iteration: int) -> Losses:
-        if not queue:
-            queue.extend(render(sample_scenes(recipe.batch * 32, generator)).split(recipe.batch))
-        noise = recipe.noise * min(1.0, 2 * iteration / recipe.iterations)
-        return _joint_losses(vae, queue.pop(0), recipe, noise, generator)
-
-    _fit("vae", list(vae.parameters()), recipe.lr, recipe.iterations, losses, log)
-    vae.eval().requires_grad_(False)
-    with torch.no_grad():
-        latents = torch.cat([encode(vae, batch) for batch in render(sample_scenes(512, generator)).split(64)])
-    vae.register_to_config(scaling_factor=round(1.0 / float(latents.std()), 6))
-    return vae
-
-
-def train_decoder(vae: AutoencoderKL, recipe: CodecRecipe, log: Log) -> AutoencoderKL:
-    """Phase 2: the decoder alone, in place; the latent space stays what it is."""
-    generator = torch.Generator().manual_seed(recipe.seed + 1)
-    trained = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
-    queue: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def losses(iteration: int) -> Losses:
-        if not queue:
-            images = render(sample_scenes(recipe.batch * 32, generator)).split(recipe.batch)
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                queue.extend((batch, encode(vae, batch).float()) for batch in images)
-        images, latents = queue.pop(0)
-        return _decoder_losses(vae, images, spoil(latents, recipe, generator), recipe)
-
-    for weight in trained:
-        weight.requires_grad_(True)
-    vae.train()
-    _fit("vae decoder", trained, recipe.decoder_lr, recipe.decoder_iterations, losses, log)
-    return vae.eval().requires_grad_(False)
-
-
 def train_codec(recipe: CodecRecipe, log: Log = lambda row: None) -> AutoencoderKL:
-    """Train a VAE from nothing, both phases.
+    """Train a VAE to write and to read the code of `latents`; its two halves never meet.
 
     Args:
         recipe: the settings.
         log: gets a row of numbers now and then.
     """
-    vae = train_joint(recipe, log)
-    return train_decoder(vae, recipe, log) if recipe.decoder_iterations else vae
+    torch.manual_seed(recipe.seed)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    vae = new_vae().train()
+    queue: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def batch() -> tuple[torch.Tensor, torch.Tensor]:
+        if not queue:
+            scenes = sample_scenes(recipe.batch * 32, generator)
+            images = render(scenes)
+            latents = code(images, masks(scenes))
+            queue.extend(zip(images.split(recipe.batch), latents.split(recipe.batch), strict=True))
+        return queue.pop()
+
+    def decoder(iteration: int) -> Losses:
+        images, latents = batch()
+        return _decoder_losses(vae, images, spoil(latents, recipe, generator), recipe)
+
+    def encoder(iteration: int) -> Losses:
+        return _encoder_losses(vae, *batch())
+
+    parts = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+    _fit("vae decoder", parts, recipe.decoder_lr, recipe.decoder_iterations, decoder, log)
+    parts = [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
+    _fit("vae encoder", parts, recipe.encoder_lr, recipe.encoder_iterations, encoder, log)
+    return vae.eval().requires_grad_(False)

@@ -124,9 +124,9 @@ def coverage(
     return (0.5 - distance(shape, x, y, radius[:, None, None])).clamp(0.0, 1.0)
 
 
-def render(scenes: list[Scene]) -> torch.Tensor:
-    """Images of scenes, (B, 3, SIZE, SIZE) in [0, 1]."""
-    masks = torch.empty(len(scenes), 1, SIZE, SIZE)
+def masks(scenes: list[Scene]) -> torch.Tensor:
+    """How much of each pixel the objects of scenes cover, (B, 1, SIZE, SIZE) in [0, 1]."""
+    found = torch.empty(len(scenes), 1, SIZE, SIZE)
     for shape in SHAPES:
         rows = [n for n, scene in enumerate(scenes) if scene.shape == shape]
         if not rows:
@@ -134,7 +134,12 @@ def render(scenes: list[Scene]) -> torch.Tensor:
         at = torch.tensor([[POSITIONS[scenes[n].position][k] for k in (0, 1)] for n in rows])
         at = at + torch.tensor([[scenes[n].dx, scenes[n].dy] for n in rows]) + SIZE / 2
         radius = torch.tensor([scenes[n].radius for n in rows])
-        masks[rows, 0] = coverage(shape, at[:, 0], at[:, 1], radius)
+        found[rows, 0] = coverage(shape, at[:, 0], at[:, 1], radius)
+    return found
+
+
+def render(scenes: list[Scene]) -> torch.Tensor:
+    """Images of scenes, (B, 3, SIZE, SIZE) in [0, 1]."""
     colour = torch.tensor([COLOURS[scene.colour] for scene in scenes])[:, :, None, None]
     background = torch.tensor([BACKGROUNDS[scene.background] for scene in scenes])[:, :, None, None]
-    return background + masks * (colour - background)
+    return background + masks(scenes) * (colour - background)

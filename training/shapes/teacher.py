@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from tqdm import tqdm
 
 from training.shapes.captions import training_caption
-from training.shapes.codec import LATENT_CHANNELS, LATENT_SIZE, encode
+from training.shapes.codec import LATENT_CHANNELS, LATENT_SIZE
+from training.shapes.latents import latents_of
 from training.shapes.optim import warmup_cosine
-from training.shapes.scene import Scene, render, sample_scenes
+from training.shapes.scene import Scene, sample_scenes
 from training.shapes.text import WIDTH, TextCache
 
 
@@ -35,10 +36,10 @@ class TeacherRecipe:
     lr: float = 1.5e-3
     weight_decay: float = 1e-4
     ema: float = 0.998
-    scenes: int = 8192
+    scenes: int = 16384
     high_noise_first: float = 0.25
     high_noise_share: float = 0.35
-    centring: float = 0.0
+    centring: float = 0.02
     channels: tuple[int, ...] = (64, 64)
     heads: int = 4
     seed: int = 0
@@ -108,17 +109,14 @@ def _timesteps(recipe: TeacherRecipe, iteration: int, generator: torch.Generator
     return torch.where(torch.rand(recipe.batch, generator=generator) < recipe.high_noise_share, high, anywhere)
 
 
-@torch.no_grad()
-def latent_set(vae: AutoencoderKL, count: int, generator: torch.Generator) -> tuple[list[Scene], torch.Tensor]:
+def latent_set(count: int, generator: torch.Generator) -> tuple[list[Scene], torch.Tensor]:
     """Scenes and their latents (count, 4, 8, 8)."""
     scenes = sample_scenes(count, generator)
-    batches = tqdm(range(0, count, 128), desc="latents", mininterval=2)
-    return scenes, torch.cat([encode(vae, render(scenes[n : n + 128])) for n in batches])
+    return scenes, torch.cat([latents_of(scenes[n : n + 256]) for n in range(0, count, 256)])
 
 
 def train_teacher(
     recipe: TeacherRecipe,
-    vae: AutoencoderKL,
     text: TextCache,
     log: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> UNet2DConditionModel:
@@ -126,7 +124,6 @@ def train_teacher(
 
     Args:
         recipe: the settings.
-        vae: trained, with its scaling factor set.
         text: embeddings of captions.
         log: gets a row of numbers now and then.
 
@@ -134,7 +131,7 @@ def train_teacher(
         FloatingPointError: the loss is not finite.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
-    scenes, latents = latent_set(vae, recipe.scenes, generator)
+    scenes, latents = latent_set(recipe.scenes, generator)
     torch.manual_seed(recipe.seed)
     unet = new_unet(recipe).train()
     average = copy.deepcopy(unet).requires_grad_(False)

@@ -1,6 +1,7 @@
 """The build writes a whole pipeline folder, repeats nothing, and its sampler and codec keep their promises."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,11 +10,13 @@ from diffusers import StableDiffusionPipeline
 from training.backbone import load_backbone
 from training.shapes import build as builder
 from training.shapes.codec import CodecRecipe, new_vae, spoil
+from training.shapes.latents import latents_of
 from training.shapes.sampling import ManySteps, OneStep
+from training.shapes.scene import sample_scenes
 from training.shapes.teacher import TeacherRecipe, new_unet
 from training.shapes.text import new_text_encoder
 
-CODEC = CodecRecipe(iterations=2, decoder_iterations=2, batch=4)
+CODEC = CodecRecipe(encoder_iterations=2, decoder_iterations=2, batch=4)
 TEACHER = TeacherRecipe(iterations=3, scenes=16, batch=4, centring=0.02)
 
 
@@ -86,7 +89,18 @@ def test_the_files_stay_small_and_fit_the_host():
 
 def test_spoilt_latents_stay_nearest_to_themselves():
     generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(64, 4, 8, 8, generator=generator)
-    spoilt = spoil(latents, CodecRecipe(), generator)
-    gaps = torch.cdist(spoilt.flatten(1), latents.flatten(1))
-    assert torch.equal(gaps.argmin(dim=1), torch.arange(64))
+    latents = latents_of(sample_scenes(64, generator))
+    gaps = torch.cdist(spoil(latents, CodecRecipe(), generator).flatten(1), latents.flatten(1))
+    assert (gaps.argmin(dim=1) == torch.arange(64)).float().mean() > 0.95
+
+
+def test_the_latents_are_balanced():
+    generator = torch.Generator().manual_seed(0)
+    scenes, others = sample_scenes(1500, generator), sample_scenes(1500, generator)
+    latents = latents_of(scenes)
+    assert latents.std() == pytest.approx(1.0, abs=0.05)
+    assert latents.mean(dim=(0, 2, 3)).abs().max() < 0.1
+    for name, low in (("colour", 0.2), ("shape", 0.3), ("position", 0.3), ("background", 0.05)):
+        changed = [replace(a, **{name: b.value(name)}) for a, b in zip(scenes, others, strict=True)]
+        share = (latents_of(changed) - latents).square().sum(dim=(1, 2, 3)).mean() / 2 / latents.var(dim=0).sum()
+        assert share > low, name
