@@ -119,7 +119,6 @@ def _model_config(metadata: Metadata) -> comfy.supported_models_base.BASE:
         heads["attn_precision"] = torch.float32
 
     class CheckpointConfig(base):
-        unet_config = arguments
         unet_extra_config = heads
         latent_format = staticmethod(lambda: CheckpointLatents(metadata))
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.host
 
 TOLERANCE = 5e-6
 SCHEDULE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-MODELS = [("sd15", "epsilon"), ("sd21", "v_prediction"), ("sdxl", "epsilon")]
+MODELS = [("sd15", "epsilon"), ("sd15", "sample"), ("sd21", "v_prediction"), ("sdxl", "epsilon")]
 SEED = 7
 
 

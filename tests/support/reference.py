@@ -116,7 +116,9 @@ class Reference:
         alpha, sigma = self.alpha_sigma(t)
         if self.prediction_type == "epsilon":
             return (x.double() - sigma * output) / alpha
-        return alpha * x.double() - sigma * output
+        if self.prediction_type == "v_prediction":
+            return alpha * x.double() - sigma * output
+        return output
 
 
 def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:

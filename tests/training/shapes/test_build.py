@@ -34,7 +34,7 @@ def test_the_folder_loads_as_a_pipeline_and_as_a_backbone(folder):
     assert images.shape == (1, 64, 64, 3)
     assert load_backbone(str(folder)).prediction_type == "v_prediction"
     assert {json.loads(line)["stage"] for line in (folder / "metrics.jsonl").read_text().splitlines()} == {
-        "vae",
+        "vae encoder",
         "vae decoder",
         "teacher",
     }
