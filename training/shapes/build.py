@@ -1,8 +1,8 @@
 """`python -m training.shapes.build`: make the small world's teacher from nothing.
 
-Two stages, the VAE and the teacher, which do not need each other (both are given the same code); a stage whose result is in the output folder is not repeated.
-The folder is a diffusers pipeline folder in Stable Diffusion's layout, and also keeps the recipe
-(recipe.json) and the log (metrics.jsonl).
+Two stages, the VAE and the teacher, which do not need each other (both are given the same code); a
+stage whose result is in the output folder is not repeated. The folder is a diffusers pipeline folder in
+Stable Diffusion's layout, and also keeps the recipe (recipe.json) and the log (metrics.jsonl).
 """
 
 from __future__ import annotations
