@@ -27,7 +27,7 @@ from live_client import Client, Outcome  # noqa: E402
 from live_server import Server  # noqa: E402
 from workflow_descriptions import STUDENT, WORKFLOWS, Workflow, api_prompt  # noqa: E402
 
-THUMBNAIL = 512
+THUMBNAIL, SEAM = 512, 6
 GAP = 48  # between nodes, in the canvas's pixels
 
 # Loads the API form, sets sizes and columns, adds the note, and returns the file together with what the front end
@@ -92,27 +92,18 @@ def build(client: Client, workflow: Workflow) -> tuple[dict[str, Any], dict[str,
     return graph, made["sent"]
 
 
-def sheet(pictures: list[Image.Image]) -> Image.Image:
-    """Square mosaic of the first four pictures of one result."""
-    side = THUMBNAIL // 2
-    mosaic = Image.new("RGB", (THUMBNAIL, THUMBNAIL))
-    for number, picture in enumerate(pictures[:4]):
-        tile = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
-        mosaic.paste(tile, (number % 2 * side, number // 2 * side))
-    return mosaic
-
-
 def thumbnail(client: Client, outcome: Outcome) -> Image.Image:
-    """Every saved result beside the next one."""
-    results = []
-    for node in outcome.outputs.values():
-        if images := node.get("images"):
-            results.append(sheet([Image.open(io.BytesIO(client.view(image))) for image in images]))
-    gap = 12
-    whole = Image.new("RGB", (THUMBNAIL * len(results) + gap * (len(results) - 1), THUMBNAIL), "white")
-    for number, result in enumerate(results):
-        whole.paste(result, (number * (THUMBNAIL + gap), 0))
-    return whole
+    """A square mosaic, as the template browser's cards are: each result fills one column, a lone one both."""
+    results = [node["images"] for node in outcome.outputs.values() if node.get("images")]
+    columns = [results[0][:2], results[0][2:4]] if len(results) == 1 else [result[:2] for result in results]
+    side = (THUMBNAIL - SEAM) // 2
+    mosaic = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white")
+    for x, column in enumerate(columns):
+        for y, image in enumerate(column):
+            picture = Image.open(io.BytesIO(client.view(image))).convert("RGB")
+            tile = picture.resize((side, side), Image.Resampling.LANCZOS)
+            mosaic.paste(tile, (x * (side + SEAM), y * (side + SEAM)))
+    return mosaic
 
 
 def write_json(path: Path, content: Any) -> None:
