@@ -6,7 +6,6 @@ of the host start uninitialised and its loading is not strict, so every key and 
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import comfy.clip_model
@@ -78,8 +77,9 @@ def build_clip(config: dict[str, Any], weights: StateDict, *, disable_dynamic: b
     arguments = text_arguments(config)
     dtype = comfy.utils.weight_dtype(weights)
     expected = comfy.clip_model.CLIPTextModel(arguments, dtype, "meta", comfy.ops.manual_cast)
-    # Only the pooled output is projected, and the SD1 encoder returns it as it is.
-    _check_weights("text encoder", weights, expected, optional=("text_projection.weight",))
+    # The host's class projects the pooled output, which transformers' does not; Stable Diffusion 1 never uses it.
+    weights = {"text_projection.weight": torch.eye(arguments["hidden_size"], dtype=dtype), **weights}
+    _check_weights("text encoder", weights, expected)
     return comfy.sd.CLIP(
         comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel),
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
@@ -133,9 +133,9 @@ def _model_config(metadata: Metadata) -> comfy.supported_models_base.BASE:
     return CheckpointConfig(arguments)
 
 
-def _check_weights(part: str, weights: StateDict, module: torch.nn.Module, *, optional: Collection[str] = ()) -> None:
+def _check_weights(part: str, weights: StateDict, module: torch.nn.Module) -> None:
     expected = module.state_dict()
-    problems = [f"missing {key}" for key in expected if key not in weights and key not in optional]
+    problems = [f"missing {key}" for key in expected if key not in weights]
     problems += [f"not expected {key}" for key in weights if key not in expected]
     problems += [
         f"{key} has shape {tuple(weight.shape)}, expected {tuple(expected[key].shape)}"
