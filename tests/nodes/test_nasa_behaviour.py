@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import comfy.ldm.modules.attention as attention
 import comfy.sd
 import pytest
@@ -192,6 +194,18 @@ class TestBesideOthers:
         unet.get_submodule(layer).weight += up @ down
         assert relative_error(after, expected(subject, Reference(unet, "epsilon"))) <= 2e-6
         assert relative_error(sampled(steer(subject.patcher, subject), subject), expected(subject)) <= 2e-6
+
+    def test_a_layer_put_there_for_the_run_is_the_one_that_counts(self, subject):
+        site = next(sites(subject))
+        other = copy.deepcopy(site.layer)
+        other.to_v.weight.mul_(1.5)
+        name = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2"
+        first, second = self.in_both_orders(subject, lambda patcher: patcher.add_object_patch(name, other))
+        got = sampled(first, subject)
+        assert torch.equal(got, sampled(second, subject))
+        unet = random_unet("sd15")
+        unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.to_v.weight.mul_(1.5)
+        assert relative_error(got, expected(subject, Reference(unet, "epsilon"))) <= 2e-6
 
     def test_combined_prompts_are_each_steered(self, subject):
         """Two positives run as two chunks of one call, beside the unconditional one."""

@@ -66,7 +66,7 @@ def after_the_output_projection(monkeypatch):
     original = family._SteeredAttention.__call__
 
     def mutant(self, q, k, v, extra_options):
-        projection = self.layer.to_out[0]
+        projection = self.site.layer.to_out[0]
         shift = torch.linalg.solve(projection.weight.double(), projection.bias.double()).to(q)
         return original(self, q, k, v, extra_options) - extra_options[self.slot].alpha * shift
 

@@ -36,22 +36,27 @@ Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Options], torch.
 
 
 class Site(NamedTuple):
-    """A cross-attention layer and where it is."""
+    """A transformer with a cross-attention, and where it is."""
 
     block: Block
     key: Key
-    layer: attention.CrossAttention
+    transformer: attention.BasicTransformerBlock
+
+    @property
+    def layer(self) -> attention.CrossAttention:
+        """Looked up each time: another patch may put another layer there for a run."""
+        return self.transformer.attn2
 
 
 def sites(unet: UNetModel) -> Iterator[Site]:
-    """Cross-attention layers in the order in which they run."""
+    """Places of cross-attention in the order in which they run."""
     middle = [] if unet.middle_block is None else [unet.middle_block]
     for group, blocks in (("input", unet.input_blocks), ("middle", middle), ("output", unet.output_blocks)):
         for index, block in enumerate(blocks):
             for transformer in block:
                 if isinstance(transformer, attention.SpatialTransformer):
-                    for depth, layer in enumerate(transformer.transformer_blocks):
-                        yield Site(Block(group, index), (group, index, depth), layer.attn2)
+                    for depth, inner in enumerate(transformer.transformer_blocks):
+                        yield Site(Block(group, index), (group, index, depth), inner)
 
 
 class UNetFamily(Family):
@@ -87,13 +92,13 @@ class _Call:
 class _SteeredAttention:
     """Stands at one cross-attention. It outlives calls, so that a compiled model sees the same object each time."""
 
-    def __init__(self, layer: attention.CrossAttention, key: Key, slot: str) -> None:
-        self.layer, self.key, self.slot = layer, key, slot
+    def __init__(self, site: Site, slot: str) -> None:
+        self.site, self.slot = site, slot
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extra_options: Options) -> torch.Tensor:
         """Z of all rows, (B, N, C), for q (B, N, C) and k, v (B, T, C)."""
         call: _Call = extra_options[self.slot]
-        inner = call.inner[self.key] or attend
+        inner = call.inner[self.site.key] or attend
         z = inner(q, k, v, extra_options)
 
         chunks = len(call.positive_chunks)
@@ -103,7 +108,7 @@ class _SteeredAttention:
         # From the weights as they are now: LoRAs, hooks and low-VRAM casts have all been applied.
         k_neg, v_neg = (
             comfy.utils.repeat_to_batch_size(project(call.negative), rows).repeat(len(positive_q), 1, 1)
-            for project in (self.layer.to_k, self.layer.to_v)
+            for project in (self.site.layer.to_k, self.site.layer.to_v)
         )
         z_neg = attend(_join(positive_q), k_neg, v_neg, extra_options)
 
@@ -145,7 +150,7 @@ class UNetAttachment:
     def _patches_of(self, unet: UNetModel) -> dict[Key, _SteeredAttention]:
         if unet not in self._patches:
             self._patches[unet] = {
-                site.key: _SteeredAttention(site.layer, site.key, self.slot)
+                site.key: _SteeredAttention(site, self.slot)
                 for site in sites(unet)
                 if site.block in self.steering.blocks
             }
