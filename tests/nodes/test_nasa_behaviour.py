@@ -197,7 +197,7 @@ class TestBesideOthers:
 
     def test_a_layer_put_there_for_the_run_is_the_one_that_counts(self, subject):
         site = next(sites(subject))
-        other = copy.deepcopy(site.layer)
+        other = copy.deepcopy(site.layer).requires_grad_(False)
         other.to_v.weight.mul_(1.5)
         name = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2"
         first, second = self.in_both_orders(subject, lambda patcher: patcher.add_object_patch(name, other))
