@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from snoopi_core.checkpoint import read_metadata
+
 MODELS_LIMIT = 25 * 1000**2
 # Folders that exist on one machine only. In two parts, so that this file does not find itself.
 MACHINE_PATHS = re.compile(
@@ -76,6 +78,14 @@ def test_a_workflows_two_files_hold_the_same_nodes(pack_root: Path) -> None:
         assert {n: kind for n, kind in shown.items() if kind != "Note"} == {
             n: e["class_type"] for n, e in prompt.items()
         }
+
+
+def test_the_workflows_use_the_students_own_alpha(pack_root: Path) -> None:
+    recommended = read_metadata(pack_root / "models" / "snoopi-shapes-student.safetensors").recommended_alpha
+    for file in (pack_root / "workflows" / "api").glob("*.json"):
+        prompt = json.loads(file.read_text(encoding="utf-8"))
+        used = [node["inputs"]["alpha"] for node in prompt.values() if node["class_type"] == "SnoopiNASAApply"]
+        assert used == [recommended], file.name
 
 
 def test_the_bundled_models_are_small(pack_root: Path) -> None:
