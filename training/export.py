@@ -23,6 +23,7 @@ from training.prompts import open_prompts
 from training.sampling import one_step_x0
 from training.state import checkpoints, load_newest, load_state
 
+_HOST_GROUPS = 32
 _STOCK_SCALE = 0.18215  # the host has preview colours for this latent space; others need their own
 _PACKAGES = ("torch", "diffusers", "peft", "transformers", "accelerate", "safetensors")
 
@@ -52,15 +53,21 @@ def export_backbone(path: Path, backbone: Backbone, unet_weights: StateDict | No
         metadata: title, role, and whatever else of `Metadata` the model's parts do not say.
 
     Raises:
-        ValueError: (CheckpointError) see `write_checkpoint`.
+        ValueError: the networks cannot be built by ComfyUI; or (CheckpointError) see `write_checkpoint`.
     """
     unet, vae, text_encoder = backbone.unet, backbone.vae, backbone.text_encoder
+    for part in (unet, vae):
+        if part.config.norm_num_groups != _HOST_GROUPS:
+            raise ValueError(
+                f"{type(part).__name__} has {part.config.norm_num_groups} groups in its group norms; "
+                f"ComfyUI builds this network with {_HOST_GROUPS}, so it could not open the file"
+            )
     checkpoint = Checkpoint(
         metadata=Metadata(
             prediction_type=backbone.prediction_type,
             unet=_config(unet),
             vae=_config(vae),
-            text_encoder=text_encoder.config.to_diff_dict(),
+            text_encoder=_public(text_encoder.config.to_dict()),  # in full: a library's defaults may change
             latent_scale=vae.config.scaling_factor,
             schedule=backbone.schedule,
             **metadata,
@@ -89,12 +96,13 @@ def export_student(path: Path, backbone: Backbone, weights: StateDict, recipe: R
 
 
 def _config(module: nn.Module) -> dict[str, Any]:
-    """A diffusers config as plain JSON, without the keys that only say where it was loaded from."""
-    return {
-        key: value
-        for key, value in json.loads(module.to_json_string()).items()
-        if not key.startswith("_") or key == "_class_name"
-    }
+    """A diffusers config as plain JSON."""
+    return _public(json.loads(module.to_json_string()))
+
+
+def _public(config: dict[str, Any]) -> dict[str, Any]:
+    """Without the entries that only say where on this machine a model was loaded from."""
+    return {key: value for key, value in config.items() if not key.startswith("_") or key == "_class_name"}
 
 
 @torch.no_grad()

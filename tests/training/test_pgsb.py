@@ -141,3 +141,16 @@ def test_dry_run_writes_nothing(teacher, tmp_path, capsys):
     assert main(arguments(teacher, tmp_path / "run", "--dry-run")) == 0
     assert "[guidance]" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_the_host_could_not_build_is_not_exported(tmp_path):
+    backbone = tiny_backbone()
+    backbone.unet.register_to_config(norm_num_groups=16)
+    with pytest.raises(ValueError, match="UNet2DConditionModel has 16 groups.*ComfyUI builds this network with 32"):
+        export_backbone(tmp_path / "x.safetensors", backbone, title="x", role="teacher")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_exported_file_does_not_say_where_it_was_made(finished, tmp_path):
+    header = (finished / "export" / "student.safetensors").read_bytes()[:20_000]
+    assert b"_name_or_path" not in header and str(finished.parent).encode() not in header
