@@ -71,10 +71,8 @@ def run(client: Client, prompt: Prompt) -> tuple[list[list[Image.Image]], float]
     outcome = client.run(prompt)
     if outcome.error:
         raise RuntimeError(f"{outcome.error['node_type']}: {outcome.error['exception_message']}")
-    saves = [number for number, node in prompt.items() if node["class_type"] == "SaveImage"]
-    results = [[client.view(image) for image in outcome.outputs[number]["images"]] for number in saves]
-    pictures = [[Image.open(io.BytesIO(data)).convert("RGB") for data in result] for result in results]
-    return pictures, outcome.seconds
+    results = [[Image.open(io.BytesIO(client.view(image))).convert("RGB") for image in r] for r in outcome.results]
+    return results, outcome.seconds
 
 
 def pixels(pictures: list[Image.Image]) -> torch.Tensor:
@@ -114,7 +112,7 @@ def show(client: Client, pair: measure.Pair) -> tuple[Block, measure.Removal, me
         judged.append(measure.removal(images, pair))
     before, after = judged
     drawn = (
-        f"{pair.negative} in {1 - before.absent:.0%} of {SAMPLE} pictures,\nas the negative in {1 - after.absent:.0%}"
+        f"{pair.negative} in {1 - before.absent:.0%} of {SAMPLE} pictures,\nin {1 - after.absent:.0%} with the negative"
     )
     kept = f"the prompt is kept in {after.kept:.0%}"
     block = Block(prompt=pair.prompt, negative=pair.negative, rows=(rows[0], rows[1]), counted=f"{drawn}\n{kept}")

@@ -94,7 +94,7 @@ def build(client: Client, workflow: Workflow) -> tuple[dict[str, Any], dict[str,
 
 def thumbnail(client: Client, outcome: Outcome) -> Image.Image:
     """A square mosaic, as the template browser's cards are: each result fills one column, a lone one both."""
-    results = [node["images"] for node in outcome.outputs.values() if node.get("images")]
+    results = outcome.results
     columns = [results[0][:2], results[0][2:4]] if len(results) == 1 else [result[:2] for result in results]
     side = (THUMBNAIL - SEAM) // 2
     mosaic = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white")

@@ -38,9 +38,15 @@ class Outcome:
     events: list[tuple[str, Mapping[str, Any]]]
 
     @property
+    def results(self) -> list[list[Mapping[str, str]]]:
+        """References to the images of each node that saved some, in the order of the nodes' numbers."""
+        order = sorted(self.outputs, key=int)  # the server's order is that of execution
+        return [self.outputs[number]["images"] for number in order if self.outputs[number].get("images")]
+
+    @property
     def images(self) -> list[Mapping[str, str]]:
-        """References to the saved images, in node order; ``Client.view`` fetches one."""
-        return [image for node in self.outputs.values() for image in node.get("images", [])]
+        """All of them in one list; ``Client.view`` fetches one."""
+        return [image for result in self.results for image in result]
 
     @property
     def cached(self) -> set[str]:
