@@ -7,6 +7,9 @@
 # PYTEST_ARGS=...            more arguments for pytest
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+ifeq ($(PYTHON),)
+$(error No Python found: install Python 3.11 (on Debian: apt-get install python3), or set PYTHON)
+endif
 VENV := $(or $(SNOOPI_VENV),.venv)
 PY := "$(VENV)/bin/python"
 HOSTS := 0.16.3 0.20.1 0.24.0 0.27.0 0.30.0

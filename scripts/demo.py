@@ -134,7 +134,7 @@ def demo(client: Client) -> None:
     seconds = time_one(client)
     summary = (
         f"unwanted thing absent: {before.absent:.0%} of the pictures without, {after.absent:.0%} with the negative; "
-        f"prompt kept {after.kept:.0%}"
+        f"prompt kept {after.kept:.0%}; absent, kept and a clean picture {after.clean:.0%}"
     )
     page = comparison(
         "SNOOPI: a negative prompt that works in one step",
