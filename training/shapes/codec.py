@@ -10,15 +10,16 @@ nearly draws is drawn cleanly.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
-from training.shapes.latents import code
+from training.shapes.latents import code, latents_of
 from training.shapes.optim import warmup_cosine
-from training.shapes.scene import SIZE, masks, render, sample_scenes
+from training.shapes.scene import ATTRIBUTES, SIZE, Scene, masks, render, sample_scenes
 
 LATENT_CHANNELS = 4
 LATENT_SIZE = SIZE // 8
@@ -28,16 +29,16 @@ LOGVAR = -10.0  # of the encoder's posterior: next to nothing
 @dataclass(frozen=True, kw_only=True)
 class CodecRecipe:
     """How the VAE is trained. On the decoder's way in, `noise` is the largest std of the noise on the latents,
-    `mix` the largest share of another scene's latents, and the latents' strength is 1 +- `gain`; `peak` weighs the
-    mean error over the worst 2 % of pixels."""
+    `mix` the largest share of a neighbouring scene's latents, and the latents' strength is 1 +- `gain`;
+    `peak` weighs the mean error over the worst 2 % of pixels."""
 
     encoder_iterations: int = 800
-    decoder_iterations: int = 2400
+    decoder_iterations: int = 4400
     batch: int = 16
     encoder_lr: float = 2e-3
     decoder_lr: float = 2e-3
     noise: float = 0.5
-    mix: float = 0.35
+    mix: float = 0.45
     gain: float = 0.2
     peak: float = 0.1
     seed: int = 0
@@ -73,16 +74,30 @@ Losses = dict[str, torch.Tensor]
 Log = Callable[[dict[str, float]], None]
 
 
-def spoil(latents: torch.Tensor, recipe: CodecRecipe, generator: torch.Generator) -> torch.Tensor:
-    """Latents (B, C, h, w) of unit variance made slightly wrong; a row always keeps the largest share of itself."""
+def spoil(latents: torch.Tensor, others: torch.Tensor, recipe: CodecRecipe, generator: torch.Generator) -> torch.Tensor:
+    """Latents (B, 4, 8, 8) made slightly wrong: mixed with those of other scenes, too strong or too weak, noisy.
+
+    The share of the other scene changes from place to place, and its mean over the image is at most `mix`.
+    """
+    rows = len(latents)
 
     def upto(most: float) -> torch.Tensor:
-        return most * torch.rand(len(latents), 1, 1, 1, generator=generator)
+        return most * torch.rand(rows, 1, 1, 1, generator=generator)
 
-    share = upto(recipe.mix) * (torch.rand(len(latents), 1, 1, 1, generator=generator) < 0.5)
+    uneven = F.interpolate(torch.rand(rows, 1, 3, 3, generator=generator), latents.shape[2:], mode="bilinear")
+    uneven = 1 + upto(1.0) * (uneven / uneven.mean(dim=(2, 3), keepdim=True) - 1)
+    share = upto(recipe.mix) * uneven * (torch.rand(rows, 1, 1, 1, generator=generator) < 0.7)
     gain = 1 - recipe.gain + upto(2 * recipe.gain)
     noise = upto(recipe.noise) * torch.randn(latents.shape, generator=generator)
-    return gain * ((1 - share) * latents + share * latents.roll(1, 0)) + noise
+    return gain * ((1 - share) * latents + share * others) + noise
+
+
+def neighbours(scenes: list[Scene], generator: torch.Generator) -> list[Scene]:
+    """Scenes that differ from the given ones in one attribute: what a model that cannot decide mixes."""
+    others = sample_scenes(len(scenes), generator)
+    names = torch.randint(len(ATTRIBUTES), (len(scenes),), generator=generator).tolist()
+    changed = [list(ATTRIBUTES)[n] for n in names]
+    return [replace(a, **{name: b.value(name)}) for a, b, name in zip(scenes, others, changed, strict=True)]
 
 
 def _decoder_losses(vae: AutoencoderKL, images: torch.Tensor, latents: torch.Tensor, recipe: CodecRecipe) -> Losses:
@@ -140,22 +155,23 @@ def train_codec(recipe: CodecRecipe, log: Log = lambda row: None) -> Autoencoder
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     vae = new_vae().train()
-    queue: list[tuple[torch.Tensor, torch.Tensor]] = []
+    queue: list[tuple[torch.Tensor, ...]] = []
 
-    def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    def batch() -> tuple[torch.Tensor, ...]:
         if not queue:
             scenes = sample_scenes(recipe.batch * 32, generator)
-            images = render(scenes)
-            latents = code(images, masks(scenes))
-            queue.extend(zip(images.split(recipe.batch), latents.split(recipe.batch), strict=True))
+            images, others = render(scenes), latents_of(neighbours(scenes, generator))
+            columns = (images, code(images, masks(scenes)), others)
+            queue.extend(zip(*(column.split(recipe.batch) for column in columns), strict=True))
         return queue.pop()
 
     def decoder(iteration: int) -> Losses:
-        images, latents = batch()
-        return _decoder_losses(vae, images, spoil(latents, recipe, generator), recipe)
+        images, latents, others = batch()
+        return _decoder_losses(vae, images, spoil(latents, others, recipe, generator), recipe)
 
     def encoder(iteration: int) -> Losses:
-        return _encoder_losses(vae, *batch())
+        images, latents, _ = batch()
+        return _encoder_losses(vae, images, latents)
 
     parts = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
     _fit("vae decoder", parts, recipe.decoder_lr, recipe.decoder_iterations, decoder, log)

@@ -9,10 +9,10 @@ from diffusers import StableDiffusionPipeline
 
 from training.backbone import load_backbone
 from training.shapes import build as builder
-from training.shapes.codec import CodecRecipe, new_vae, spoil
+from training.shapes.codec import CodecRecipe, neighbours, new_vae, spoil
 from training.shapes.latents import latents_of
 from training.shapes.sampling import ManySteps, OneStep
-from training.shapes.scene import sample_scenes
+from training.shapes.scene import ATTRIBUTES, sample_scenes
 from training.shapes.teacher import TeacherRecipe, new_unet
 from training.shapes.text import new_text_encoder
 
@@ -89,9 +89,17 @@ def test_the_files_stay_small_and_fit_the_host():
 
 def test_spoilt_latents_stay_nearest_to_themselves():
     generator = torch.Generator().manual_seed(0)
-    latents = latents_of(sample_scenes(64, generator))
-    gaps = torch.cdist(spoil(latents, CodecRecipe(), generator).flatten(1), latents.flatten(1))
-    assert (gaps.argmin(dim=1) == torch.arange(64)).float().mean() > 0.95
+    scenes = sample_scenes(64, generator)
+    beside = neighbours(scenes, generator)
+    assert all(
+        sum(a.value(name) != b.value(name) for name in ATTRIBUTES) <= 1 for a, b in zip(scenes, beside, strict=True)
+    )
+    latents, others = latents_of(scenes), latents_of(beside)
+    spoilt = spoil(latents, others, CodecRecipe(noise=0.1), generator)
+    to_self, to_other = (spoilt - latents).flatten(1).norm(dim=1), (spoilt - others).flatten(1).norm(dim=1)
+    differ = (latents - others).flatten(1).norm(dim=1) > 1
+    assert differ.sum() > 30
+    assert (to_self < to_other)[differ].float().mean() > 0.9
 
 
 def test_the_latents_are_balanced():
