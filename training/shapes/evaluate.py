@@ -9,6 +9,7 @@ import argparse
 import json
 import time
 from dataclasses import asdict
+from math import log2
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,20 @@ import torch
 
 from training.backbone import load_backbone
 from training.shapes import measure
+from training.shapes.captions import sentence
 from training.shapes.measure import Accuracy, Generate, Pair, Removal
 from training.shapes.sampling import ManySteps, OneStep
 from training.shapes.scene import ATTRIBUTES
 from training.shapes.sheet import contact_sheet
 
 CAPTION_SEED, NOISE_SEED = 10_000, 20_000
-OPEN_PROMPTS = ("a shape", "a red shape", "a ring", "a shape on the left")
+OPEN: tuple[dict[str, str], ...] = (
+    {},
+    {"colour": "red"},
+    {"shape": "ring"},
+    {"position": "left"},
+    {"background": "white"},
+)
 
 
 def accuracy_rows(generate: Generate, count: int) -> dict[str, Accuracy]:
@@ -39,11 +47,11 @@ def print_accuracy(rows: dict[str, Accuracy]) -> None:
     for kind, row in rows.items():
         shares = "  ".join(f"{name} {share:.3f}" for name, share in row.per_attribute.items())
         print(f"  {kind:8s} n {row.count}  stated right {row.stated:.3f}  valid {row.valid:.3f}  {shares}")
-    spread = "  ".join(
-        f"{name} {bits:.2f} of {torch.tensor(len(ATTRIBUTES[name])).log2():.2f}"
-        for name, bits in rows["partial"].entropy.items()
-    )
-    print(f"  entropy over partial captions that leave it open, bits: {spread}")
+    print(f"  entropy over partial captions that leave it open, bits: {_bits(rows['partial'].entropy)}")
+
+
+def _bits(entropies: dict[str, float]) -> str:
+    return "  ".join(f"{name} {bits:.2f} of {log2(len(ATTRIBUTES[name])):.2f}" for name, bits in entropies.items())
 
 
 def print_removal(title: str, rows: list[Removal], before: list[Removal]) -> dict[str, dict[str, float]]:
@@ -121,14 +129,17 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{arguments.model} as {arguments.role}: {'one step' if student else '20 DDIM steps, cfg 3'}")
     rows = accuracy_rows(plain, arguments.count)
     print_accuracy(rows)
+    spread = measure.prompt_entropy(plain, list(OPEN), count=50, seed=NOISE_SEED)
+    print("  entropy within one prompt that leaves it open, bits: " + _bits(spread))
     result: dict[str, Any] = {
         "model": arguments.model,
         "role": arguments.role,
         "accuracy": {kind: asdict(row) for kind, row in rows.items()},
+        "prompt_entropy": spread,
     }
     if arguments.sheets:
         captions, _ = measure.caption_set(12, CAPTION_SEED, "partial")
-        shown = [(text, plain([text] * 10, list(range(10)))) for text in [*OPEN_PROMPTS, *captions]]
+        shown = [(text, plain([text] * 10, list(range(10)))) for text in [*map(sentence, OPEN), *captions]]
         contact_sheet(shown, arguments.sheets / f"{arguments.role}.png")
     if student and arguments.alphas:
         pairs = measure.modal_pairs(plain, per_attribute=arguments.pairs)

@@ -105,13 +105,15 @@ def accuracy(images: torch.Tensor, stated: list[dict[str, str]]) -> Accuracy:
     )
 
 
-def prompt_entropy(generate: Generate, prompts: list[str], attribute: str, *, count: int, seed: int) -> float:
-    """Mean over prompts of the entropy of `attribute` over `count` images of the same prompt."""
-    values = []
-    for prompt in prompts:
-        images = generate([prompt] * count, list(range(seed, seed + count)))
-        values.append(entropy(read(images).values[attribute]))
-    return fmean(values)
+def prompt_entropy(generate: Generate, stated: list[dict[str, str]], *, count: int, seed: int) -> dict[str, float]:
+    """Entropy of each attribute over `count` images of one prompt, mean over the prompts that leave it open."""
+    found: dict[str, list[float]] = {name: [] for name in ATTRIBUTES}
+    for each in stated:
+        values = read(generate([sentence(each)] * count, list(range(seed, seed + count)))).values
+        for name in ATTRIBUTES:
+            if name not in each:
+                found[name].append(entropy(values[name]))
+    return {name: fmean(bits) for name, bits in found.items()}
 
 
 def modal_pairs(generate: Generate, *, per_attribute: int = 2, count: int = 50, seed: int = 50_000) -> list[Pair]:

@@ -65,5 +65,6 @@ def test_the_lower_half_is_the_half_that_needs_a_negative_most():
 def test_entropy():
     assert measure.entropy(["a"] * 8) == 0.0
     assert measure.entropy(list(SHAPES) * 2) == pytest.approx(2.0)
-    images = measure.prompt_entropy(generate, ["a red shape"], "shape", count=4, seed=0)
-    assert images == 0.0
+    within = measure.prompt_entropy(generate, [STATED, {"shape": "plus"}], count=4, seed=0)
+    assert within["shape"] == 0.0  # always a triangle
+    assert within["colour"] == pytest.approx(2.0)  # only the second prompt leaves it open
