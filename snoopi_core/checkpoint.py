@@ -16,7 +16,7 @@ import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -49,7 +49,7 @@ class OneStepRecipe(_Frozen):
     levels that their family's schedule does not have (SwiftBrush: alpha_T^2 = 0.0047).
     """
 
-    timesteps: tuple[int, ...] = Field(min_length=1)
+    timesteps: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     alpha_T: float = Field(gt=0.0, le=1.0)
     sigma_T: float = Field(ge=0.0, le=1.0)
 
@@ -95,6 +95,7 @@ class Metadata(_Frozen):
     unet: dict[str, Any]
     text_encoder: dict[str, Any] | None = None
     vae: dict[str, Any] | None = None
+    pad_token_id: int = Field(default=49407, ge=0, description="SD1.x pads prompts with the end mark, SD2.x with 0")
     latent_scale: float = Field(gt=0.0)
     latent_rgb_factors: tuple[tuple[float, float, float], ...] | None = None
     schedule: Schedule = Schedule()
@@ -136,7 +137,7 @@ def write_checkpoint(
         if (weights is None) != (getattr(metadata, part) is None):
             raise CheckpointError(f"{path.name}: {part} needs both weights and config, or neither")
         for name, weight in (weights or {}).items():
-            tensors[prefix + name] = weight.detach().to("cpu", dtype).contiguous()
+            tensors[prefix + name] = weight.detach().to("cpu", dtype, copy=True).contiguous()
     bad = [name for name, weight in tensors.items() if not torch.isfinite(weight).all()]
     if bad:
         raise CheckpointError(
