@@ -38,7 +38,8 @@ class NASAApply(io.ComfyNode):
                     max=4.0,
                     step=0.01,
                     tooltip="How strongly the negative is subtracted. 0 changes nothing. The paper uses 0.04 for "
-                    "SD1.5, 0.3 for SD2.1 students; too much breaks the image.",
+                    "SD1.5, 0.3 for SD2.1 students; too much breaks the image. PG-SB Loader logs the "
+                    "file's own recommendation.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -47,8 +48,8 @@ class NASAApply(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     advanced=True,
-                    tooltip="Start of the part of sampling in which NASA acts. 0, the neutral value, is pure noise: "
-                    "keep it for one-step models.",
+                    tooltip="Start of the part of sampling in which NASA acts. 0, the neutral value, is pure noise. "
+                    "For one-step models leave it at 0.",
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -57,7 +58,8 @@ class NASAApply(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     advanced=True,
-                    tooltip="End of the part of sampling in which NASA acts. 1, the neutral value, is the clean image.",
+                    tooltip="End of the part of sampling in which NASA acts. 1, the neutral value, is the clean image. "
+                    "For one-step models leave it at 1: their only step may lie anywhere, at 0.6 for timestep 399.",
                 ),
                 io.String.Input(
                     "blocks",

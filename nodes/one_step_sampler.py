@@ -58,7 +58,8 @@ class OneStepSampler(io.ComfyNode):
     def validate_inputs(cls, timesteps: str | None = None) -> bool | str:
         """Tell of text that no model could use before anything runs; None where another node gives the text."""
         try:
-            parse_timesteps("auto" if timesteps is None else timesteps, auto=())
+            # How many timesteps there are is the model's to say, when it is there.
+            parse_timesteps("auto" if timesteps is None else timesteps, auto=(), num_train_timesteps=None)
         except ValueError as error:
             return str(error)
         return True

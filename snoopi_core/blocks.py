@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-_WORD = re.compile(r"(?P<group>[a-z_]+)(\.(?P<first>\d+)(-(?P<last>\d+))?)?")
+from .typed import parse_digits, shorten
+
+_WORD = re.compile(r"(?P<group>[a-z_]+)(\.(?P<first>[0-9]+)(-(?P<last>[0-9]+))?)?")
 
 
 class Block(NamedTuple):
@@ -28,6 +30,7 @@ def parse_blocks(text: str, available: Sequence[Block]) -> frozenset[Block]:
         ValueError: empty, not in this syntax, or naming a block that the model does not have; lists those it has.
     """
     help_text = f'expected "all", or some of: {describe_blocks(available)}, for example "{_example(available)}"'
+    shown = shorten(text)
     words = text.lower().replace(",", " ").split()
     if not words:
         raise ValueError(f"blocks is empty; {help_text}")
@@ -38,14 +41,16 @@ def parse_blocks(text: str, available: Sequence[Block]) -> frozenset[Block]:
             continue
         match = _WORD.fullmatch(word)
         if match is None:
-            raise ValueError(f"blocks {text!r}: {word!r} is not a block, a range of blocks or a group; {help_text}")
+            raise ValueError(
+                f"blocks {shown!r}: {shorten(word)!r} is not a block, a range of blocks or a group; {help_text}"
+            )
         found = {block for block in available if block.group == match["group"]}
         if match["first"] is not None:
-            first = int(match["first"])
-            last = int(match["last"] or first)
+            first = parse_digits(match["first"])
+            last = parse_digits(match["last"] or match["first"])
             found = {block for block in found if first <= block.index <= last}
         if not found:
-            raise ValueError(f"blocks {text!r}: this model has no cross-attention in {word!r}; {help_text}")
+            raise ValueError(f"blocks {shown!r}: this model has no cross-attention in {shorten(word)!r}; {help_text}")
         chosen |= found
     return frozenset(chosen)
 

@@ -13,6 +13,9 @@ import math
 
 import torch
 
+from .typed import parse_digits, shorten
+
+_TOO_MANY = 10**9  # timesteps, for any model
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
@@ -82,21 +85,20 @@ def alpha_sigma_from_ve(sigma: float) -> tuple[float, float]:
     return alpha_t, sigma * alpha_t
 
 
-def parse_timesteps(text: str, *, auto: tuple[int, ...], num_train_timesteps: int = 1000) -> tuple[int, ...]:
+def parse_timesteps(text: str, *, auto: tuple[int, ...], num_train_timesteps: int | None = 1000) -> tuple[int, ...]:
     """Timesteps a person typed, such as "999" or "999, 749, 499, 249".
 
     Args:
         text: `auto`, or integers separated by commas or spaces, strictly falling.
         auto: what `auto` stands for.
-        num_train_timesteps: timesteps lie in [0, num_train_timesteps - 1].
+        num_train_timesteps: timesteps lie in [0, num_train_timesteps - 1]; None where no model is known yet.
 
     Raises:
         ValueError: not integers, out of range, or not strictly falling; says what was got and what is expected.
     """
-    expected = (
-        f'expected "auto" or timesteps from {num_train_timesteps - 1} down to 0, strictly falling, '
-        'for example "999" or "999, 749, 499, 249"'
-    )
+    bounds = "" if num_train_timesteps is None else f" from {num_train_timesteps - 1} down to 0"
+    expected = f'expected "auto" or timesteps{bounds}, strictly falling, for example "999" or "999, 749, 499, 249"'
+    shown = shorten(text)
     words = text.replace(",", " ").split()
     if [word.lower() for word in words] == ["auto"]:
         return auto
@@ -105,10 +107,11 @@ def parse_timesteps(text: str, *, auto: tuple[int, ...], num_train_timesteps: in
     steps = []
     for word in words:
         if not (word.isascii() and word.isdigit()):
-            raise ValueError(f"timesteps {text!r}: {word!r} is not a whole number; {expected}")
-        steps.append(int(word))
-    if max(steps) >= num_train_timesteps:
-        raise ValueError(f"timesteps {text!r}: {max(steps)} is past the model's last timestep; {expected}")
+            raise ValueError(f"timesteps {shown!r}: {shorten(word)!r} is not a whole number; {expected}")
+        steps.append(parse_digits(word))
+    if max(steps) >= (_TOO_MANY if num_train_timesteps is None else num_train_timesteps):
+        word = shorten(words[steps.index(max(steps))])
+        raise ValueError(f"timesteps {shown!r}: {word} is past the model's last timestep; {expected}")
     if any(later >= earlier for earlier, later in itertools.pairwise(steps)):
-        raise ValueError(f"timesteps {text!r} do not fall strictly; {expected}")
+        raise ValueError(f"timesteps {shown!r} do not fall strictly; {expected}")
     return tuple(steps)

@@ -1,7 +1,7 @@
 """From the configs of diffusers and transformers to the arguments of the host's own classes.
 
 The host's classes are less general. A setting that they do not have is an error here, since weights would load and the
-images be wrong.
+images be wrong. Whatever is read is checked for type and range, since a file's metadata may hold anything.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Config = Mapping[str, Any]
+
+# Far past any network; what they keep out is a config that would take hours or all memory to look at.
+_MOST_CHANNELS, _MOST_LAYERS, _MOST_LEVELS = 2**16, 1000, 16
+_HOST_TIME_EMBEDDING = 256  # width that the host gives each of SDXL's six sizes
 
 # Setting -> the values that mean what the host does; the first is diffusers' default.
 _UNET_FIXED: dict[str, tuple[Any, ...]] = {
@@ -75,19 +79,22 @@ def unet_arguments(config: Config) -> dict[str, Any]:
     Raises:
         ValueError: settings that the host's UNet does not have; all of them are listed.
     """
-    _check("UNet", config, _UNET_FIXED)
-    widths = config["block_out_channels"]
+    part = "UNet"
+    _check(part, config, _UNET_FIXED)
+    widths = _widths(part, config)
     levels = len(widths)
-    layers = config["layers_per_block"]
-    layers = [layers] * levels if isinstance(layers, int) else list(layers)
-    depths = config.get("transformer_layers_per_block", 1)
-    depths = [depths] * levels if isinstance(depths, int) else list(depths)
-    down = _depths("down", config["down_block_types"], depths)
-    up = _depths("up", config["up_block_types"], depths[::-1])[::-1]
+    layers = _per_level(part, config, "layers_per_block", levels)
+    depths = _per_level(part, config, "transformer_layers_per_block", levels, default=1)
+    down = _depths("down", _kinds(part, config, "down_block_types", levels), depths)
+    up = _depths("up", _kinds(part, config, "up_block_types", levels), depths[::-1])[::-1]
+    channels = _count(part, config, "in_channels", most=_MOST_CHANNELS)
+    if (out_channels := _count(part, config, "out_channels", most=_MOST_CHANNELS)) != channels:
+        raise ValueError(f"UNet out_channels is {out_channels}, expected {channels}, as in_channels")
+    _flag(part, config, "upcast_attention")
     arguments = {
         "image_size": 32,  # of no effect in the host
-        "in_channels": config["in_channels"],
-        "out_channels": config["out_channels"],
+        "in_channels": channels,
+        "out_channels": out_channels,
         "model_channels": widths[0],
         "channel_mult": _multiples("UNet block_out_channels", widths),
         "num_res_blocks": layers,
@@ -95,15 +102,25 @@ def unet_arguments(config: Config) -> dict[str, Any]:
         "transformer_depth_output": [depth for depth, n in zip(up, layers, strict=True) for _ in range(n + 1)],
         "transformer_depth_middle": depths[-1],
         "use_spatial_transformer": True,
-        "use_linear_in_transformer": bool(config.get("use_linear_projection", False)),
-        "context_dim": config["cross_attention_dim"],
+        "use_linear_in_transformer": _flag(part, config, "use_linear_projection"),
+        "context_dim": _count(part, config, "cross_attention_dim", most=_MOST_CHANNELS),
         "legacy": False,
         "adm_in_channels": None,
         "use_temporal_attention": False,
-        **_heads(config, widths),
+        **_heads(config, widths, [any(pair) for pair in zip(down, up, strict=True)]),
     }
     if config.get("addition_embed_type") == "text_time":
-        arguments |= {"num_classes": "sequential", "adm_in_channels": config["projection_class_embeddings_input_dim"]}
+        key = "addition_time_embed_dim"
+        if (width := _count(part, config, key, most=_MOST_CHANNELS)) != _HOST_TIME_EMBEDDING:
+            raise ValueError(f"the host has no UNet with {key} {width}, only {_HOST_TIME_EMBEDDING}")
+        added = _count(
+            part,
+            config,
+            "projection_class_embeddings_input_dim",
+            least=6 * _HOST_TIME_EMBEDDING + 1,
+            most=_MOST_CHANNELS,
+        )
+        arguments |= {"num_classes": "sequential", "adm_in_channels": added}
     return arguments
 
 
@@ -113,19 +130,21 @@ def vae_arguments(config: Config) -> dict[str, Any]:
     Raises:
         ValueError: settings that the host's VAE does not have; all of them are listed.
     """
-    _check("VAE", config, _VAE_FIXED)
-    widths = config["block_out_channels"]
+    part = "VAE"
+    _check(part, config, _VAE_FIXED)
+    widths = _widths(part, config)
+    latent_channels = _count(part, config, "latent_channels", most=_MOST_CHANNELS)
     return {
-        "embed_dim": config["latent_channels"],
+        "embed_dim": latent_channels,
         "ddconfig": {
             "double_z": True,
-            "z_channels": config["latent_channels"],
+            "z_channels": latent_channels,
             "resolution": 256,  # of no effect without attn_resolutions
-            "in_channels": config["in_channels"],
-            "out_ch": config["out_channels"],
+            "in_channels": _count(part, config, "in_channels", most=_MOST_CHANNELS),
+            "out_ch": _count(part, config, "out_channels", most=_MOST_CHANNELS),
             "ch": widths[0],
             "ch_mult": _multiples("VAE block_out_channels", widths),
-            "num_res_blocks": config["layers_per_block"],
+            "num_res_blocks": _count(part, config, "layers_per_block", most=_MOST_LAYERS),
             "attn_resolutions": [],
             "dropout": 0.0,
         },
@@ -143,9 +162,17 @@ def text_arguments(config: Config) -> dict[str, Any]:
     Raises:
         ValueError: settings that the host's CLIP, or its tokenizer, does not have; all of them are listed.
     """
-    _check("text encoder", config, _TEXT_FIXED)
+    part = "text encoder"
+    _check(part, config, _TEXT_FIXED)
+    whole = _TEXT_DEFAULTS | {key: config[key] for key in _TEXT_DEFAULTS if key in config}
+    for key in ("hidden_size", "intermediate_size"):
+        _count(part, whole, key, most=_MOST_CHANNELS)
+    _count(part, whole, "num_hidden_layers", most=_MOST_LAYERS)
+    heads = _count(part, whole, "num_attention_heads", most=_MOST_CHANNELS)
+    if whole["hidden_size"] % heads:
+        raise ValueError(f"text encoder num_attention_heads {heads} does not divide hidden_size {whole['hidden_size']}")
     # The tokenizer's end of text; where the file says 2, it repeats a slip of the first published configs.
-    return {key: config.get(key, default) for key, default in _TEXT_DEFAULTS.items()} | {"eos_token_id": 49407}
+    return whole | {"eos_token_id": 49407}
 
 
 def _check(part: str, config: Config, fixed: Mapping[str, tuple[Any, ...]]) -> None:
@@ -156,6 +183,58 @@ def _check(part: str, config: Config, fixed: Mapping[str, tuple[Any, ...]]) -> N
     ]
     if wrong:
         raise ValueError(f"the host has no {part} with these settings: {'; '.join(wrong)}")
+
+
+def _is_count(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _wrong(part: str, key: str, value: object, expected: str) -> ValueError:
+    said = repr(value)
+    return ValueError(f"{part} {key} is {said if len(said) <= 80 else said[:80] + '...'}, expected {expected}")
+
+
+def _count(part: str, config: Config, key: str, *, least: int = 1, most: int) -> int:
+    if not _is_count(value := config[key], least, most):
+        raise _wrong(part, key, value, f"a whole number from {least} to {most}")
+    return value
+
+
+def _list(value: object) -> list[Any]:
+    """The elements of a list; none for anything else."""
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _widths(part: str, config: Config) -> list[int]:
+    value = config["block_out_channels"]
+    widths = _list(value)
+    if not 1 <= len(widths) <= _MOST_LEVELS or not all(_is_count(width, 1, _MOST_CHANNELS) for width in widths):
+        expected = f"a list of 1 to {_MOST_LEVELS} whole numbers from 1 to {_MOST_CHANNELS}"
+        raise _wrong(part, "block_out_channels", value, expected)
+    return widths
+
+
+def _per_level(part: str, config: Config, key: str, levels: int, default: int | None = None) -> list[int]:
+    value = config[key] if default is None else config.get(key, default)
+    counts = _list(value) or [value] * levels
+    if len(counts) != levels or not all(_is_count(count, 1, _MOST_LAYERS) for count in counts):
+        raise _wrong(part, key, value, f"a whole number from 1 to {_MOST_LAYERS}, or a list of {levels} of them")
+    return counts
+
+
+def _kinds(part: str, config: Config, key: str, levels: int) -> list[str]:
+    value = config[key]
+    kinds = _list(value)
+    if len(kinds) != levels or not all(isinstance(kind, str) for kind in kinds):
+        raise _wrong(part, key, value, f"a list of {levels} names, one for each of block_out_channels")
+    return kinds
+
+
+def _flag(part: str, config: Config, key: str) -> bool:
+    value = config.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise _wrong(part, key, value, "true or false")
+    return bool(value)
 
 
 def _multiples(what: str, widths: Sequence[int]) -> list[int]:
@@ -172,15 +251,18 @@ def _depths(side: str, kinds: Sequence[str], depths: Sequence[int]) -> list[int]
     return [depth if known[kind] else 0 for kind, depth in zip(kinds, depths, strict=True)]
 
 
-def _heads(config: Config, widths: Sequence[int]) -> dict[str, int]:
+def _heads(config: Config, widths: Sequence[int], attends: Sequence[bool]) -> dict[str, int]:
     """Either one number of heads for all levels, or one width for all heads."""
     # diffusers' name for the number of heads, kept for old checkpoints, is attention_head_dim.
-    heads = config.get("num_attention_heads") or config["attention_head_dim"]
-    if isinstance(heads, int):
-        return {"num_heads": heads, "num_head_channels": -1}
-    head_widths = {width // n for width, n in zip(widths, heads, strict=True)}
+    key = "num_attention_heads" if config.get("num_attention_heads") else "attention_head_dim"
+    heads = _per_level("UNet", config, key, len(widths))
+    # The middle, which always attends, is as wide as the last level.
+    used = [pair for *pair, attending in zip(widths, heads, [*attends[:-1], True], strict=True) if attending]
+    if any(width % n for width, n in used):
+        raise ValueError(f"{key} {config[key]} does not divide block_out_channels {list(widths)}")
+    if isinstance(config[key], int):
+        return {"num_heads": heads[0], "num_head_channels": -1}
+    head_widths = {width // n for width, n in used}
     if len(head_widths) != 1:
-        raise ValueError(
-            f"attention_head_dim {list(heads)} for block_out_channels {list(widths)}: heads differ in width"
-        )
+        raise ValueError(f"{key} {heads} for block_out_channels {list(widths)}: heads differ in width")
     return {"num_heads": -1, "num_head_channels": head_widths.pop()}

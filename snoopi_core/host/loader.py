@@ -10,8 +10,8 @@ from pathlib import Path
 import comfy.sd
 from comfy.model_patcher import ModelPatcher
 
-from ..checkpoint import CheckpointError, Metadata, read_checkpoint
-from .architecture import text_arguments
+from ..checkpoint import Checkpoint, CheckpointError, Metadata, read_checkpoint
+from .architecture import text_arguments, unet_arguments, vae_arguments
 from .build import build_clip, build_model, build_vae
 
 
@@ -29,8 +29,9 @@ def load_checkpoint(path: Path) -> tuple[ModelPatcher, comfy.sd.CLIP | None, com
     with _naming(path):
         _check_parts(metadata)
         model = build_model(metadata, checkpoint.unet)
-        clip = build_clip(metadata.text_encoder, checkpoint.text_encoder) if metadata.text_encoder else None
-        vae = build_vae(metadata.vae, checkpoint.vae) if metadata.vae else comfy.sd.VAE(sd={})
+        clip = None if metadata.text_encoder is None else _clip(checkpoint)
+        vae = comfy.sd.VAE(sd={}) if metadata.vae is None else build_vae(metadata.vae, checkpoint.vae)
+    logging.info("%s: %s", path.name, _summary(metadata))
     missing = [name for name, part in (("text encoder", clip), ("VAE", metadata.vae)) if part is None]
     if missing:
         logging.warning(
@@ -47,16 +48,31 @@ def load_checkpoint(path: Path) -> tuple[ModelPatcher, comfy.sd.CLIP | None, com
     return model, clip, vae
 
 
+def _clip(checkpoint: Checkpoint, *, disable_dynamic: bool = False) -> comfy.sd.CLIP:
+    metadata = checkpoint.metadata
+    return build_clip(
+        metadata.text_encoder,
+        checkpoint.text_encoder,
+        pad_token_id=metadata.pad_token_id,
+        disable_dynamic=disable_dynamic,
+    )
+
+
+def _summary(metadata: Metadata) -> str:
+    """What a person would otherwise have to read off the header, in one line."""
+    recipe, alpha = metadata.recipe, metadata.recommended_alpha
+    timesteps = "no recipe" if recipe is None else f"timesteps {', '.join(map(str, recipe.timesteps))}"
+    advice = "no recommended alpha" if alpha is None else f"recommended alpha {alpha:g}"
+    return f"{' '.join(metadata.title.split())!r}, {timesteps}, {advice} for NASA Apply"
+
+
 def _model_patcher(path: Path, disable_dynamic: bool = False) -> ModelPatcher:
     checkpoint = read_checkpoint(path)
     return build_model(checkpoint.metadata, checkpoint.unet, disable_dynamic=disable_dynamic)
 
 
 def _clip_patcher(path: Path, disable_dynamic: bool = False) -> ModelPatcher:
-    checkpoint = read_checkpoint(path)
-    return build_clip(
-        checkpoint.metadata.text_encoder, checkpoint.text_encoder, disable_dynamic=disable_dynamic
-    ).patcher
+    return _clip(read_checkpoint(path), disable_dynamic=disable_dynamic).patcher
 
 
 def _vae_patcher(path: Path, disable_dynamic: bool = False) -> ModelPatcher:
@@ -65,14 +81,19 @@ def _vae_patcher(path: Path, disable_dynamic: bool = False) -> ModelPatcher:
 
 
 def _check_parts(metadata: Metadata) -> None:
-    """The parts are built one by one; here, that they fit each other."""
+    """The parts are built one by one; here, that the host has them and that they fit each other."""
     unet, text, vae, recipe = metadata.unet, metadata.text_encoder, metadata.vae, metadata.recipe
-    if text is not None and (width := text_arguments(text)["hidden_size"]) != unet["cross_attention_dim"]:
+    arguments = unet_arguments(unet)
+    width, channels = arguments["context_dim"], arguments["in_channels"]
+    if text is not None and (got := text_arguments(text)["hidden_size"]) != width:
+        raise ValueError(f"the text encoder is {got} wide, the UNet's cross-attention takes {width}")
+    if vae is not None and (got := vae_arguments(vae)["embed_dim"]) != channels:
+        raise ValueError(f"the VAE has {got} latent channels, the UNet takes {channels}")
+    colours = metadata.latent_rgb_factors
+    if colours is not None and len(colours) != channels:
         raise ValueError(
-            f"the text encoder is {width} wide, the UNet's cross-attention takes {unet['cross_attention_dim']}"
+            f"latent_rgb_factors has {len(colours)} rows, expected {channels}, one for each latent channel"
         )
-    if vae is not None and vae["latent_channels"] != unet["in_channels"]:
-        raise ValueError(f"the VAE has {vae['latent_channels']} latent channels, the UNet takes {unet['in_channels']}")
     if recipe is not None and recipe.timesteps[0] >= metadata.schedule.num_train_timesteps:
         raise ValueError(
             f"the recipe starts at timestep {recipe.timesteps[0]}, "
@@ -82,12 +103,19 @@ def _check_parts(metadata: Metadata) -> None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Put the file's name in front of what is wrong with its contents."""
+    """Put the file's name in front of what is wrong with its contents.
+
+    RuntimeErrors pass: once configs and weights have been compared, they are the machine's, such as too little memory.
+    """
     try:
         yield
-    except KeyError as error:
-        raise CheckpointError(f"{path.name}: its config lacks {error}; export the file again") from error
     except CheckpointError:
         raise
+    except KeyError as error:
+        raise CheckpointError(f"{path.name}: its config lacks {error}; export the file again") from error
     except ValueError as error:
         raise CheckpointError(f"{path.name}: {error}; export the file again") from error
+    except (ArithmeticError, AttributeError, IndexError, TypeError) as error:
+        raise CheckpointError(
+            f"{path.name}: the host cannot use its config ({type(error).__name__}: {error}); export the file again"
+        ) from error

@@ -33,7 +33,7 @@ def one_step(patcher: ModelPatcher, positive: list, latent: Latent, *, seed: int
 
     Args:
         latent: gives size and batch; what it shows is kept only where its noise mask is 0.
-        seed: of the noise; with a `batch_index`, a row's noise does not depend on the other rows.
+        seed: of the noise, modulo 2^64; with a `batch_index`, a row's noise does not depend on the other rows.
         timesteps: as `parse_timesteps` takes them; `auto` is the recipe of the checkpoint, else the last timestep.
 
     Raises:
@@ -44,6 +44,7 @@ def one_step(patcher: ModelPatcher, positive: list, latent: Latent, *, seed: int
 
     samples = comfy.sample.fix_empty_latent_channels(patcher, latent["samples"], latent.get("downscale_ratio_spacial"))
     batch_index = latent.get("batch_index")
+    seed %= 2**64
 
     def noise_of(step: int) -> torch.Tensor:
         return comfy.sample.prepare_noise(samples, (seed + step * _GOLDEN) % 2**64, batch_index)
@@ -61,7 +62,7 @@ def one_step(patcher: ModelPatcher, positive: list, latent: Latent, *, seed: int
         seed=seed,
     )
     out = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio_")}
-    return {**out, "samples": x0.to(comfy.model_management.intermediate_device())}
+    return {**out, "samples": _as_the_host_keeps(x0)}
 
 
 class OneStepSampler(comfy.samplers.Sampler):
@@ -122,6 +123,14 @@ def sigma_of(sampling: Any, timestep: int) -> float:
             "A ModelSampling node before this one may have replaced the model's schedule"
         )
     return float(sigma)
+
+
+def _as_the_host_keeps(samples: torch.Tensor) -> torch.Tensor:
+    """On the device and in the dtype in which the host's KSampler hands latents from node to node."""
+    management = comfy.model_management
+    # Older hosts have no such choice, and keep the fp32 that sampling ends in.
+    dtype = management.intermediate_dtype() if hasattr(management, "intermediate_dtype") else samples.dtype
+    return samples.to(management.intermediate_device(), dtype)
 
 
 def _timesteps(patcher: ModelPatcher, sampling: Any, text: str) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from reference import Reference, Subtraction, relative_error
 from unets import Case, case, conditioning, host_sample, noise, random_unet
 
 from snoopi_core.host.nasa import apply_nasa
+from snoopi_core.host.one_step import sigma_of
 from snoopi_core.host.window import Window
 
 pytestmark = pytest.mark.host
@@ -49,6 +50,16 @@ class TestNeutral:
     def test_outside_the_window_nothing_changes(self, subject):
         late = steer(subject.patcher, subject, start=0.5)
         assert torch.equal(sampled(late, subject), sampled(subject.patcher, subject))
+
+    @pytest.mark.parametrize(("t", "percent"), [(999, 0.0), (799, 0.2), (399, 0.6)])
+    def test_where_a_one_step_models_only_step_lies(self, subject, t, percent):
+        """The help page tells to leave 0 and 1, which hold the step of every model."""
+        sampling = subject.patcher.get_model_object("model_sampling")
+        sigma = sigma_of(sampling, t)
+        assert Window().is_active(sigma, sampling)
+        assert Window(start_percent=max(percent - 0.01, 0.0), end_percent=percent + 0.01).is_active(sigma, sampling)
+        assert not Window(start_percent=percent + 0.01).is_active(sigma, sampling)
+        assert percent == 0.0 or not Window(end_percent=percent - 0.01).is_active(sigma, sampling)
 
     def test_inside_the_window_it_is_the_whole_of_nasa(self, subject):
         early = steer(subject.patcher, subject, end=0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import comfy.cli_args
+import comfy.latent_formats
 import comfy.sample
 import comfy.utils
 import latent_preview
@@ -11,7 +13,7 @@ from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, ModelSampli
 from reference import relative_error
 from unets import SIDE, Case, case, conditioning, empty_latent, metadata_of, noise, random_unet
 
-from snoopi_core.checkpoint import OneStepRecipe
+from snoopi_core.checkpoint import OneStepRecipe, Schedule
 from snoopi_core.host.build import build_model
 from snoopi_core.host.one_step import one_step
 from snoopi_core.layouts import to_single_file, unet_rename
@@ -40,7 +42,8 @@ def sample(subject, samples=None, *, seed=7, timesteps="999", patcher=None, **la
 def with_metadata(**changes):
     """The model of `case("sd15")` as a file of ours would give it."""
     unet = random_unet("sd15")
-    return build_model(metadata_of(unet, **changes), to_single_file(unet.state_dict(), unet_rename(unet.config)))
+    metadata = metadata_of(unet).model_copy(update=changes)
+    return build_model(metadata, to_single_file(unet.state_dict(), unet_rename(unet.config)))
 
 
 class TestReproducible:
@@ -70,6 +73,11 @@ class TestReproducible:
 
     def test_the_largest_seed_works(self, subject):
         assert torch.isfinite(sample(subject, seed=2**64 - 1, timesteps="999, 499")["samples"]).all()
+
+    @pytest.mark.parametrize(("seed", "same"), [(2**64, 0), (2**64 + 7, 7), (-1, 2**64 - 1)])
+    def test_seeds_from_other_nodes_wrap_around(self, subject, seed, same):
+        """The widget has a maximum; what is computed and connected to it has none."""
+        assert torch.equal(sample(subject, seed=seed)["samples"], sample(subject, seed=same)["samples"])
 
 
 class TestLatents:
@@ -104,6 +112,18 @@ class TestLatents:
         assert latent == before
         assert out.keys() == {"samples", "noise_mask"}
 
+    @pytest.mark.parametrize("halved", [False, True])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+    def test_the_dtype_is_that_of_the_hosts_sampler(self, subject, halved, dtype, monkeypatch):
+        """Newer hosts can be told to hand on fp16; older ones know no such option."""
+        monkeypatch.setattr(comfy.cli_args.args, "fp16_intermediates", halved, raising=False)
+        positive, samples = conditioning(subject.condition(1)), empty_latent().to(dtype)
+        theirs = comfy.sample.sample(
+            subject.patcher, comfy.sample.prepare_noise(samples, 7), 1, 1.0, "lcm", "simple", positive, positive,
+            samples, seed=7, disable_pbar=True,
+        )  # fmt: skip
+        assert sample(subject, samples)["samples"].dtype == theirs.dtype
+
     def test_channels_of_an_empty_latent_are_fitted(self, subject):
         assert sample(subject, torch.zeros(1, 16, SIDE, SIDE))["samples"].shape == (1, 4, SIDE, SIDE)
 
@@ -125,6 +145,14 @@ class TestProgress:
         assert [(value, total) for value, total, _ in seen] == [(1, 3), (2, 3), (3, 3)]
         assert all(preview[1].size == (SIDE, SIDE) for *_, preview in seen)
 
+    def test_stable_diffusions_latents_have_the_hosts_colours(self):
+        ours = with_metadata(latent_scale=0.18215).model.latent_format
+        theirs = comfy.latent_formats.SD15()
+        assert ours.latent_rgb_factors == theirs.latent_rgb_factors
+        assert ours.taesd_decoder_name == theirs.taesd_decoder_name
+        own = with_metadata(latent_scale=0.18215, latent_rgb_factors=((1.0, 0.0, 0.0),) * 4).model.latent_format
+        assert own.latent_rgb_factors == [[1.0, 0.0, 0.0]] * 4 and own.taesd_decoder_name is None
+
     def test_no_preview_without_colours(self):
         latent_preview.set_preview_method("latent2rgb")
         try:
@@ -134,6 +162,13 @@ class TestProgress:
 
 
 class TestRecipe:
+    def test_a_schedule_of_more_timesteps(self, subject):
+        patcher = with_metadata(schedule=Schedule(num_train_timesteps=1500))
+        at = [sample(subject, patcher=patcher, timesteps=text)["samples"] for text in ("auto", "1499", "1200")]
+        assert torch.equal(at[0], at[1]) and not torch.equal(at[1], at[2])
+        with pytest.raises(ValueError, match=r"1500 is past the model's last timestep; .* from 1499 down to 0"):
+            sample(subject, patcher=patcher, timesteps="1500")
+
     def test_auto_is_the_last_timestep_of_any_model(self, subject):
         assert torch.equal(sample(subject, timesteps="auto")["samples"], sample(subject, timesteps="999")["samples"])
 
@@ -163,6 +198,7 @@ class TestWrongInput:
             ("-1", "'-1' is not a whole number"),
             ("399.5", "'399.5' is not a whole number"),
             ("1000", "1000 is past the model's last timestep"),
+            ("9" * 5000, r"9{60}\.\.\. is past the model's last timestep"),
             ("249, 999", "do not fall strictly"),
             ("999, 999", "do not fall strictly"),
         ],

@@ -28,6 +28,8 @@ def test_all():
         ("input.2-7", ["input.2", "input.4", "input.5", "input.7"]),
         ("output.0-3", ["output.3"]),
         ("output.10-99", ["output.10", "output.11"]),
+        ("output.10-" + "9" * 5000, ["output.10", "output.11"]),
+        ("output." + "0" * 5000 + "3", ["output.3"]),
     ],
 )
 def test_words_and_ranges(text, expected):
@@ -45,6 +47,8 @@ def test_words_and_ranges(text, expected):
         ("output.", "'output.' is not a block"),
         ("input.1-", "'input.1-' is not a block"),
         ("4-8", "'4-8' is not a block"),
+        ("output." + "9" * 5000, r"no cross-attention in 'output\.9{53}\.\.\.'"),
+        ("output.\N{ARABIC-INDIC DIGIT THREE}", "is not a block"),
         ("input.-1", "'input.-1' is not a block"),
     ],
 )
