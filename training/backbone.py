@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from snoopi_core.checkpoint import PREFIXES, Schedule, read_checkpoint
+from snoopi_core.checkpoint import PREFIXES, OneStepRecipe, Schedule, read_checkpoint
 from snoopi_core.layouts import from_single_file, text_encoder_rename, unet_rename, vae_rename
 from training.config import find_file
 from training.tokenizer import clip_tokenizer
@@ -27,6 +27,7 @@ class Backbone:
     schedule: Schedule
     prediction_type: str
     source: str
+    recipe: OneStepRecipe | None = None  # of a student's file
 
     def alphas_cumprod(self) -> torch.Tensor:
         """alpha_bar_t = alpha_t^2, shape (num_train_timesteps,), fp32: half precision is wrong by 100 % at t = 0."""
@@ -49,14 +50,13 @@ class Backbone:
         ).input_ids
         return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state.float()
 
-    @torch.no_grad()
     def decode(self, x0: torch.Tensor) -> torch.Tensor:
-        """Images in [0, 1], (B, 3, 8h, 8w), from latents x0 (B, C, h, w) in the UNet's scale."""
+        """Images in [0, 1], (B, 3, 8h, 8w), from latents x0 (B, C, h, w) in the UNet's scale; carries x0's gradient."""
         return (self.vae.decode(x0.to(self.vae.dtype) / self.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
 
 
-def load_backbone(path: str) -> Backbone:
-    """Load a teacher.
+def load_backbone(path: str, prediction_type: str = "auto") -> Backbone:
+    """Load a model; `prediction_type` overrides what its files say.
 
     Raises:
         FileNotFoundError: nothing is there; says what was looked for.
@@ -72,6 +72,8 @@ def load_backbone(path: str) -> Backbone:
             f"no teacher at {path!r}: expected a diffusers folder (with unet/, text_encoder/, vae/, tokenizer/ and "
             "scheduler/), a .safetensors file of this project, or a hub id such as owner/name"
         )
+    if prediction_type != "auto":
+        parts["prediction_type"] = prediction_type
     backbone = Backbone(source=path, **parts)
     for module in (backbone.unet, backbone.text_encoder, backbone.vae):
         module.float().eval().requires_grad_(False)
@@ -85,6 +87,7 @@ def _looks_like_hub_id(path: str) -> bool:
 def _from_diffusers(source: str) -> dict[str, Any]:
     try:
         scheduler = DDPMScheduler.from_pretrained(source, subfolder="scheduler")
+        _check_schedule(scheduler.config)
         return {
             "unet": UNet2DConditionModel.from_pretrained(source, subfolder="unet", torch_dtype=torch.float32),
             "text_encoder": CLIPTextModel.from_pretrained(source, subfolder="text_encoder", dtype=torch.float32),
@@ -97,12 +100,27 @@ def _from_diffusers(source: str) -> dict[str, Any]:
         raise FileNotFoundError(f"teacher {source!r} cannot be loaded as a diffusers model: {error}") from error
 
 
+def _check_schedule(config: Any) -> None:
+    for name in ("rescale_betas_zero_snr", "trained_betas"):
+        if config.get(name) not in (None, False):
+            raise ValueError(
+                f"the teacher's scheduler has {name} = {config[name]!r}, which is not supported: at zero "
+                "signal-to-noise x0 cannot be had from eps. Supported schedules: linear and scaled_linear betas"
+            )
+
+
 def _from_contract(path: Path) -> dict[str, Any]:
     checkpoint = read_checkpoint(path)
     metadata = checkpoint.metadata
     absent = [part for part in PREFIXES if getattr(metadata, part) is None]
     if absent:
         raise ValueError(f"{path.name} holds no {' and no '.join(absent)}; a teacher needs {', '.join(PREFIXES)}")
+    tokenizer = clip_tokenizer()
+    if metadata.pad_token_id != tokenizer.pad_token_id:
+        raise ValueError(
+            f"{path.name} pads prompts with token {metadata.pad_token_id}; a file can be a teacher here only if it "
+            f"pads with {tokenizer.pad_token_id}, as SD1.x does. Use the model's diffusers folder instead"
+        )
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(metadata.unet)
         vae = AutoencoderKL.from_config(metadata.vae)
@@ -117,8 +135,9 @@ def _from_contract(path: Path) -> dict[str, Any]:
     return {
         "unet": unet,
         "text_encoder": text_encoder,
-        "tokenizer": clip_tokenizer(),
+        "tokenizer": tokenizer,
         "vae": vae,
         "schedule": metadata.schedule,
         "prediction_type": metadata.prediction_type,
+        "recipe": metadata.recipe,
     }

@@ -26,7 +26,9 @@ class MetricsLog:
         self.path, self.every = path, every
         if path.exists():  # lines past the checkpoint belong to work that is about to be done again
             lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _iteration(line) <= start]
-            path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            scratch = path.with_suffix(".tmp")
+            scratch.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            scratch.replace(path)
 
     def after(self, iteration: int, figures: dict[str, float]) -> None:
         if iteration % self.every == 0 or iteration == 1:
@@ -54,8 +56,6 @@ class SampleGrid:
             device
         )
         self.text, self.null = backbone.encode(self.prompts), backbone.encode([""])
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "prompts.txt").write_text("".join(prompt + "\n" for prompt in self.prompts), encoding="utf-8")
         self._teacher: torch.Tensor | None = None
 
     def draw_teacher(self) -> None:
@@ -74,6 +74,8 @@ class SampleGrid:
             prediction_type=self.backbone.prediction_type,
         )
         student.train()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "prompts.txt").write_text("".join(prompt + "\n" for prompt in self.prompts), encoding="utf-8")
         rows = [self._teacher] if self._teacher is not None else []
         images = torch.cat([*rows, self.backbone.decode(x0).cpu()])
         save_image(make_grid(images, nrow=len(self.prompts)), self.folder / f"step-{iteration:08d}.png")

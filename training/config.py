@@ -32,6 +32,9 @@ class Teacher(_Section):
     """The multi-step model to distil."""
 
     path: str = Field(description="diffusers folder, hub id, or a safetensors file of this project")
+    prediction_type: Literal["auto", "epsilon", "v_prediction", "sample"] = Field(
+        default="auto", description="parameterisation of the network; auto = what the teacher's files say"
+    )
 
 
 class Student(_Section):
@@ -63,19 +66,33 @@ class Lora(_Section):
 
 
 class Guidance(_Section):
-    """Random guidance scale of the two teachers: kappa ~ U(kappa_min, kappa_max), one draw an iteration.
+    """Random guidance scale of the two teachers: kappa ~ U(kappa_min, kappa_max), one draw an iteration for both.
 
-    kappa_min = kappa_max is plain SwiftBrush.
+    A fixed scale takes the draw's place for its teacher: both at 4.5 is plain SwiftBrush, one of them is a cell of
+    the paper's Table 2.
     """
 
     kappa_min: float = 0.5
     kappa_max: float = 4.0
+    teacher_kappa: float | None = Field(default=None, description="fixed scale of the frozen teacher; unset = the draw")
+    lora_kappa: float | None = Field(default=None, description="fixed scale of the LoRA teacher; unset = the draw")
 
     @model_validator(mode="after")
     def _ordered(self) -> Guidance:
         if self.kappa_max < self.kappa_min:
             raise ValueError(f"kappa_max {self.kappa_max} is below kappa_min {self.kappa_min}")
         return self
+
+
+class Clip(_Section):
+    """L_CLIP pulls the student's images towards their prompts; weight 0 turns it off, and nothing is then loaded."""
+
+    weight: float = Field(default=0.1, ge=0)
+    final_weight: float | None = Field(default=None, ge=0, description="weight at the end, linearly; unset = constant")
+    margin: float = Field(default=0.37, ge=-1, le=1, description="tau: images nearer to their prompt are let be")
+    share: float = Field(default=0.5, gt=0, le=1, description="of the batch that is decoded and judged")
+    model: str = Field(default="ViT-B-32", description="open_clip's name of the architecture")
+    pretrained: str = Field(default="laion2b_s34b_b79k", description="open_clip's tag, or a local weights file")
 
 
 class Loop(_Section):
@@ -104,7 +121,7 @@ class Prompts(_Section):
 class Output(_Section):
     """What is written while it runs, below the run folder."""
 
-    folder: str = "runs/pgsb"
+    folder: str = Field(default="runs/pgsb", min_length=1)
     title: str = "PG-SB student"
     save_every: int = Field(default=1000, ge=1)
     keep_last: int = Field(default=3, ge=1)
@@ -117,11 +134,12 @@ class Output(_Section):
 class Recipe(_Section):
     """One training run."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     teacher: Teacher
     student: Student = Student()
     lora: Lora = Lora()
     guidance: Guidance = Guidance()
+    clip: Clip = Clip()
     loop: Loop = Loop()
     prompts: Prompts
     output: Output = Output()

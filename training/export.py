@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -24,11 +25,11 @@ from training.sampling import one_step_x0
 from training.state import checkpoints, load_newest, load_state
 
 _HOST_GROUPS = 32
-_STOCK_SCALE = 0.18215  # the host has preview colours for this latent space; others need their own
+_STOCK_SCALE = 0.18215
 _PACKAGES = ("torch", "diffusers", "peft", "transformers", "accelerate", "safetensors")
 
 
-def provenance(recipe: Recipe | None, step: int, notes: str = "") -> Provenance:
+def provenance(recipe_sha256: str = "", step: int = 0, seed: int | None = None, notes: str = "") -> Provenance:
     """Recipe, step and library versions that made the weights."""
     versions = {}
     for name in _PACKAGES:
@@ -37,12 +38,29 @@ def provenance(recipe: Recipe | None, step: int, notes: str = "") -> Provenance:
         except PackageNotFoundError:
             continue
     return Provenance(
-        recipe_sha256=recipe.sha256() if recipe else "",
+        recipe_sha256=recipe_sha256,
         step=step,
-        seed=recipe.seed if recipe else None,
+        seed=seed,
         versions=versions,
         notes=notes,
     )
+
+
+def check_exportable(backbone: Backbone) -> None:
+    """Whether ComfyUI could build the networks of a file made from `backbone`; asked before hours are spent on one.
+
+    Raises:
+        ValueError: it could not; says why.
+    """
+    for part in (backbone.unet, backbone.vae):
+        if part.config.norm_num_groups != _HOST_GROUPS:
+            raise ValueError(
+                f"{type(part).__name__} has {part.config.norm_num_groups} groups in its group norms; "
+                f"ComfyUI builds this network with {_HOST_GROUPS}, so it could not open the file"
+            )
+    for part, rename in ((backbone.unet, unet_rename), (backbone.vae, vae_rename)):
+        for key in part.state_dict():
+            rename(part.config)(key)
 
 
 def export_backbone(path: Path, backbone: Backbone, unet_weights: StateDict | None = None, **metadata: Any) -> Path:
@@ -55,13 +73,8 @@ def export_backbone(path: Path, backbone: Backbone, unet_weights: StateDict | No
     Raises:
         ValueError: the networks cannot be built by ComfyUI; or (CheckpointError) see `write_checkpoint`.
     """
+    check_exportable(backbone)
     unet, vae, text_encoder = backbone.unet, backbone.vae, backbone.text_encoder
-    for part in (unet, vae):
-        if part.config.norm_num_groups != _HOST_GROUPS:
-            raise ValueError(
-                f"{type(part).__name__} has {part.config.norm_num_groups} groups in its group norms; "
-                f"ComfyUI builds this network with {_HOST_GROUPS}, so it could not open the file"
-            )
     checkpoint = Checkpoint(
         metadata=Metadata(
             prediction_type=backbone.prediction_type,
@@ -69,6 +82,7 @@ def export_backbone(path: Path, backbone: Backbone, unet_weights: StateDict | No
             vae=_config(vae),
             text_encoder=_public(text_encoder.config.to_dict()),  # in full: a library's defaults may change
             latent_scale=vae.config.scaling_factor,
+            pad_token_id=backbone.tokenizer.pad_token_id,
             schedule=backbone.schedule,
             **metadata,
         ),
@@ -91,7 +105,7 @@ def export_student(path: Path, backbone: Backbone, weights: StateDict, recipe: R
         recipe=OneStepRecipe(timesteps=(recipe.student.timestep,), alpha_T=levels.alpha_T, sigma_T=levels.sigma_T),
         recommended_alpha=recipe.output.recommended_alpha,
         latent_rgb_factors=_preview_colours(backbone, weights, recipe, levels),
-        provenance=provenance(recipe, step),
+        provenance=provenance(recipe.sha256(), step, recipe.seed),
     )
 
 
@@ -111,7 +125,7 @@ def _preview_colours(
 ) -> tuple[tuple[float, ...], ...] | None:
     """RGB in [-1, 1] of a latent pixel as a linear map, (C, 3), fitted on 64 images; what the host's previews need."""
     if abs(backbone.vae.config.scaling_factor - _STOCK_SCALE) < 1e-5:
-        return None
+        return None  # the host has preview colours for Stable Diffusion's latents
     size, channels = recipe.loop.latent_size, backbone.unet.config.in_channels
     teacher = {key: value.clone() for key, value in backbone.unet.state_dict().items()}
     backbone.unet.load_state_dict(weights)
@@ -126,7 +140,8 @@ def _preview_colours(
         sigma_T=levels.sigma_T,
         prediction_type=backbone.prediction_type,
     )
-    rgb = functional.adaptive_avg_pool2d(backbone.decode(x0), x0.shape[-2:]) * 2 - 1
+    images = torch.cat([backbone.decode(row) for row in x0.split(1)])  # one by one: big images take much memory
+    rgb = functional.adaptive_avg_pool2d(images, x0.shape[-2:]) * 2 - 1
     backbone.unet.load_state_dict(teacher)
     factors = torch.linalg.lstsq(
         x0.movedim(1, -1).flatten(0, -2).cpu(), rgb.movedim(1, -1).flatten(0, -2).cpu()
@@ -144,6 +159,16 @@ def _from_run(source: Path, alpha: float | None, out: Path) -> Path:
     if alpha is not None:
         recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"recommended_alpha": alpha})})
     return export_student(out, load_backbone(recipe.teacher.path), state.ema, recipe, state.iteration)
+
+
+def _teacher_provenance(folder: Path) -> Provenance:
+    """From the recipe.json that `training.shapes.build` keeps in its folder; other teachers have none."""
+    path = folder / "recipe.json"
+    if not path.is_file():
+        return provenance()
+    recipe = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    return provenance(digest, recipe["teacher"]["iterations"], recipe["teacher"]["seed"])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -165,7 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
                 title=args.title,
                 role="teacher",
                 recommended_alpha=args.alpha,
-                provenance=provenance(None, 0),
+                provenance=_teacher_provenance(args.source),
             )
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from snoopi_core.one_step import eps_from_output, x0_from_output
+from training.clip import ClipJudge
 from training.config import Recipe
 from training.losses import add_noise, guide, lora_loss, score_gap, vsd_loss
 from training.noise import Draws, LoraDraws
@@ -46,6 +47,11 @@ class Levels:
             sigma_T=(1 - power_T) ** 0.5,
         )
 
+    def to(self, device: torch.device) -> Levels:
+        return Levels(
+            alpha=self.alpha.to(device), sigma=self.sigma.to(device), alpha_T=self.alpha_T, sigma_T=self.sigma_T
+        )
+
     def at(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(alpha_t, sigma_t), each (B, 1, 1, 1), for timesteps t (B,)."""
         return self.alpha[t].view(-1, 1, 1, 1), self.sigma[t].view(-1, 1, 1, 1)
@@ -64,9 +70,10 @@ class Distillation:
     levels: Levels
     prediction_type: str
     null: torch.Tensor
+    clip: ClipJudge | None = None
 
-    def run(self, text: torch.Tensor, draws: Draws) -> dict[str, float]:
-        """One student update and the LoRA updates; text (B, S, E). Returns named figures for the log.
+    def run(self, prompts: list[str], text: torch.Tensor, draws: Draws, clip_weight: float = 0.0) -> dict[str, float]:
+        """One student update and the LoRA updates; B prompts, text (B, S, E). Returns named figures for the log.
 
         Raises:
             NotFinite: a loss or a gradient is not finite.
@@ -74,6 +81,10 @@ class Distillation:
         x0 = self.student_x0(draws.z, text)
         loss, gap = self.student_loss(x0, text, draws)
         figures = {"kappa": draws.kappa, "vsd": loss.item(), "gap": gap.abs().mean().item(), "x0_std": x0.std().item()}
+        if self.clip is not None and clip_weight > 0:
+            clip_loss = self.clip.loss(x0, prompts)
+            loss = loss + clip_weight * clip_loss
+            figures["clip"] = clip_loss.item()
         figures["student_grad"] = self._update("student", loss, self.student_optimizer, list(self.student.parameters()))
         x0 = x0.detach()
         for lora_draws in draws.lora:
@@ -92,13 +103,16 @@ class Distillation:
         return x0_from_output(output, z, self.levels.alpha_T, self.levels.sigma_T, self.prediction_type)
 
     def student_loss(self, x0: torch.Tensor, text: torch.Tensor, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
-        """L_VSD and the score gap g, with the same kappa for both teachers."""
+        """L_VSD and the score gap g, with the same kappa for both teachers unless the recipe fixes one."""
+        guidance = self.recipe.guidance
+        kappa_teacher = draws.kappa if guidance.teacher_kappa is None else guidance.teacher_kappa
+        kappa_lora = draws.kappa if guidance.lora_kappa is None else guidance.lora_kappa
         with torch.no_grad():
             alpha_t, sigma_t = self.levels.at(draws.t)
             x_t = add_noise(x0, draws.eps, alpha_t, sigma_t)
             with self.teachers.frozen() as teacher:
-                eps_teacher = self._guided_eps(teacher, x_t, draws.t, text, draws.kappa)
-            eps_lora = self._guided_eps(self.teachers.unet, x_t, draws.t, text, draws.kappa)
+                eps_teacher = self._guided_eps(teacher, x_t, draws.t, text, kappa_teacher)
+            eps_lora = self._guided_eps(self.teachers.unet, x_t, draws.t, text, kappa_lora)
             gap = score_gap(eps_teacher, eps_lora, sigma_t)
         return vsd_loss(x0, gap), gap
 

@@ -30,6 +30,11 @@ def vsd_loss(x0: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
     return 0.5 * torch.mean((x0 - target) ** 2)
 
 
+def clip_loss(image: torch.Tensor, text: torch.Tensor, margin: float) -> torch.Tensor:
+    """L_CLIP = mean(relu(tau - cos(image, text))); embeddings (B, E) of images and their prompts. Scalar."""
+    return torch.relu(margin - torch.cosine_similarity(image.float(), text.float(), dim=-1)).mean()
+
+
 def lora_loss(eps_lora: torch.Tensor, eps: torch.Tensor, alpha_t: torch.Tensor) -> torch.Tensor:
     """L_LoRA = mean((alpha_t (eps_psi - eps))^2), on detached x0. Scalar."""
     return torch.mean((alpha_t * (eps_lora - eps)) ** 2)

@@ -8,6 +8,8 @@ import logging
 import platform
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -16,17 +18,61 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from tqdm import tqdm
 
-from training.backbone import load_backbone
+from training.backbone import Backbone, load_backbone
 from training.callbacks import MetricsLog, SampleGrid
+from training.clip import ClipJudge
 from training.config import Recipe, RecipeError, load_recipe, recipe_names
-from training.export import export_student, provenance
+from training.export import check_exportable, export_student, provenance
 from training.iteration import Distillation, Levels, NotFinite
 from training.noise import draw
 from training.players import Teachers, make_student
 from training.prompts import open_prompts
+from training.shapes.evaluate import one_step_accuracy
 from training.state import RunState, checkpoints, load_newest, recipe_changes, save_state
 
 log = logging.getLogger("training.pgsb")
+
+
+class Stop:
+    """Ctrl-C and SIGTERM as a wish, granted between two iterations: in the middle of one, no state is worth saving."""
+
+    wished = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """A second signal acts as it always does."""
+        before = {number: signal.signal(number, self._wish) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _wish(self, number: int, frame: FrameType | None) -> None:
+        self.wished = True
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+
+
+def open_teacher(recipe: Recipe) -> tuple[Backbone, Levels]:
+    """The teacher and its noise levels, with everything checked that can be checked before hours are spent.
+
+    Raises:
+        FileNotFoundError: no teacher.
+        ValueError: one that does not fit the recipe, or whose student no loader could open.
+    """
+    backbone = load_backbone(recipe.teacher.path, recipe.teacher.prediction_type)
+    check_exportable(backbone)
+    levels = Levels.from_schedule(backbone.alphas_cumprod(), recipe, torch.device("cpu"))
+    unet = backbone.unet.config
+    if unet.addition_embed_type is not None:
+        raise ValueError(f"teacher {recipe.teacher.path!r} also takes {unet.addition_embed_type} (SDXL), not supported")
+    width = backbone.text_encoder.config.hidden_size
+    if unet.cross_attention_dim != width:
+        raise ValueError(f"the text encoder is {width} wide, the UNet takes {unet.cross_attention_dim}")
+    step = 2 ** (len(unet.block_out_channels) - 1)
+    if recipe.loop.latent_size % step:
+        raise ValueError(f"loop.latent_size is {recipe.loop.latent_size}, expected a multiple of {step}")
+    return backbone, levels
 
 
 class Run:
@@ -37,10 +83,12 @@ class Run:
             torch.set_num_threads(recipe.loop.threads)
         self.recipe, self.folder, self.iteration = recipe, Path(recipe.output.folder), 0
         self.accelerator = Accelerator(mixed_precision=recipe.loop.precision, cpu=cpu)
+        if self.accelerator.num_processes > 1:
+            raise RecipeError(f"{self.accelerator.num_processes} processes; this version trains in one, on one device")
         device = self.accelerator.device
         self.prompts = open_prompts(recipe.prompts, recipe.seed)
-        self.backbone = load_backbone(recipe.teacher.path).to(device)
-        self.levels = Levels.from_schedule(self.backbone.alphas_cumprod(), recipe, device)
+        backbone, self.levels = open_teacher(recipe)
+        self.backbone, self.levels = backbone.to(device), self.levels.to(device)
         self.grid = (
             SampleGrid(self.folder / "samples", self.backbone, self.prompts, self.levels, recipe)
             if recipe.output.sample_every
@@ -68,6 +116,7 @@ class Run:
             levels=self.levels,
             prediction_type=self.backbone.prediction_type,
             null=self.backbone.encode([""]),
+            clip=ClipJudge(recipe.clip, self.backbone.decode, device) if recipe.clip.weight > 0 else None,
         )
 
     def ema_state(self) -> dict[str, torch.Tensor]:
@@ -87,21 +136,11 @@ class Run:
         return save_state(self.folder / "checkpoints", state, self.recipe)
 
     def resume(self) -> bool:
-        """Continue from the newest whole checkpoint, if there is one.
-
-        Raises:
-            RecipeError: the checkpoint was made by another recipe; says what changed.
-        """
+        """Continue from the newest whole checkpoint, if there is one."""
         found = load_newest(self.folder / "checkpoints")
         if found is None:
             return False
-        state, saved_recipe = found
-        changes = recipe_changes(saved_recipe, self.recipe.model_dump(mode="json"))
-        if changes:
-            raise RecipeError(
-                "the run was started with another recipe; use that one, or another output.folder:\n  "
-                + "\n  ".join(changes)
-            )
+        state, _ = found
         d = self.distillation
         d.student.load_state_dict(state.student)
         self.teachers.load_lora_state(state.lora)
@@ -112,8 +151,11 @@ class Run:
         self.iteration = self.ema.optimization_step = state.iteration
         return True
 
-    def train(self) -> None:
-        """Run to the last iteration, saving, drawing and logging on the way.
+    def train(self, stop: Stop) -> bool:
+        """Run to the last iteration, or until a stop is wished for, saving, drawing and logging on the way.
+
+        Returns:
+            Whether the last iteration was reached.
 
         Raises:
             NotFinite: a loss or gradient is not finite; the newest checkpoint is the last good one.
@@ -123,9 +165,10 @@ class Run:
         channels, steps = self.backbone.unet.config.in_channels, self.backbone.schedule.num_train_timesteps
         bar = tqdm(initial=self.iteration, total=loop.iterations, desc="PG-SB", unit="it", dynamic_ncols=True)
         with bar:
-            while self.iteration < loop.iterations:
+            while self.iteration < loop.iterations and not stop.wished:
                 self._set_learning_rates()
-                text = self.backbone.encode(self.prompts(self.iteration, loop.batch_size))
+                prompts = self.prompts(self.iteration, loop.batch_size)
+                text = self.backbone.encode(prompts)
                 draws = draw(
                     self.recipe,
                     self.iteration,
@@ -133,7 +176,7 @@ class Run:
                     num_train_timesteps=steps,
                     device=self.accelerator.device,
                 )
-                figures = d.run(text, draws)
+                figures = d.run(prompts, text, draws, self._clip_weight())
                 self.ema.step(d.student.parameters())
                 self.iteration += 1
                 metrics.after(self.iteration, figures)
@@ -146,14 +189,17 @@ class Run:
                     self.draw_samples()
                 if last or self.iteration % output.save_every == 0:
                     self.save()
+        return self.iteration == loop.iterations
 
     def draw_samples(self) -> None:
         """A grid from the averaged student."""
         student = self.distillation.student
         self.ema.store(student.parameters())
         self.ema.copy_to(student.parameters())
-        self.grid.after(self.iteration, student)
-        self.ema.restore(student.parameters())
+        try:
+            self.grid.after(self.iteration, student)
+        finally:
+            self.ema.restore(student.parameters())
 
     def export(self) -> Path:
         """The averaged student as a file for PG-SB Loader."""
@@ -162,6 +208,11 @@ class Run:
         return export_student(
             self.folder / "export" / "student.safetensors", teacher, weights, self.recipe, self.iteration
         )
+
+    def _clip_weight(self) -> float:
+        clip = self.recipe.clip
+        last = clip.weight if clip.final_weight is None else clip.final_weight
+        return clip.weight + (last - clip.weight) * self.iteration / self.recipe.loop.iterations
 
     def _set_learning_rates(self) -> None:
         loop = self.recipe.loop
@@ -178,7 +229,6 @@ class Run:
 def main(arguments: list[str] | None = None) -> int:
     args = _parser().parse_intermixed_args(arguments)  # options may stand among the overrides
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _run(args)
     except (OSError, ValueError, NotFinite) as error:
@@ -188,42 +238,58 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe, args.overrides)
+    folder = Path(recipe.output.folder)
     print(recipe.to_toml())
     if args.dry_run:
-        load_backbone(recipe.teacher.path)
+        open_teacher(recipe)
         open_prompts(recipe.prompts, recipe.seed)
-        print(f"dry run: recipe, teacher and prompts are in order; the run would write to {recipe.output.folder}")
+        print(f"dry run: recipe, teacher and prompts are in order; the run would write to {folder}")
         return 0
-    folder = Path(recipe.output.folder)
-    if checkpoints(folder / "checkpoints") and not args.resume:
-        raise RecipeError(f"{folder} holds a run already; continue it with --resume, or choose another output.folder")
+    _check_folder(folder, recipe, args.resume)
     run = Run(recipe, cpu=args.cpu)
     if args.resume and run.resume():
         log.info("resumed at iteration %d", run.iteration)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
-    environment = {
-        "python": platform.python_version(),
-        "device": str(run.accelerator.device),
-        **provenance(recipe, 0).versions,
-    }
-    (folder / "environment.json").write_text(json.dumps(environment, indent=1), encoding="utf-8")
-    try:
-        run.train()
-    except KeyboardInterrupt:
-        log.info("stopped; saved %s; go on with --resume", run.save())
-        return 130
-    print(f"student: {run.export()}")
+    device = {"python": platform.python_version(), "device": str(run.accelerator.device)}
+    (folder / "environment.json").write_text(json.dumps(device | provenance().versions, indent=1), encoding="utf-8")
+    stop = Stop()
+    with stop.listening():
+        if not run.train(stop):
+            log.info("stopped; saved %s; go on with --resume", run.save())
+            return 130
+    student = run.export()
+    if recipe.prompts.source == "shapes":
+        print("one step on 200 partial captions of the small world:")
+        for name, path in (("before (teacher)", recipe.teacher.path), ("after (student)", str(student))):
+            right, valid = one_step_accuracy(load_backbone(path), count=200)
+            print(f"  {name:16s} all stated attributes right {right:.3f}, valid image {valid:.3f}")
+    print(f"student: {student}")
     return 0
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
+    """Raises RecipeError when the run's folder holds another run, or this one and no --resume was given."""
+    saved = checkpoints(folder / "checkpoints")
+    if not saved:
+        return
+    if not resume:
+        raise RecipeError(f"{folder} holds a run already; continue it with --resume, or choose another output.folder")
+    old = json.loads((saved[-1] / "state.json").read_text(encoding="utf-8")).get("recipe", {})
+    if changes := recipe_changes(old, recipe.model_dump(mode="json")):
+        raise RecipeError(
+            "the run was started with another recipe; use that one, or another output.folder:\n  "
+            + "\n  ".join(changes)
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.pgsb", description=__doc__)
-    parser.add_argument("--recipe", required=True, help=f"a .toml file, or one of: {', '.join(recipe_names())}")
+    parser.add_argument(
+        "--recipe",
+        default="shapes",
+        help=f"a .toml file, or one of: {', '.join(recipe_names())} (default: %(default)s)",
+    )
     parser.add_argument("--resume", action="store_true", help="continue the run in output.folder, if there is one")
     parser.add_argument("--dry-run", action="store_true", help="resolve and check everything, print it, and stop")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU even where a GPU is at hand")

@@ -56,12 +56,20 @@ def save_state(folder: Path, state: RunState, recipe: Recipe) -> Path:
     (temporary / "state.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     for path in [*temporary.iterdir(), temporary]:
         _fsync(path)
-    shutil.rmtree(final, ignore_errors=True)
+    if final.exists():  # a damaged one of the same step: out of the way first, so that a whole one is always there
+        set_aside(final)
     os.rename(temporary, final)
     _fsync(folder)
     for old in checkpoints(folder)[: -recipe.output.keep_last]:
         shutil.rmtree(old)
     return final
+
+
+def set_aside(path: Path) -> None:
+    """Rename a checkpoint so that it counts no more; what it holds is kept for a person to look at."""
+    target = path.with_name(f"damaged-{path.name}")
+    shutil.rmtree(target, ignore_errors=True)
+    os.rename(path, target)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -72,13 +80,14 @@ def checkpoints(folder: Path) -> list[Path]:
 def load_newest(folder: Path) -> tuple[RunState, dict[str, Any]] | None:
     """The newest checkpoint that is whole, with the recipe it was made by; None when there is none.
 
-    Damaged checkpoints are passed over with a warning.
+    Damaged checkpoints are set aside with a warning, so that they do not count among those that are kept.
     """
     for path in reversed(checkpoints(folder)):
         try:
             return load_state(path)
         except (OSError, ValueError) as error:
-            log.warning("checkpoint %s is damaged (%s); trying the one before it", path.name, error)
+            log.warning("checkpoint %s is damaged (%s); set aside, trying the one before it", path.name, error)
+            set_aside(path)
     return None
 
 

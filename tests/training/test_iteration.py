@@ -163,7 +163,7 @@ def test_twenty_iterations_move_student_and_lora_and_nothing_else():
     lora_before = {name: weight.clone() for name, weight in d.teachers.lora_state().items()}
     text = backbone.encode(PROMPTS)
     for iteration in range(20):
-        figures = d.run(text, draws_for(recipe, iteration))
+        figures = d.run(PROMPTS, text, draws_for(recipe, iteration))
         assert all(torch.isfinite(torch.tensor(value)) for value in figures.values()), figures
     after = d.teachers.frozen_state()
     assert after.keys() == before.keys()
@@ -199,6 +199,31 @@ def test_kappa_is_uniform_and_shared():
     assert {draws_for(fixed, i).kappa for i in range(5)} == {4.5}
 
 
+@pytest.mark.parametrize(
+    ("fixed", "frozen", "lora"), [("neither", 0, 0), ("teacher", 1, 0), ("lora", 0, 1), ("both", 1, 1)]
+)
+def test_a_fixed_kappa_changes_its_own_teacher_only(fixed, frozen, lora, monkeypatch):
+    """Table 2's four cells."""
+    names = {"teacher": ["teacher_kappa"], "lora": ["lora_kappa"], "both": ["teacher_kappa", "lora_kappa"]}
+    recipe = make_recipe(guidance=dict.fromkeys(names.get(fixed, []), 7.5))
+    backbone = tiny_backbone()
+    d = make_distillation(backbone, recipe)
+    seen = []
+    monkeypatch.setattr("training.iteration.guide", lambda null, text, kappa: seen.append(kappa) or null)
+    text, draws = backbone.encode(PROMPTS), draws_for(recipe)
+    d.student_loss(d.student_x0(draws.z, text), text, draws)
+    assert seen == [7.5 if frozen else draws.kappa, 7.5 if lora else draws.kappa]
+
+
+def test_a_noise_level_of_its_own_is_used_for_x0():
+    recipe = make_recipe(student={"alpha_T_squared": 0.25})
+    backbone = tiny_backbone()
+    d = make_distillation(backbone, recipe)
+    text, draws = backbone.encode(PROMPTS), draws_for(recipe)
+    eps = d.student(draws.z, 999, text).sample
+    assert relative(d.student_x0(draws.z, text), (draws.z - 0.75**0.5 * eps) / 0.5) < TOLERANCE
+
+
 def test_timesteps_cover_their_ranges():
     recipe = make_recipe(loop={"batch_size": 500})
     t = torch.cat([draws_for(recipe, i).t for i in range(40)])
@@ -225,13 +250,13 @@ def test_a_loss_that_is_not_finite_changes_nothing():
     draws = draws_for(recipe)
     draws.z[0, 0, 0, 0] = float("nan")
     with pytest.raises(NotFinite, match="student"):
-        d.run(backbone.encode(PROMPTS), draws)
+        d.run(PROMPTS, backbone.encode(PROMPTS), draws)
     assert all(torch.equal(weight, before[name]) for name, weight in d.student.state_dict().items())
 
 
 def test_updates_is_the_number_of_lora_steps():
     backbone, recipe = tiny_backbone(), make_recipe(lora={"updates": 5})
     d = make_distillation(backbone, recipe)
-    d.run(backbone.encode(PROMPTS), draws_for(recipe))
+    d.run(PROMPTS, backbone.encode(PROMPTS), draws_for(recipe))
     assert {int(state["step"]) for state in d.lora_optimizer.state.values()} == {5}
     assert {int(state["step"]) for state in d.student_optimizer.state.values()} == {1}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,10 @@ from tiny import tiny_backbone
 from snoopi_core.checkpoint import read_checkpoint
 from snoopi_core.layouts import to_single_file, unet_rename
 from training.backbone import load_backbone
-from training.export import export_backbone, provenance
+from training.callbacks import SampleGrid
+from training.export import export_backbone
+from training.export import main as export
+from training.iteration import Distillation
 from training.pgsb import main
 from training.state import checkpoints
 
@@ -25,9 +29,7 @@ ITERATIONS = 20
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    return export_backbone(
-        path, tiny_backbone("v_prediction"), title="tiny", role="teacher", provenance=provenance(None, 0)
-    )
+    return export_backbone(path, tiny_backbone("v_prediction"), title="tiny", role="teacher")
 
 
 def arguments(teacher, folder, *more):
@@ -112,12 +114,38 @@ def test_killed_and_resumed_equals_never_killed(finished, teacher, tmp_path, aft
     assert [line["iteration"] for line in lines] == list(range(1, ITERATIONS + 1))
 
 
-def test_a_damaged_checkpoint_is_passed_over(finished, teacher, tmp_path, caplog):
-    assert main(arguments(teacher, tmp_path)) == 0
-    student = checkpoints(tmp_path / "checkpoints")[-1] / "student.safetensors"
-    student.write_bytes(student.read_bytes()[:-100])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["between the updates", "while samples are drawn"])
+def test_stopped_anywhere_and_resumed_equals_never_stopped(finished, teacher, tmp_path, monkeypatch, number, where):
+    """The signal comes where half of an iteration is done, or where the averaged weights are in the student's place."""
+    method = (Distillation, "lora_teacher_loss") if where == "between the updates" else (SampleGrid, "after")
+    original, calls, wished = getattr(*method), [], 7 if where == "between the updates" else 1
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == wished:
+            os.kill(os.getpid(), number)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*method, interrupted)
+        assert main(arguments(teacher, tmp_path)) == 130
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    assert handlers == (signal.default_int_handler, signal.SIG_DFL), "the run kept its signal handlers"
+    assert checkpoints(tmp_path / "checkpoints")[-1].name == f"step-{7 if wished == 7 else 10:08d}"
     assert main(arguments(teacher, tmp_path, "--resume")) == 0
+    assert_same_weights(finished, tmp_path)
+
+
+def test_a_damaged_checkpoint_is_set_aside(finished, teacher, tmp_path, caplog):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    student = checkpoints(folder)[-1] / "student.safetensors"
+    student.write_bytes(student.read_bytes()[:-100])
+    # With one kept and one damaged, pruning by number would leave the damaged one alone.
+    assert main(arguments(teacher, tmp_path, "--resume", "output.keep_last=1", "output.save_every=1")) == 0
     assert "step-00000020 is damaged" in caplog.text and "student.safetensors" in caplog.text
+    assert sorted(path.name for path in folder.iterdir()) == ["damaged-step-00000020", "step-00000020"]
     assert_same_weights(finished, tmp_path)
 
 
@@ -127,14 +155,11 @@ def test_errors_leave_the_run_as_it_was(finished, teacher, capsys):
     assert "holds a run already; continue it with --resume" in capsys.readouterr().err
     assert main(arguments(teacher, finished, "--resume", "guidance.kappa_max=3")) == 2
     assert "guidance.kappa_max: 4.0 -> 3.0" in capsys.readouterr().err
-    assert main(arguments("nowhere/at/all", finished, "--resume")) == 2
+    assert main(arguments("nowhere/at/all", finished, "output.folder=unused")) == 2
     assert "no teacher at 'nowhere/at/all'" in capsys.readouterr().err
     assert main(arguments(teacher, finished, "student.timestep=1000", "output.folder=unused")) == 2
     assert "student.timestep is 1000, the teacher's schedule ends at 999" in capsys.readouterr().err
-    samples = finished / "samples" / "prompts.txt"
-    assert {p: p.stat().st_mtime_ns for p in before if p != samples} == {
-        p: m for p, m in before.items() if p != samples
-    }
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()} == before
 
 
 def test_dry_run_writes_nothing(teacher, tmp_path, capsys):
@@ -146,7 +171,7 @@ def test_dry_run_writes_nothing(teacher, tmp_path, capsys):
 def test_a_model_that_the_host_could_not_build_is_not_exported(tmp_path):
     backbone = tiny_backbone()
     backbone.unet.register_to_config(norm_num_groups=16)
-    with pytest.raises(ValueError, match="UNet2DConditionModel has 16 groups.*ComfyUI builds this network with 32"):
+    with pytest.raises(ValueError, match=r"UNet2DConditionModel has 16 groups.*ComfyUI builds this network with 32"):
         export_backbone(tmp_path / "x.safetensors", backbone, title="x", role="teacher")
     assert not list(tmp_path.iterdir())
 
@@ -154,3 +179,49 @@ def test_a_model_that_the_host_could_not_build_is_not_exported(tmp_path):
 def test_an_exported_file_does_not_say_where_it_was_made(finished, tmp_path):
     header = (finished / "export" / "student.safetensors").read_bytes()[:20_000]
     assert b"_name_or_path" not in header and str(finished.parent).encode() not in header
+
+
+def test_the_shapes_recipe_is_the_default(capsys):
+    """With no argument, the bundled teacher: the run itself takes minutes, so only its checks are run here."""
+    assert main(["--dry-run"]) == 0
+    assert 'path = "models/snoopi-shapes-teacher.safetensors"' in capsys.readouterr().out
+
+
+def test_accuracy_before_and_after_is_printed(teacher, tmp_path, capsys):
+    assert main(arguments(teacher, tmp_path, "loop.iterations=1")) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "all stated attributes right" in line]
+    assert [line.split()[0] for line in lines] == ["before", "after"]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("student.timestep=5000", "the teacher's schedule ends at 999"),
+        ("loop.latent_size=7", "loop.latent_size is 7, expected a multiple of 2"),
+        ("output.folder=", "output.folder"),
+    ],
+)
+def test_a_dry_run_finds_what_a_run_would_die_of(teacher, tmp_path, capsys, override, expected):
+    assert main(arguments(teacher, tmp_path, "--dry-run", override)) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_bf16_learning_rate_ramps_and_checkpointing_train(teacher, tmp_path):
+    """In a process of its own: accelerate fixes the precision once for each."""
+    more = ["loop.precision=bf16", "loop.warmup=2", "loop.cooldown=2", "loop.gradient_checkpointing=true"]
+    command = [sys.executable, "-m", "training.pgsb", *arguments(teacher, tmp_path, *more, "loop.iterations=4")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {tensor.dtype for tensor in weights(tmp_path)["student"].values()} == {torch.float32}, (
+        "no fp32 master weights"
+    )
+
+
+def test_a_run_is_exported_again_with_another_alpha(finished, tmp_path):
+    out = tmp_path / "again.safetensors"
+    assert export([str(finished), "--out", str(out), "--alpha", "0.7"]) == 0
+    again, first = read_checkpoint(out), read_checkpoint(finished / "export" / "student.safetensors")
+    assert again.metadata.recommended_alpha == 0.7
+    assert all(torch.equal(again.unet[name], tensor) for name, tensor in first.unet.items())
+    assert export([str(tmp_path / "nothing"), "--out", str(out)]) == 2

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from training.backbone import load_backbone
+from training.backbone import Backbone, load_backbone
 from training.shapes import measure
 from training.shapes.captions import sentence
 from training.shapes.measure import Accuracy, Generate, Pair, Removal
@@ -40,6 +40,13 @@ def accuracy_rows(generate: Generate, count: int) -> dict[str, Accuracy]:
         captions, stated = measure.caption_set(count, CAPTION_SEED, kind)
         rows[kind] = measure.accuracy(generate(captions, list(range(NOISE_SEED, NOISE_SEED + count))), stated)
     return rows
+
+
+def one_step_accuracy(model: Backbone, count: int) -> tuple[float, float]:
+    """(all stated attributes right, valid image) of one-step images for `count` partial captions."""
+    captions, stated = measure.caption_set(count, CAPTION_SEED, "partial")
+    row = measure.accuracy(OneStep(model=model)(captions, list(range(NOISE_SEED, NOISE_SEED + count))), stated)
+    return row.stated, row.valid
 
 
 def print_accuracy(rows: dict[str, Accuracy]) -> None:
@@ -68,7 +75,14 @@ def print_removal(title: str, rows: list[Removal], before: list[Removal]) -> dic
 
 
 def negatives(
-    model: Any, pairs: list[Pair], *, timestep: int, alphas: list[float], cfgs: list[float], count: int, seed: int
+    model: Backbone,
+    pairs: list[Pair],
+    *,
+    timestep: int | None,
+    alphas: list[float],
+    cfgs: list[float],
+    count: int,
+    seed: int,
 ) -> dict[str, Any]:
     """The removal table of every method on one step; printed and returned."""
 
@@ -109,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
         help="20 DDIM steps at cfg 3, or one step",
     )
     parser.add_argument("--count", type=int, default=400, help="captions of each kind")
-    parser.add_argument("--timestep", type=int, default=999, help="of the one step")
+    parser.add_argument("--timestep", type=int, help="of the one step; default: what the file says")
     parser.add_argument(
         "--alphas", type=float, nargs="*", default=[0.3, 0.5, 0.8, 1.0], help="NASA strengths to try; none: no table"
     )

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from diffusers import DDIMScheduler
 
-from snoopi_core.one_step import x0_from_output
 from training.diffusers_nasa import nasa
+from training.sampling import ddim_x0, one_step_x0
 from training.shapes.captions import NULL_PROMPT
 
 if TYPE_CHECKING:
     from training.backbone import Backbone
 
 BATCH = 100
+LAST_TIMESTEP = 999
 Method = Literal["nasa", "cfg", "embeddings"]
 
 
@@ -42,35 +42,23 @@ class ManySteps:
         return _in_batches(self._batch, prompts, seeds, negative)
 
     def _batch(self, prompts: list[str], seeds: list[int], negative: str | None) -> torch.Tensor:
-        model = self.model
-        scheduler = DDIMScheduler(
-            **model.schedule.model_dump(),
-            clip_sample=False,
-            set_alpha_to_one=False,
-            prediction_type=model.prediction_type,
-            timestep_spacing="trailing",
-        )
-        scheduler.set_timesteps(self.steps)
-        context = torch.cat(
-            [model.encode([negative or NULL_PROMPT]).expand(len(prompts), -1, -1), model.encode(prompts)]
-        )
-        x = noise(seeds, _latent_shape(model))
-        for t in scheduler.timesteps:
-            base, text = model.unet(torch.cat([x, x]), t, context).sample.chunk(2)
-            x = scheduler.step(base + self.cfg * (text - base), t, x).prev_sample
-        return model.decode(x)
+        model, z = self.model, noise(seeds, _latent_shape(self.model))
+        null = model.encode([negative or NULL_PROMPT])
+        return model.decode(ddim_x0(model, model.encode(prompts), null, z, steps=self.steps, kappa=self.cfg))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneStep:
-    """One call of the network at `timestep`; a negative prompt acts by `method` with strength `scale`.
+    """One call of the network, at `timestep` or by the file's recipe, else at 999.
+
+    A negative prompt acts by `method` with strength `scale`.
 
     nasa: Z+ - scale Z- in every cross-attention. cfg: x0(neg) + scale (x0(pos) - x0(neg)).
     embeddings: the text embeddings e+ - scale e-.
     """
 
     model: Backbone
-    timestep: int = 999
+    timestep: int | None = None
     method: Method = "nasa"
     scale: float = 0.8
 
@@ -97,9 +85,22 @@ class OneStep:
         return model.decode(x0)
 
     def _x0(self, z: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        alpha_bar = self.model.alphas_cumprod()[self.timestep]
-        output = self.model.unet(z, self.timestep, context).sample
-        return x0_from_output(output, z, alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), self.model.prediction_type)
+        recipe = self.model.recipe
+        if self.timestep is None and recipe is not None:
+            timestep, alpha_T, sigma_T = recipe.timesteps[0], recipe.alpha_T, recipe.sigma_T
+        else:
+            timestep = LAST_TIMESTEP if self.timestep is None else self.timestep
+            power = self.model.alphas_cumprod()[timestep].item()
+            alpha_T, sigma_T = power**0.5, (1 - power) ** 0.5
+        return one_step_x0(
+            self.model.unet,
+            context,
+            z,
+            timestep=timestep,
+            alpha_T=alpha_T,
+            sigma_T=sigma_T,
+            prediction_type=self.model.prediction_type,
+        )
 
 
 def _latent_shape(model: Backbone) -> tuple[int, int, int]:

@@ -1,0 +1,87 @@
+import json
+
+import open_clip
+import pytest
+import torch
+
+from training.clip import ClipJudge
+from training.config import Clip
+from training.losses import clip_loss
+
+PROMPTS = ["a red ring", "a square", "blue", "a plus"]
+TINY = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A model of open_clip's own class with random weights, from a local file as a person would give one."""
+    folder = tmp_path_factory.mktemp("clip")
+    (folder / "snoopi-tiny.json").write_text(json.dumps(TINY), encoding="utf-8")
+    open_clip.add_model_config(folder / "snoopi-tiny.json")
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model("snoopi-tiny").state_dict(), folder / "weights.pt")
+    return str(folder / "weights.pt")
+
+
+def judge(weights, decode=torch.sigmoid, **changes):
+    section = Clip(model="snoopi-tiny", pretrained=weights, **changes)
+    return ClipJudge(section, decode, torch.device("cpu"))
+
+
+def test_loss_is_the_formula():
+    image, text = torch.randn(5, 8), torch.randn(5, 8)
+    cosine = (image * text).sum(1) / image.norm(dim=1) / text.norm(dim=1)
+    assert clip_loss(image, text, 0.37).item() == pytest.approx((0.37 - cosine).clamp(min=0).mean().item(), rel=1e-6)
+    assert clip_loss(image, image, 0.37).item() == 0
+
+
+def test_gradient_reaches_x0_and_equals_finite_differences(weights):
+    clip = judge(weights, margin=1.0, share=1.0)
+    clip.model.double()
+    clip.mean, clip.std = clip.mean.double(), clip.std.double()
+    clip.embed_prompts = lambda prompts, embed=clip.embed_prompts: embed(prompts).double()
+    rng = torch.Generator().manual_seed(1)
+    x0 = torch.randn((4, 3, 16, 16), generator=rng, dtype=torch.float64, requires_grad=True)
+    direction = torch.randn(x0.shape, generator=rng, dtype=torch.float64)
+    image = clip.embed_images(torch.sigmoid(x0))
+    text = clip.embed_prompts(PROMPTS)
+
+    def loss(x):  # clip_loss computes in fp32; differences need more digits
+        return (1.0 - torch.cosine_similarity(clip.embed_images(torch.sigmoid(x)), text)).mean()
+
+    assert image.dtype == torch.float64
+    (gradient,) = torch.autograd.grad(clip.loss(x0, PROMPTS), x0)
+    step = 1e-5
+    numeric = (loss(x0 + step * direction) - loss(x0 - step * direction)) / (2 * step)
+    assert (gradient * direction).sum().item() == pytest.approx(numeric.item(), rel=1e-4)
+
+
+def test_only_the_share_is_decoded_and_nothing_of_clip_learns(weights):
+    decoded = []
+    clip = judge(weights, decode=lambda x: decoded.append(len(x)) or torch.sigmoid(x), share=0.5)
+    x0 = torch.randn(4, 3, 16, 16, requires_grad=True)
+    clip.loss(x0, PROMPTS).backward()
+    assert decoded == [2]
+    assert x0.grad[:2].abs().sum() >= 0 and x0.grad[2:].abs().sum() == 0
+    assert not any(parameter.requires_grad for parameter in clip.model.parameters())
+
+
+def test_images_are_prepared_as_open_clip_prepares_them(weights):
+    from PIL import Image
+
+    clip = judge(weights)
+    pixels = torch.randint(0, 256, (3, 48, 48), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+    _, _, preprocess = open_clip.create_model_and_transforms("snoopi-tiny", pretrained=weights)
+    theirs = clip.model.encode_image(preprocess(Image.fromarray(pixels.permute(1, 2, 0).numpy()))[None])
+    ours = clip.embed_images(pixels[None] / 255)
+    # Theirs rounds to bytes after resizing.
+    assert torch.cosine_similarity(ours, theirs).item() > 0.9999
+
+
+def test_missing_weights_are_said(tmp_path):
+    with pytest.raises(ValueError, match=r"weights 'nowhere.pt' cannot be loaded.*clip.weight=0"):
+        ClipJudge(Clip(model="ViT-B-32", pretrained="nowhere.pt"), torch.sigmoid, torch.device("cpu"))
