@@ -46,6 +46,7 @@ test-hosts: setup
 
 workflows: setup-browser
 	$(PY) scripts/make_workflows.py
+	$(PY) scripts/make_help_pictures.py
 
 # Rebuilds the small world's models from nothing and measures them: about an hour on two cores. What is done already
 # under runs/ is not repeated. The student gets more iterations than the recipe's ten minutes allow.
