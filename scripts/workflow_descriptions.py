@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 STUDENT = "snoopi-shapes-student.safetensors"
-ALPHA = 0.8
-PROMPT = "a green shape"
-NEGATIVE = "left"
-SEED = 4
+ALPHA = 1.0
+PROMPT = "a blue shape"
+NEGATIVE = "square"
+SEED = 7
 SIDE, SCALE = 64, 4  # the small world's pictures, and how much the workflows enlarge them
 
 
