@@ -7,12 +7,16 @@ leaves something open, names that as the negative, and runs the shipped workflow
 from __future__ import annotations
 
 import io
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+# Before torch is imported: on models this small, more threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
