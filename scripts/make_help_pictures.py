@@ -44,14 +44,17 @@ async ({type, scale, margin}) => {
 def main() -> int:
     OUT.mkdir(parents=True, exist_ok=True)
     shutil.copy2(ROOT / "workflows" / "with_and_without_negative.jpg", OUT / "with_and_without.jpg")
-    with tempfile.TemporaryDirectory(prefix="snoopi-help-") as base, Server(find_host(), Path(base)) as server:
-        with front_end(server.client) as page:
-            page.evaluate("async text => { await app.loadGraphData(JSON.parse(text)); }", WORKFLOW.read_text("utf-8"))
-            for type_name in ("SnoopiPGSBLoader", "SnoopiNASAApply", "SnoopiOneStepSampler"):
-                clip = page.evaluate(SHOW, {"type": type_name, "scale": SCALE, "margin": MARGIN})
-                path = OUT / f"{type_name}.jpg"
-                page.screenshot(path=str(path), clip=clip, type="jpeg", quality=90)
-                print(path.relative_to(ROOT))
+    with (
+        tempfile.TemporaryDirectory(prefix="snoopi-help-") as base,
+        Server(find_host(), Path(base)) as server,
+        front_end(server.client) as page,
+    ):
+        page.evaluate("async text => { await app.loadGraphData(JSON.parse(text)); }", WORKFLOW.read_text("utf-8"))
+        for type_name in ("SnoopiPGSBLoader", "SnoopiNASAApply", "SnoopiOneStepSampler"):
+            clip = page.evaluate(SHOW, {"type": type_name, "scale": SCALE, "margin": MARGIN})
+            path = OUT / f"{type_name}.jpg"
+            page.screenshot(path=str(path), clip=clip, type="jpeg", quality=90)
+            print(path.relative_to(ROOT))
     return 0
 
 
