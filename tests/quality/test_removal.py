@@ -46,7 +46,7 @@ def test_pairs_cover_every_attribute_and_ask_for_something(pairs, before):
     assert measure.mean_removal(before).absent <= 0.50, "the negatives name what the student does not draw anyway"
 
 
-def test_removal(pairs, before, after, alpha, record_property):
+def test_removal(pairs, before, after, alpha):
     print(f"\nalpha {alpha:g}, {IMAGES} images a pair: absent before -> after, clean, kept")
     for pair, was, now in zip(pairs, before, after, strict=True):
         print(
