@@ -78,7 +78,7 @@ def _picture(latent: str, title: str, prefix: str, key: str = "") -> dict[str, N
 
 
 _COMMON = {
-    "loader": Node(type="SnoopiPGSBLoader", inputs={"ckpt_name": STUDENT}),
+    "loader": Node(type="SnoopiPGSBLoader", inputs={"ckpt_name": STUDENT}, size=(400, 98)),
     "prompt": _text(PROMPT, "Prompt"),
     "negative": _text(NEGATIVE, "Negative prompt"),
     "latent": Node(type="EmptyLatentImage", inputs={"width": SIDE, "height": SIDE, "batch_size": 4}),

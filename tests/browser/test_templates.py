@@ -5,7 +5,6 @@ The screenshots are kept in out/screenshots.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from playwright.sync_api import Page
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
 TEMPLATES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
-SCREENSHOTS = ROOT / "out" / "screenshots"
 MIN_ZOOM = 0.6  # below this the front end stops drawing the nodes' text
 
 # A type that the server does not offer is drawn as an empty box.
@@ -27,12 +25,6 @@ PICTURES = """() => app.graph.nodes.filter(n => n.type === 'SaveImage')
 ALL_SHOWN = f"() => ({PICTURES})().every(count => count > 0)"
 IS_OPEN = """name => app.extensionManager.workflow.activeWorkflow?.filename === name
   && app.graph.nodes.some(node => node.type.startsWith('Snoopi'))"""
-
-
-@pytest.fixture(scope="module")
-def server(host_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(host_path, tmp_path_factory.mktemp("browser")) as running:
-        yield running
 
 
 def browse_templates(page: Page) -> None:
@@ -49,10 +41,10 @@ def test_there_are_templates() -> None:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_template_opens_runs_and_shows_its_pictures(server: Server, name: str) -> None:
+def test_a_template_opens_runs_and_shows_its_pictures(server: Server, screenshots: Path, name: str) -> None:
     with front_end(server.client, size=(1920, 1080)) as page:
         browse_templates(page)
-        screenshot(page, SCREENSHOTS / "template_browser.png")
+        screenshot(page, screenshots / "template_browser.png")
         page.get_by_test_id(f"template-workflow-{name}").click()
         page.wait_for_function(IS_OPEN, arg=name)
         assert page.evaluate(UNKNOWN_NODES) == []
@@ -61,5 +53,5 @@ def test_a_template_opens_runs_and_shows_its_pictures(server: Server, name: str)
         page.wait_for_function(ALL_SHOWN)
         page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
         page.wait_for_timeout(3000)  # the canvas draws on the next frames, and "Job queued" goes away
-        picture = screenshot(page, SCREENSHOTS / f"{name}.png")
+        picture = screenshot(page, screenshots / f"{name}.png")
         assert page.evaluate("() => app.canvas.ds.scale") >= MIN_ZOOM, f"too small to read, see {picture}"

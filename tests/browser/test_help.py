@@ -1,0 +1,42 @@
+"""The help page of every node, opened the way a person does: click the node, then the Node Info button."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from live_browser import front_end, screenshot
+from live_pack import ROOT
+from live_server import Server
+from playwright.sync_api import Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
+
+NODES = sorted(path.stem for path in (ROOT / "web" / "docs").glob("*.md"))
+WORKFLOW = ROOT / "workflows" / "one_step_with_negative_prompt.json"
+LOAD = "async text => { await app.loadGraphData(JSON.parse(text)); }"
+TITLE_BAR = """type => {
+  const node = app.graph.nodes.find(node => node.type === type), view = app.canvas.ds;
+  const canvas = app.canvas.canvas.getBoundingClientRect();
+  return [canvas.x + (node.pos[0] + 60 + view.offset[0]) * view.scale,
+          canvas.y + (node.pos[1] - 15 + view.offset[1]) * view.scale];
+}"""
+# Pictures of the help page, by where they come from; the width is 0 until one is loaded.
+PICTURES = "() => [...document.querySelectorAll('img[src*=\"/docs/\"]')].map(image => image.naturalWidth)"
+
+
+def open_help(page: Page, node: str) -> None:
+    page.mouse.click(*page.evaluate(TITLE_BAR, node))
+    page.get_by_test_id("info-button").click()
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_a_help_page_opens_with_its_pictures(server: Server, screenshots: Path, node: str) -> None:
+    heading = (ROOT / "web" / "docs" / f"{node}.md").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+    with front_end(server.client, size=(1920, 1080)) as page:
+        page.evaluate(LOAD, WORKFLOW.read_text(encoding="utf-8"))
+        page.wait_for_timeout(1000)  # the view moves to the graph
+        open_help(page, node)
+        page.get_by_role("heading", name=heading, exact=True).wait_for()
+        page.wait_for_function(f"() => ({PICTURES})().length > 0 && ({PICTURES})().every(width => width > 0)")
+        screenshot(page, screenshots / f"help_{node}.png")
