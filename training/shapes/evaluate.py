@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
         "--alphas", type=float, nargs="*", default=[0.3, 0.5, 0.8, 1.0], help="NASA strengths to try; none: no table"
     )
     parser.add_argument("--cfgs", type=float, nargs="*", default=[1.5, 3.0, 4.5], help="CFG scales for comparison")
-    parser.add_argument("--pairs", type=int, default=2, help="modal pairs per attribute")
+    parser.add_argument("--pairs", type=int, default=4, help="modal pairs per attribute")
     parser.add_argument("--pair-images", type=int, default=100)
     parser.add_argument("--seed", type=int, default=90_000, help="first noise seed of the removal table")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

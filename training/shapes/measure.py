@@ -116,29 +116,32 @@ def prompt_entropy(generate: Generate, stated: list[dict[str, str]], *, count: i
     return {name: fmean(bits) for name, bits in found.items()}
 
 
-def modal_pairs(generate: Generate, *, per_attribute: int = 2, count: int = 50, seed: int = 50_000) -> list[Pair]:
+def modal_pairs(generate: Generate, *, per_attribute: int = 4, count: int = 50, seed: int = 50_000) -> list[Pair]:
     """For each attribute, the prompts (stating one other) where the model favours one value most, and that value.
 
-    Negatives are then informative: they name what the model would draw. The pairs of an attribute have
-    different negatives as far as that is possible. Measure with other seeds than these.
+    Negatives are then informative: they name what the model would draw. Of equally favoured values, those come first
+    whose images are valid most often: a prompt that is drawn badly anyway shows nothing. The pairs of an attribute
+    have different negatives as far as that is possible. Measure with other seeds than these.
     """
     singles = [{name: value} for name, values in ATTRIBUTES.items() for value in values]
     prompts = [sentence(stated) for stated in singles]
     seeds = list(range(seed, seed + count))
     images = generate([prompt for prompt in prompts for _ in seeds], seeds * len(prompts))
-    values = read(images).values
+    reading = read(images)
+    values, clear = reading.values, reading.valid.float().view(len(prompts), count).mean(dim=1).tolist()
     pairs = []
     for attribute in ATTRIBUTES:
-        found = []
+        found: list[tuple[Pair, float]] = []
         for n, stated in enumerate(singles):
             if attribute in stated:
                 continue
             value, times = Counter(values[attribute][n * count : (n + 1) * count]).most_common(1)[0]
-            found.append(Pair(prompt=prompts[n], stated=stated, attribute=attribute, value=value, share=times / count))
-        found.sort(key=lambda pair: -pair.share)
+            pair = Pair(prompt=prompts[n], stated=stated, attribute=attribute, value=value, share=times / count)
+            found.append((pair, clear[n]))
+        found.sort(key=lambda row: (-row[0].share, -row[1]))
         chosen: list[Pair] = []
         for distinct in (True, False):
-            for pair in found:
+            for pair, _ in found:
                 repeated = any(pair.value == other.value for other in chosen)
                 if len(chosen) < per_attribute and pair not in chosen and not (distinct and repeated):
                     chosen.append(pair)

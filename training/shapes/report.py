@@ -41,15 +41,25 @@ def quality(teacher: dict[str, Any], student: dict[str, Any]) -> str:
         for name, measured in (("teacher, 20 steps, cfg 3", teacher), ("student, 1 step", student))
         for kind, row in measured["accuracy"].items()
     ]
+    both = (teacher, student)
     spread = [
-        [attribute, f"{len(values)}", *(m["accuracy"]["partial"]["entropy"][attribute] for m in (teacher, student))]
+        [attribute, len(values)]
+        + [measured["accuracy"]["partial"]["entropy"][attribute] for measured in both]
+        + [measured["prompt_entropy"][attribute] for measured in both]
         for attribute, values in ATTRIBUTES.items()
     ]
+    within = [sum(measured["prompt_entropy"].values()) for measured in both]
+    collapsed = f"\nThe student keeps {within[1] / within[0]:.0%} of the teacher's entropy within a prompt" + (
+        ": it has collapsed to one way of drawing most prompts, whatever the seed.\n"
+        if within[1] < within[0] / 2
+        else ".\n"
+    )
     return (
         "## Following the caption\n\n"
         + table(["model", "captions", "images", *ATTRIBUTES, "stated right", "valid"], rows)
-        + "\nEntropy in bits of an attribute over the partial captions that leave it open:\n\n"
-        + table(["attribute", "values", "teacher", "student"], spread)
+        + "\nEntropy in bits of an attribute that is left open, over many prompts and over the seeds of one prompt:\n\n"
+        + table(["attribute", "values", "teacher", "student", "teacher, one prompt", "student, one prompt"], spread)
+        + collapsed
     )
 
 
@@ -77,7 +87,8 @@ def removal(student: dict[str, Any], alpha: float) -> str:
         f"The negatives are modal: what the student itself draws most for that prompt. "
         f"{measured['count']} images a pair, noise seeds from {measured['seed']}.\n\n"
         + table(["prompt", "negative", "absent", "clean", "kept"], pairs)
-        + "\nMeans over all pairs, and over the half with the lower baseline (the paper's Table 3 is such a mean):\n\n"
+        + "\nMeans over all pairs, and over the half with the lower baseline (as the paper's Table 3; equal "
+        "baselines keep the order above):\n\n"
         + table(["method", "absent", "clean", "kept", "absent (lower half)", "clean", "kept"], means)
     )
 
