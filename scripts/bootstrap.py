@@ -11,6 +11,7 @@ Standard library only: it runs before anything is installed. SNOOPI_VENV puts th
 from __future__ import annotations
 
 import argparse
+import ctypes
 import hashlib
 import os
 import shutil
@@ -61,7 +62,7 @@ def apt_install(packages: list[str], purpose: str) -> None:
     prefix = root_prefix()
     command = f"apt-get install {' '.join(packages)}"
     if prefix is None or shutil.which("apt-get") is None:
-        raise SetupError(f"{purpose} is missing. Install it (on Debian or Ubuntu: sudo {command}) and run this again.")
+        raise SetupError(f"{purpose} is missing. On Debian or Ubuntu: sudo {command}. Then run this again.")
     say(f"{purpose} is missing: {command} ...")
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     environment = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive"]
@@ -117,6 +118,25 @@ def find_browser() -> str | None:
     return next((found for name in BROWSERS if (found := shutil.which(name))), None)
 
 
+def provide_browser() -> None:
+    """Chromium, and the one library that Playwright's driver needs and a minimal Debian lacks."""
+    missing = []
+    if find_browser() is None:
+        missing += ["chromium", "fonts-dejavu-core"]
+    if sys.platform == "linux" and not loads("libatomic.so.1"):
+        missing += ["libatomic1"]
+    if missing:
+        apt_install(missing, "What the browser tests need")
+
+
+def loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--browser", action="store_true", help="also provide Chromium")
@@ -133,8 +153,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if host.returncode != 0:
             return 1  # it has said why
-        if options.browser and find_browser() is None:
-            apt_install(["chromium", "fonts-dejavu-core"], "Chromium")
+        if options.browser:
+            provide_browser()
         say(f"ready: {folder}, ComfyUI at {host.stdout.strip()}")
     except SetupError as error:
         print(f"[setup] {error}", file=sys.stderr)
