@@ -107,8 +107,8 @@ WORKFLOWS = (
     Workflow(
         name="with_and_without_negative",
         note="Same prompt, same noise: with the negative only below.\n"
-        "What it names is gone there; the rest stays as it was.\n"
-        "Turn: the negative prompt, alpha, the seed of both.",
+        "What it names is gone there; the prompt is kept, other details may change.\n"
+        "Turn: the negative prompt, alpha, the Seed node.",
         nodes={
             **_COMMON,
             "seed": Node(type="PrimitiveInt", inputs={"value": SEED}, title="Seed"),

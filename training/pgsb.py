@@ -182,7 +182,7 @@ class Run:
                 metrics.after(self.iteration, figures)
                 bar.update()
                 bar.set_postfix(
-                    vsd=f"{figures['vsd']:.4f}", lora=f"{figures['lora']:.4f}", kappa=f"{figures['kappa']:.2f}"
+                    vsd=f"{figures['vsd']:.1e}", lora=f"{figures['lora']:.4f}", kappa=f"{figures['kappa']:.2f}"
                 )
                 last = self.iteration == loop.iterations
                 if self.grid and (last or self.iteration % output.sample_every == 0):
@@ -247,8 +247,11 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     _check_folder(folder, recipe, args.resume)
     run = Run(recipe, cpu=args.cpu)
-    if args.resume and run.resume():
-        log.info("resumed at iteration %d", run.iteration)
+    if args.resume:
+        if run.resume():
+            log.info("resumed at iteration %d", run.iteration)
+        else:
+            log.info("nothing to resume in %s; starting anew", folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
     device = {"python": platform.python_version(), "device": str(run.accelerator.device)}
