@@ -23,12 +23,12 @@ class HostStudent:
         self.model, self.clip, self.vae = pack_node("pgsb_loader", "PGSBLoader").execute(ckpt_name).result
         self.alpha = alpha
 
-    # As the host runs its nodes; with gradients, every image of a test would keep its whole network in memory.
-    @torch.inference_mode()
+    # The host runs its nodes without gradients; with them, every image of a test would keep its whole network in memory.
+    @torch.no_grad()
     def encode(self, text: str) -> list:
         return host_nodes.CLIPTextEncode().encode(self.clip, text)[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def latents(
         self, positive: list, *, seed: int, count: int, negative: list | None = None, timesteps: str = "auto"
     ) -> torch.Tensor:
@@ -40,7 +40,7 @@ class HostStudent:
         sampler = pack_node("one_step_sampler", "OneStepSampler")
         return sampler.execute(model, positive, empty, seed, timesteps).result[0]["samples"]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
         """Images (B, 3, 64, 64) in [0, 1]; a run of equal prompts is one batch on its first seed, as in a graph."""
         away = None if negative is None else self.encode(negative)
