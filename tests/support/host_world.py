@@ -23,7 +23,7 @@ class HostStudent:
         self.model, self.clip, self.vae = pack_node("pgsb_loader", "PGSBLoader").execute(ckpt_name).result
         self.alpha = alpha
 
-    # The host runs its nodes without gradients; with them, every image of a test would keep its whole network in memory.
+    # The host runs its nodes without gradients; with them, every image would keep its whole network in memory.
     @torch.no_grad()
     def encode(self, text: str) -> list:
         return host_nodes.CLIPTextEncode().encode(self.clip, text)[0]
