@@ -39,7 +39,9 @@ def steered_error(kind, prediction_type, *, cfg, rows=2, tokens=77, negative_tok
     unwanted = subject.condition(3, negative_tokens)
 
     steered = apply_nasa(subject.patcher, conditioning(unwanted), alpha=alpha, window=Window(), blocks="all")
-    got = host_sample(steered, conditioning(positive), conditioning(unconditional), cfg=cfg, rows=rows, size=subject.size)
+    got = host_sample(
+        steered, conditioning(positive), conditioning(unconditional), cfg=cfg, rows=rows, size=subject.size
+    )
 
     guidance = {"negative": unconditional, "cfg": cfg} if cfg != 1.0 else {}
     x = noise(rows, size=subject.size)

@@ -188,8 +188,10 @@ def stock_model(
         name: weight.to(dtype) for name, weight in to_single_file(unet.state_dict(), unet_rename(unet.config)).items()
     }
 
+    heads = {**_STOCK[kind].unet_extra_config, **_HEADS.get(kind, _HEADS_OF_16)}
+
     class StockConfig(_STOCK[kind]):
-        unet_extra_config = {**_STOCK[kind].unet_extra_config, **_HEADS.get(kind, _HEADS_OF_16)}
+        unet_extra_config = heads
         latent_format = staticmethod(lambda: UnscaledLatents())
 
         def model_type(self, state_dict, prefix=""):
