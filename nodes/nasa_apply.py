@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from comfy_api.latest import io
 
 from ..snoopi_core.host.nasa import apply_nasa
@@ -28,8 +29,8 @@ class NASAApply(io.ComfyNode):
                 ),
                 io.Conditioning.Input(
                     "negative",
-                    tooltip="What should not appear: one plain prompt, from a CLIP Text Encode of the same model's "
-                    "CLIP. For several negatives, chain several NASA Apply nodes.",
+                    tooltip="What should not appear, from a CLIP Text Encode of the same model's CLIP. Several "
+                    "NASA Apply nodes in a chain each subtract their own; combined prompts are averaged.",
                 ),
                 io.Float.Input(
                     "alpha",
@@ -66,7 +67,13 @@ class NASAApply(io.ComfyNode):
                     default="all",
                     advanced=True,
                     tooltip='Where in the network NASA acts. "all" is the paper\'s way; a group ("middle"), a block '
-                    '("input.1"), a range ("output.4-8") or several of them, separated by commas.',
+                    '("input.1", "block.3"), a range ("output.4-8") or several of them, separated by commas.',
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where in the picture NASA acts: 1 (white) steers away from the negative there, 0 (black) "
+                    "leaves the picture as it is. Any size. Nothing connected means everywhere.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The steered model, for any sampler.")],
@@ -81,6 +88,7 @@ class NASAApply(io.ComfyNode):
         start_percent: float = 0.0,
         end_percent: float = 1.0,
         blocks: str = "all",
+        mask: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         window = Window(start_percent=start_percent, end_percent=end_percent)
-        return io.NodeOutput(apply_nasa(model, negative, alpha=alpha, window=window, blocks=blocks))
+        return io.NodeOutput(apply_nasa(model, negative, alpha=alpha, window=window, blocks=blocks, mask=mask))

@@ -1,45 +1,96 @@
-"""NASA as something that a host model carries: one wrapper around its apply_model for each NASA Apply node."""
+"""NASA as something that a host model carries: one set of wrappers, however many NASA Apply nodes there are."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
-from ..blocks import parse_blocks
-from .families import Attachment, Options, Steering, family_of
-from .negative import Conditioning, plain_negative
+from ..blocks import Block, parse_blocks
+from .families import Call, Context, Family, Options, Term, family_of
+from .mask import check_mask, mask_of_rows
+from .negative import Conditioning, Negative, read_negative
+from .run import POSITIVE, RUN, Positive, Run, begin_run, mark_positive
 from .window import Window
 
 WRAPPER_KEY = "snoopi_nasa"
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Steering:
+    """What one NASA Apply node wants.
+
+    mask: where in the picture, (n, h, w) in [0, 1]; None for everywhere.
+    """
+
+    negatives: tuple[Negative, ...]
+    alpha: torch.Tensor
+    window: Window
+    blocks: frozenset[Block]
+    mask: torch.Tensor | None
+
+    def active(self, is_active: Callable[[Window], bool]) -> list[tuple[Negative, float]]:
+        """The prompts that act now, each with its share: several are averaged, as the host averages predictions."""
+        if not is_active(self.window):
+            return []
+        now = [negative for negative in self.negatives if negative.strength > 0.0 and is_active(negative.window)]
+        total = sum(negative.strength for negative in now)
+        return [(negative, negative.strength / total) for negative in now]
+
+
 def apply_nasa(
-    patcher: ModelPatcher, negative: Conditioning, *, alpha: float, window: Window, blocks: str
+    patcher: ModelPatcher,
+    negative: Conditioning,
+    *,
+    alpha: float,
+    window: Window,
+    blocks: str,
+    mask: torch.Tensor | None = None,
 ) -> ModelPatcher:
     """A clone of `patcher` that steers away from `negative`; `patcher` itself where nothing would be changed.
 
+    On a model that is steered already, the new negative is subtracted beside the others.
+
+    Args:
+        mask: where in the picture, (h, w) or (n, h, w) in [0, 1], n images of a batch or frames of a video; resized to
+            each attention's grid.
+
     Raises:
-        ValueError: an unsupported model, a negative that is not plain or not this model's, or unknown blocks.
+        ValueError: an unsupported model, a negative that is not this model's, unknown blocks, or not a mask.
     """
     family = family_of(patcher.model)
-    embedding = plain_negative(negative, family.context_width(patcher.model))
+    negatives = read_negative(negative)
+    for each in negatives:
+        family.check(patcher.model, each)
     chosen = parse_blocks(blocks, family.blocks(patcher.model))
-    if alpha == 0.0 or window.is_empty:
+    mask = None if mask is None else check_mask(mask)
+    if alpha == 0.0 or window.is_empty or (mask is not None and not mask.any()):
         return patcher
-    steering = Steering(negative=embedding, alpha=torch.tensor(alpha), blocks=chosen)
+    steering = Steering(negatives=negatives, alpha=torch.tensor(alpha), window=window, blocks=chosen, mask=mask)
+    before = patcher.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY)
+    steerings = (*(each for wrapper in before for each in wrapper.steerings), steering)
     steered = patcher.clone()
-    steered.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, NASAWrapper(family.attach(steering), window))
+    for kind, wrapper in (
+        (WrappersMP.SAMPLER_SAMPLE, begin_run),
+        (WrappersMP.CALC_COND_BATCH, mark_positive),
+        (WrappersMP.APPLY_MODEL, NASAWrapper(family, steerings)),
+    ):
+        steered.remove_wrappers_with_key(kind, WRAPPER_KEY)
+        steered.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
     return steered
 
 
 class NASAWrapper:
-    """Around the host's `BaseModel.apply_model`; several on one model run one inside another."""
+    """Around the host's `BaseModel.apply_model`."""
 
-    def __init__(self, attachment: Attachment, window: Window) -> None:
-        self.attachment, self.window = attachment, window
+    def __init__(self, family: Family, steerings: tuple[Steering, ...]) -> None:
+        self.family, self.steerings = family, steerings
+        self.attachment = family.attach()
 
     def __call__(
         self,
@@ -55,8 +106,80 @@ class NASAWrapper:
         def proceed(options: Options) -> torch.Tensor:
             return executor(x, sigma, c_concat, c_crossattn, control, options, **conditions)
 
-        options = transformer_options or {}
-        model = executor.class_obj
-        if not self.window.is_everything and not self.window.is_active(float(sigma[0]), model.model_sampling):
+        options = dict(transformer_options or {})
+        run: Run | None = options.pop(RUN, None)
+        positive: Positive = options.pop(POSITIVE, None) or Positive()
+        chunks = tuple(number in positive.numbers for number in options.get("cond_or_uncond", (0,)))
+        if not any(chunks):
             return proceed(options)
-        return self.attachment(model, x, options, proceed)
+        model: BaseModel = executor.class_obj
+        terms = tuple(self._terms(model, x, sigma, options, chunks, positive, run))
+        if not terms:
+            return proceed(options)
+        return self.attachment(model, options, Call(positive=chunks, terms=terms, shape=x.shape), proceed)
+
+    def _terms(
+        self,
+        model: BaseModel,
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        options: Options,
+        chunks: tuple[bool, ...],
+        positive: Positive,
+        run: Run | None,
+    ) -> list[Term]:
+        keep = run.keep if run is not None and _weights_stay(model) else _make
+
+        def is_active(window: Window) -> bool:
+            return window.is_everything or window.is_active(float(sigma[0]), model.model_sampling)
+
+        terms = []
+        for steering in self.steerings:
+            mask = None
+            for negative, share in steering.active(is_active):
+                if mask is None and steering.mask is not None:
+                    mask = self._mask(steering, x, options, chunks, positive, keep)
+                alpha = keep((steering, share, x.device), lambda s=steering, n=share: (s.alpha * n).to(x.device))
+                context, keys_values = keep(
+                    (negative, model.diffusion_model, x.device),
+                    lambda s=steering, n=negative: self._keys_values(model, s, n, x, sigma),
+                )
+                terms.append(Term(alpha=alpha, context=context, keys_values=keys_values, mask=mask))
+        return terms
+
+    def _keys_values(
+        self, model: BaseModel, steering: Steering, negative: Negative, x: torch.Tensor, sigma: torch.Tensor
+    ) -> tuple[Context, dict]:
+        """From the weights as they are now: LoRAs, hooks and low-VRAM casts have all been applied."""
+        context = self.family.context(model, negative, x, sigma)
+        layers = self.family.layers(model).items()
+        return context, {key: layer.keys_values(context) for key, layer in layers if layer.block in steering.blocks}
+
+    @staticmethod
+    def _mask(
+        steering: Steering,
+        x: torch.Tensor,
+        options: Options,
+        chunks: tuple[bool, ...],
+        positive: Positive,
+        keep: Callable,
+    ) -> torch.Tensor:
+        uuids = options.get("uuids") or [None] * len(chunks)
+        areas = [(positive.areas or {}).get(uuid) for uuid, chosen in zip(uuids, chunks, strict=True) if chosen]
+        return mask_of_rows(
+            keep((steering, "mask", x.device), lambda: steering.mask.to(x.device)),
+            rows=x.shape[0] // len(chunks),
+            is_video=x.ndim == 5,
+            size=positive.size or (x.shape[-2], x.shape[-1]),
+            areas=areas,
+        )
+
+
+def _make(key: object, make: Callable) -> Any:
+    return make()
+
+
+def _weights_stay(model: BaseModel) -> bool:
+    """Whether all calls of a run see the same weights: hooks may change them from call to call."""
+    patcher = model.current_patcher
+    return patcher is not None and not patcher.hook_patches and patcher.forced_hooks is None

@@ -1,49 +1,78 @@
-"""The negative prompt: from the host's CONDITIONING to the one embedding that NASA subtracts."""
+"""The negative prompt: from the host's CONDITIONING to the prompts that NASA subtracts."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from .window import Window
+
 Conditioning = list[tuple[torch.Tensor, dict[str, Any]]]
 
-_NOT_YET = {
-    "area": "an area",
-    "mask": "a mask",
-    "hooks": "hooks",
-    "start_percent": "a timestep range (use start_percent and end_percent of NASA Apply)",
-    "end_percent": "a timestep range (use start_percent and end_percent of NASA Apply)",
-    "clip_start_percent": "a schedule",
+# What has a place in a picture has one in NASA Apply too: its mask.
+_REFUSED = {
+    "area": "an area (use the mask of NASA Apply)",
+    "mask": "a mask (use the mask of NASA Apply)",
+    "hooks": "hooks (connect the negative from before the hook node)",
+    "clip_start_percent": "a schedule of hooks (connect the negative from before the hook node)",
 }
 
 
-def plain_negative(conditioning: Conditioning, context_width: int) -> torch.Tensor:
-    """The embedding of a plain negative prompt, (Bn, T, C).
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Negative:
+    """One prompt of a negative conditioning.
 
-    What does not concern cross-attention (pooled output, ControlNet, sizes) is not used.
+    embedding: as the text encoder returned it, (Bn, T, C).
+    settings: what came with it: attention masks, a second encoder's output and the like, for the host to prepare.
+    strength: its share among several prompts that are active together.
+    window: when it is active.
+    """
+
+    embedding: torch.Tensor
+    settings: dict[str, Any]
+    strength: float
+    window: Window
+
+
+def read_negative(conditioning: Conditioning) -> tuple[Negative, ...]:
+    """The prompts of a conditioning: one, or several as Conditioning (Combine) and timestep ranges make them.
 
     Raises:
-        ValueError: several prompts, one with an area, mask or schedule, or an embedding of another width than the
-            model's cross-attention takes, which happens with another model's text encoder.
+        ValueError: none, an embedding that is none, or a prompt with an area, mask, hooks, or a strength that could
+            have no effect.
     """
-    if len(conditioning) != 1:
-        raise ValueError(
-            f"negative holds {len(conditioning)} prompts, NASA Apply takes exactly one; "
-            "for several, chain one NASA Apply node for each"
-        )
-    embedding, settings = conditioning[0]
-    found = [words for key, words in _NOT_YET.items() if settings.get(key) is not None]
-    if settings.get("strength", 1.0) != 1.0:
+    if not conditioning:
+        raise ValueError("negative holds no prompt; connect a CLIP Text Encode node")
+    return tuple(_read(embedding, settings, alone=len(conditioning) == 1) for embedding, settings in conditioning)
+
+
+def _read(embedding: torch.Tensor, settings: dict[str, Any], *, alone: bool) -> Negative:
+    found = [words for key, words in _REFUSED.items() if settings.get(key) is not None]
+    strength = settings.get("strength", 1.0)
+    if alone and strength != 1.0:
         found.append("a strength (use alpha of NASA Apply)")
     if found:
+        raise ValueError(f"negative has {', '.join(dict.fromkeys(found))}, which NASA Apply does not take")
+    if strength < 0.0:
+        raise ValueError(f"negative has strength {strength:g}, expected 0 or more")
+    if not isinstance(embedding, torch.Tensor) or embedding.ndim != 3:
+        got = tuple(embedding.shape) if isinstance(embedding, torch.Tensor) else type(embedding).__name__
+        raise ValueError(f"negative is {got}, expected an embedding (batch, tokens, width) from CLIP Text Encode")
+    window = Window(start_percent=settings.get("start_percent", 0.0), end_percent=settings.get("end_percent", 1.0))
+    return Negative(embedding=embedding.detach(), settings=dict(settings), strength=float(strength), window=window)
+
+
+def check_width(negative: Negative, expected: int, got: int | None = None) -> None:
+    """Tell of an embedding that another model's text encoder made.
+
+    Raises:
+        ValueError: it is not `expected` wide.
+    """
+    got = negative.embedding.shape[-1] if got is None else got
+    if got != expected:
         raise ValueError(
-            f"negative has {', '.join(dict.fromkeys(found))}; NASA Apply takes a plain prompt: "
-            "connect a CLIP Text Encode node directly"
-        )
-    if embedding.ndim != 3 or embedding.shape[-1] != context_width:
-        raise ValueError(
-            f"negative is {embedding.shape[-1]} wide, the model's cross-attention takes {context_width}: "
+            f"negative is {got} wide, the model's cross-attention takes {expected}: "
             "it was made by another model's text encoder. Encode it with the CLIP that belongs to this model"
         )
-    return embedding.detach()

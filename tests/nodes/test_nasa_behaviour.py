@@ -11,6 +11,7 @@ import torch
 from reference import Reference, Subtraction, relative_error
 from unets import Case, case, conditioning, host_sample, noise, random_unet
 
+from snoopi_core.host.families.unet import UNetFamily
 from snoopi_core.host.nasa import apply_nasa
 from snoopi_core.host.one_step import sigma_of
 from snoopi_core.host.window import Window
@@ -140,9 +141,9 @@ class TestBesideOthers:
 
         def adapter(q, k, v, options):
             block = (*options["block"], options["block_index"])
-            site = next(site for site in sites(subject) if site.key == block)
+            layer = layers_of(subject)[block].transformer.attn2
             out = attention.optimized_attention(q, k, v, options["n_heads"])
-            image_k, image_v = site.layer.to_k(extra), site.layer.to_v(extra)
+            image_k, image_v = layer.to_k(extra), layer.to_v(extra)
             return out + 0.7 * attention.optimized_attention(q, image_k, image_v, options["n_heads"])
 
         first, second = self.in_both_orders(subject, lambda patcher: patcher.set_model_attn2_replace(adapter, *address))
@@ -182,7 +183,7 @@ class TestBesideOthers:
             clone.model_options["transformer_options"]["optimized_attention_override"] = counting(calls)
             assert torch.equal(sampled(clone, subject), sampled(patcher, subject))
             counts.append(len(calls))
-        assert counts[1] == counts[0] + len(list(sites(subject)))
+        assert counts[1] == counts[0] + len(layers_of(subject))
 
     def test_a_lora_is_seen_wherever_it_is_applied(self, subject):
         """K- and V- come from the weights of the moment, so a LoRA after the node counts too."""
@@ -207,8 +208,8 @@ class TestBesideOthers:
         assert relative_error(sampled(steer(subject.patcher, subject), subject), expected(subject)) <= 2e-6
 
     def test_a_layer_put_there_for_the_run_is_the_one_that_counts(self, subject):
-        site = next(sites(subject))
-        other = copy.deepcopy(site.layer).requires_grad_(False)
+        first_layer = next(iter(layers_of(subject).values())).transformer.attn2
+        other = copy.deepcopy(first_layer).requires_grad_(False)
         other.to_v.weight.mul_(1.5)
         name = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2"
         first, second = self.in_both_orders(subject, lambda patcher: patcher.add_object_patch(name, other))
@@ -246,7 +247,5 @@ class TestBesideOthers:
 DIFFUSERS_BLOCK = {("input", 1): "down_blocks.0.", ("output", 3): "up_blocks.1.attentions.1."}
 
 
-def sites(subject):
-    from snoopi_core.host.families.unet import sites as sites_of
-
-    return sites_of(subject.patcher.model.diffusion_model)
+def layers_of(subject):
+    return UNetFamily().layers(subject.patcher.model)

@@ -10,7 +10,8 @@ from figures import measured
 from reference import Subtraction, relative_error
 from unets import case, conditioning, host_sample, noise
 
-from snoopi_core.host.families import unet as family
+from snoopi_core.host import run
+from snoopi_core.host.families import base, unet
 from snoopi_core.host.nasa import apply_nasa
 from snoopi_core.host.window import Window
 
@@ -70,40 +71,36 @@ def test_the_plain_model_has_the_same_error(kind, prediction_type):
     measured("families", NAMES[kind, prediction_type], "relative error of the plain model", error, BAR)
 
 
-def plus(monkeypatch):
-    monkeypatch.setattr(family, "steer_away", lambda z_pos, z_neg, alpha: z_pos + alpha * z_neg)
+def plus(monkeypatch, subject):
+    monkeypatch.setattr(base, "steer_away", lambda z_pos, z_neg, alpha: z_pos + alpha * z_neg)
 
 
-def after_the_output_projection(monkeypatch):
+def after_the_output_projection(monkeypatch, subject):
     """to_out(Z+) - alpha to_out(Z-) differs from to_out(Z+ - alpha Z-) by alpha times the bias, put back through W."""
-    original = family._SteeredAttention.__call__
+    original = unet._SteeredAttention.__call__
+    layers = unet.UNetFamily().layers(subject.patcher.model)
 
     def mutant(self, q, k, v, extra_options):
-        projection = self.site.layer.to_out[0]
+        projection = layers[self.address].transformer.attn2.to_out[0]
         shift = torch.linalg.solve(projection.weight.double(), projection.bias.double()).to(q)
-        return original(self, q, k, v, extra_options) - extra_options[self.slot].alpha * shift
+        return original(self, q, k, v, extra_options) - ALPHA * shift
 
-    monkeypatch.setattr(family._SteeredAttention, "__call__", mutant)
-
-
-def unconditional_rows_too(monkeypatch):
-    original = family.UNetAttachment.__call__
-
-    def mutant(self, model, x, options, proceed):
-        all_positive = {**options, "cond_or_uncond": [family.POSITIVE] * len(options["cond_or_uncond"])}
-        return original(self, model, x, all_positive, proceed)
-
-    monkeypatch.setattr(family.UNetAttachment, "__call__", mutant)
+    monkeypatch.setattr(unet._SteeredAttention, "__call__", mutant)
 
 
-def alpha_on_both(monkeypatch):
-    monkeypatch.setattr(family, "steer_away", lambda z_pos, z_neg, alpha: (1 - alpha) * z_pos - alpha * z_neg)
+def unconditional_rows_too(monkeypatch, subject):
+    positive = run.Positive
+    monkeypatch.setattr(run, "Positive", lambda **which: positive(**{**which, "numbers": frozenset({0, 1})}))
+
+
+def alpha_on_both(monkeypatch, subject):
+    monkeypatch.setattr(base, "steer_away", lambda z_pos, z_neg, alpha: (1 - alpha) * z_pos - alpha * z_neg)
 
 
 @pytest.mark.parametrize("mutant", [plus, after_the_output_projection, unconditional_rows_too, alpha_on_both])
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
 def test_the_comparison_sees_a_wrong_formula(kind, mutant, monkeypatch):
-    mutant(monkeypatch)
+    mutant(monkeypatch, case(kind))
     error, _ = steered_error(kind, "epsilon", cfg=2.0)
     assert error > 100 * TOLERANCE
 

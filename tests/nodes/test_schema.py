@@ -20,6 +20,7 @@ INPUTS = {
         "start_percent": "FLOAT",
         "end_percent": "FLOAT",
         "blocks": "STRING",
+        "mask": "MASK",
     },
     "SnoopiOneStepSampler": {
         "model": "MODEL",

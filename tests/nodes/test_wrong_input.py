@@ -60,24 +60,45 @@ def test_a_negative_from_another_models_text_encoder():
         steer(negative=[[torch.zeros(1, 77, 2048), {}]])
 
 
-def test_several_negatives():
-    several = conditioning(case("sd15").condition(3)) * 2
-    with pytest.raises(ValueError, match=r"negative holds 2 prompts.*chain one NASA Apply node for each"):
-        steer(negative=several)
+def test_no_negative_at_all():
+    with pytest.raises(ValueError, match="negative holds no prompt"):
+        apply_nasa(case("sd15").patcher, [], alpha=0.5, window=Window(), blocks="all")
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"area": (4, 4, 0, 0)}, "an area"),
-        ({"mask": torch.ones(1, 8, 8)}, "a mask"),
-        ({"start_percent": 0.2, "end_percent": 0.8}, r"a timestep range \(use start_percent and end_percent"),
+        ({"area": (4, 4, 0, 0)}, r"an area \(use the mask of NASA Apply\)"),
+        ({"mask": torch.ones(1, 8, 8)}, r"a mask \(use the mask of NASA Apply\)"),
+        ({"hooks": object()}, "hooks"),
         ({"strength": 0.5}, r"a strength \(use alpha"),
     ],
 )
-def test_a_negative_that_is_more_than_a_prompt(settings, words):
+def test_a_negative_with_a_place_or_hooks(settings, words):
     with pytest.raises(ValueError, match=f"negative has {words}"):
         steer(negative=conditioning(case("sd15").condition(3), **settings))
+
+
+def test_a_negative_of_negative_strength():
+    with pytest.raises(ValueError, match="negative has strength -1, expected 0 or more"):
+        steer(negative=conditioning(case("sd15").condition(3), strength=-1.0) * 2)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (torch.ones(3, 4, 8, 8), r"mask is \(3, 4, 8, 8\), expected \(height, width\)"),
+        (torch.zeros(1, 0, 8), r"mask is \(1, 0, 8\)"),
+        (torch.full((8, 8), 1.5), "mask has values from 1.5 to 1.5"),
+        (torch.full((8, 8), -0.5), "mask has values from -0.5"),
+        (torch.full((8, 8), float("nan")), "mask has values from nan"),
+    ],
+)
+def test_a_mask_that_is_none(mask, words):
+    subject = case("sd15")
+    negative = conditioning(subject.condition(3))
+    with pytest.raises(ValueError, match=words):
+        apply_nasa(subject.patcher, negative, alpha=0.5, window=Window(), blocks="all", mask=mask)
 
 
 def test_what_does_not_concern_cross_attention_is_let_through():

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
+from collections.abc import Iterator
+
 from comfy.model_base import BaseModel
 
-from .base import Attachment, Family, Options, Steering
-from .unet import UNetFamily
+from .base import Call, Context, Family, Options, Term, network_of
 
-__all__ = ["FAMILIES", "Attachment", "Family", "Options", "Steering", "family_of"]
+__all__ = ["FAMILIES", "Call", "Context", "Family", "Options", "Term", "family_of"]
 
-FAMILIES: tuple[Family, ...] = (UNetFamily(),)
+_MODULES = {
+    "unet": ("UNetFamily",),
+    "pixart": ("PixArtFamily",),
+    "hunyuan_dit": ("HunyuanDiTFamily",),
+    "wan": ("WanFamily",),
+    "ltxv": ("LTXVFamily",),
+    "cosmos": ("CosmosPredict2Family", "AnimaFamily"),
+}
+
+
+def _families() -> Iterator[Family]:
+    for module, names in _MODULES.items():
+        try:
+            found = importlib.import_module(f".{module}", __name__)
+        except ImportError as error:
+            # A host that moves one network should cost that family, not the pack.
+            logging.warning("SNOOPI: NASA does not support %s in this ComfyUI (%s)", ", ".join(names), error)
+            continue
+        yield from (getattr(found, name)() for name in names)
+
+
+FAMILIES: tuple[Family, ...] = tuple(_families())
 
 
 def family_of(model: BaseModel) -> Family:
@@ -21,8 +45,9 @@ def family_of(model: BaseModel) -> Family:
     for family in FAMILIES:
         if family.matches(model):
             return family
-    network = type(model.diffusion_model).__name__
+    network = type(network_of(model)).__name__
     raise ValueError(
-        f"NASA cannot steer this model: {type(model).__name__} (network {network}). It needs separate cross-attention "
-        f"layers that it knows how to reach. Supported: {'; '.join(family.name for family in FAMILIES)}"
+        f"NASA cannot steer this model: {type(model).__name__} (network {network}). It needs cross-attention layers "
+        "that take the text alone; models with joint attention (SD3, Flux and their relatives) have none. "
+        f"Supported: {'; '.join(family.name for family in FAMILIES)}"
     )

@@ -1,46 +1,134 @@
-"""What NASA has to know about a family of networks. A family is one file here and one test."""
+"""What NASA has to know about a family of networks. A family is one file here and one test.
+
+Dimensions: B rows of a call (conditionings x rows of each), R rows of its positive ones, N image tokens, T text tokens,
+C = heads x head width.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import comfy.utils
 import torch
 from comfy.model_base import BaseModel
 
 from ...blocks import Block
+from ...nasa import steer_away
+from ..mask import mask_of_tokens
+from ..negative import Negative
 
 Options = dict[str, Any]
 """The host's transformer_options."""
+Key = Hashable
+"""A family's name for one cross-attention of a network."""
+Grid = tuple[int, int, int]
+"""Frames, height and width in image tokens."""
+KeysValues = tuple[torch.Tensor, ...]
+"""What the layer's own key and value projections return for a negative, (Bn, T, ...) each."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steering:
-    """What one NASA Apply node wants.
+class Context:
+    """A negative as the cross-attention takes it: tokens (Bn, T, C), and the mask over them that the host would use."""
 
-    negative: the negative prompt's embedding as the text encoder returned it, (Bn, T, C), on the CPU.
-    alpha: strength, a 0-dim tensor, so that a compiled model does not compile again when it changes.
-    blocks: where to subtract.
+    tokens: torch.Tensor
+    mask: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One negative's share in a call of the model.
+
+    alpha: its strength, a 0-dim tensor, so that a compiled model does not compile again when it changes.
+    context: the negative.
+    keys_values: K- and V- of every layer where it acts.
+    mask: where in the picture it acts, (R, F, h, w); None for everywhere.
     """
 
-    negative: torch.Tensor
     alpha: torch.Tensor
-    blocks: frozenset[Block]
+    context: Context
+    keys_values: Mapping[Key, KeysValues]
+    mask: torch.Tensor | None = None
+
+    def weight(self, z: torch.Tensor, grid: Callable[[], Grid]) -> torch.Tensor:
+        """alpha, or alpha at each token, (R, N, 1), for z (R, N, C)."""
+        if self.mask is None:
+            return self.alpha
+        return (self.alpha * mask_of_tokens(self.mask, grid(), z.shape[1])).to(z.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What has to happen in one call of the model: `positive` tells which of its conditionings are steered."""
+
+    positive: tuple[bool, ...]
+    terms: tuple[Term, ...]
+    shape: torch.Size
+
+    @property
+    def layers(self) -> frozenset[Key]:
+        return frozenset(key for term in self.terms for key in term.keys_values)
+
+    def select(self, rows: torch.Tensor) -> torch.Tensor:
+        """The positive rows, (R, ...), of all, (B, ...); a view where it can be."""
+        if all(self.positive):
+            return rows
+        chunks = len(self.positive)
+        assert rows.shape[0] % chunks == 0, f"{rows.shape[0]} rows of attention cannot be {chunks} conditionings"
+        return _join([part for part, chosen in zip(rows.chunk(chunks), self.positive, strict=True) if chosen])
+
+    def repeat(self, each: torch.Tensor, rows: int) -> torch.Tensor:
+        """What belongs to a negative, (Bn, ...), for the `rows` positive rows: each conditioning begins anew."""
+        conditionings = sum(self.positive)
+        each = comfy.utils.repeat_to_batch_size(each, rows // conditionings)
+        return each if conditionings == 1 else each.repeat(conditionings, *(1,) * (each.ndim - 1))
+
+    def steer(
+        self, z: torch.Tensor, key: Key, respond: Callable[[Term], torch.Tensor], grid: Callable[[], Grid]
+    ) -> torch.Tensor:
+        """Z of all rows, (B, N, C), with the negatives' subtracted from the positive ones.
+
+        Args:
+            respond: gives Z- of a negative for the positive rows, (R, N, C).
+            grid: tells how the N tokens lie in the picture; asked only for a mask.
+        """
+        z_pos = self.select(z)
+        for term in self.terms:
+            if key in term.keys_values:
+                z_pos = steer_away(z_pos, respond(term), term.weight(z_pos, grid))
+        if all(self.positive):
+            return z_pos
+        steered = iter(z_pos.chunk(sum(self.positive)))
+        parts = zip(z.chunk(len(self.positive)), self.positive, strict=True)
+        return _join([next(steered) if chosen else part for part, chosen in parts])
+
+
+class Layer(Protocol):
+    """One cross-attention of a network."""
+
+    @property
+    def block(self) -> Block:
+        """Where it is, for the person who chooses blocks."""
+        ...
+
+    def keys_values(self, context: Context) -> KeysValues:
+        """K- and V- by the layer's own projections, with the weights as they are now."""
+        ...
 
 
 class Attachment(Protocol):
-    """One node's hold on the models it runs in. It may keep objects between calls, never anything computed."""
+    """A node's hold on the networks it runs in. It may keep objects between calls, never anything computed."""
 
     def __call__(
-        self, model: BaseModel, x: torch.Tensor, options: Options, proceed: Callable[[Options], torch.Tensor]
+        self, model: BaseModel, options: Options, call: Call, proceed: Callable[[Options], torch.Tensor]
     ) -> torch.Tensor:
-        """One call of `model.apply_model` with the negative's response subtracted.
+        """Carry out `call`.
 
         Args:
             model: the host's model, its weights as they are during sampling.
-            x: the noisy latent, (B, ...), for its device.
             options: the call's transformer_options; not to be changed, but copied.
             proceed: runs the host's own call with the options that it is given.
         """
@@ -58,13 +146,35 @@ class Family(ABC):
         """Whether `model` is of this family."""
 
     @abstractmethod
+    def layers(self, model: BaseModel) -> Mapping[Key, Layer]:
+        """Every cross-attention to text, in the order in which they run; never empty for a model that matches."""
+
+    @abstractmethod
+    def check(self, model: BaseModel, negative: Negative) -> None:
+        """Tell of a negative that is not this model's.
+
+        Raises:
+            ValueError: it was made by another model's text encoder.
+        """
+
+    @abstractmethod
+    def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
+        """The negative, prepared as the host prepares a prompt of this model, on its device and in its dtype."""
+
+    @abstractmethod
+    def attach(self) -> Attachment:
+        """Something that carries out calls of models of this family."""
+
     def blocks(self, model: BaseModel) -> tuple[Block, ...]:
-        """Blocks with cross-attention, in the order in which they run; never empty for a model that matches."""
+        """Blocks with cross-attention, in the order in which they run."""
+        return tuple(dict.fromkeys(layer.block for layer in self.layers(model).values()))
 
-    @abstractmethod
-    def context_width(self, model: BaseModel) -> int:
-        """Width of the text embedding that the cross-attention takes."""
 
-    @abstractmethod
-    def attach(self, steering: Steering) -> Attachment:
-        """Something that carries out `steering` in calls of models of this family."""
+def network_of(model: BaseModel) -> torch.nn.Module:
+    """The network itself, also where torch.compile has wrapped it."""
+    network = model.diffusion_model
+    return getattr(network, "_orig_mod", network)
+
+
+def _join(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

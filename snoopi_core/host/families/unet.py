@@ -1,6 +1,6 @@
 """Stable Diffusion UNets: SD1.x, SD2.x, SDXL and their relatives.
 
-Dimensions: B rows of a call (chunks x rows of a chunk), N image tokens, T text tokens, C = heads x head width.
+Dimensions: B rows of a call, R positive rows, N image tokens, T text tokens, C = heads x head width.
 
 The host calls `transformer_options["patches_replace"]["attn2"][(group, index, depth)]` with (q, k, v, extra_options) in
 place of a cross-attention's softmax, between its own to_q / to_k / to_v and to_out: exactly where NASA subtracts.
@@ -8,153 +8,111 @@ place of a cross-attention's softmax, between its own to_q / to_k / to_v and to_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import comfy.ldm.modules.attention as attention
-import comfy.utils
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_base import BaseModel
 
 from ...blocks import Block
-from ...nasa import steer_away
 from ..dtype import inference_dtype
-from .base import Attachment, Family, Options, Steering
+from ..negative import Negative, check_width
+from .base import Attachment, Call, Context, Family, Grid, KeysValues, Options, Term, network_of
 
-POSITIVE = 0
-"""The host's number of the positive prompt in `cond_or_uncond`; other numbers are the negative's and extra passes."""
+_CALL, _INNER = "snoopi_nasa", "snoopi_nasa_inner"
 
-_node_numbers = count()
-
-Key = tuple[str, int, int]
+Address = tuple[str, int, int]
 """(group, block, depth within the block), the host's address of a cross-attention."""
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Options], torch.Tensor]
 
 
-class Site(NamedTuple):
+class UNetLayer(NamedTuple):
     """A transformer with a cross-attention, and where it is."""
 
     block: Block
-    key: Key
     transformer: attention.BasicTransformerBlock
 
-    @property
-    def layer(self) -> attention.CrossAttention:
-        """Looked up each time: another patch may put another layer there for a run."""
-        return self.transformer.attn2
-
-
-def sites(unet: UNetModel) -> Iterator[Site]:
-    """Places of cross-attention in the order in which they run."""
-    middle = [] if unet.middle_block is None else [unet.middle_block]
-    for group, blocks in (("input", unet.input_blocks), ("middle", middle), ("output", unet.output_blocks)):
-        for index, block in enumerate(blocks):
-            for transformer in block:
-                if isinstance(transformer, attention.SpatialTransformer):
-                    for depth, inner in enumerate(transformer.transformer_blocks):
-                        yield Site(Block(group, index), (group, index, depth), inner)
+    def keys_values(self, context: Context) -> KeysValues:
+        # Looked up each time: another patch may put another layer there for a run.
+        layer = self.transformer.attn2
+        return layer.to_k(context.tokens), layer.to_v(context.tokens)
 
 
 class UNetFamily(Family):
     name = "Stable Diffusion UNets (SD1.x, SD2.x, SDXL)"
 
     def matches(self, model: BaseModel) -> bool:
-        unet = _network(model)
-        if not isinstance(unet, UNetModel) or next(sites(unet), None) is None:
+        network = network_of(model)
+        if not isinstance(network, UNetModel) or not self.layers(model):
             return False
         # Video UNets attend to image embeddings, and number their temporal layers like the spatial ones.
-        return not any(isinstance(module, attention.SpatialVideoTransformer) for module in unet.modules())
+        return not any(isinstance(module, attention.SpatialVideoTransformer) for module in network.modules())
 
-    def blocks(self, model: BaseModel) -> tuple[Block, ...]:
-        return tuple(dict.fromkeys(site.block for site in sites(_network(model))))
+    def layers(self, model: BaseModel) -> dict[Address, UNetLayer]:
+        unet = network_of(model)
+        middle = [] if unet.middle_block is None else [unet.middle_block]
+        return {
+            (group, index, depth): UNetLayer(Block(group, index), inner)
+            for group, blocks in (("input", unet.input_blocks), ("middle", middle), ("output", unet.output_blocks))
+            for index, block in enumerate(blocks)
+            for transformer in block
+            if isinstance(transformer, attention.SpatialTransformer)
+            for depth, inner in enumerate(transformer.transformer_blocks)
+        }
 
-    def context_width(self, model: BaseModel) -> int:
-        return next(sites(_network(model))).layer.to_k.in_features
+    def check(self, model: BaseModel, negative: Negative) -> None:
+        check_width(negative, next(iter(self.layers(model).values())).transformer.attn2.to_k.in_features)
 
-    def attach(self, steering: Steering) -> Attachment:
-        return UNetAttachment(steering)
+    def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
+        return Context(tokens=negative.embedding.to(x.device, inference_dtype(model)))
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Call:
-    """What the patches of one node need to know during one call of the model."""
-
-    negative: torch.Tensor
-    alpha: torch.Tensor
-    positive_chunks: tuple[bool, ...]
-    inner: Mapping[Key, Attention | None]
+    def attach(self) -> Attachment:
+        return UNetAttachment()
 
 
 class _SteeredAttention:
     """Stands at one cross-attention. It outlives calls, so that a compiled model sees the same object each time."""
 
-    def __init__(self, site: Site, slot: str) -> None:
-        self.site, self.slot = site, slot
+    def __init__(self, address: Address) -> None:
+        self.address = address
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extra_options: Options) -> torch.Tensor:
         """Z of all rows, (B, N, C), for q (B, N, C) and k, v (B, T, C)."""
-        call: _Call = extra_options[self.slot]
-        inner = call.inner[self.site.key] or attend
+        call: Call = extra_options[_CALL]
+        inner: Attention = extra_options[_INNER].get(self.address) or attend
         z = inner(q, k, v, extra_options)
+        q_pos = call.select(q)
 
-        chunks = len(call.positive_chunks)
-        assert q.shape[0] % chunks == 0, f"{q.shape[0]} rows of attention cannot be {chunks} conditionings"
-        positive_q = [part for part, positive in zip(q.chunk(chunks), call.positive_chunks, strict=True) if positive]
-        rows = q.shape[0] // chunks
-        # From the weights as they are now: LoRAs, hooks and low-VRAM casts have all been applied.
-        k_neg, v_neg = (
-            comfy.utils.repeat_to_batch_size(project(call.negative), rows).repeat(len(positive_q), 1, 1)
-            for project in (self.site.layer.to_k, self.site.layer.to_v)
-        )
-        z_neg = attend(_join(positive_q), k_neg, v_neg, extra_options)
+        def respond(term: Term) -> torch.Tensor:
+            k_neg, v_neg = (call.repeat(each, q_pos.shape[0]) for each in term.keys_values[self.address])
+            return attend(q_pos, k_neg, v_neg, extra_options)
 
-        steered = iter(z_neg.split(rows))
-        return _join(
-            [
-                steer_away(part, next(steered), call.alpha) if positive else part
-                for part, positive in zip(z.chunk(chunks), call.positive_chunks, strict=True)
-            ]
-        )
+        def grid() -> Grid:
+            height, width = extra_options["activations_shape"][-2:]
+            return 1, height, width
+
+        return call.steer(z, self.address, respond, grid)
 
 
 class UNetAttachment:
-    def __init__(self, steering: Steering) -> None:
-        self.steering = steering
-        self.slot = f"snoopi_nasa_{next(_node_numbers)}"
+    def __init__(self) -> None:
         # By network: a node's output may run in several models at once, as it does on several GPUs.
-        self._patches: WeakKeyDictionary[UNetModel, dict[Key, _SteeredAttention]] = WeakKeyDictionary()
+        self._patches: WeakKeyDictionary[UNetModel, dict[Address, _SteeredAttention]] = WeakKeyDictionary()
 
     def __call__(
-        self, model: BaseModel, x: torch.Tensor, options: Options, proceed: Callable[[Options], torch.Tensor]
+        self, model: BaseModel, options: Options, call: Call, proceed: Callable[[Options], torch.Tensor]
     ) -> torch.Tensor:
-        positive_chunks = tuple(number == POSITIVE for number in options.get("cond_or_uncond", (POSITIVE,)))
-        if not any(positive_chunks):
-            return proceed(options)
-
-        patches = self._patches_of(_network(model))
+        known = self._patches.setdefault(network_of(model), {})
+        patches = {address: known.setdefault(address, _SteeredAttention(address)) for address in call.layers}
         replace: dict[str, Any] = options.get("patches_replace", {})
-        attn2: dict[tuple, Attention] = replace.get("attn2", {})
-        call = _Call(
-            negative=self.steering.negative.to(x.device, inference_dtype(model)),
-            alpha=self.steering.alpha,
-            positive_chunks=positive_chunks,
-            # The host prefers an exact address to a whole block's.
-            inner={key: attn2.get(key, attn2.get(key[:2])) for key in patches},
-        )
-        return proceed({**options, "patches_replace": {**replace, "attn2": {**attn2, **patches}}, self.slot: call})
-
-    def _patches_of(self, unet: UNetModel) -> dict[Key, _SteeredAttention]:
-        if unet not in self._patches:
-            self._patches[unet] = {
-                site.key: _SteeredAttention(site, self.slot)
-                for site in sites(unet)
-                if site.block in self.steering.blocks
-            }
-        return self._patches[unet]
+        attn2: Mapping[tuple, Attention] = replace.get("attn2", {})
+        # The host prefers an exact address to a whole block's.
+        inner = {address: attn2.get(address, attn2.get(address[:2])) for address in patches}
+        patched = {**replace, "attn2": {**attn2, **patches}}
+        return proceed({**options, "patches_replace": patched, _CALL: call, _INNER: inner})
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extra_options: Options) -> torch.Tensor:
@@ -167,12 +125,3 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extra_options: Opt
         attn_precision=extra_options["attn_precision"],
         transformer_options=extra_options,
     )
-
-
-def _join(parts: list[torch.Tensor]) -> torch.Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _network(model: BaseModel) -> torch.nn.Module:
-    network = model.diffusion_model
-    return getattr(network, "_orig_mod", network)  # torch.compile's wrapper

@@ -1,0 +1,44 @@
+"""PixArt-alpha and PixArt-sigma.
+
+The host hands no mask over the T5 tokens to the blocks: all tokens count, the positive's as well as the negative's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from comfy.ldm.pixart.pixartms import PixArtMS
+
+from .base import Context
+from .transformer import Forward, Projections, TransformerFamily
+
+
+class PixArtFamily(TransformerFamily):
+    name = "PixArt-alpha and PixArt-sigma"
+    network = PixArtMS
+    projections = Projections(query="q_linear", keys_values=("kv_linear",), output="proj")
+    context_argument = "y"
+
+    def transformer_blocks(self, network: PixArtMS) -> Sequence[torch.nn.Module]:
+        return network.blocks
+
+    def cross_attention(self, block: Any) -> torch.nn.Module:
+        return block.cross_attn
+
+    def text_width(self, network: PixArtMS) -> int:
+        return network.y_embedder.y_proj.fc1.in_features
+
+    def patch_size(self, network: PixArtMS) -> tuple[int, int, int]:
+        return 1, network.patch_size, network.patch_size
+
+    def read_context(self, arguments: dict[str, Any], rows: int) -> Context:
+        # The host lays the tokens of all rows side by side, (1, rows * T, C).
+        tokens = arguments[self.context_argument]
+        return Context(tokens=tokens.reshape(rows, -1, tokens.shape[-1]))
+
+    def respond(
+        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        return forward(x, context.tokens)

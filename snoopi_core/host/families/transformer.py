@@ -1,0 +1,283 @@
+"""Diffusion transformers whose blocks attend to the text in a cross-attention of its own.
+
+Dimensions: B rows of a call, R positive rows, N image tokens, T text tokens, C = heads x head width.
+
+Not one of these networks lets a patch in between the softmax and the output projection, and some hand no options to
+their attention at all. Each cross-attention is therefore run by its own forward, twice, for the length of one call,
+with some of its projections standing aside:
+
+    Z+ = forward(x, c+)      the output projection passes Z+ through; the query projection's Q is remembered
+    Z- = forward(x, c-)      likewise; Q comes from memory, K- and V- were computed before
+    out(Z+ - alpha Z-)       the output projection, once
+
+Norms, rotations, masks and gates are thus the host's own, and what NASA adds is one attention. No forward of the host
+is copied, and none stays replaced after the call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from comfy.model_base import BaseModel
+
+from ...blocks import Block
+from ..negative import Negative, check_width
+from .base import Attachment, Call, Context, Family, Grid, KeysValues, Options, Term, network_of
+
+Forward = Callable[..., Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projections:
+    """Names of a cross-attention's projections: of the query, of keys and values, and of the output."""
+
+    query: str
+    keys_values: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True)
+class TransformerLayer:
+    """One cross-attention and where it is."""
+
+    block: Block
+    attention: torch.nn.Module
+    projections: Projections
+
+    def keys_values(self, context: Context) -> KeysValues:
+        return tuple(getattr(self.attention, name)(context.tokens) for name in self.projections.keys_values)
+
+
+class TransformerFamily(Family):
+    """A family that says where its cross-attentions are and how they are called; see the module's docstring."""
+
+    network: type[torch.nn.Module]
+    """Exactly this class: a derived one may attend to something else besides."""
+    projections: Projections
+    context_argument: str
+    """The name under which a block takes the prepared text."""
+    mask_argument: str | None = None
+    """The name under which a block takes the mask over it."""
+
+    def matches(self, model: BaseModel) -> bool:
+        return type(network_of(model)) is self.network
+
+    @abstractmethod
+    def transformer_blocks(self, network: Any) -> Sequence[torch.nn.Module]:
+        """The network's blocks, in the order in which they run."""
+
+    @abstractmethod
+    def cross_attention(self, block: Any) -> torch.nn.Module:
+        """A block's attention to the text."""
+
+    @abstractmethod
+    def text_width(self, network: Any) -> int:
+        """Width of the text encoder's output that the network takes."""
+
+    @abstractmethod
+    def patch_size(self, network: Any) -> tuple[int, int, int]:
+        """Frames, height and width of the latent in one image token."""
+
+    @abstractmethod
+    def respond(
+        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, *args: Any, **kwargs: Any
+    ) -> Any:
+        """The cross-attention's own forward for the negative.
+
+        Args:
+            forward: of `attention`, as it was before NASA.
+            x: image tokens of the positive rows, (R, N, C).
+            context: the negative for these rows, (R, T, C).
+            args, kwargs: what else the block handed to the cross-attention, from after the image tokens.
+        """
+
+    def layers(self, model: BaseModel) -> dict[int, TransformerLayer]:
+        return {
+            index: TransformerLayer(Block("block", index), self.cross_attention(block), self.projections)
+            for index, block in enumerate(self.transformer_blocks(network_of(model)))
+        }
+
+    def check(self, model: BaseModel, negative: Negative) -> None:
+        check_width(negative, self.text_width(network_of(model)))
+
+    def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
+        block = self.transformer_blocks(network_of(model))[0]
+        return self.read_context(_at_first_block(model, block, negative, x, sigma), negative.embedding.shape[0])
+
+    def read_context(self, arguments: dict[str, Any], rows: int) -> Context:
+        """The context among a block's arguments, for `rows` rows."""
+        return Context(
+            tokens=arguments[self.context_argument],
+            mask=None if self.mask_argument is None else arguments.get(self.mask_argument),
+        )
+
+    def grid(self, network: Any, shape: torch.Size) -> Grid:
+        """How the image tokens of a latent (B, C, h, w) or (B, C, F, h, w) lie in it."""
+        sizes = (1, *shape[2:]) if len(shape) == 4 else tuple(shape[2:])
+        return tuple(ceil(size / patch) for size, patch in zip(sizes, self.patch_size(network), strict=True))
+
+    def attach(self) -> Attachment:
+        return TransformerAttachment(self)
+
+
+class TransformerAttachment:
+    def __init__(self, family: TransformerFamily) -> None:
+        self.family = family
+        # By network: a node's output may run in several models at once, as it does on several GPUs.
+        self._layers: WeakKeyDictionary[torch.nn.Module, dict[int, _SteeredLayer]] = WeakKeyDictionary()
+
+    def __call__(
+        self, model: BaseModel, options: Options, call: Call, proceed: Callable[[Options], torch.Tensor]
+    ) -> torch.Tensor:
+        network = network_of(model)
+        known = self._layers.setdefault(network, {})
+        layers = self.family.layers(model)
+        grid = self.family.grid(network, call.shape)
+        with contextlib.ExitStack() as stack:
+            for key in sorted(call.layers):
+                # Objects that outlive calls, so that a compiled model sees the same ones each time.
+                steered = known.setdefault(key, _SteeredLayer(self.family, key))
+                stack.enter_context(steered.standing_at(layers[key].attention, call, grid))
+            return proceed(options)
+
+
+class _SteeredLayer:
+    """One cross-attention during calls; the methods are what its modules' forwards are replaced by."""
+
+    def __init__(self, family: TransformerFamily, key: int) -> None:
+        self.family, self.key = family, key
+
+    @contextlib.contextmanager
+    def standing_at(self, attention: torch.nn.Module, call: Call, grid: Grid) -> Iterator[None]:
+        """Stand in the place of `attention`'s forward and of its projections'."""
+        names = self.family.projections
+        self._attention, self._call, self._grid = attention, call, grid
+        self._forward = attention.forward
+        self._query_forward = getattr(attention, names.query).forward
+        self._output_forward = getattr(attention, names.output).forward
+        self._key_value_forwards = [getattr(attention, name).forward for name in names.keys_values]
+        self._q: torch.Tensor | None = None
+        self._term: Term | None = None
+        replaced = [(attention, self.forward), (getattr(attention, names.query), self.query)]
+        replaced.append((getattr(attention, names.output), _pass_through))
+        stand_ins = (self.key_or_value_0, self.key_or_value_1)
+        replaced += zip((getattr(attention, name) for name in names.keys_values), stand_ins, strict=False)
+        try:
+            with _replaced(replaced):
+                yield
+        finally:
+            self._attention = self._call = self._forward = self._query_forward = self._output_forward = None
+            self._key_value_forwards = self._q = self._term = None
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The layer's output for image tokens x (B, N, C)."""
+        call, family = self._call, self.family
+        out = self._forward(x, *args, **kwargs)
+        # Some return a tuple of one.
+        z = out if isinstance(out, torch.Tensor) else out[0]
+        x_pos = call.select(x)
+        self._q = call.select(self._q)
+
+        def respond(term: Term) -> torch.Tensor:
+            self._term = term
+            rows = x_pos.shape[0]
+            mask = term.context.mask
+            context = Context(
+                tokens=call.repeat(term.context.tokens, rows), mask=None if mask is None else call.repeat(mask, rows)
+            )
+            z_neg = family.respond(self._attention, self._forward, x_pos, context, *args, **kwargs)
+            return z_neg if isinstance(z_neg, torch.Tensor) else z_neg[0]
+
+        z = self._output_forward(call.steer(z, self.key, respond, lambda: self._grid))
+        self._q = self._term = None
+        return z if isinstance(out, torch.Tensor) else (z, *out[1:])
+
+    def query(self, x: torch.Tensor) -> torch.Tensor:
+        if self._q is None:
+            self._q = self._query_forward(x)
+        return self._q
+
+    def key_or_value_0(self, context: torch.Tensor) -> torch.Tensor:
+        return self._key_or_value(0, context)
+
+    def key_or_value_1(self, context: torch.Tensor) -> torch.Tensor:
+        return self._key_or_value(1, context)
+
+    def _key_or_value(self, number: int, context: torch.Tensor) -> torch.Tensor:
+        if self._term is None:
+            return self._key_value_forwards[number](context)
+        return self._call.repeat(self._term.keys_values[self.key][number], self._q.shape[0])
+
+
+def _pass_through(z: torch.Tensor) -> torch.Tensor:
+    return z
+
+
+@contextlib.contextmanager
+def _replaced(forwards: Sequence[tuple[torch.nn.Module, Forward]]) -> Iterator[None]:
+    """Give modules another forward, and back what they had: their class's, or one that another patch put there."""
+    before = [vars(module).get("forward") for module, _ in forwards]
+    try:
+        for module, forward in forwards:
+            module.forward = forward
+        yield
+    finally:
+        for (module, _), forward in zip(forwards, before, strict=True):
+            if forward is not None:
+                module.forward = forward
+            elif "forward" in vars(module):
+                del module.forward
+
+
+class _Reached(Exception):
+    """Leaves the network at its first block."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        super().__init__()
+        self.arguments = arguments
+
+
+def _at_first_block(
+    model: BaseModel, block: torch.nn.Module, negative: Negative, x: torch.Tensor, sigma: torch.Tensor
+) -> dict[str, Any]:
+    """What the network hands to its first block for the negative: the text, prepared by the host's own code.
+
+    The host prepares a prompt in two places, `extra_conds` of the model and the beginning of the network's forward.
+    """
+    rows = negative.embedding.shape[0]
+    # A copy: one network (HunyuanDiT) writes its padding into the text that it is given.
+    conditioning = comfy.sampler_helpers.convert_cond([(negative.embedding.clone(), negative.settings)])
+    x = x[:1].repeat(rows, *(1,) * (x.ndim - 1))
+    [prepared] = comfy.samplers.encode_model_conds(
+        model.extra_conds, conditioning, x, x.device, "negative", latent_image=torch.zeros_like(x)
+    )
+    arguments = {
+        name: each.process_cond(batch_size=rows, area=None).cond for name, each in prepared["model_conds"].items()
+    }
+    signature = inspect.signature(type(block).forward)
+
+    def reached(*args: Any, **kwargs: Any) -> None:
+        raise _Reached(signature.bind(block, *args, **kwargs).arguments)
+
+    try:
+        with _replaced([(block, reached)]), _uncompiled():
+            model.apply_model(x, sigma[:1].repeat(rows), **arguments, transformer_options={})
+    except _Reached as stop:
+        return stop.arguments
+    raise RuntimeError(f"{type(block).__name__} was never reached: this ComfyUI calls its blocks in another way")
+
+
+def _uncompiled() -> contextlib.AbstractContextManager:
+    """No graph of its own for a compiled network's way to its first block."""
+    set_stance = getattr(torch.compiler, "set_stance", None)  # since torch 2.6
+    return contextlib.nullcontext() if set_stance is None else set_stance("force_eager")

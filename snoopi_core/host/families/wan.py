@@ -1,0 +1,45 @@
+"""Wan 2.1 (and 2.2, the same network): text to video and image to video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from comfy.ldm.wan.model import WanModel, WanT2VCrossAttention
+
+from .base import Context
+from .transformer import Forward, Projections, TransformerFamily
+
+
+class WanFamily(TransformerFamily):
+    name = "Wan 2.1 and 2.2 (text to video, image to video)"
+    network = WanModel
+    projections = Projections(query="q", keys_values=("k", "v"), output="o")
+    context_argument = "context"
+
+    def transformer_blocks(self, network: WanModel) -> Sequence[torch.nn.Module]:
+        return network.blocks
+
+    def cross_attention(self, block: Any) -> torch.nn.Module:
+        return block.cross_attn
+
+    def text_width(self, network: WanModel) -> int:
+        return network.text_embedding[0].in_features
+
+    def patch_size(self, network: WanModel) -> tuple[int, int, int]:
+        return tuple(network.patch_size)
+
+    def read_context(self, arguments: dict[str, Any], rows: int) -> Context:
+        # Image tokens, where there are any, come first; a negative is text only.
+        return Context(tokens=arguments[self.context_argument][:, arguments.get("context_img_len") or 0 :])
+
+    def respond(
+        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        options = kwargs.get("transformer_options", {})
+        if isinstance(attention, WanT2VCrossAttention):
+            return forward(x, context.tokens, transformer_options=options)
+        # An image-to-video layer adds a response to the image; of its negative only the text's is wanted, which is all
+        # that the text-to-video layer, with the same projections and norms, has.
+        return WanT2VCrossAttention.forward(attention, x, context.tokens, transformer_options=options)

@@ -1,0 +1,99 @@
+"""One sampling run of the host: which conditionings are the positive ones, and what may be kept until its end.
+
+The host numbers conditionings in each of its calls anew (`cond_or_uncond`), and guidance nodes make calls of their own:
+Self-Attention Guidance runs the negative as number 0, Dual CFG the positive as number 2. Their uuids tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from comfy.model_base import BaseModel
+from comfy.patcher_extension import WrapperExecutor
+from comfy.samplers import CFGGuider
+
+RUN, POSITIVE = "snoopi_run", "snoopi_positive"
+"""Keys in transformer_options of a run, and of one of its calls."""
+Kept = TypeVar("Kept")
+
+
+class Run:
+    """Lives in the run's own model options, so it ends with them."""
+
+    def __init__(self, guider: CFGGuider) -> None:
+        conditionings = getattr(guider, "original_conds", {}).get("positive") or ()
+        self.positive = frozenset(conditioning["uuid"] for conditioning in conditionings)
+        self._kept: dict[Hashable, Any] = {}
+
+    def keep(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
+        """What `make` returned for this key the first time. Threads of several GPUs must use different keys."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Positive:
+    """Which chunks of a call are the positive prompt's.
+
+    numbers: theirs in `cond_or_uncond`.
+    areas: uuid -> (height, width, y, x) in latent cells, for chunks that the host crops.
+    size: (height, width) of the whole latent.
+    """
+
+    numbers: frozenset[int] = frozenset({0})
+    areas: Mapping[Hashable, tuple[int, int, int, int]] | None = None
+    size: tuple[int, int] | None = None
+
+
+def begin_run(
+    executor: WrapperExecutor,
+    guider: CFGGuider,
+    sigmas: torch.Tensor,
+    extra_args: dict[str, Any],
+    *args: Any,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """Around the host's `Sampler.sample`."""
+    options = _with(extra_args["model_options"], RUN, Run(guider))
+    return executor(guider, sigmas, {**extra_args, "model_options": options}, *args, **kwargs)
+
+
+def mark_positive(
+    executor: WrapperExecutor,
+    model: BaseModel,
+    conditionings: list[list[dict[str, Any]] | None],
+    x: torch.Tensor,
+    sigma: torch.Tensor,
+    model_options: dict[str, Any],
+) -> list[torch.Tensor]:
+    """Around the host's `calc_cond_batch`."""
+    run: Run | None = model_options.get("transformer_options", {}).get(RUN)
+    if run is None or not run.positive:
+        return executor(model, conditionings, x, sigma, model_options)
+    # The host appends to a list copies from other lists, for areas; what was there first is the list's own.
+    numbers = [i for i, several in enumerate(conditionings) if several and several[0].get("uuid") in run.positive]
+    size = (x.shape[-2], x.shape[-1])
+    areas = {
+        one["uuid"]: _area(one["area"], size)
+        for i in numbers
+        for one in conditionings[i]
+        if one.get("area") is not None
+    }
+    positive = Positive(numbers=frozenset(numbers), areas=areas, size=size)
+    return executor(model, conditionings, x, sigma, _with(model_options, POSITIVE, positive))
+
+
+def _with(model_options: dict[str, Any], key: str, value: object) -> dict[str, Any]:
+    options = model_options.get("transformer_options", {})
+    return {**model_options, "transformer_options": {**options, key: value}}
+
+
+def _area(area: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The last two dimensions of the host's (sizes..., offsets...), cut off at the border as the host does."""
+    dims = len(area) // 2
+    (height, width), (y, x) = area[dims - 2 : dims], area[-2:]
+    return min(size[0] - y, height), min(size[1] - x, width), y, x
