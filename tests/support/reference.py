@@ -19,11 +19,24 @@ Condition = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Subtraction:
-    """One negative prompt: (B, T, C), its strength, and the layers (by name, None for all) where it acts."""
+    """One negative prompt: (B, T, C), its strength, the layers (by name, None for all) and the place where it acts.
+
+    mask: (B or 1, S, S) for square pictures, S a multiple of every attention's side.
+    """
 
     context: torch.Tensor
     alpha: float
     layers: Sequence[str] | None = None
+    mask: torch.Tensor | None = None
+
+    def weight(self, tokens: int) -> float | torch.Tensor:
+        """alpha times the mean of the mask over the square that each token covers, (B, N, 1)."""
+        if self.mask is None:
+            return self.alpha
+        side = round(tokens**0.5)
+        cell = self.mask.shape[-1] // side
+        cells = self.mask.double().reshape(-1, side, cell, side, cell)
+        return self.alpha * cells.mean(dim=(2, 4)).reshape(-1, tokens, 1)
 
 
 class WrittenOutAttention:
@@ -42,7 +55,7 @@ class WrittenOutAttention:
             for subtraction in self.subtractions:
                 if subtraction.layers is None or self.layer in subtraction.layers:
                     context = subtraction.context.to(q).expand(q.shape[0], -1, -1)
-                    z = z - subtraction.alpha * self._respond(attn, q, context)
+                    z = z - subtraction.weight(z.shape[1]) * self._respond(attn, q, context)
         return torch.nn.functional.linear(z, attn.to_out[0].weight, attn.to_out[0].bias)
 
     @staticmethod
