@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..snoopi_core.host.one_step import one_step
 from ..snoopi_core.one_step import parse_timesteps
+from ..snoopi_core.presets import AUTO, PRESETS
 
 
 class OneStepSampler(io.ComfyNode):
@@ -16,8 +17,8 @@ class OneStepSampler(io.ComfyNode):
             display_name="One-Step Sampler",
             category="SNOOPI",
             description=(
-                "Samples a one-step or few-step model as it was trained: noise of unit variance at the model's own "
-                "timestep, positive prompt only."
+                "Samples a one-step or few-step model as it was trained: its own timesteps, noise and steps, "
+                "positive prompt only."
             ),
             search_aliases=["one step", "few step", "DMD2", "PG-SB", "turbo sampler", "SNOOPI"],
             inputs=[
@@ -47,8 +48,18 @@ class OneStepSampler(io.ComfyNode):
                 io.String.Input(
                     "timesteps",
                     default="auto",
-                    tooltip='"auto" takes the recipe stored in a PG-SB checkpoint, else 999. Otherwise one timestep '
-                    '("399" for SDXL-DMD2) or several falling ones ("999, 749, 499, 249").',
+                    tooltip='"auto" takes those of the preset. Otherwise one timestep ("399" for SDXL-DMD2) or '
+                    'several falling ones ("999, 749, 499, 249").',
+                ),
+                # Prompts that scripts saved before there were presets lack it.
+                io.Combo.Input(
+                    "preset",
+                    options=[AUTO, *(preset.name for preset in PRESETS)],
+                    default=AUTO,
+                    optional=True,
+                    tooltip='Which model this is. "auto" takes the recipe stored in a PG-SB checkpoint, else the last '
+                    "timestep in one step. Choose by name for models from other loaders; the help page lists what "
+                    "each stands for.",
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="The sampled latent, for a VAE Decode.")],
@@ -72,5 +83,6 @@ class OneStepSampler(io.ComfyNode):
         latent_image: io.Latent.Type,
         seed: int,
         timesteps: str,
+        preset: str = AUTO,
     ) -> io.NodeOutput:
-        return io.NodeOutput(one_step(model, positive, latent_image, seed=seed, timesteps=timesteps))
+        return io.NodeOutput(one_step(model, positive, latent_image, seed=seed, timesteps=timesteps, preset=preset))

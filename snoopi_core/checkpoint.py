@@ -23,6 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .presets import Noise, PredictionType, Steps
+
 FORMAT = 1
 FORMAT_KEY, MODEL_KEY = "snoopi.format", "snoopi.model"
 PREFIXES = {
@@ -46,12 +48,15 @@ class OneStepRecipe(_Frozen):
     """How a student is sampled: x0 from unit-variance noise at each timestep in turn (PAPER Section 3 and 6).
 
     alpha_T and sigma_T belong to the first timestep; they are written down because students are trained with noise
-    levels that their family's schedule does not have (SwiftBrush: alpha_T^2 = 0.0047).
+    levels that their family's schedule does not have (SwiftBrush: alpha_T^2 = 0.0047). A flow starts from noise alone,
+    0 and 1. `noise` and `steps` are explained in `presets`.
     """
 
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
-    alpha_T: float = Field(gt=0.0, le=1.0)
+    alpha_T: float = Field(ge=0.0, le=1.0)
     sigma_T: float = Field(ge=0.0, le=1.0)
+    noise: Noise = "unit"
+    steps: Steps = "consistency"
 
     @model_validator(mode="after")
     def _consistent(self) -> OneStepRecipe:
@@ -91,7 +96,7 @@ class Metadata(_Frozen):
     title: str
     role: Literal["student", "teacher"]
     family: Literal["unet"] = "unet"
-    prediction_type: Literal["epsilon", "v_prediction", "sample"]
+    prediction_type: PredictionType
     unet: dict[str, Any]
     text_encoder: dict[str, Any] | None = None
     vae: dict[str, Any] | None = None
@@ -149,9 +154,7 @@ def write_checkpoint(
         MODEL_KEY: metadata.model_dump_json(),
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.title": metadata.title,
-        "modelspec.prediction_type": {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}[
-            metadata.prediction_type
-        ],
+        "modelspec.prediction_type": {"v_prediction": "v"}.get(metadata.prediction_type, metadata.prediction_type),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")

@@ -85,6 +85,42 @@ def alpha_sigma_from_ve(sigma: float) -> tuple[float, float]:
     return alpha_t, sigma * alpha_t
 
 
+def euler_step(x: torch.Tensor, x0: torch.Tensor, sigma: torch.Tensor, sigma_next: torch.Tensor) -> torch.Tensor:
+    """Euler's step of the probability-flow equation from noise level sigma to sigma_next.
+
+    x' = x + (sigma' - sigma) (x - x0) / sigma = x0 + (sigma' / sigma) (x - x0)      (Karras et al. 2022, Algorithm 1)
+
+    It holds for x = x0 + sigma eps, and as it stands for a rectified flow's x = (1 - sigma) x0 + sigma eps.
+    """
+    return x0 + (sigma_next / sigma) * (x - x0)
+
+
+def tcd_step(
+    x: torch.Tensor,
+    x0: torch.Tensor,
+    sigma: torch.Tensor,
+    sigma_s: torch.Tensor,
+    sigma_next: torch.Tensor | None = None,
+    noise: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Strategic stochastic sampling (Zheng et al. 2024, TCD, Algorithm 4) with gamma = 1: down to s = 0, and up again.
+
+    x_s = x0 + sigma_s eps with eps = (x - x0) / sigma;      x' = x_s + sqrt(sigma'^2 - sigma_s^2) z
+
+    Args:
+        x, x0: (B, C, h, w), x = x0 + sigma eps.
+        sigma_s: noise level of timestep 0.
+        sigma_next, noise: of the next step; without them this is the last one.
+
+    Returns:
+        x' in the form of x; for the last step x_s in variance-preserving form, as it is decoded.
+    """
+    x_s = x0 + (sigma_s / sigma) * (x - x0)
+    if sigma_next is None or noise is None:
+        return x_s / torch.sqrt(1.0 + sigma_s**2)
+    return x_s + torch.sqrt(sigma_next**2 - sigma_s**2) * noise
+
+
 def parse_timesteps(text: str, *, auto: tuple[int, ...], num_train_timesteps: int | None = 1000) -> tuple[int, ...]:
     """Timesteps a person typed, such as "999" or "999, 749, 499, 249".
 

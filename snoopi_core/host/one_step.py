@@ -1,10 +1,11 @@
-"""One-step and few-step sampling in the host: network input of unit variance at any timestep, positive prompt only.
+"""One-step and few-step sampling in the host: the noise that the model was trained on, positive prompt only.
 
 Dimensions: B batch rows, C latent channels, h x w latent height and width.
 
 The host keeps x in variance-exploding form, x = x0 + sigma eps with sigma = sigma_t / alpha_t; its network sees
 x / sqrt(1 + sigma^2) = alpha_t x0 + sigma_t eps. Its own samplers start from sigma * noise, which reaches unit variance
-only at the last timestep (0.76 at t = 399); a one-step student needs noise of unit variance at whatever T it has.
+only at the last timestep (0.76 at t = 399); most one-step students need noise of unit variance at whatever T they have.
+A rectified flow's x is (1 - sigma) x0 + sigma eps, and its network sees it as it is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
-import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -21,26 +21,43 @@ import latent_preview
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ..one_step import parse_timesteps
+from ..checkpoint import OneStepRecipe
+from ..one_step import euler_step, parse_timesteps, tcd_step
+from ..presets import AUTO, Noise, Steps, find_preset
 from .attachment import get_metadata
+from .sampling import RectifiedFlow, last_timestep, sigma_of, with_preset
 
 Latent = dict[str, Any]
 _GOLDEN = 0x9E3779B97F4A7C15  # SplitMix64's increment: seeds of later steps lie far from anything a person types
 
 
-def one_step(patcher: ModelPatcher, positive: list, latent: Latent, *, seed: int, timesteps: str) -> Latent:
+def one_step(
+    patcher: ModelPatcher, positive: list, latent: Latent, *, seed: int, timesteps: str, preset: str = AUTO
+) -> Latent:
     """Sample x0 from noise at each timestep in turn.
 
     Args:
         latent: gives size and batch; what it shows is kept only where its noise mask is 0.
         seed: of the noise, modulo 2^64; with a `batch_index`, a row's noise does not depend on the other rows.
-        timesteps: as `parse_timesteps` takes them; `auto` is the recipe of the checkpoint, else the last timestep.
+        timesteps: as `parse_timesteps` takes them; `auto` is those of the preset.
+        preset: of `presets.PRESETS`; `auto` is the recipe of the checkpoint, else the last timestep, with the model's
+            own prediction type.
 
     Raises:
-        ValueError: timesteps that cannot be read, or that the model's noise schedule does not have.
+        ValueError: a preset that is for other models; timesteps that cannot be read, or that the model's noise
+            schedule does not have.
     """
+    chosen = find_preset(preset)
+    if chosen is not None:
+        patcher = with_preset(patcher, chosen)
+    way = chosen or _recipe(patcher)
     sampling = patcher.get_model_object("model_sampling")
-    sigmas = torch.tensor([sigma_of(sampling, t) for t in _timesteps(patcher, sampling, timesteps)] + [0.0])
+    last = last_timestep(sampling)
+    at = parse_timesteps(timesteps, auto=way.timesteps if way else (last,), num_train_timesteps=last + 1)
+    sigmas = torch.tensor([sigma_of(sampling, t) for t in at] + [0.0])
+    steps, noise = (way.steps, way.noise) if way else ("consistency", "unit")
+    if steps == "tcd" and isinstance(sampling, RectifiedFlow):
+        raise ValueError("TCD's steps are for noise schedules, this is a flow model; expected euler or consistency")
 
     samples = comfy.sample.fix_empty_latent_channels(patcher, latent["samples"], latent.get("downscale_ratio_spacial"))
     batch_index = latent.get("batch_index")
@@ -51,25 +68,31 @@ def one_step(patcher: ModelPatcher, positive: list, latent: Latent, *, seed: int
 
     guider = comfy.samplers.CFGGuider(patcher)
     guider.inner_set_conds({"positive": positive})
-    x0 = guider.sample(
-        noise_of(0),
-        samples,
-        OneStepSampler(noise_of),
-        sigmas,
-        denoise_mask=latent.get("noise_mask"),
-        callback=latent_preview.prepare_callback(patcher, len(sigmas) - 1),
-        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-        seed=seed,
-    )
+    try:
+        x0 = guider.sample(
+            noise_of(0),
+            samples,
+            OneStepSampler(noise_of, noise=noise, steps=steps),
+            sigmas,
+            denoise_mask=latent.get("noise_mask"),
+            callback=latent_preview.prepare_callback(patcher, len(sigmas) - 1),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=seed,
+        )
+    finally:
+        if chosen is not None:  # the host itself would put the model's own schedule back only at its next use
+            patcher.unpatch_model(unpatch_weights=False)
     out = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio_")}
     return {**out, "samples": _as_the_host_keeps(x0)}
 
 
 class OneStepSampler(comfy.samplers.Sampler):
-    """x0 at each sigma; between two, x_t = alpha_t x0 + sigma_t eps with fresh eps, as consistency samplers do."""
+    """x0 at each sigma, and between two of them the steps that `presets` explains."""
 
-    def __init__(self, noise_of: Callable[[int], torch.Tensor]) -> None:
-        self.noise_of = noise_of
+    def __init__(
+        self, noise_of: Callable[[int], torch.Tensor], *, noise: Noise = "unit", steps: Steps = "consistency"
+    ) -> None:
+        self.noise_of, self.noise, self.steps = noise_of, noise, steps
 
     def max_denoise(self, model_wrap: Any, sigmas: torch.Tensor) -> bool:
         return True
@@ -85,44 +108,33 @@ class OneStepSampler(comfy.samplers.Sampler):
         denoise_mask: torch.Tensor | None = None,
         disable_pbar: bool = False,
     ) -> torch.Tensor:
-        """x0, (B, C, h, w), in the model's latent scale; the signature is the host's."""
+        """The result, (B, C, h, w), in the model's latent scale; the signature is the host's."""
         sampling = model_wrap.inner_model.model_sampling
         denoise = comfy.samplers.KSamplerX0Inpaint(model_wrap, sigmas)
         denoise.noise, denoise.latent_image = noise, latent_image
 
         steps = len(sigmas) - 1
-        x = sampling.noise_scaling(sigmas[0], noise, torch.zeros_like(noise), True)
+        x = sampling.noise_scaling(sigmas[0], noise, torch.zeros_like(noise), self.noise == "unit")
         for step in range(steps):
-            sigma = sigmas[step].expand(x.shape[0])
-            x0 = denoise(x, sigma, denoise_mask, **extra_args)
+            x0 = denoise(x, sigmas[step].expand(x.shape[0]), denoise_mask, **extra_args)
             if callback is not None:
                 callback(step, x0, x, steps)
             if step + 1 < steps:
-                x = sampling.noise_scaling(sigmas[step + 1], self.noise_of(step + 1).to(x), x0)
-        return x0
+                x = self._next(sampling, x, x0, sigmas, step)
+        if self.steps != "tcd":
+            return x0
+        x = tcd_step(x, x0, sigmas[-2], sampling.sigma_min.to(x))
+        return x if denoise_mask is None else x * denoise_mask + latent_image * (1.0 - denoise_mask)
 
-
-def sigma_of(sampling: Any, timestep: int) -> float:
-    """sigma_t / alpha_t of an integer timestep, by the model's own schedule.
-
-    Raises:
-        ValueError: the model has no such timestep, or none at all.
-    """
-    if not isinstance(sampling, comfy.model_sampling.EPS):
-        kinds = ", ".join(base.__name__ for base in type(sampling).__bases__)
-        raise ValueError(
-            f"One-Step Sampler does not know this model's kind of prediction ({kinds}); "
-            "it takes epsilon, v and x0 predictions on a variance-preserving schedule"
-        )
-    sigma = sampling.sigma(torch.tensor(float(timestep)))
-    nearest = int(sampling.timestep(sigma).round()) if torch.isfinite(sigma) and sigma > 0 else None
-    if nearest != timestep:
-        hint = "it has none" if nearest is None else f"the nearest is {nearest}"
-        raise ValueError(
-            f"timestep {timestep} is not one of this model's timesteps; {hint}. "
-            "A ModelSampling node before this one may have replaced the model's schedule"
-        )
-    return float(sigma)
+    def _next(self, sampling: Any, x: torch.Tensor, x0: torch.Tensor, sigmas: torch.Tensor, step: int) -> torch.Tensor:
+        """x of the next step, (B, C, h, w)."""
+        sigma, sigma_next = sigmas[step], sigmas[step + 1]
+        if self.steps == "euler":
+            return euler_step(x, x0, sigma, sigma_next)
+        noise = self.noise_of(step + 1).to(x)
+        if self.steps == "tcd":
+            return tcd_step(x, x0, sigma, sampling.sigma_min.to(x), sigma_next, noise)
+        return sampling.noise_scaling(sigma_next, noise, x0)
 
 
 def _as_the_host_keeps(samples: torch.Tensor) -> torch.Tensor:
@@ -133,8 +145,6 @@ def _as_the_host_keeps(samples: torch.Tensor) -> torch.Tensor:
     return samples.to(management.intermediate_device(), dtype)
 
 
-def _timesteps(patcher: ModelPatcher, sampling: Any, text: str) -> tuple[int, ...]:
-    count = getattr(sampling, "num_timesteps", 1000)
+def _recipe(patcher: ModelPatcher) -> OneStepRecipe | None:
     metadata = get_metadata(patcher)
-    recipe = metadata.recipe if metadata else None
-    return parse_timesteps(text, auto=recipe.timesteps if recipe else (count - 1,), num_train_timesteps=count)
+    return metadata.recipe if metadata else None

@@ -28,6 +28,7 @@ INPUTS = {
         "latent_image": "LATENT",
         "seed": "INT",
         "timesteps": "STRING",
+        "preset": "COMBO",
     },
 }
 OUTPUTS = {

@@ -1,0 +1,52 @@
+"""The table of presets: what saved workflows and the help page rely on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from snoopi_core.presets import ARCHITECTURES, PRESETS, find_preset, presets_for
+
+HELP = Path(__file__).resolve().parents[2] / "web" / "docs" / "SnoopiOneStepSampler.md"
+OUTPUTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow": "flow"}
+SWEPT = "0 to 1"  # the paper gives SDXL-DMD2 no single alpha
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
+def test_the_help_page_says_what_the_table_says(preset):
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in HELP.read_text("utf-8").splitlines()]
+    (row,) = [row for row in rows if row[:1] == [preset.name]]
+    level = "" if preset.alpha_T_squared is None else f", alpha_T^2 = {preset.alpha_T_squared}"
+    alpha = "" if preset.nasa_alpha is None else f"{preset.nasa_alpha:g}"
+    assert row[1:6] == [
+        ", ".join(preset.architectures),
+        ", ".join(map(str, preset.timesteps)) + level,
+        f"{preset.noise}, {preset.steps}",
+        OUTPUTS[preset.prediction_type],
+        SWEPT if preset.name.startswith("SDXL-DMD2") else alpha,
+    ]
+    assert row[6]
+
+
+def test_names_are_unique_and_found():
+    assert len({preset.name for preset in PRESETS}) == len(PRESETS)
+    assert all(find_preset(preset.name) is preset for preset in PRESETS)
+    assert find_preset("auto") is None
+
+
+def test_an_unknown_name():
+    with pytest.raises(ValueError, match=r"preset 'DMD3' is not known; available: auto, PG-SB SD1.5, "):
+        find_preset("DMD3")
+
+
+def test_every_kind_of_model_has_presets():
+    listed = [name for architecture in ARCHITECTURES for name in presets_for(architecture)]
+    assert set(listed) == {preset.name for preset in PRESETS}
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
+def test_timesteps_fall_and_lie_on_the_schedule(preset):
+    last = 1000 if preset.prediction_type == "flow" else 999
+    assert list(preset.timesteps) == sorted(set(preset.timesteps), reverse=True)
+    assert preset.timesteps[-1] >= 0 and preset.timesteps[0] <= last
