@@ -20,7 +20,7 @@ class OneStepSampler(io.ComfyNode):
                 "Samples a one-step or few-step model as it was trained: its own timesteps, noise and steps, "
                 "positive prompt only."
             ),
-            search_aliases=["one step", "few step", "DMD2", "PG-SB", "turbo sampler", "SNOOPI"],
+            search_aliases=["one step", "few step", "DMD2", "PG-SB", "turbo sampler", "LCM", "Lightning", "SNOOPI"],
             inputs=[
                 io.Model.Input(
                     "model",

@@ -47,7 +47,7 @@ def one_step(
         ValueError: a preset that is for other models; timesteps that cannot be read, or that the model's noise
             schedule does not have.
     """
-    chosen = find_preset(preset)
+    chosen, given = find_preset(preset), patcher
     if chosen is not None:
         patcher = with_preset(patcher, chosen)
     way = chosen or _recipe(patcher)
@@ -80,7 +80,7 @@ def one_step(
             seed=seed,
         )
     finally:
-        if chosen is not None:  # the host itself would put the model's own schedule back only at its next use
+        if patcher is not given:  # the host itself would put the model's own schedule back only at its next use
             patcher.unpatch_model(unpatch_weights=False)
     out = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio_")}
     return {**out, "samples": _as_the_host_keeps(x0)}

@@ -48,14 +48,19 @@ def model_sampling(metadata: Metadata, model_config: object) -> torch.nn.Module:
     """The file's schedule, with the recipe's noise level at its first timestep.
 
     Raises:
-        ValueError: the recipe starts from noise alone, from which the prediction type gives no x0.
+        ValueError: the recipe starts past the last timestep, or from noise alone, which has no x0 but for flow models.
     """
     sampling = _new_sampling(metadata.prediction_type, model_config)
     recipe = metadata.recipe
-    if recipe is not None and metadata.prediction_type != "flow":
+    if recipe is None:
+        return sampling
+    first, last = recipe.timesteps[0], last_timestep(sampling)
+    if first > last:
+        raise ValueError(f"the recipe starts at timestep {first}, the schedule's last is {last}")
+    if metadata.prediction_type != "flow":
         if recipe.alpha_T == 0.0:
             raise ValueError("the recipe's alpha_T is 0, which only flow models have; expected a number above 0")
-        _set_noise_level(sampling, recipe.timesteps[0], recipe.sigma_T / recipe.alpha_T)
+        _set_noise_level(sampling, first, recipe.sigma_T / recipe.alpha_T)
     return sampling
 
 
@@ -173,4 +178,5 @@ def _architecture(model: comfy.model_base.BaseModel) -> Architecture | None:
         return "PixArt"
     if isinstance(model, comfy.model_base.SDXL):
         return "SDXL"
-    return "SD1/SD2" if isinstance(model.diffusion_model, UNetModel) else None
+    # What else has this UNet, such as SDXL's refiner and the upscalers, tells it more than the prompt.
+    return "SD1/SD2" if isinstance(model.diffusion_model, UNetModel) and not model.adm_channels else None

@@ -52,6 +52,12 @@ def test_nodes_inputs_and_outputs_are_frozen(schemas):
     assert {name: [o.io_type for o in schema.outputs] for name, schema in schemas.items()} == OUTPUTS
 
 
+def test_prompts_without_the_newer_inputs_are_still_complete(schemas):
+    """The host asks scripts for every input that is not optional, whatever its default."""
+    optional = {name: [i.id for i in schema.inputs if i.optional] for name, schema in schemas.items()}
+    assert "preset" in optional["SnoopiOneStepSampler"]
+
+
 def test_only_the_rarely_used_inputs_are_advanced(schemas):
     advanced = [i.id for schema in schemas.values() for i in schema.inputs if getattr(i, "advanced", None)]
     assert advanced == ["start_percent", "end_percent", "blocks"]
