@@ -1,0 +1,22 @@
+"""HunyuanDiT 1.2, and 1.1, which is told the size and style of the image."""
+
+from __future__ import annotations
+
+import pytest
+from families.contract import FamilyContract, steer
+
+pytestmark = pytest.mark.host
+
+
+class TestHunyuanDiT(FamilyContract):
+    name = "HunyuanDiT 1.2"
+
+    def test_a_negative_of_clip_alone_is_told(self, subject):
+        negative = subject.condition(3)
+        del negative["conditioning_mt5xl"]
+        with pytest.raises(ValueError, match="mT5"):
+            steer(subject.patcher, negative)
+
+
+class TestHunyuanDiT11(FamilyContract):
+    name = "HunyuanDiT 1.1"

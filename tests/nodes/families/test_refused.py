@@ -1,0 +1,27 @@
+"""Models with joint attention: NASA as published needs a cross-attention of its own, so they are refused with words."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from families.refused import REFUSED, refused_model
+
+from snoopi_core.host.nasa import apply_nasa
+from snoopi_core.host.window import Window
+
+pytestmark = pytest.mark.host
+
+SUPPORTED = ["SDXL", "PixArt", "Wan", "HunyuanDiT", "LTX", "Cosmos-Predict2", "Anima"]
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.0])
+@pytest.mark.parametrize("name", REFUSED)
+def test_names_the_model_and_what_is_supported(name, alpha):
+    """Also where nothing would be done: whoever sets alpha to 0 first should not be surprised later."""
+    negative = [[torch.randn(1, 7, 48), {}]]
+    with pytest.raises(ValueError) as caught:
+        apply_nasa(refused_model(name), negative, alpha=alpha, window=Window(), blocks="all")
+    message = str(caught.value)
+    print(message)
+    assert name in message
+    assert all(family in message for family in SUPPORTED), message

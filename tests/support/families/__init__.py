@@ -1,0 +1,36 @@
+"""Small models of the families beyond UNets: `case("Wan 2.1 I2V")`; see base.Case for what one can do.
+
+PixArt's is importable by itself for whatever needs a small PixArt: `families.pixart.pixart("alpha-512")`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .base import Case, Condition, conditioning, failing
+from .cosmos import anima, predict2
+from .formula import Subtraction
+from .hunyuan_dit import hunyuan_dit
+from .ltxv import ltxv
+from .pixart import pixart
+from .wan import i2v, t2v
+
+__all__ = ["CASES", "Case", "Condition", "Subtraction", "case", "conditioning", "failing"]
+
+CASES: dict[str, Callable[[], Case]] = {
+    "PixArt-alpha 512": lambda: pixart("alpha-512"),
+    "PixArt-alpha 1024": lambda: pixart("alpha-1024"),
+    "PixArt-sigma": lambda: pixart("sigma"),
+    "Wan 2.1 T2V": t2v,
+    "Wan 2.1 I2V": i2v,
+    "HunyuanDiT 1.1": lambda: hunyuan_dit("1.1"),
+    "HunyuanDiT 1.2": hunyuan_dit,
+    "LTXV": ltxv,
+    "Cosmos-Predict2": predict2,
+    "Anima": anima,
+}
+
+
+def case(name: str) -> Case:
+    """The case of a row of the compatibility table, made once for a whole test run."""
+    return CASES[name]()

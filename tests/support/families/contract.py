@@ -1,0 +1,229 @@
+"""What NASA has to do in a family: the tests that every family shares. A family's test is a class derived from this."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from figures import measured
+from reference import relative_error
+
+from snoopi_core.host.nasa import apply_nasa
+from snoopi_core.host.window import Window
+
+from . import Case, Condition, Subtraction, case, conditioning, failing
+
+ALPHA = 0.5
+BAR = 1e-6
+EFFECT = 1e-2
+"""NASA has to change more than this, or a comparison would prove nothing."""
+
+
+def steer(patcher, condition: Condition, *, alpha=ALPHA, start=0.0, end=1.0, blocks="all", **settings):
+    """NASA Apply with a negative."""
+    window = Window(start_percent=start, end_percent=end)
+    return apply_nasa(patcher, conditioning(condition), alpha=alpha, window=window, blocks=blocks, **settings)
+
+
+def subtract(condition: Condition, alpha=ALPHA, **settings) -> Subtraction:
+    return Subtraction(condition=condition, alpha=alpha, **settings)
+
+
+def left_on(network: torch.nn.Module) -> dict[str, object]:
+    """Everything that could have been hung on a network's modules, and which modules these are."""
+    return {
+        name: (id(module), sorted(vars(module)), [*module._forward_hooks, *module._forward_pre_hooks])
+        for name, module in network.named_modules()
+    }
+
+
+class FamilyContract:
+    name: str
+    """The row of the compatibility table."""
+
+    @pytest.fixture
+    def subject(self) -> Case:
+        return case(self.name)
+
+    # The formula
+
+    def check(self, subject: Case, negative: Condition, *, cfg=1.0, tokens=None, unconditional_tokens=None, padding=0):
+        """One step with NASA against the formula, and one without, both recorded."""
+        positive = subject.condition(1, tokens, padding=padding)
+        other = subject.condition(2, unconditional_tokens if unconditional_tokens is not None else tokens)
+        guidance = {"cfg": cfg, "rows": 2, "unconditional": other if cfg != 1.0 else None}
+        plain = subject.sample(subject.patcher, positive, other, cfg=cfg, rows=2)
+        plain_expected = subject.expected(positive, **guidance)
+        measured("families", self.name, "plain model", relative_error(plain, plain_expected), BAR)
+
+        got = subject.sample(steer(subject.patcher, negative), positive, other, cfg=cfg, rows=2)
+        expected = subject.expected(positive, [subtract(negative)], **guidance)
+        assert relative_error(plain_expected, expected) > EFFECT
+        measured("families", self.name, "relative error", relative_error(got, expected), BAR)
+
+    @pytest.mark.parametrize("cfg", [1.0, 2.0])
+    @pytest.mark.parametrize("length", ["tokens", "fewer", "more"])
+    def test_matches_the_formula(self, subject, cfg, length):
+        self.check(subject, subject.condition(3, getattr(subject, length)), cfg=cfg)
+
+    @pytest.mark.parametrize("cfg", [1.0, 2.0])
+    @pytest.mark.parametrize(("padding", "negative_padding"), [(0, 3), (3, 0), (3, 5)])
+    def test_each_prompt_keeps_its_own_mask(self, subject, cfg, padding, negative_padding):
+        negative = subject.condition(3, subject.more, padding=negative_padding)
+        self.check(subject, negative, cfg=cfg, padding=padding)
+
+    def test_matches_the_formula_where_the_host_makes_two_calls(self, subject):
+        """Prompts of different length do not fit into one batch of these networks."""
+        self.check(subject, subject.condition(3), cfg=2.0, unconditional_tokens=subject.more)
+
+    def test_each_row_has_its_own_negative(self, subject):
+        if not subject.batched_prompts:
+            pytest.skip("the host has no batched prompts in this family")
+        self.check(subject, subject.condition(3, rows=2))
+
+    def test_several_nodes_each_subtract(self, subject):
+        first, second = subject.condition(3), subject.condition(4, subject.more, padding=2)
+        steered = steer(steer(subject.patcher, first), second, alpha=0.2)
+        positive, other = subject.condition(1), subject.condition(2)
+        got = subject.sample(steered, positive, other, cfg=2.0, rows=2)
+        subtractions = [subtract(first), subtract(second, 0.2)]
+        expected = subject.expected(positive, subtractions, unconditional=other, cfg=2.0, rows=2)
+        assert relative_error(subject.expected(positive, subtractions[:1], rows=2), expected) > EFFECT
+        measured("families", self.name, "relative error", relative_error(got, expected), BAR)
+
+    @pytest.mark.parametrize(("blocks", "indices"), [("block.1", [1]), ("block.0, block.2", [0, 2]), ("block", None)])
+    def test_blocks_select_layers(self, subject, blocks, indices):
+        positive, negative = subject.condition(1), subject.condition(3)
+        got = subject.sample(steer(subject.patcher, negative, blocks=blocks), positive, positive)
+        expected = subject.expected(positive, [subtract(negative, blocks=indices)])
+        everywhere = subject.expected(positive, [subtract(negative)])
+        assert indices is None or relative_error(everywhere, expected) > EFFECT
+        measured("families", self.name, "relative error", relative_error(got, expected), BAR)
+
+    @pytest.mark.parametrize("cfg", [1.0, 2.0])
+    def test_a_mask_keeps_it_to_a_part_of_the_picture(self, subject, cfg):
+        positive, other, negative = subject.condition(1), subject.condition(2), subject.condition(3)
+        mask, tokens = subject.half()
+        got = subject.sample(steer(subject.patcher, negative, mask=mask), positive, other, cfg=cfg, rows=2)
+        guidance = {"cfg": cfg, "rows": 2, "unconditional": other if cfg != 1.0 else None}
+        expected = subject.expected(positive, [subtract(negative, image_tokens=tokens)], **guidance)
+        everywhere = subject.expected(positive, [subtract(negative)], **guidance)
+        assert relative_error(everywhere, expected) > EFFECT
+        measured("families", self.name, "relative error", relative_error(got, expected), BAR)
+
+    def test_a_mask_of_ones_is_none(self, subject):
+        positive, negative = subject.condition(1), subject.condition(3)
+        ones = torch.ones(subject.latent_shape[-2:])
+        masked = subject.sample(steer(subject.patcher, negative, mask=ones), positive, positive)
+        unmasked = subject.sample(steer(subject.patcher, negative), positive, positive)
+        assert torch.equal(masked, unmasked)
+
+    # Whether the comparison would see a wrong formula
+
+    @pytest.mark.parametrize("mutant", ["plus", "after the projection", "on the unconditional rows too", "no masks"])
+    def test_the_comparison_sees_a_wrong_formula(self, subject, mutant):
+        positive, other = subject.condition(1), subject.condition(2)
+        negative = subject.condition(3, padding=2)
+        right = {"subtractions": [subtract(negative)], "unconditional_subtractions": []}
+        if mutant == "plus":
+            wrong = {**right, "subtractions": [subtract(negative, -ALPHA)]}
+        elif mutant == "after the projection":
+            wrong = {**right, "subtractions": [subtract(negative, after_projection=True)]}
+        elif mutant == "no masks":
+            wrong = {**right, "subtractions": [subtract(subject.condition(3))]}
+        else:
+            wrong = {**right, "unconditional_subtractions": [subtract(negative)]}
+        guidance = {"unconditional": other, "cfg": 2.0, "rows": 2}
+        got = subject.sample(steer(subject.patcher, negative), positive, other, cfg=2.0, rows=2)
+        assert relative_error(got, subject.expected(positive, **right, **guidance)) <= BAR
+        error = relative_error(got, subject.expected(positive, **wrong, **guidance))
+        if mutant in self.invisible:
+            assert error <= BAR
+        else:
+            assert error > 1000 * BAR
+
+    invisible: tuple[str, ...] = ()
+    """Mutants that are no mistake in this family."""
+
+    # What it leaves alone
+
+    def test_alpha_zero_hands_the_model_back(self, subject):
+        assert steer(subject.patcher, subject.condition(3), alpha=0.0) is subject.patcher
+
+    @pytest.mark.parametrize("cfg", [1.0, 2.0])
+    def test_outside_the_window_nothing_changes(self, subject, cfg):
+        positive, other = subject.condition(1), subject.condition(2)
+        late = steer(subject.patcher, subject.condition(3), start=0.5)
+        got = subject.sample(late, positive, other, cfg=cfg, rows=2)
+        plain = subject.sample(subject.patcher, positive, other, cfg=cfg, rows=2)
+        measured("families", self.name, "outside the window", float((got - plain).abs().max()), 0.0)
+
+    def test_the_model_before_the_node_stays_as_it_was(self, subject):
+        positive, negative = subject.condition(1), subject.condition(3)
+        before = subject.sample(subject.patcher, positive, positive)
+        network = subject.patcher.model.diffusion_model
+        found, weights = left_on(network), {name: w.clone() for name, w in network.state_dict().items()}
+        assert not torch.equal(subject.sample(steer(subject.patcher, negative), positive, positive), before)
+        assert left_on(network) == found
+        assert all(torch.equal(weights[name], w) for name, w in network.state_dict().items())
+        assert not any("forward" in vars(module) for module in network.modules())
+        after = subject.sample(subject.patcher, positive, positive)
+        measured("families", self.name, "model afterwards", float((after - before).abs().max()), 0.0)
+
+    def test_an_exception_in_mid_sampling_leaves_nothing(self, subject):
+        positive, negative = subject.condition(1), subject.condition(3)
+        steered = steer(subject.patcher, negative)
+        plain, good = (subject.sample(patcher, positive, positive) for patcher in (subject.patcher, steered))
+        network = subject.patcher.model.diffusion_model
+        found = left_on(network)
+        error = RuntimeError("in mid-sampling")
+        with failing(subject.last_block(), error), pytest.raises(RuntimeError, match="in mid-sampling"):
+            subject.sample(steered, positive, positive)
+        assert left_on(network) == found
+        assert not any("forward" in vars(module) for module in network.modules())
+        assert torch.equal(subject.sample(subject.patcher, positive, positive), plain)
+        assert torch.equal(subject.sample(steered, positive, positive), good)
+
+    def test_a_second_run_is_the_first(self, subject):
+        positive, other, negative = subject.condition(1), subject.condition(2, subject.more), subject.condition(3)
+        steered = steer(subject.patcher, negative)
+        first = subject.sample(steered, positive, other, cfg=2.0, steps=3)
+        again = subject.sample(steered, positive, other, cfg=2.0, steps=3)
+        copied = subject.sample(steered.clone(), positive, other, cfg=2.0, steps=3)
+        measured("families", self.name, "run twice", float((again - first).abs().max()), 0.0)
+        assert torch.equal(copied, first)
+
+    def test_two_branches_do_not_meet(self, subject):
+        positive, negative = subject.condition(1), subject.condition(3)
+        weak, strong = (steer(subject.patcher, negative, alpha=alpha) for alpha in (0.1, 0.9))
+        alone = subject.sample(weak, positive, positive)
+        assert not torch.equal(subject.sample(strong, positive, positive), alone)
+        assert torch.equal(subject.sample(weak, positive, positive), alone)
+
+    def test_the_negative_stays_as_it_was(self, subject):
+        """Some networks write into the prompt that they are given."""
+        positive, negative = subject.condition(1), conditioning(subject.condition(3, padding=2))
+        tensors = {"": negative[0][0], **negative[0][1]}
+        before = {key: value.clone() for key, value in tensors.items() if isinstance(value, torch.Tensor)}
+        steered = apply_nasa(subject.patcher, negative, alpha=ALPHA, window=Window(), blocks="all")
+        subject.sample(steered, positive, positive)
+        assert all(torch.equal(tensors[key], value) for key, value in before.items())
+
+    def test_as_the_hosts_nodes_run(self, subject):
+        """In inference mode, where the host prepares some prompts at another place."""
+        positive, negative = subject.condition(1), subject.condition(3)
+        with torch.inference_mode():
+            got = subject.sample(steer(subject.patcher, negative), positive, positive, rows=2)
+        expected = subject.expected(positive, [subtract(negative)], rows=2)
+        measured("families", self.name, "relative error", relative_error(got, expected), BAR)
+
+    # Words
+
+    def test_an_unknown_block_is_told_with_those_there_are(self, subject):
+        with pytest.raises(ValueError, match=rf"block\.0-{subject.blocks - 1}"):
+            steer(subject.patcher, subject.condition(3), blocks="block.99")
+
+    def test_a_negative_of_another_text_encoder_is_told(self, subject):
+        negative = subject.condition(3)
+        negative["context"] = negative["context"][..., :32]
+        with pytest.raises(ValueError, match="text encoder"):
+            steer(subject.patcher, negative)

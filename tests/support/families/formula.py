@@ -1,0 +1,147 @@
+"""NASA's formula written out in fp64, as the cross-attention of a copy of the host's network.
+
+Z = softmax(Q K+^T / sqrt D) V+ - sum alpha softmax(Q K-^T / sqrt D) V-, then the output projection, once.
+(arXiv 2412.02687, Algorithm 1.) Nothing of `snoopi_core` is used here.
+Dimensions: B batch rows, N image tokens, T text tokens, H heads, D head width.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subtraction:
+    """One negative prompt, its strength, and where it acts: blocks by index, image tokens (N,) by 0 and 1; or all.
+
+    `after_projection` is a wrong formula, O(Z+) - alpha O(Z-), which takes the bias off as well: tests of the tests.
+    """
+
+    condition: dict[str, Any]
+    alpha: float
+    blocks: Sequence[int] | None = None
+    image_tokens: torch.Tensor | None = None
+    after_projection: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A subtraction with its negative as one network's blocks take it: tokens (B, T, C), mask (B, T) of 0 and 1."""
+
+    tokens: torch.Tensor
+    mask: torch.Tensor | None
+    subtraction: Subtraction
+
+    def acts_in(self, block: int) -> bool:
+        return self.subtraction.blocks is None or block in self.subtraction.blocks
+
+
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """softmax(Q K^T / sqrt D) V of every head, (B, N, H D), for q (B, N, H D), k and v (B, T, H D), mask (B, T)."""
+    q, k, v = (tensor.unflatten(-1, (heads, -1)) for tensor in (q, k, v))
+    logits = torch.einsum("bnhd,bthd->bhnt", q, k) / q.shape[-1] ** 0.5
+    if mask is not None:
+        logits = logits.masked_fill(mask[:, None, None, :] == 0, -torch.inf)
+    weights = torch.exp(logits - logits.amax(-1, keepdim=True))
+    weights = weights / weights.sum(-1, keepdim=True)
+    return torch.einsum("bhnt,bthd->bnhd", weights, v).flatten(-2)
+
+
+def rms_norm(x: torch.Tensor, layer: torch.nn.Module) -> torch.Tensor:
+    """x / sqrt(mean(x^2) + eps) * w over the last dimension."""
+    return x / (x.square().mean(-1, keepdim=True) + layer.eps).sqrt() * layer.weight
+
+
+def layer_norm(x: torch.Tensor, layer: torch.nn.Module) -> torch.Tensor:
+    """(x - mean) / sqrt(var + eps) * w + b over the last dimension."""
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + layer.eps).sqrt() * layer.weight + layer.bias
+
+
+def rotate(pairs: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """Turn pairs of channels (..., D/2, 2) by matrices (..., D/2, 2, 2)."""
+    return torch.einsum("...ij,...j->...i", matrices.double(), pairs)
+
+
+def project(x: torch.Tensor, layer: torch.nn.Linear) -> torch.Tensor:
+    return linear(x, layer.weight, layer.bias)
+
+
+class WrittenOutAttention:
+    """The forward of one cross-attention; each family says how its keys and values come about."""
+
+    def __init__(self, layer: torch.nn.Module, block: int) -> None:
+        self.layer, self.block = layer, block
+        self.subtractions: Sequence[Prepared] = ()
+
+    def response(self, q: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Z of text tokens (B, T, C), (B, N, H D)."""
+        raise NotImplementedError
+
+    def steer(self, q: torch.Tensor, z: torch.Tensor, out: torch.nn.Linear) -> torch.Tensor:
+        """The output projection of Z+ - sum alpha Z-."""
+        late: torch.Tensor | float = 0.0
+        for prepared in self.subtractions:
+            if prepared.acts_in(self.block):
+                z_neg, alpha = self.response(q, prepared.tokens, prepared.mask), prepared.subtraction.alpha
+                if prepared.subtraction.image_tokens is not None:
+                    z_neg = z_neg * prepared.subtraction.image_tokens[:, None]
+                if prepared.subtraction.after_projection:
+                    late = late + alpha * project(z_neg, out)
+                else:
+                    z = z - alpha * z_neg
+        return project(z, out) - late
+
+
+class TransformerReference:
+    """A copy of a network of the host in fp64 whose attentions are written out; each family fills in the rest.
+
+    Self-attention too where positions turn it: newer hosts do that in kernels that have no fp64.
+    """
+
+    attention: type[WrittenOutAttention]
+
+    def __init__(self, patcher: Any) -> None:
+        self.patcher = patcher
+        self.network = copy.deepcopy(patcher.model.diffusion_model).double().eval()
+        self.network.dtype = torch.float64
+        self.attentions = [self.attention(layer, block) for block, layer in enumerate(self.cross_attentions())]
+        for attention in self.attentions:
+            attention.layer.forward = attention
+
+    def cross_attentions(self) -> list[torch.nn.Module]:
+        """The cross-attention of each block."""
+        raise NotImplementedError
+
+    def prepare(self, condition: dict[str, Any], rows: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Text tokens as the blocks take them, (B, T, C) fp64, and their mask (B, T)."""
+        raise NotImplementedError
+
+    def run(self, x: torch.Tensor, t: torch.Tensor, condition: dict[str, Any]) -> torch.Tensor:
+        """The network on a prompt."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def output(
+        self, x: torch.Tensor, t: torch.Tensor, condition: dict[str, Any], subtractions: Sequence[Subtraction] = ()
+    ) -> torch.Tensor:
+        prepared = []
+        for subtraction in subtractions:
+            tokens, mask = self.prepare(subtraction.condition, x.shape[0])
+            prepared.append(Prepared(tokens=tokens, mask=mask, subtraction=subtraction))
+        for attention in self.attentions:
+            attention.subtractions = prepared
+        return self.run(x, t, condition)
+
+
+def to_rows(tensor: torch.Tensor, rows: int) -> torch.Tensor:
+    """One row for every row of the batch, (rows, ...), from one or as many."""
+    return tensor.expand(rows, *tensor.shape[1:])
