@@ -17,6 +17,8 @@ class TestAnima(FamilyContract):
     name = "Anima"
     invisible = ("no masks", "after the projection")  # there are none, and the projection has no bias
 
+    test_each_row_has_its_own_negative = None  # the host takes one list of T5 tokens for all rows
+
     def test_a_negative_without_t5_tokens_is_told(self, subject):
         """The adapter makes the text from them."""
         negative = subject.condition(3)

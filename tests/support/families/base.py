@@ -96,8 +96,6 @@ class Case:
     patch: int
     """Height and width of the latent in one image token."""
     blocks: int
-    batched_prompts: bool = True
-    """Whether one prompt may hold a row for each row of the batch."""
     tokens: int = 24
     fewer: int = 7
     more: int = 40
@@ -132,7 +130,7 @@ class Case:
     def sample(
         self,
         patcher: comfy.model_patcher.ModelPatcher,
-        positive: Condition,
+        positive: Condition | Sequence[Condition],
         unconditional: Condition,
         *,
         cfg: float = 1.0,
@@ -140,13 +138,15 @@ class Case:
         seed: int = 7,
         steps: int = 1,
     ) -> torch.Tensor:
-        """The host's own KSampler, (rows, C, ...).
+        """The host's own KSampler, (rows, C, ...); several positive prompts as Conditioning (Combine) joins them.
 
         Of its samplers, lcm hands the last x0 over as it is; euler takes it from x and adds it again, which costs 1e-6.
         """
+        prompts = [positive] if isinstance(positive, dict) else positive
+        combined = [entry for prompt in prompts for entry in conditioning(prompt)]
         return comfy.sample.sample(
-            patcher, self.noise(rows, seed), steps, cfg, "lcm", "simple", conditioning(positive),
-            conditioning(unconditional), self.latent(rows), seed=seed, disable_pbar=True,
+            patcher, self.noise(rows, seed), steps, cfg, "lcm", "simple", combined, conditioning(unconditional),
+            self.latent(rows), seed=seed, disable_pbar=True,
         )  # fmt: skip
 
     @torch.no_grad()

@@ -76,8 +76,6 @@ class FamilyContract:
         self.check(subject, subject.condition(3), cfg=2.0, unconditional_tokens=subject.more)
 
     def test_each_row_has_its_own_negative(self, subject):
-        if not subject.batched_prompts:
-            pytest.skip("the host has no batched prompts in this family")
         self.check(subject, subject.condition(3, rows=2))
 
     def test_several_nodes_each_subtract(self, subject):
@@ -89,6 +87,16 @@ class FamilyContract:
         expected = subject.expected(positive, subtractions, unconditional=other, cfg=2.0, rows=2)
         assert relative_error(subject.expected(positive, subtractions[:1], rows=2), expected) > EFFECT
         measured("families", self.name, "relative error", relative_error(got, expected), BAR)
+
+    @pytest.mark.parametrize("cfg", [1.0, 2.0])
+    def test_every_combined_positive_is_steered(self, subject, cfg):
+        """Conditioning (Combine): all in one call of the network; the host averages their predictions."""
+        positives = [subject.condition(1), subject.condition(5)]
+        other, negative = subject.condition(2), subject.condition(3)
+        got = subject.sample(steer(subject.patcher, negative), positives, other, cfg=cfg, rows=2)
+        guidance = {"cfg": cfg, "rows": 2, "unconditional": other if cfg != 1.0 else None}
+        each = [subject.expected(positive, [subtract(negative)], **guidance) for positive in positives]
+        measured("families", self.name, "relative error", relative_error(got, sum(each) / 2), BAR)
 
     @pytest.mark.parametrize(("blocks", "indices"), [("block.1", [1]), ("block.0, block.2", [0, 2]), ("block", None)])
     def test_blocks_select_layers(self, subject, blocks, indices):

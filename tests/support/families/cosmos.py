@@ -124,5 +124,5 @@ def anima() -> Case:
     patcher = build(supported.Anima, {**_ARGUMENTS, "image_model": "anima"}, adjust=_small_adapter)
     return Case(
         name="Anima", patcher=patcher, reference=_AnimaReference(patcher), make_condition=_qwen_and_t5,
-        latent_shape=_SHAPE, patch=2, blocks=3, batched_prompts=False,
+        latent_shape=_SHAPE, patch=2, blocks=3,
     )  # fmt: skip
