@@ -1,99 +1,154 @@
-"""What NASA costs: one step of a full-size UNet, plain, with NASA and with classifier-free guidance, run in turn.
+"""What NASA costs: one step of a full-size network, plain, with NASA, with guidance and with the host's NAG, in turn.
 
-    python benchmarks/nasa_cost.py --rounds 5
+    python benchmarks/nasa_cost.py sd15 sdxl pixart --rounds 5
 
-Prints medians of the ratios to the plain step of the same round, so that a machine whose speed drifts does not decide.
-Weights are random; the arithmetic is that of the real model. Needs what `make test` installs.
+Prints a Markdown table: medians of the ratios to the plain step of the same round, so that a machine whose speed drifts
+does not decide, the ratio of floating-point operations (the limit), and of peak memory, each case in a process of its
+own. A step is a whole run of the host's sampler, so the negative's keys and values are part of it. Weights are random;
+the arithmetic is that of the real model. Needs what `make test` installs.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import resource
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from full_size import MODELS, Model, build, prompt, start_host
 
-SD15 = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "context_dim": 768, "adm_in_channels": None,
-    "use_linear_in_transformer": False, "use_spatial_transformer": True, "use_temporal_attention": False,
-    "legacy": False, "num_classes": None,
-}  # fmt: skip
+CASES = ("plain", "NASA", "CFG 2", "NAG (core)")
+ALPHA = 0.3
+Step = Callable[[], Any]
 
 
-def start_host(cpu: bool) -> None:
-    """Put a real ComfyUI on the path, as tests/conftest.py does, and the pack beside it."""
-    host = subprocess.check_output([sys.executable, ROOT / "scripts" / "host.py"], text=True).strip()
-    sys.path[:] = [host, *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
-    sys.argv = ["main.py", *(["--cpu"] if cpu else [])]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-    import comfy.cli_args
-
-    spec = importlib.util.spec_from_file_location(
-        "snoopi_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--side", type=int, default=64, help="latent height and width")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--gpu", action="store_true")
-    args = parser.parse_args()
-    start_host(cpu=not args.gpu)
-
+def steps(model: Model, names: list[str], *, gpu: bool, compiled: bool) -> dict[str, Step]:
+    """One sampling step for each case, on one network."""
     import comfy.sample
-    import comfy.supported_models
     import torch
-    from comfy.model_management import get_torch_device
-    from comfy.model_patcher import ModelPatcher
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+    from comfy_extras.nodes_nag import NAGuidance
 
     from snoopi_pack.snoopi_core.host.nasa import apply_nasa
     from snoopi_pack.snoopi_core.host.window import Window
 
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    config = comfy.supported_models.SD15(dict(SD15))
-    config.set_inference_dtype(torch.bfloat16 if args.gpu else torch.float32, None)
-    model = config.get_model({}, "", device="cpu")
-    for weight in model.diffusion_model.parameters():
-        torch.nn.init.normal_(weight, std=0.02)
-    plain = ModelPatcher(model, get_torch_device(), torch.device("cpu"))
-    positive, negative = ([[torch.randn(1, 77, 768), {}]] for _ in range(2))
-    steered = apply_nasa(plain, negative, alpha=0.3, window=Window(), blocks="all")
-    latent = torch.zeros(1, 4, args.side, args.side)
+    plain = build(model, gpu=gpu)
+    if compiled:
+        set_torch_compile_wrapper(plain, backend="inductor")
+    positive, negative = prompt(model, 1), prompt(model, 2)
+    latent = torch.zeros(1, 4, model.side, model.side)
     noise = torch.randn(latent.shape)
+    patchers = {
+        "plain": (plain, 1.0),
+        "NASA": (apply_nasa(plain, negative, alpha=ALPHA, window=Window(), blocks="all"), 1.0),
+        "CFG 2": (plain, 2.0),
+    }
+    if model.config != "PixArtAlpha":  # whose attention the host's node does not reach
+        patchers["NAG (core)"] = (NAGuidance.execute(plain, 5.0, 0.5, 2.5).result[0], 1.0)
 
-    def step(patcher: ModelPatcher, cfg: float) -> float:
-        start = time.perf_counter()
-        comfy.sample.sample(
+    def step(patcher: Any, cfg: float) -> Step:
+        return lambda: comfy.sample.sample(
             patcher, noise, 1, cfg, "lcm", "simple", positive, negative, latent, disable_pbar=True, seed=0
         )
-        return time.perf_counter() - start
 
-    cases = {"plain": (plain, 1.0), "NASA": (steered, 1.0), "CFG 2": (plain, 2.0)}
-    for case in cases.values():
-        step(*case)
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(args.rounds):
-        for name, case in cases.items():
-            times[name].append(step(*case))
-    print(f"SD1.5, latent {args.side}x{args.side}, 77 tokens, {args.rounds} rounds, {args.threads} thread(s)")
-    for name, taken in times.items():
-        ratios = [ours / base for ours, base in zip(taken, times["plain"], strict=True)]
-        print(f"  {name:6s} {statistics.median(taken):8.3f} s a step, {statistics.median(ratios):.3f} of plain")
+    return {name: step(*patchers[name]) for name in names if name in patchers}
+
+
+def flops(step: Step) -> int:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def timed(step: Step, *, gpu: bool) -> float:
+    import torch
+
+    if gpu:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    if gpu:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_bytes(arguments: argparse.Namespace, key: str, name: str) -> int:
+    """Peak memory of two steps of one case, in a process that does nothing else."""
+    command = [sys.executable, __file__, key, "--peak-of", name, "--threads", str(arguments.threads)]
+    command += ["--gpu"] if arguments.gpu else []
+    command += ["--compile"] if arguments.compile else []
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return int(done.stdout.split()[-1])
+
+
+def print_peak(arguments: argparse.Namespace) -> None:
+    import torch
+
+    [key] = arguments.models
+    [step] = steps(MODELS[key], [arguments.peak_of], gpu=arguments.gpu, compiled=arguments.compile).values()
+    step()
+    step()
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(torch.cuda.max_memory_allocated() if arguments.gpu else 1024 * kilobytes)
+
+
+def compare(arguments: argparse.Namespace, key: str) -> None:
+    import torch
+
+    model = MODELS[key]
+    peaks = {} if arguments.no_memory else {name: peak_bytes(arguments, key, name) for name in ("plain", "NASA")}
+    cases = steps(model, arguments.cases, gpu=arguments.gpu, compiled=arguments.compile)
+    operations = {name: 0 if arguments.compile else flops(step) for name, step in cases.items()}
+    for step in cases.values():
+        step()
+    taken: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(arguments.rounds):
+        for name, step in cases.items():
+            taken[name].append(timed(step, gpu=arguments.gpu))
+
+    device = torch.cuda.get_device_name() + ", bf16" if arguments.gpu else f"CPU, fp32, {arguments.threads} thread(s)"
+    size = f"latent {model.side}x{model.side}, {model.tokens} tokens"
+    print(
+        f"\n### {model.name}, {size}: {device}{', compiled' if arguments.compile else ''}, {arguments.rounds} rounds\n"
+    )
+    print("| case | s a step (median) | time / plain (median; least to most) | FLOPs / plain | peak memory / plain |")
+    print("|---|---|---|---|---|")
+    for name, times in taken.items():
+        ratios = [ours / base for ours, base in zip(times, taken["plain"], strict=True)]
+        ratio = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+        work = f"{operations[name] / operations['plain']:.4f}" if operations[name] else "-"
+        memory = f"{peaks[name] / peaks['plain']:.4f}" if name in peaks else "-"
+        print(f"| {name} | {statistics.median(times):.3f} | {ratio} | {work} | {memory} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", choices=MODELS)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--gpu", action="store_true", help="bf16 on CUDA instead of fp32 on the CPU")
+    parser.add_argument("--compile", action="store_true", help="with torch.compile, as the host's node sets it up")
+    parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
+    parser.add_argument("--peak-of", choices=CASES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    start_host(gpu=arguments.gpu)
+
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
+    if arguments.peak_of:
+        print_peak(arguments)
+        return
+    for key in arguments.models:
+        compare(arguments, key)
 
 
 if __name__ == "__main__":
