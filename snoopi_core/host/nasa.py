@@ -128,7 +128,7 @@ class NASAWrapper:
         positive: Positive,
         run: Run | None,
     ) -> list[Term]:
-        keep = run.keep if run is not None and _weights_stay(model) else _make
+        keep = run.keep if run is not None and run.steps > 1 and _weights_stay(model) else _make
 
         def is_active(window: Window) -> bool:
             return window.is_everything or window.is_active(float(sigma[0]), model.model_sampling)
@@ -142,18 +142,24 @@ class NASAWrapper:
                 alpha = keep((steering, share, x.device), lambda s=steering, n=share: (s.alpha * n).to(x.device))
                 context, keys_values = keep(
                     (negative, model.diffusion_model, x.device),
-                    lambda s=steering, n=negative: self._keys_values(model, s, n, x, sigma),
+                    lambda s=steering, n=negative: self._prepare(model, s, n, x, sigma, keep is not _make),
                 )
                 terms.append(Term(alpha=alpha, context=context, keys_values=keys_values, mask=mask))
         return terms
 
-    def _keys_values(
-        self, model: BaseModel, steering: Steering, negative: Negative, x: torch.Tensor, sigma: torch.Tensor
+    def _prepare(
+        self,
+        model: BaseModel,
+        steering: Steering,
+        negative: Negative,
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        is_kept: bool,
     ) -> tuple[Context, dict]:
         """From the weights as they are now: LoRAs, hooks and low-VRAM casts have all been applied."""
         context = self.family.context(model, negative, x, sigma)
-        layers = self.family.layers(model).items()
-        return context, {key: layer.keys_values(context) for key, layer in layers if layer.block in steering.blocks}
+        chosen = {key: layer for key, layer in self.family.layers(model).items() if layer.block in steering.blocks}
+        return context, {key: layer.keys_values(context) if is_kept else None for key, layer in chosen.items()}
 
     @staticmethod
     def _mask(

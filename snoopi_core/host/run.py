@@ -23,9 +23,10 @@ Kept = TypeVar("Kept")
 class Run:
     """Lives in the run's own model options, so it ends with them."""
 
-    def __init__(self, guider: CFGGuider) -> None:
+    def __init__(self, guider: CFGGuider, steps: int) -> None:
         conditionings = getattr(guider, "original_conds", {}).get("positive") or ()
         self.positive = frozenset(conditioning["uuid"] for conditioning in conditionings)
+        self.steps = steps
         self._kept: dict[Hashable, Any] = {}
 
     def keep(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
@@ -58,7 +59,7 @@ def begin_run(
     **kwargs: Any,
 ) -> torch.Tensor:
     """Around the host's `Sampler.sample`."""
-    options = _with(extra_args["model_options"], RUN, Run(guider))
+    options = _with(extra_args["model_options"], RUN, Run(guider, steps=len(sigmas) - 1))
     return executor(guider, sigmas, {**extra_args, "model_options": options}, *args, **kwargs)
 
 

@@ -44,13 +44,14 @@ class Term:
 
     alpha: its strength, a 0-dim tensor, so that a compiled model does not compile again when it changes.
     context: the negative.
-    keys_values: K- and V- of every layer where it acts.
+    keys_values: the layers where it acts, each with K- and V- where they are kept for later steps. In a single step
+        that would only take memory, so each layer makes its own when it runs.
     mask: where in the picture it acts, (R, F, h, w); None for everywhere.
     """
 
     alpha: torch.Tensor
     context: Context
-    keys_values: Mapping[Key, KeysValues]
+    keys_values: Mapping[Key, KeysValues | None]
     mask: torch.Tensor | None = None
 
     def weight(self, z: torch.Tensor, grid: Callable[[], Grid]) -> torch.Tensor:

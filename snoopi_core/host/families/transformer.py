@@ -216,7 +216,9 @@ class _SteeredLayer:
     def _key_or_value(self, number: int, context: torch.Tensor) -> torch.Tensor:
         if self._term is None:
             return self._key_value_forwards[number](context)
-        return self._call.repeat(self._term.keys_values[self.key][number], self._q.shape[0])
+        kept = self._term.keys_values[self.key]
+        each = kept[number] if kept else self._key_value_forwards[number](self._term.context.tokens)
+        return self._call.repeat(each, self._q.shape[0])
 
 
 def _pass_through(z: torch.Tensor) -> torch.Tensor:

@@ -70,14 +70,14 @@ class UNetFamily(Family):
         return Context(tokens=negative.embedding.to(x.device, inference_dtype(model)))
 
     def attach(self) -> Attachment:
-        return UNetAttachment()
+        return UNetAttachment(self)
 
 
 class _SteeredAttention:
     """Stands at one cross-attention. It outlives calls, so that a compiled model sees the same object each time."""
 
-    def __init__(self, address: Address) -> None:
-        self.address = address
+    def __init__(self, address: Address, layer: UNetLayer) -> None:
+        self.address, self.layer = address, layer
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extra_options: Options) -> torch.Tensor:
         """Z of all rows, (B, N, C), for q (B, N, C) and k, v (B, T, C)."""
@@ -87,7 +87,8 @@ class _SteeredAttention:
         q_pos = call.select(q)
 
         def respond(term: Term) -> torch.Tensor:
-            k_neg, v_neg = (call.repeat(each, q_pos.shape[0]) for each in term.keys_values[self.address])
+            keys_values = term.keys_values[self.address] or self.layer.keys_values(term.context)
+            k_neg, v_neg = (call.repeat(each, q_pos.shape[0]) for each in keys_values)
             return attend(q_pos, k_neg, v_neg, extra_options)
 
         def grid() -> Grid:
@@ -98,15 +99,19 @@ class _SteeredAttention:
 
 
 class UNetAttachment:
-    def __init__(self) -> None:
+    def __init__(self, family: UNetFamily) -> None:
+        self.family = family
         # By network: a node's output may run in several models at once, as it does on several GPUs.
         self._patches: WeakKeyDictionary[UNetModel, dict[Address, _SteeredAttention]] = WeakKeyDictionary()
 
     def __call__(
         self, model: BaseModel, options: Options, call: Call, proceed: Callable[[Options], torch.Tensor]
     ) -> torch.Tensor:
-        known = self._patches.setdefault(network_of(model), {})
-        patches = {address: known.setdefault(address, _SteeredAttention(address)) for address in call.layers}
+        network = network_of(model)
+        if network not in self._patches:
+            layers = self.family.layers(model).items()
+            self._patches[network] = {address: _SteeredAttention(address, layer) for address, layer in layers}
+        patches = {address: self._patches[network][address] for address in call.layers}
         replace: dict[str, Any] = options.get("patches_replace", {})
         attn2: Mapping[tuple, Attention] = replace.get("attn2", {})
         # The host prefers an exact address to a whole block's.

@@ -1,0 +1,95 @@
+"""What a sampling run keeps of a negative, and that it ends with the run."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import comfy.hooks
+import pytest
+import torch
+from unets import case, conditioning, host_sample
+
+from snoopi_core.host import run as run_module
+from snoopi_core.host.families.unet import UNetLayer
+from snoopi_core.host.nasa import apply_nasa
+from snoopi_core.host.window import Window
+
+pytestmark = pytest.mark.host
+
+
+@pytest.fixture
+def subject():
+    return case("sd15")
+
+
+@pytest.fixture
+def projected(monkeypatch):
+    """Every time that a layer computed K- and V-."""
+    calls = []
+    original = UNetLayer.keys_values
+
+    def counted(self, context):
+        calls.append(self.block)
+        return original(self, context)
+
+    monkeypatch.setattr(UNetLayer, "keys_values", counted)
+    return calls
+
+
+def steer(subject, patcher=None, seed=3):
+    negative = conditioning(subject.condition(seed))
+    return apply_nasa(patcher or subject.patcher, negative, alpha=0.5, window=Window(), blocks="all")
+
+
+def sampled(subject, patcher, steps):
+    return host_sample(patcher, conditioning(subject.condition(1)), conditioning(subject.condition(2)), steps=steps)
+
+
+def layers(subject):
+    return len(subject.reference.cross_attention_names())
+
+
+def test_keys_and_values_are_made_once_a_run(subject, projected):
+    steered = steer(subject)
+    sampled(subject, steered, steps=4)
+    assert len(projected) == layers(subject)
+    sampled(subject, steered, steps=4)
+    assert len(projected) == 2 * layers(subject)
+
+
+def test_one_step_keeps_none(subject, projected):
+    sampled(subject, steer(subject), steps=1)
+    assert len(projected) == layers(subject)
+
+
+def test_kept_or_not_is_the_same(subject, monkeypatch):
+    steered = steer(subject)
+    kept = sampled(subject, steered, steps=4)
+    monkeypatch.setattr(run_module.Run, "keep", lambda self, key, make: make())
+    assert torch.equal(sampled(subject, steered, steps=4), kept)
+
+
+def test_hooks_may_change_the_weights_so_nothing_is_kept(subject, projected):
+    patched = subject.patcher.clone()
+    hook = comfy.hooks.WeightHook(strength_model=1.0, strength_clip=1.0)
+    hook.need_weight_init = False
+    patched.hook_patches = {hook.hook_ref: {}}
+    sampled(subject, steer(subject, patched), steps=4)
+    assert len(projected) == 4 * layers(subject)
+
+
+def test_nothing_outlives_the_run(subject, monkeypatch):
+    runs = []
+    original = run_module.Run.__init__
+
+    def noted(self, guider, steps):
+        original(self, guider, steps)
+        runs.append(weakref.ref(self))
+
+    monkeypatch.setattr(run_module.Run, "__init__", noted)
+    steered = steer(subject)
+    sampled(subject, steered, steps=3)
+    gc.collect()
+    assert len(runs) == 1 and runs[0]() is None
+    assert "snoopi_run" not in steered.model_options["transformer_options"]
