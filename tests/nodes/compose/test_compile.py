@@ -1,0 +1,82 @@
+"""torch.compile through the host: one graph, no breaks, and none compiled anew for another alpha or negative."""
+
+from __future__ import annotations
+
+import comfy.ldm.modules.attention as attention
+import pytest
+import torch
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+from composed import POSITIVE, T, prompt, right, sampled, steer, subject, subtractions
+from figures import measured
+from host_nodes import run_node
+from reference import Subtraction, relative_error
+from torch._dynamo.utils import counters
+from unets import noise
+
+pytestmark = pytest.mark.host
+
+OTHER = 8  # seed of another prompt
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler(monkeypatch):
+    """With PyTorch's attention, as on GPUs: what the host uses on a CPU asks for free memory and breaks any graph."""
+    for target in ("optimized_attention", "optimized_attention_masked"):
+        monkeypatch.setattr(attention, target, attention.attention_pytorch)
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def compiled(patcher, backend: str):
+    """Fails at a graph break instead of falling back."""
+    out = patcher.clone()
+    set_torch_compile_wrapper(model=out, backend=backend, fullgraph=True)
+    return out
+
+
+def graphs() -> int:
+    return counters["stats"]["unique_graphs"]
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_one_graph(backend):
+    first = compiled(steer(subject().patcher), backend)
+    expected = subject().reference.x0(noise(), T, prompt(POSITIVE), subtractions())
+    right(f"torch.compile, {backend}", relative_error(sampled(first), expected))
+    measured("composition", f"torch.compile, {backend}", "graphs", graphs(), 1)
+    sampled(first)
+    measured("composition", f"torch.compile, {backend}", "graphs after a second run", graphs(), 1)
+
+
+def test_compiled_before_or_after():
+    before = sampled(steer(compiled(subject().patcher, "eager")))
+    assert torch.equal(sampled(compiled(steer(subject().patcher), "eager")), before)
+
+
+def test_another_alpha_or_negative_is_the_same_graph():
+    """One compiled model, as the host's node makes it, under NASA Apply nodes with other values."""
+    base = compiled(subject().patcher, "eager")
+    sampled(steer(base))
+    for changes in ({"alpha": 0.3}, {"unwanted": prompt(OTHER)}, {"alpha": 0.1, "unwanted": prompt(POSITIVE)}):
+        got = sampled(steer(base, **changes))
+        unwanted = changes.get("unwanted", prompt(3))
+        away = Subtraction(unwanted["context"], changes.get("alpha", 0.5))
+        expected = subject().reference.x0(noise(), T, prompt(POSITIVE), [away])
+        right("torch.compile, other alpha and negative", relative_error(got, expected))
+    measured("composition", "torch.compile, other alpha and negative", "graphs", graphs(), 1)
+
+
+@pytest.mark.parametrize("plain_first", [False, True])
+def test_the_hosts_node_takes_the_values_of_the_moment(plain_first):
+    """TorchCompileModel drops every guard on what patches hold, so a graph may meet another node's values."""
+    base = run_node("nodes_torch_compile.TorchCompileModel", model=subject().patcher, backend="eager")
+    if plain_first:
+        expected = subject().reference.x0(noise(), T, prompt(POSITIVE))
+        right("TorchCompileModel", relative_error(sampled(base), expected))
+    for changes in ({}, {"alpha": 0.3}, {"unwanted": prompt(OTHER)}, {"unwanted": prompt(OTHER, 154)}):
+        got = sampled(steer(base, **changes))
+        away = Subtraction(changes.get("unwanted", prompt(3))["context"], changes.get("alpha", 0.5))
+        expected = subject().reference.x0(noise(), T, prompt(POSITIVE), [away])
+        right("TorchCompileModel", relative_error(got, expected))

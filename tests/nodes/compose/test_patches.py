@@ -1,0 +1,151 @@
+"""Nodes that patch the model or the conditioning, before and after NASA Apply.
+
+Each is compared with NASA written out on the host's own network in fp64, under the same node.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import comfy.cldm.cldm
+import comfy.controlnet
+import comfy.gligen
+import pytest
+import torch
+from comfy.ldm.modules.attention import BasicTransformerBlock
+from comfy.model_patcher import ModelPatcher
+from composed import (
+    POSITIVE,
+    UNCONDITIONAL,
+    exact_model,
+    prompt,
+    right,
+    same,
+    sampled,
+    steer,
+    subject,
+    written_out,
+)
+from host_nodes import has_node, run_node
+from host_world import HostStudent
+from reference import relative_error
+from unets import CONTEXT, conditioning
+
+pytestmark = pytest.mark.host
+
+CFG = 2.0
+PATCHES = {
+    "PerturbedAttentionGuidance": ("nodes_pag", {"scale": 3.0}),
+    "NAGuidance": ("nodes_nag", {"nag_scale": 5.0, "nag_alpha": 0.5, "nag_tau": 1.5}),
+    "RescaleCFG": ("nodes_model_advanced", {"multiplier": 0.7}),
+    "ModelSamplingDiscrete": ("nodes_model_advanced", {"sampling": "v_prediction", "zsnr": False}),
+    "HyperTile": ("nodes_hypertile", {"tile_size": 32, "swap_size": 2, "max_depth": 0, "scale_depth": False}),
+    "TomePatchModel": ("nodes_tomesd", {"ratio": 0.5}),
+    "FreeU": ("nodes_freelunch", {"b1": 1.1, "b2": 1.2, "s1": 0.9, "s2": 0.2}),
+    "FreeU_V2": ("nodes_freelunch", {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}),
+    "PatchModelAddDownscale": (
+        "nodes_model_downscale",
+        {
+            "block_number": 2,
+            "downscale_factor": 2.0,
+            "start_percent": 0.0,
+            "end_percent": 0.35,
+            "downscale_after_skip": True,
+            "downscale_method": "bicubic",
+            "upscale_method": "bicubic",
+        },
+    ),
+    "CFGZeroStar": ("nodes_cfg", {}),
+    "CFGNorm": ("nodes_cfg", {"strength": 0.5}),
+    "TCFG": ("nodes_tcfg", {}),
+    "Mahiro": ("nodes_mahiro", {}),
+    "APG": ("nodes_apg", {"eta": 0.5, "norm_threshold": 5.0, "momentum": 0.1}),
+    "FreSca": ("nodes_fresca", {"scale_low": 1.0, "scale_high": 1.5, "freq_cutoff": 2}),
+    "Epsilon Scaling": ("nodes_eps.EpsilonScaling", {"scaling_factor": 1.05}),
+}
+
+
+def check(name, patch, positive=None, negative=None, exact_positive=None):
+    """`patch` maps a model to a model; the conditionings may carry something of their own, which may need fp64 too."""
+
+    def run(patcher, positive=positive):
+        torch.manual_seed(5)  # HyperTile and ToMe draw their tiles
+        return sampled(patcher, positive, negative, cfg=CFG)
+
+    plain = subject().patcher
+    patched, got = run(patch(plain)), run(steer(patch(plain)))
+    assert relative_error(patched, sampled(plain, cfg=CFG)) > 1e-4, f"{name} changes nothing here"
+    assert relative_error(got, patched) > 1e-3, "NASA changes nothing here"
+    same(name, "the other order", got, run(patch(steer(plain))))
+    right(name, relative_error(got, run(written_out(patch(exact_model())), exact_positive or positive)))
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_a_node_that_patches_the_model(name):
+    module, settings = PATCHES[name]
+    path = module if "." in module else f"{module}.{name}"
+    if not has_node(path):
+        pytest.skip("this host does not have the node")
+    check(name, lambda patcher: run_node(path, model=patcher, **settings))
+
+
+def test_controlnet():
+    network = comfy.cldm.cldm.ControlNet(
+        image_size=32,
+        in_channels=4,
+        model_channels=32,
+        hint_channels=3,
+        num_res_blocks=[1, 1, 1],
+        channel_mult=(1, 2, 2),
+        transformer_depth=[1, 1, 0],
+        transformer_depth_middle=1,
+        num_heads=4,
+        use_spatial_transformer=True,
+        context_dim=CONTEXT,
+        legacy=False,
+        dtype=torch.float32,
+        operations=comfy.ops.disable_weight_init,
+    )
+    control = comfy.controlnet.ControlNet(randomised(network), load_device=torch.device("cpu"))
+    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(1))
+    positive, negative = run_node(
+        "ControlNetApplyAdvanced",
+        positive=conditioning(prompt(POSITIVE)),
+        negative=conditioning(prompt(UNCONDITIONAL)),
+        control_net=control,
+        image=image,
+        strength=0.8,
+        start_percent=0.0,
+        end_percent=1.0,
+    )
+    check("ControlNet", lambda patcher: patcher, positive, negative)
+
+
+def test_gligen():
+    clip = HostStudent().clip
+    width = clip.encode_from_tokens(clip.tokenize("a"), return_pooled="unprojected")[1].shape[-1]
+    blocks = [m for m in subject().patcher.model.diffusion_model.modules() if isinstance(m, BasicTransformerBlock)]
+    fusers = [comfy.gligen.GatedSelfAttentionDense(block.attn1.to_q.in_features, width, 4, 8) for block in blocks]
+    network = randomised(comfy.gligen.Gligen(fusers, comfy.gligen.PositionNet(width, width), width))
+    for fuser in fusers:
+        fuser.alpha_attn.fill_(0.5), fuser.alpha_dense.fill_(0.5)
+
+    def positive(network):
+        model = ModelPatcher(network, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+        text = conditioning(prompt(POSITIVE))
+        box = {"text": "a red circle", "width": 32, "height": 24, "x": 8, "y": 16}
+        return run_node("GLIGENTextBoxApply", conditioning_to=text, clip=clip, gligen_textbox_model=model, **box)
+
+    check("GLIGEN", lambda patcher: patcher, positive(network), exact_positive=positive(copy.deepcopy(network).double()))
+
+
+def randomised(network):
+    """The host leaves its layers as the memory was."""
+    generator = torch.Generator().manual_seed(2)
+    for name, weight in network.named_parameters():
+        weight.requires_grad_(False)
+        if weight.ndim > 1:
+            weight.copy_(torch.randn(weight.shape, generator=generator) / weight[0].numel() ** 0.5)
+        else:
+            weight.fill_(1.0 if name.endswith("weight") else 0.0)
+    return network

@@ -1,0 +1,37 @@
+"""Call the host's own nodes, whichever way this version of the host writes them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from comfy_api.latest import io
+
+
+def has_node(path: str) -> bool:
+    """Whether this host has the node: they come and go with versions."""
+    module, _, name = path.rpartition(".")
+    try:
+        return hasattr(importlib.import_module(_module_path(module)), name)
+    except ModuleNotFoundError:
+        return False
+
+
+def run_node(path: str, **inputs: Any) -> Any:
+    """The first output of a node, or all of them as a tuple where it has several.
+
+    Args:
+        path: module and class, such as "nodes_pag.PerturbedAttentionGuidance"; a class alone is in the host's nodes.py.
+    """
+    module, _, name = path.rpartition(".")
+    node = getattr(importlib.import_module(_module_path(module)), name)
+    if issubclass(node, io.ComfyNode):
+        outputs = node.execute(**inputs)
+    else:
+        outputs = getattr(node(), node.FUNCTION)(**inputs)
+    outputs = getattr(outputs, "result", outputs)
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+def _module_path(module: str) -> str:
+    return f"comfy_extras.{module}" if module else "nodes"
