@@ -78,7 +78,11 @@ def written_out(patcher: ModelPatcher, unwanted: Condition | None = None, alpha:
     steered = patcher.clone()
     context = (unwanted or prompt(UNWANTED))["context"]
     unet = patcher.model.diffusion_model
-    for group, blocks in (("input", unet.input_blocks), ("middle", [unet.middle_block]), ("output", unet.output_blocks)):
+    for group, blocks in (
+        ("input", unet.input_blocks),
+        ("middle", [unet.middle_block]),
+        ("output", unet.output_blocks),
+    ):
         for index, block in enumerate(blocks):
             for part in block:
                 if isinstance(part, SpatialTransformer):

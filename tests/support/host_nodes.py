@@ -25,10 +25,8 @@ def run_node(path: str, **inputs: Any) -> Any:
     """
     module, _, name = path.rpartition(".")
     node = getattr(importlib.import_module(_module_path(module)), name)
-    if issubclass(node, io.ComfyNode):
-        outputs = node.execute(**inputs)
-    else:
-        outputs = getattr(node(), node.FUNCTION)(**inputs)
+    execute = node.execute if issubclass(node, io.ComfyNode) else getattr(node(), node.FUNCTION)
+    outputs = execute(**inputs)
     outputs = getattr(outputs, "result", outputs)
     return outputs[0] if len(outputs) == 1 else outputs
 

@@ -51,7 +51,9 @@ def host_conditioning(parts: Sequence[Part]) -> list:
             one = run_node("ConditioningSetMask", conditioning=one, **settings)
         if (part.start, part.end) != (0.0, 1.0):
             one = run_node("ConditioningSetTimestepRange", conditioning=one, start=part.start, end=part.end)
-        combined = one if combined is None else run_node("ConditioningCombine", conditioning_1=combined, conditioning_2=one)
+        combined = (
+            one if combined is None else run_node("ConditioningCombine", conditioning_1=combined, conditioning_2=one)
+        )
     assert combined is not None
     return combined
 

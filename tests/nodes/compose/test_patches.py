@@ -136,7 +136,9 @@ def test_gligen():
         box = {"text": "a red circle", "width": 32, "height": 24, "x": 8, "y": 16}
         return run_node("GLIGENTextBoxApply", conditioning_to=text, clip=clip, gligen_textbox_model=model, **box)
 
-    check("GLIGEN", lambda patcher: patcher, positive(network), exact_positive=positive(copy.deepcopy(network).double()))
+    check(
+        "GLIGEN", lambda patcher: patcher, positive(network), exact_positive=positive(copy.deepcopy(network).double())
+    )
 
 
 def randomised(network):
