@@ -101,11 +101,11 @@ def test_blocks_that_the_model_does_not_have(server: Server, prompt: Prompt) -> 
     assert "attic" in message
 
 
-def test_a_model_without_separate_cross_attention(server: Server, prompt: Prompt) -> None:
-    live_files.tiny_wan(server.base / "models" / "diffusion_models" / "wan.safetensors")
-    prompt["90"] = {"class_type": "UNETLoader", "inputs": {"unet_name": "wan.safetensors", "weight_dtype": "default"}}
+def test_a_model_that_nasa_does_not_know(server: Server, prompt: Prompt) -> None:
+    live_files.tiny_vace(server.base / "models" / "diffusion_models" / "vace.safetensors")
+    prompt["90"] = {"class_type": "UNETLoader", "inputs": {"unet_name": "vace.safetensors", "weight_dtype": "default"}}
     node(prompt, "SnoopiNASAApply")["model"] = ["90", 0]
     failed, message = failure(server, prompt)
     assert failed == "SnoopiNASAApply"
-    assert "NASA cannot steer this model: WAN21" in message
+    assert "NASA cannot steer this model: WAN21_Vace" in message
     assert "Supported: " in message

@@ -43,13 +43,15 @@ def newer(path: Path, good: Path) -> None:
     path.write_bytes(struct.pack("<Q", len(raw)) + raw + content[8 + length :])
 
 
-def tiny_wan(path: Path) -> None:
-    """Just enough of a Wan 2.1 for the host to build one: a network without the UNet's cross-attention."""
+def tiny_vace(path: Path) -> None:
+    """Just enough of a Wan 2.1 VACE for the host to build one: a network that NASA does not know."""
     dim = 256
     shapes = {
         "head.modulation": (1, 2, dim),
         "head.head.weight": (64, dim),
         "blocks.0.ffn.0.weight": (64, dim),
         "patch_embedding.weight": (dim, 16, 1, 2, 2),
+        "vace_patch_embedding.weight": (dim, 96, 1, 2, 2),
+        "vace_blocks.0.before_proj.weight": (dim, dim),
     }
     save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, path)

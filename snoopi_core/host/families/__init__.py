@@ -47,7 +47,7 @@ def family_of(model: BaseModel) -> Family:
             return family
     network = type(network_of(model)).__name__
     raise ValueError(
-        f"NASA cannot steer this model: {type(model).__name__} (network {network}). It needs cross-attention layers "
-        "that take the text alone; models with joint attention (SD3, Flux and their relatives) have none. "
-        f"Supported: {'; '.join(family.name for family in FAMILIES)}"
+        f"NASA cannot steer this model: {type(model.model_config).__name__} (network {network}). It needs "
+        "cross-attention layers that take the text alone; models with joint attention (SD3, Flux and their relatives) "
+        f"have none. Supported: {'; '.join(family.name for family in FAMILIES)}"
     )

@@ -34,7 +34,7 @@ class CosmosPredict2Family(TransformerFamily):
         return network.patch_temporal, network.patch_spatial, network.patch_spatial
 
     def respond(
-        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, *args: Any, **kwargs: Any
+        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         _, *rest = args  # the positive's text
         return forward(x, context.tokens, *rest, **kwargs)
@@ -43,6 +43,10 @@ class CosmosPredict2Family(TransformerFamily):
 class AnimaFamily(CosmosPredict2Family):
     name = "Anima"
     network = Anima
+
+    def text_width(self, network: Anima) -> int:
+        # The text encoder's width, not that of the adapter's output.
+        return network.llm_adapter.blocks[0].cross_attn.k_proj.in_features
 
     def check(self, model: BaseModel, negative: Negative) -> None:
         super().check(model, negative)

@@ -41,7 +41,7 @@ class HunyuanDiTFamily(TransformerFamily):
             )
 
     def respond(
-        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, *args: Any, **kwargs: Any
+        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor]:
         _, *rest = args  # the positive's text, then the rotation of the queries
         return forward(x, context.tokens, *rest, **kwargs)

@@ -46,6 +46,6 @@ class LTXVFamily(TransformerFamily):
             )
 
     def respond(
-        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, *args: Any, **kwargs: Any
+        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         return forward(x, **{**kwargs, "context": context.tokens, "mask": context.mask})

@@ -39,6 +39,6 @@ class PixArtFamily(TransformerFamily):
         return Context(tokens=tokens.reshape(rows, -1, tokens.shape[-1]))
 
     def respond(
-        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, *args: Any, **kwargs: Any
+        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         return forward(x, context.tokens)

@@ -90,7 +90,7 @@ class TransformerFamily(Family):
 
     @abstractmethod
     def respond(
-        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, *args: Any, **kwargs: Any
+        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
     ) -> Any:
         """The cross-attention's own forward for the negative.
 

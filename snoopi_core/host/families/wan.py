@@ -35,7 +35,7 @@ class WanFamily(TransformerFamily):
         return Context(tokens=arguments[self.context_argument][:, arguments.get("context_img_len") or 0 :])
 
     def respond(
-        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, *args: Any, **kwargs: Any
+        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         options = kwargs.get("transformer_options", {})
         if isinstance(attention, WanT2VCrossAttention):
