@@ -1,10 +1,11 @@
-"""PG-SB Loader: opens what the trainer exports."""
+"""PG-SB Loader: opens what the trainer exports, and the models that it and others start from."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..snoopi_core.host.files import checkpoint_names, find_checkpoint, fingerprint
+from ..snoopi_core.host.files import NO_LORA, checkpoint_names, find_checkpoint, find_lora, fingerprint, lora_names
+from ..snoopi_core.host.foreign import LATENTS
 from ..snoopi_core.host.loader import load_checkpoint
 
 
@@ -17,16 +18,34 @@ class PGSBLoader(io.ComfyNode):
             category="SNOOPI",
             description=(
                 "Opens a one-step model exported by the PG-SB trainer, of any size, together with its text encoder, "
-                "its VAE and the recipe by which it is sampled."
+                "its VAE and the recipe by which it is sampled. Also opens SD1.x, SD2.x, SDXL and PixArt models of "
+                "others, and puts a student LoRA on a base model. Nothing in a file is ignored in silence."
             ),
-            search_aliases=["PG-SB", "PGSB", "SwiftBrush", "load one-step model", "SNOOPI loader"],
+            search_aliases=["PG-SB", "PGSB", "SwiftBrush", "load one-step model", "SNOOPI loader", "student LoRA"],
             inputs=[
                 io.Combo.Input(
                     "ckpt_name",
                     options=checkpoint_names(),
-                    tooltip="A .safetensors file made by the PG-SB trainer, in the folders checkpoints or "
-                    "diffusion_models, or one that comes with this pack. First node of the chain; other checkpoints "
-                    "are opened by Load Checkpoint.",
+                    tooltip="First node of the chain. A .safetensors file in the folders checkpoints or "
+                    "diffusion_models, or one that comes with this pack: made by the PG-SB trainer, or any SD1.x, "
+                    "SD2.x, SDXL or PixArt model, as a single file or in diffusers' layout.",
+                ),
+                io.Combo.Input(
+                    "lora_name",
+                    options=lora_names(),
+                    default=NO_LORA,
+                    optional=True,
+                    tooltip="A student's LoRA in the folder loras, put on the model at full strength; its recipe wins "
+                    'over the base model\'s. "none" changes nothing.',
+                ),
+                io.Combo.Input(
+                    "latents",
+                    options=["auto", *LATENTS],
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip='Whose VAE a PixArt file is for, when it does not say so itself: "SD1.x" for '
+                    'PixArt-alpha, "SDXL" for PixArt-sigma. "auto", the neutral value, is right for all other files.',
                 ),
             ],
             outputs=[
@@ -37,10 +56,10 @@ class PGSBLoader(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, ckpt_name: str) -> str:
-        """Changes when the file does, so that a newly exported student is read again."""
-        return fingerprint(ckpt_name)
+    def fingerprint_inputs(cls, ckpt_name: str, lora_name: str = NO_LORA, latents: str = "auto") -> str:
+        """Changes when a file does, so that a newly exported student is read again."""
+        return fingerprint(ckpt_name, lora_name)
 
     @classmethod
-    def execute(cls, ckpt_name: str) -> io.NodeOutput:
-        return io.NodeOutput(*load_checkpoint(find_checkpoint(ckpt_name)))
+    def execute(cls, ckpt_name: str, lora_name: str = NO_LORA, latents: str = "auto") -> io.NodeOutput:
+        return io.NodeOutput(*load_checkpoint(find_checkpoint(ckpt_name), find_lora(lora_name), latents))

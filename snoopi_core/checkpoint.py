@@ -13,17 +13,15 @@ Reader and writer use this module alone, so neither needs to know the other.
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from .presets import Noise, PredictionType, Steps
+from .tensor_file import CheckpointError, StateDict, TensorFile, open_tensor_file, save_atomically
 
 FORMAT = 1
 FORMAT_KEY, MODEL_KEY = "snoopi.format", "snoopi.model"
@@ -33,11 +31,6 @@ PREFIXES = {
     "vae": "first_stage_model.",
 }
 _MADE_BY = "made by `python -m training.pgsb` or `python -m training.export`"
-StateDict = dict[str, torch.Tensor]
-
-
-class CheckpointError(ValueError):
-    """A file that cannot be used; the message says which file, what is wrong with it and what to do."""
 
 
 class _Frozen(BaseModel):
@@ -86,27 +79,33 @@ class Provenance(_Frozen):
     notes: str = ""
 
 
-class Metadata(_Frozen):
-    """Everything about the weights that the weights do not say themselves.
-
-    `unet`, `text_encoder` and `vae` are the configs of diffusers' UNet2DConditionModel, transformers' CLIPTextModel
-    and diffusers' AutoencoderKL; None stands for a part that the file does not hold.
-    """
+class About(_Frozen):
+    """What is said of every student or teacher, whether its file holds a whole model or a LoRA."""
 
     title: str
-    role: Literal["student", "teacher"]
-    family: Literal["unet"] = "unet"
+    family: Literal["unet", "pixart"] = "unet"
     prediction_type: PredictionType
+    schedule: Schedule = Schedule()
+    recipe: OneStepRecipe | None = None
+    recommended_alpha: float | None = Field(default=None, ge=0.0)
+    provenance: Provenance = Provenance()
+
+
+class Metadata(About):
+    """Everything about a model's weights that the weights do not say themselves.
+
+    `unet`, `text_encoder` and `vae` are the configs of diffusers' UNet2DConditionModel (family "unet") or
+    PixArtTransformer2DModel (family "pixart"), transformers' CLIPTextModel and diffusers' AutoencoderKL; None stands
+    for a part that the file does not hold.
+    """
+
+    role: Literal["student", "teacher"]
     unet: dict[str, Any]
     text_encoder: dict[str, Any] | None = None
     vae: dict[str, Any] | None = None
     pad_token_id: int = Field(default=49407, ge=0, description="SD1.x pads prompts with the end mark, SD2.x with 0")
     latent_scale: float = Field(gt=0.0)
     latent_rgb_factors: tuple[tuple[float, float, float], ...] | None = None
-    schedule: Schedule = Schedule()
-    recipe: OneStepRecipe | None = None
-    recommended_alpha: float | None = Field(default=None, ge=0.0)
-    provenance: Provenance = Provenance()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,44 +132,30 @@ def write_checkpoint(
         CheckpointError: another suffix, a weight that is not finite in `dtype`, or a part without its config.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path.name}: a checkpoint's name must end in .safetensors")
     metadata = checkpoint.metadata
     tensors: StateDict = {}
     for part, prefix in PREFIXES.items():
         weights = getattr(checkpoint, part)
         if (weights is None) != (getattr(metadata, part) is None):
             raise CheckpointError(f"{path.name}: {part} needs both weights and config, or neither")
-        for name, weight in (weights or {}).items():
-            tensors[prefix + name] = weight.detach().to("cpu", dtype, copy=True).contiguous()
-    bad = [name for name, weight in tensors.items() if not torch.isfinite(weight).all()]
-    if bad:
-        raise CheckpointError(
-            f"{path.name}: {len(bad)} weight(s) are not finite as {dtype}, first {bad[0]}; nothing was written"
-        )
+        tensors |= {prefix + name: as_written(weight, dtype) for name, weight in (weights or {}).items()}
+    return save_atomically(path, tensors, header_of(metadata, MODEL_KEY))
 
-    header = {
+
+def as_written(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A copy on the CPU, in the dtype of the file."""
+    return weight.detach().to("cpu", dtype, copy=True).contiguous()
+
+
+def header_of(about: About, key: str) -> dict[str, str]:
+    """The header of a file of ours, whose metadata lie under `key`."""
+    return {
         FORMAT_KEY: str(FORMAT),
-        MODEL_KEY: metadata.model_dump_json(),
+        key: about.model_dump_json(),
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.title": metadata.title,
-        "modelspec.prediction_type": {"v_prediction": "v"}.get(metadata.prediction_type, metadata.prediction_type),
+        "modelspec.title": about.title,
+        "modelspec.prediction_type": {"v_prediction": "v"}.get(about.prediction_type, about.prediction_type),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        save_file(tensors, temporary, metadata=header)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would hide the file from a server's other users
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:
@@ -180,36 +165,50 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
         CheckpointError: no such file, not safetensors (a pickle is named as such and never opened), truncated, not
             one of ours, written by a newer version, or metadata that does not add up.
     """
-    path = Path(path)
-    _check_kind(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-    except SafetensorError as error:
+    file = open_tensor_file(path, f"checkpoint {_MADE_BY}")
+    if (metadata := own_metadata(file)) is None:
         raise CheckpointError(
-            f"{path.name} is damaged or cut short ({error}); copy or download it again, "
-            "and compare its size with the source"
-        ) from error
-    if FORMAT_KEY not in header or MODEL_KEY not in header:
-        raise CheckpointError(
-            f"{path.name} is a safetensors file, but not one {_MADE_BY}: its header has no {FORMAT_KEY!r}. "
-            "Open other checkpoints with the host's own Load Checkpoint node"
+            f"{file.path.name} is a safetensors file, but not one {_MADE_BY}: its header has no {FORMAT_KEY!r}"
         )
+    return metadata
+
+
+def own_metadata(file: TensorFile) -> Metadata | None:
+    """Metadata of a contract file; None for a file that does not say it is one.
+
+    Raises:
+        CheckpointError: written by a newer version, or metadata that does not add up.
+    """
+    return parse_header(file, MODEL_KEY, Metadata)
+
+
+_A = TypeVar("_A", bound=About)
+
+
+def parse_header(file: TensorFile, key: str, kind: type[_A]) -> _A | None:
+    """The metadata of a file of ours, under `key` in its header; None where the header lacks it.
+
+    Raises:
+        CheckpointError: see `own_metadata`.
+    """
+    name, header = file.path.name, file.metadata
+    if FORMAT_KEY not in header or key not in header:
+        return None
     version = header[FORMAT_KEY]
-    if not (version.isascii() and version.isdigit()) or int(version) < 1:
+    if not (version.isascii() and version.isdigit() and len(version) < 10) or int(version) < 1:
         raise CheckpointError(
-            f"{path.name}: {FORMAT_KEY} is {version!r}, expected a whole number; export the file again"
+            f"{name}: {FORMAT_KEY} is {version[:80]!r}, expected a whole number; export the file again"
         )
     if int(version) > FORMAT:
         raise CheckpointError(
-            f"{path.name} has format {version}, this version of SNOOPI reads up to {FORMAT}; "
+            f"{name} has format {version}, this version of SNOOPI reads up to {FORMAT}; "
             "update SNOOPI, or export the file again"
         )
     try:
-        return Metadata.model_validate_json(header[MODEL_KEY])
+        return kind.model_validate_json(header[key])
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'metadata'}: {e['msg']}" for e in error.errors()[:5])
-        raise CheckpointError(f"{path.name}: its metadata does not add up ({found}); export the file again") from error
+        raise CheckpointError(f"{name}: its metadata does not add up ({found}); export the file again") from error
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -218,34 +217,34 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: as `read_metadata`; or weights of a part are absent, or belong to no part.
     """
-    path = Path(path)
     metadata = read_metadata(path)
-    parts: dict[str, StateDict] = {part: {} for part in PREFIXES}
+    return read_parts(open_tensor_file(path), metadata)
+
+
+def read_parts(file: TensorFile, metadata: Metadata) -> Checkpoint:
+    """The weights that `metadata` announces.
+
+    Raises:
+        CheckpointError: weights of a part are absent, or belong to no part.
+    """
+    name = file.path.name
+    parts: dict[str, dict[str, str]] = {part: {} for part in PREFIXES}
     strangers = []
-    with safe_open(path, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 (safe_open is no dict)
-            part = next((part for part, prefix in PREFIXES.items() if name.startswith(prefix)), None)
-            if part is None or getattr(metadata, part) is None:
-                strangers.append(name)
-            else:
-                parts[part][name.removeprefix(PREFIXES[part])] = file.get_tensor(name)
+    for key in file.names:
+        part = next((part for part, prefix in PREFIXES.items() if key.startswith(prefix)), None)
+        if part is None or getattr(metadata, part) is None:
+            strangers.append(key)
+        else:
+            parts[part][key] = key.removeprefix(PREFIXES[part])
     empty = [part for part in PREFIXES if getattr(metadata, part) is not None and not parts[part]]
     if strangers or empty:
         said = [f"weights that its metadata does not announce, first {strangers[0]}"] if strangers else []
         said += [f"no weights for {', '.join(empty)}"] if empty else []
-        raise CheckpointError(f"{path.name} holds {' and '.join(said)}; export the file again")
-    return Checkpoint(metadata=metadata, **{part: weights or None for part, weights in parts.items()})
-
-
-def _check_kind(path: Path) -> None:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not a file; give the path of a .safetensors checkpoint {_MADE_BY}")
-    with open(path, "rb") as file:
-        head = file.read(16)
-    if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
-        raise CheckpointError(
-            f"{path.name} is a pickle (.ckpt, .pt), which can run code when it is opened, so it was not opened; "
-            "use the .safetensors version of the model"
-        )
-    if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path.name}: expected a .safetensors file, got {path.suffix or 'no suffix'}")
+        raise CheckpointError(f"{name} holds {' and '.join(said)}; export the file again")
+    return Checkpoint(
+        metadata=metadata,
+        **{
+            part: {names[key]: weight for key, weight in file.read(names).items()} if names else None
+            for part, names in parts.items()
+        },
+    )

@@ -138,3 +138,100 @@ def from_single_file(
         shown = "; ".join(problems[:5])
         raise ValueError(f"weights and config do not match in {len(problems)} place(s): {shown}")
     return {key: weights[name].reshape(like[key].shape) for key, name in names.items()}
+
+
+_PIXART_ENDS = {
+    "adaln_single.emb.aspect_ratio_embedder.linear_1": "ar_embedder.mlp.0",
+    "adaln_single.emb.aspect_ratio_embedder.linear_2": "ar_embedder.mlp.2",
+    "adaln_single.emb.resolution_embedder.linear_1": "csize_embedder.mlp.0",
+    "adaln_single.emb.resolution_embedder.linear_2": "csize_embedder.mlp.2",
+    "adaln_single.emb.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "adaln_single.emb.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "adaln_single.linear": "t_block.1",
+    "caption_projection.linear_1": "y_embedder.y_proj.fc1",
+    "caption_projection.linear_2": "y_embedder.y_proj.fc2",
+    "pos_embed.proj": "x_embedder.proj",
+    "proj_out": "final_layer.linear",
+}
+# Name inside a block -> single-file name, which of its equal parts along the output, and how many there are.
+_PIXART_BLOCK = {
+    "attn1.to_q": ("attn.qkv", 0, 3),
+    "attn1.to_k": ("attn.qkv", 1, 3),
+    "attn1.to_v": ("attn.qkv", 2, 3),
+    "attn1.to_out.0": ("attn.proj", 0, 1),
+    "attn2.to_q": ("cross_attn.q_linear", 0, 1),
+    "attn2.to_k": ("cross_attn.kv_linear", 0, 2),
+    "attn2.to_v": ("cross_attn.kv_linear", 1, 2),
+    "attn2.to_out.0": ("cross_attn.proj", 0, 1),
+    "ff.net.0.proj": ("mlp.fc1", 0, 1),
+    "ff.net.2": ("mlp.fc2", 0, 1),
+}
+_PIXART_KEY = re.compile(r"transformer_blocks\.(\d+)\.(.+)")
+
+
+def pixart_place(key: str) -> tuple[str, int, int]:
+    """Where a weight of a diffusers `PixArtTransformer2DModel` lies in the single-file layout.
+
+    Returns:
+        (name, which of its parts, how many parts): queries, keys and values are one tensor there.
+
+    Raises:
+        ValueError: the key has no place in that layout.
+    """
+    if key == "scale_shift_table":
+        return "final_layer.scale_shift_table", 0, 1
+    if match := _PIXART_KEY.fullmatch(key):
+        module, _, end = match[2].rpartition(".")
+        if match[2] == "scale_shift_table":
+            return f"blocks.{match[1]}.scale_shift_table", 0, 1
+        if module in _PIXART_BLOCK:
+            name, part, parts = _PIXART_BLOCK[module]
+            return f"blocks.{match[1]}.{name}.{end}", part, parts
+    module, _, end = key.rpartition(".")
+    if module not in _PIXART_ENDS:
+        raise ValueError(f"PixArt key {key!r} has no place in the single-file layout")
+    return f"{_PIXART_ENDS[module]}.{end}", 0, 1
+
+
+def pixart_to_single_file(weights: Mapping[str, torch.Tensor]) -> StateDict:
+    """Diffusers PixArt weights under their single-file names.
+
+    Raises:
+        ValueError: a key has no place there, or a part of queries, keys and values is missing.
+    """
+    found: dict[str, dict[int, torch.Tensor]] = {}
+    for key, weight in weights.items():
+        name, part, parts = pixart_place(key)
+        found.setdefault(name, dict.fromkeys(range(parts)))[part] = weight
+    if holes := [name for name, parts in found.items() if None in parts.values()]:
+        raise ValueError(f"parts of {len(holes)} weight(s) are missing, first {_hole(holes[0], found[holes[0]])}")
+    if uneven := [name for name, parts in found.items() if len({part.shape for part in parts.values()}) > 1]:
+        raise ValueError(f"parts of {len(uneven)} weight(s) differ in shape, first of {uneven[0]}")
+    return {
+        name: parts[0] if len(parts) == 1 else torch.cat([parts[part] for part in range(len(parts))])
+        for name, parts in found.items()
+    }
+
+
+def pixart_from_single_file(weights: Mapping[str, torch.Tensor], like: Mapping[str, torch.Tensor]) -> StateDict:
+    """The way back: weights for every key of `like` (a diffusers transformer's state dict; meta tensors will do).
+
+    Raises:
+        ValueError: see `from_single_file`.
+    """
+    places = {key: pixart_place(key) for key in like}
+    counts = {name: parts for name, _, parts in places.values()}
+    pieces: StateDict = {}
+    for name, weight in weights.items():
+        parts = counts.get(name, 1)
+        split = weight.chunk(parts) if weight.ndim and weight.shape[0] % parts == 0 else [weight] * parts
+        pieces |= {_piece(name, part, parts): piece for part, piece in enumerate(split)}
+    return from_single_file(pieces, like, lambda key: _piece(*places[key]))
+
+
+def _hole(name: str, parts: Mapping[int, torch.Tensor | None]) -> str:
+    return _piece(name, next(part for part, weight in parts.items() if weight is None), len(parts))
+
+
+def _piece(name: str, part: int, parts: int) -> str:
+    return name if parts == 1 else f"{name} (part {part + 1} of {parts})"

@@ -80,17 +80,17 @@ def unet_arguments(config: Config) -> dict[str, Any]:
         ValueError: settings that the host's UNet does not have; all of them are listed.
     """
     part = "UNet"
-    _check(part, config, _UNET_FIXED)
+    check_settings(part, config, _UNET_FIXED)
     widths = _widths(part, config)
     levels = len(widths)
     layers = _per_level(part, config, "layers_per_block", levels)
     depths = _per_level(part, config, "transformer_layers_per_block", levels, default=1)
     down = _depths("down", _kinds(part, config, "down_block_types", levels), depths)
     up = _depths("up", _kinds(part, config, "up_block_types", levels), depths[::-1])[::-1]
-    channels = _count(part, config, "in_channels", most=_MOST_CHANNELS)
-    if (out_channels := _count(part, config, "out_channels", most=_MOST_CHANNELS)) != channels:
+    channels = count(part, config, "in_channels", most=_MOST_CHANNELS)
+    if (out_channels := count(part, config, "out_channels", most=_MOST_CHANNELS)) != channels:
         raise ValueError(f"UNet out_channels is {out_channels}, expected {channels}, as in_channels")
-    _flag(part, config, "upcast_attention")
+    flag(part, config, "upcast_attention")
     arguments = {
         "image_size": 32,  # of no effect in the host
         "in_channels": channels,
@@ -102,8 +102,8 @@ def unet_arguments(config: Config) -> dict[str, Any]:
         "transformer_depth_output": [depth for depth, n in zip(up, layers, strict=True) for _ in range(n + 1)],
         "transformer_depth_middle": depths[-1],
         "use_spatial_transformer": True,
-        "use_linear_in_transformer": _flag(part, config, "use_linear_projection"),
-        "context_dim": _count(part, config, "cross_attention_dim", most=_MOST_CHANNELS),
+        "use_linear_in_transformer": flag(part, config, "use_linear_projection"),
+        "context_dim": count(part, config, "cross_attention_dim", most=_MOST_CHANNELS),
         "legacy": False,
         "adm_in_channels": None,
         "use_temporal_attention": False,
@@ -111,9 +111,9 @@ def unet_arguments(config: Config) -> dict[str, Any]:
     }
     if config.get("addition_embed_type") == "text_time":
         key = "addition_time_embed_dim"
-        if (width := _count(part, config, key, most=_MOST_CHANNELS)) != _HOST_TIME_EMBEDDING:
+        if (width := count(part, config, key, most=_MOST_CHANNELS)) != _HOST_TIME_EMBEDDING:
             raise ValueError(f"the host has no UNet with {key} {width}, only {_HOST_TIME_EMBEDDING}")
-        added = _count(
+        added = count(
             part,
             config,
             "projection_class_embeddings_input_dim",
@@ -131,20 +131,20 @@ def vae_arguments(config: Config) -> dict[str, Any]:
         ValueError: settings that the host's VAE does not have; all of them are listed.
     """
     part = "VAE"
-    _check(part, config, _VAE_FIXED)
+    check_settings(part, config, _VAE_FIXED)
     widths = _widths(part, config)
-    latent_channels = _count(part, config, "latent_channels", most=_MOST_CHANNELS)
+    latent_channels = count(part, config, "latent_channels", most=_MOST_CHANNELS)
     return {
         "embed_dim": latent_channels,
         "ddconfig": {
             "double_z": True,
             "z_channels": latent_channels,
             "resolution": 256,  # of no effect without attn_resolutions
-            "in_channels": _count(part, config, "in_channels", most=_MOST_CHANNELS),
-            "out_ch": _count(part, config, "out_channels", most=_MOST_CHANNELS),
+            "in_channels": count(part, config, "in_channels", most=_MOST_CHANNELS),
+            "out_ch": count(part, config, "out_channels", most=_MOST_CHANNELS),
             "ch": widths[0],
             "ch_mult": _multiples("VAE block_out_channels", widths),
-            "num_res_blocks": _count(part, config, "layers_per_block", most=_MOST_LAYERS),
+            "num_res_blocks": count(part, config, "layers_per_block", most=_MOST_LAYERS),
             "attn_resolutions": [],
             "dropout": 0.0,
         },
@@ -163,19 +163,19 @@ def text_arguments(config: Config) -> dict[str, Any]:
         ValueError: settings that the host's CLIP, or its tokenizer, does not have; all of them are listed.
     """
     part = "text encoder"
-    _check(part, config, _TEXT_FIXED)
+    check_settings(part, config, _TEXT_FIXED)
     whole = _TEXT_DEFAULTS | {key: config[key] for key in _TEXT_DEFAULTS if key in config}
     for key in ("hidden_size", "intermediate_size"):
-        _count(part, whole, key, most=_MOST_CHANNELS)
-    _count(part, whole, "num_hidden_layers", most=_MOST_LAYERS)
-    heads = _count(part, whole, "num_attention_heads", most=_MOST_CHANNELS)
+        count(part, whole, key, most=_MOST_CHANNELS)
+    count(part, whole, "num_hidden_layers", most=_MOST_LAYERS)
+    heads = count(part, whole, "num_attention_heads", most=_MOST_CHANNELS)
     if whole["hidden_size"] % heads:
         raise ValueError(f"text encoder num_attention_heads {heads} does not divide hidden_size {whole['hidden_size']}")
     # The tokenizer's end of text; where the file says 2, it repeats a slip of the first published configs.
     return whole | {"eos_token_id": 49407}
 
 
-def _check(part: str, config: Config, fixed: Mapping[str, tuple[Any, ...]]) -> None:
+def check_settings(part: str, config: Config, fixed: Mapping[str, tuple[Any, ...]]) -> None:
     wrong = [
         f"{key} is {config[key]!r}, expected {' or '.join(map(repr, allowed))}"
         for key, allowed in fixed.items()
@@ -194,7 +194,7 @@ def _wrong(part: str, key: str, value: object, expected: str) -> ValueError:
     return ValueError(f"{part} {key} is {said if len(said) <= 80 else said[:80] + '...'}, expected {expected}")
 
 
-def _count(part: str, config: Config, key: str, *, least: int = 1, most: int) -> int:
+def count(part: str, config: Config, key: str, *, least: int = 1, most: int) -> int:
     if not _is_count(value := config[key], least, most):
         raise _wrong(part, key, value, f"a whole number from {least} to {most}")
     return value
@@ -217,7 +217,7 @@ def _widths(part: str, config: Config) -> list[int]:
 def _per_level(part: str, config: Config, key: str, levels: int, default: int | None = None) -> list[int]:
     value = config[key] if default is None else config.get(key, default)
     counts = _list(value) or [value] * levels
-    if len(counts) != levels or not all(_is_count(count, 1, _MOST_LAYERS) for count in counts):
+    if len(counts) != levels or not all(_is_count(n, 1, _MOST_LAYERS) for n in counts):
         raise _wrong(part, key, value, f"a whole number from 1 to {_MOST_LAYERS}, or a list of {levels} of them")
     return counts
 
@@ -230,7 +230,7 @@ def _kinds(part: str, config: Config, key: str, levels: int) -> list[str]:
     return kinds
 
 
-def _flag(part: str, config: Config, key: str) -> bool:
+def flag(part: str, config: Config, key: str) -> bool:
     value = config.get(key)
     if value is not None and not isinstance(value, bool):
         raise _wrong(part, key, value, "true or false")

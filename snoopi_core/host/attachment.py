@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from comfy.model_patcher import ModelPatcher
 
-from ..checkpoint import Metadata
+from ..checkpoint import About
 
 _KEY = "snoopi"
 
 
-def set_metadata(patcher: ModelPatcher, metadata: Metadata) -> None:
+def set_metadata(patcher: ModelPatcher, metadata: About) -> None:
     patcher.set_attachments(_KEY, metadata)
 
 
-def get_metadata(patcher: ModelPatcher) -> Metadata | None:
-    """The file's metadata; None for a model that another loader opened."""
+def get_metadata(patcher: ModelPatcher) -> About | None:
+    """What the file says, or the LoRA on it; None for a model of other makers."""
     return patcher.get_attachment(_KEY)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import comfy.clip_model
@@ -27,16 +28,18 @@ import folder_paths
 import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.ldm.pixart.pixartms import PixArtMS
 
 from ..checkpoint import Metadata, StateDict
 from .architecture import text_arguments, unet_arguments, vae_arguments, vae_factor
 from .attachment import set_metadata
+from .pixart import pixart_arguments
 from .sampling import model_sampling, sampling_settings
+from .weights import check_layers, check_weights, expected_weights
 
 _END_TOKEN = 49407  # CLIP's end mark, with which SD1.x fills prompts up
-_HOST_LATENTS = comfy.latent_formats.SD15()
-# What the host raises at arguments that it cannot use.
-_CANNOT_BUILD = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_HOST_LATENTS = (comfy.latent_formats.SD15(), comfy.latent_formats.SDXL())
+_UNUSED_CAPTION = "y_embedder.y_embedding"  # the host uses it in training only, and diffusers' files lack it
 
 
 class CheckpointLatents(comfy.latent_formats.LatentFormat):
@@ -48,16 +51,19 @@ class CheckpointLatents(comfy.latent_formats.LatentFormat):
         self.latent_rgb_factors = metadata.latent_rgb_factors and [list(row) for row in metadata.latent_rgb_factors]
         if metadata.vae is not None:
             self.spacial_downscale_ratio = vae_factor(metadata.vae)
-        if self.latent_rgb_factors is None and self._are_the_hosts():
-            self.latent_rgb_factors = _HOST_LATENTS.latent_rgb_factors
-            self.taesd_decoder_name = _HOST_LATENTS.taesd_decoder_name
+        if self.latent_rgb_factors is None and (known := self._known_to_the_host()) is not None:
+            self.latent_rgb_factors = known.latent_rgb_factors
+            self.taesd_decoder_name = known.taesd_decoder_name
 
-    def _are_the_hosts(self) -> bool:
-        """Whether these look like Stable Diffusion 1's and 2's latents, which the host can preview by itself."""
-        shape = (self.latent_channels, self.spacial_downscale_ratio)
-        return shape == (_HOST_LATENTS.latent_channels, _HOST_LATENTS.spacial_downscale_ratio) and math.isclose(
-            self.scale_factor, _HOST_LATENTS.scale_factor, rel_tol=1e-4
-        )
+    def _known_to_the_host(self) -> comfy.latent_formats.LatentFormat | None:
+        """The host's own latents that these look like, which it can preview by itself."""
+        for known in _HOST_LATENTS:
+            shape = (known.latent_channels, known.spacial_downscale_ratio)
+            if shape == (self.latent_channels, self.spacial_downscale_ratio) and math.isclose(
+                self.scale_factor, known.scale_factor, rel_tol=1e-4
+            ):
+                return known
+        return None
 
 
 class ZeroPaddedTokenizer(comfy.sd1_clip.SDTokenizer):
@@ -83,9 +89,62 @@ def build_model(
     Raises:
         ValueError: a network that the host does not have, or weights that are not this network's.
     """
-    management = comfy.model_management
     config = _model_config(metadata)
-    _check_weights("UNet", weights, _layers(config.unet_config), lambda: _meta_unet(config.unet_config))
+    check_network(config, weights)
+    weights = complete_network(config, weights)
+    patcher = make_patcher(config, weights, disable_dynamic=disable_dynamic)
+    patcher.model.model_sampling = model_sampling(metadata, config)
+    set_metadata(patcher, metadata)
+    return patcher
+
+
+def check_network(
+    config: comfy.supported_models_base.BASE, weights: StateDict, *, left_over: Iterable[str] = ()
+) -> None:
+    """Compare the weights with the network that the host would build of `config`; shapes on meta will do.
+
+    Args:
+        left_over: names of the file that have no place in it.
+
+    Raises:
+        ValueError: see `check_weights`.
+    """
+    arguments = config.unet_config
+    if "image_model" in arguments:
+        part = "PixArt"
+        check_layers(part, [arguments["depth"]], weights)
+        # The host's class counts on a real device in between, so the whole of it cannot be put on meta.
+        expected = expected_weights(part, lambda: _meta_network(PixArtMS, arguments), everywhere=False)
+        check_weights(part, weights, expected, spare=(_UNUSED_CAPTION,), left_over=left_over)
+    else:
+        part = "UNet"
+        check_layers(part, _layers(arguments), weights)
+        expected = expected_weights(part, lambda: _meta_network(UNetModel, arguments))
+        check_weights(part, weights, expected, left_over=left_over)
+
+
+def complete_network(config: comfy.supported_models_base.BASE, weights: StateDict) -> StateDict:
+    """With zeros for what the host keeps but never reads at inference, which would else be left as memory was."""
+    if "image_model" not in config.unet_config or _UNUSED_CAPTION in weights:
+        return dict(weights)
+    tokens = config.unet_config.get("model_max_length", 120)
+    width = weights["y_embedder.y_proj.fc1.weight"].shape[1]
+    return {**weights, _UNUSED_CAPTION: torch.zeros(tokens, width, dtype=comfy.utils.weight_dtype(weights))}
+
+
+def make_patcher(
+    config: comfy.supported_models_base.BASE,
+    weights: StateDict,
+    *,
+    markers: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    disable_dynamic: bool = False,
+) -> comfy.model_patcher.ModelPatcher:
+    """The host's patcher around a model of `config`; the weights have been checked.
+
+    Args:
+        markers: keys of a file that tell the host what its network predicts.
+    """
+    management = comfy.model_management
     device = management.get_torch_device()
     parameters = comfy.utils.calculate_parameters(weights)
     supported = list(config.supported_inference_dtypes)
@@ -93,13 +152,10 @@ def build_model(
         model_params=parameters, supported_dtypes=supported, weight_dtype=comfy.utils.weight_dtype(weights)
     )
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, supported))
-    model = config.get_model(weights, "", device=management.unet_inital_load_device(parameters, dtype))
-    model.model_sampling = model_sampling(metadata, config)
-
+    model = config.get_model({**weights, **markers}, "", device=management.unet_inital_load_device(parameters, dtype))
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = patcher_class(model, load_device=device, offload_device=management.unet_offload_device())
     model.load_model_weights(dict(weights), "", assign=patcher.is_dynamic())
-    set_metadata(patcher, metadata)
     return patcher
 
 
@@ -120,12 +176,12 @@ def build_clip(
     dtype = comfy.utils.weight_dtype(weights)
     # The host's class projects the pooled output, which transformers' does not; Stable Diffusion 1 never uses it.
     projection, width = "text_projection.weight", arguments["hidden_size"]
-    _check_weights(
-        "text encoder",
-        {projection: torch.empty(width, width, device="meta"), **weights},
-        [arguments["num_hidden_layers"]],
-        lambda: comfy.clip_model.CLIPTextModel(arguments, dtype, "meta", comfy.ops.manual_cast),
+    part = "text encoder"
+    check_layers(part, [arguments["num_hidden_layers"]], weights)
+    expected = expected_weights(
+        part, lambda: comfy.clip_model.CLIPTextModel(arguments, dtype, "meta", comfy.ops.manual_cast)
     )
+    check_weights(part, weights, expected, spare=(projection,))
     weights = {projection: torch.eye(width, dtype=dtype), **weights}
     tokenizer, options = comfy.sd1_clip.SD1Tokenizer, {"clip_l_model_config": arguments, "dtype": dtype}
     if pad_token_id == 0:
@@ -148,24 +204,38 @@ def build_vae(config: dict[str, Any], weights: StateDict) -> comfy.sd.VAE:
         ValueError: a VAE that the host does not have, or weights that are not this one's.
     """
     arguments = vae_arguments(config)
-    _check_weights("VAE", weights, [arguments["ddconfig"]["num_res_blocks"]], lambda: AutoencoderKL(**arguments))
+    check_layers("VAE", [arguments["ddconfig"]["num_res_blocks"]], weights)
+    check_weights("VAE", weights, expected_weights("VAE", lambda: AutoencoderKL(**arguments)))
     vae = comfy.sd.VAE(sd=weights, config={"params": arguments})
     vae.latent_channels = config["latent_channels"]
     vae.downscale_ratio = vae.upscale_ratio = vae_factor(config)
     return vae
 
 
+def network_arguments(metadata: Metadata) -> dict[str, Any]:
+    """Arguments of the host's class for the network.
+
+    Raises:
+        ValueError: a network that the host does not have.
+    """
+    return pixart_arguments(metadata.unet) if metadata.family == "pixart" else unet_arguments(metadata.unet)
+
+
 def _model_config(metadata: Metadata) -> comfy.supported_models_base.BASE:
-    arguments = unet_arguments(metadata.unet)
-    heads = {key: arguments.pop(key) for key in ("num_heads", "num_head_channels")}
-    if arguments["adm_in_channels"] is not None:
-        base = comfy.supported_models.SDXL
-    elif arguments["use_linear_in_transformer"]:
-        base = comfy.supported_models.SD20
+    arguments = network_arguments(metadata)
+    heads = {}
+    if metadata.family == "pixart":
+        base = comfy.supported_models.PixArtAlpha
     else:
-        base = comfy.supported_models.SD15
-    if base is comfy.supported_models.SD20 or metadata.unet.get("upcast_attention"):
-        heads["attn_precision"] = torch.float32
+        heads = {key: arguments.pop(key) for key in ("num_heads", "num_head_channels")}
+        if arguments["adm_in_channels"] is not None:
+            base = comfy.supported_models.SDXL
+        elif arguments["use_linear_in_transformer"]:
+            base = comfy.supported_models.SD20
+        else:
+            base = comfy.supported_models.SD15
+        if base is comfy.supported_models.SD20 or metadata.unet.get("upcast_attention"):
+            heads["attn_precision"] = torch.float32
 
     class CheckpointConfig(base):
         unet_extra_config = heads
@@ -187,30 +257,5 @@ def _layers(arguments: dict[str, Any]) -> list[int]:
     return [n for key in counts for n in arguments[key]] + [arguments["transformer_depth_middle"]]
 
 
-def _meta_unet(arguments: dict[str, Any]) -> UNetModel:
-    return UNetModel(**arguments, device="meta", operations=comfy.ops.disable_weight_init)
-
-
-def _check_weights(part: str, weights: StateDict, layers: list[int], build: Callable[[], torch.nn.Module]) -> None:
-    """Compare every key and shape with those that the config implies; nothing of the network is allocated.
-
-    Raises:
-        ValueError: they differ, or the host cannot build what the config says.
-    """
-    if sum(layers) > len(weights):  # even without memory, a million layers take their time
-        raise ValueError(f"{part} weights and config do not match: {sum(layers)} layers, {len(weights)} tensors")
-    try:
-        with torch.device("meta"):
-            expected = build().state_dict()
-    except _CANNOT_BUILD as error:
-        raise ValueError(f"the host cannot build a {part} of this config ({type(error).__name__}: {error})") from error
-    problems = [f"missing {key}" for key in expected if key not in weights]
-    problems += [f"not expected {key}" for key in weights if key not in expected]
-    problems += [
-        f"{key} has shape {tuple(weight.shape)}, expected {tuple(expected[key].shape)}"
-        for key, weight in weights.items()
-        if key in expected and weight.shape != expected[key].shape
-    ]
-    if problems:
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ValueError(f"{part} weights and config do not match: {'; '.join(problems[:5])}{more}")
+def _meta_network(kind: type[torch.nn.Module], arguments: dict[str, Any]) -> torch.nn.Module:
+    return kind(**arguments, device="meta", operations=comfy.ops.disable_weight_init)

@@ -7,6 +7,7 @@ from pathlib import Path
 import folder_paths
 
 SUFFIX = ".safetensors"
+NO_LORA = "none"
 HOST_FOLDERS = ("checkpoints", "diffusion_models")
 PACK_FOLDER = Path(__file__).resolve().parents[2] / "models"
 
@@ -45,7 +46,35 @@ def find_checkpoint(name: str) -> Path:
     return paths[name]
 
 
-def fingerprint(name: str) -> str:
-    """Changes when the file of `name` is replaced."""
-    stat = find_checkpoint(name).stat()
-    return f"{name}:{stat.st_size}:{stat.st_mtime_ns}"
+def lora_names() -> list[str]:
+    """Names for the loader's menu of LoRAs; `none` is the first."""
+    return [NO_LORA, *sorted(_loras())]
+
+
+def find_lora(name: str) -> Path | None:
+    """The file of a LoRA's name, None for `none`. Only names on the list are looked up.
+
+    Raises:
+        ValueError: not on the list; says where LoRAs belong and which there are.
+    """
+    if name == NO_LORA:
+        return None
+    loras = _loras()
+    if name not in loras:
+        there = ", ".join(sorted(loras)[:20]) or "none"
+        raise ValueError(
+            f"LoRA {name!r} was not found; available: {there}. PG-SB Loader opens {SUFFIX} files in models/loras"
+        )
+    return loras[name]
+
+
+def _loras() -> dict[str, Path]:
+    paths = {name: folder_paths.get_full_path("loras", name) for name in folder_paths.get_filename_list("loras")}
+    return {name: Path(path) for name, path in paths.items() if path is not None and name.endswith(SUFFIX)}
+
+
+def fingerprint(name: str, lora_name: str = NO_LORA) -> str:
+    """Changes when a file of these names is replaced."""
+    paths = [find_checkpoint(name), find_lora(lora_name)]
+    stats = [path.stat() for path in paths if path is not None]
+    return ";".join([name, lora_name, *(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)])

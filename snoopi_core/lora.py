@@ -1,0 +1,106 @@
+"""A student as a LoRA: the file that the trainer writes and the loader puts on a base model.
+
+Its names are those that other programs read too: kohya's for a UNet (`lora_unet_...`), diffusers' for a PixArt
+transformer (`transformer....lora_A.weight`), with `alpha` beside each pair. Its header has, beside `snoopi.format`,
+
+    snoopi.lora     JSON of `LoraMetadata`
+
+so that the student's recipe is found on whatever base it is put, and wins over the base's own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from .checkpoint import About, as_written, header_of, parse_header
+from .tensor_file import CheckpointError, StateDict, TensorFile, save_atomically
+
+LORA_KEY = "snoopi.lora"
+Adapters = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+"""Module of the diffusers network -> (down, up): (r, C_in) and (C_out, r), or convolutions of these widths."""
+
+_PEFT = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.[^.]+)?\.weight")
+
+
+class LoraMetadata(About):
+    """About the student that the LoRA makes of its base.
+
+    `base` is for people: the model that it was trained on.
+    """
+
+    role: Literal["student_lora"] = "student_lora"
+    base: str = ""
+
+
+def write_lora(
+    path: str | os.PathLike[str],
+    metadata: LoraMetadata,
+    adapters: Adapters,
+    *,
+    alpha: float,
+    dtype: torch.dtype = torch.float16,
+) -> Path:
+    """Write a student LoRA atomically.
+
+    The student's weight is W + alpha / r * up @ down.
+
+    Args:
+        path: ends in `.safetensors`; missing folders are made.
+        adapters: see `Adapters`; `adapters_of` takes them out of a peft model's state dict.
+        alpha: peft's `lora_alpha`, one for all (PAPER Section 3: rank 64, alpha 128).
+
+    Raises:
+        CheckpointError: nothing to write, pairs that do not fit, another suffix, or a weight that is not finite.
+    """
+    path = Path(path)
+    if not adapters:
+        raise CheckpointError(f"{path.name}: a LoRA without adapters; expected at least one pair")
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise CheckpointError(f"{path.name}: alpha is {alpha}, expected a positive number")
+    tensors: StateDict = {}
+    for module, (down, up) in adapters.items():
+        if down.ndim != up.ndim or down.shape[0] != up.shape[1]:
+            raise CheckpointError(
+                f"{path.name}: {module} has down {tuple(down.shape)} and up {tuple(up.shape)}, "
+                "expected (r, in) and (out, r)"
+            )
+        if metadata.family == "unet":
+            name, sides = f"lora_unet_{module.replace('.', '_')}", ("lora_down.weight", "lora_up.weight")
+        else:
+            name, sides = f"transformer.{module}", ("lora_A.weight", "lora_B.weight")
+        for side, weight in zip(sides, (down, up), strict=True):
+            tensors[f"{name}.{side}"] = as_written(weight, dtype)
+        tensors[f"{name}.alpha"] = torch.tensor(float(alpha), dtype=dtype)
+    return save_atomically(path, tensors, header_of(metadata, LORA_KEY))
+
+
+def adapters_of(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The pairs in a state dict of peft's, `get_peft_model_state_dict(model)`.
+
+    Raises:
+        ValueError: keys that are not of LoRA, or a half without its other half.
+    """
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for key, weight in weights.items():
+        if not (match := _PEFT.fullmatch(key)):
+            raise ValueError(f"{key!r} is not a LoRA weight of peft's; expected names such as 'to_q.lora_A.weight'")
+        found.setdefault(match["module"], {})[match["side"]] = weight
+    if halves := [module for module, sides in found.items() if len(sides) != 2]:
+        raise ValueError(f"{len(halves)} module(s) have only one of lora_A and lora_B, first {halves[0]}")
+    return {module: (sides["A"], sides["B"]) for module, sides in found.items()}
+
+
+def own_lora_metadata(file: TensorFile) -> LoraMetadata | None:
+    """Metadata of a LoRA of ours; None for a LoRA from elsewhere.
+
+    Raises:
+        CheckpointError: written by a newer version, or metadata that does not add up.
+    """
+    return parse_header(file, LORA_KEY, LoraMetadata)

@@ -1,0 +1,31 @@
+"""What tests of the nodes share."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def folder(host_base: Path) -> Path:
+    """The host's folder of checkpoints."""
+    path = host_base / "models" / "checkpoints"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def loras(host_base: Path) -> Path:
+    """The host's folder of LoRAs."""
+    path = host_base / "models" / "loras"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def loader() -> Any:
+    """The node PG-SB Loader."""
+    return importlib.import_module("snoopi_pack.nodes.pgsb_loader").PGSBLoader
