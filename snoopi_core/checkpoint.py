@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -89,6 +89,17 @@ class About(_Frozen):
     recipe: OneStepRecipe | None = None
     recommended_alpha: float | None = Field(default=None, ge=0.0)
     provenance: Provenance = Provenance()
+
+    @model_validator(mode="after")
+    def _recipe_in_schedule(self) -> Self:
+        count = self.schedule.num_train_timesteps
+        # A flow's time runs to its very end, 1000 of a thousand.
+        last = count if self.prediction_type == "flow" else count - 1
+        if self.recipe is not None and self.recipe.timesteps[0] > last:
+            raise ValueError(
+                f"the recipe starts at timestep {self.recipe.timesteps[0]}, the schedule has {count} timesteps"
+            )
+        return self
 
 
 class Metadata(About):

@@ -126,7 +126,7 @@ def _vae_patcher(path: Path, disable_dynamic: bool = False) -> ModelPatcher:
 
 def _check_parts(metadata: Metadata) -> None:
     """The parts are built one by one; here, that the host has them and that they fit each other."""
-    text, vae, recipe = metadata.text_encoder, metadata.vae, metadata.recipe
+    text, vae = metadata.text_encoder, metadata.vae
     arguments = network_arguments(metadata)
     channels = arguments["in_channels"]
     if text is not None and metadata.family == "pixart":
@@ -140,11 +140,6 @@ def _check_parts(metadata: Metadata) -> None:
     if colours is not None and len(colours) != channels:
         raise ValueError(
             f"latent_rgb_factors has {len(colours)} rows, expected {channels}, one for each latent channel"
-        )
-    if recipe is not None and recipe.timesteps[0] >= metadata.schedule.num_train_timesteps:
-        raise ValueError(
-            f"the recipe starts at timestep {recipe.timesteps[0]}, "
-            f"the schedule has {metadata.schedule.num_train_timesteps} timesteps"
         )
 
 

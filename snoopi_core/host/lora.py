@@ -173,16 +173,11 @@ def _adopt(model: ModelPatcher, metadata: LoraMetadata) -> None:
     """The student's own prediction, schedule and recipe in place of its base's.
 
     Raises:
-        ValueError: a LoRA for another family of networks, or a recipe outside of its schedule.
+        ValueError: a LoRA for another family of networks.
     """
     family = "pixart" if isinstance(model.model, comfy.model_base.PixArt) else "unet"
     if metadata.family != family:
         raise ValueError(f"it was trained on a {metadata.family} network, this model is a {family} network")
-    if metadata.recipe is not None and metadata.recipe.timesteps[0] >= metadata.schedule.num_train_timesteps:
-        raise ValueError(
-            f"its recipe starts at timestep {metadata.recipe.timesteps[0]}, its schedule has "
-            f"{metadata.schedule.num_train_timesteps} timesteps"
-        )
     config = copy.copy(model.model.model_config)
     config.sampling_settings = sampling_settings(metadata.schedule)
     model.add_object_patch("model_sampling", model_sampling(metadata, config))

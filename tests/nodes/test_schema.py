@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.host
 
 INPUTS = {
-    "SnoopiPGSBLoader": {"ckpt_name": "COMBO"},
+    "SnoopiPGSBLoader": {"ckpt_name": "COMBO", "lora_name": "COMBO", "latents": "COMBO"},
     "SnoopiNASAApply": {
         "model": "MODEL",
         "negative": "CONDITIONING",
@@ -60,7 +60,7 @@ def test_prompts_without_the_newer_inputs_are_still_complete(schemas):
 
 def test_only_the_rarely_used_inputs_are_advanced(schemas):
     advanced = [i.id for schema in schemas.values() for i in schema.inputs if getattr(i, "advanced", None)]
-    assert advanced == ["start_percent", "end_percent", "blocks"]
+    assert advanced == ["latents", "start_percent", "end_percent", "blocks"]
 
 
 def test_the_locale_says_what_the_schema_says(schemas, pack_root):
