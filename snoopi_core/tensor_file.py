@@ -78,6 +78,8 @@ def open_tensor_file(path: str | os.PathLike[str], expected: str = "checkpoint")
             metadata, names = file.metadata() or {}, tuple(file.keys())
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path.name} is damaged or cut short ({error}); {_AGAIN}") from error
+    except RuntimeError as error:  # torch's, where the system cannot map so large a file
+        raise CheckpointError(f"{path.name} cannot be opened ({error}); is it really a model of that size?") from error
     if len(names) > _MOST_TENSORS:
         raise CheckpointError(f"{path.name} holds {len(names)} tensors, expected at most {_MOST_TENSORS}")
     _check_for_doubles(path, size)

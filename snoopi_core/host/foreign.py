@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from dataclasses import dataclass, field
 
 import comfy.model_base
@@ -30,7 +31,9 @@ _PREFIX = "model.diffusion_model."
 _TEXT_PREFIXES = ("cond_stage_model.", "conditioner.", "text_encoders.")
 _VAE_PREFIXES = ("first_stage_model.", "vae.")
 # What a file says of its prediction, and the host asks for.
-_MARKERS = frozenset({"v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"})
+_V_MARKER = "v_pred"
+_LAYER = re.compile(r"\b(layers|resblocks)\.\d+")
+_MARKERS = frozenset({_V_MARKER, "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"})
 _KNOWN = ("SD15", "SD20", "SDXL", "SDXLRefiner", "SSD1B", "Segmind_Vega", "KOALA_700M", "KOALA_1B")
 _PIXART = ("PixArtAlpha", "PixArtSigma")
 _FAMILIES = tuple(getattr(comfy.supported_models, name) for name in _KNOWN + _PIXART)
@@ -46,6 +49,7 @@ _VAE = {  # of all these models, in diffusers' words
     "out_channels": 3,
 }
 # A projection of the pooled output, which only clip_g's is used of.
+_PROJECTION = "transformer.text_projection.weight"
 _SPARE_TEXT = ("text_projection.weight", "logit_scale")
 
 LATENTS = {
@@ -107,6 +111,7 @@ def recognise(file: TensorFile) -> Foreign:
     if _UNUSED_POSITIONS in shapes and "image_model" in config.unet_config:
         harmless.append(prefix + _UNUSED_POSITIONS)
         del shapes[_UNUSED_POSITIONS], weights[_UNUSED_POSITIONS]
+    outside += sorted(markers.difference(_MARKERS if isinstance(config, comfy.supported_models.SDXL) else {_V_MARKER}))
     check_network(config, shapes, left_over=left_over + outside)
     found = Foreign(
         file=file,
@@ -134,7 +139,7 @@ def foreign_model(found: Foreign, latents: str = "auto", *, disable_dynamic: boo
     elif found.kind == "PixArtSigma" and config.unet_config.get("model_max_length") == _ALPHA_TOKENS:
         # The host takes any PixArt without size conditions for sigma; sigma has 300 tokens.
         config.latent_format = LATENTS["SD1.x"]()
-    if "v_pred" in found.markers and not isinstance(config, comfy.supported_models.SDXL):
+    if _V_MARKER in found.markers and not isinstance(config, comfy.supported_models.SDXL):
         # The host writes this mark into every v-prediction model that it saves, and reads it of SDXL only.
         config.model_type = lambda *_, **__: comfy.model_base.ModelType.V_PREDICTION
     patcher = make_patcher(config, found.network, markers=found.markers, disable_dynamic=disable_dynamic)
@@ -174,7 +179,8 @@ def converted_text(found: Foreign) -> tuple[comfy.supported_models_base.ClipTarg
     check_numbers("text encoder", found.text)
     target = found.config.clip_target(state_dict=found.text)
     # The host's conversion keeps what it knows the prefix of, and drops the rest without a word.
-    left_over = [key for key, weight in found.text.items() if not found.config.process_clip_state_dict({key: weight})]
+    dropped = functools.cache(lambda key: not found.config.process_clip_state_dict({key: torch.empty(3, 1)}))
+    left_over = [key for key in found.text if dropped(_LAYER.sub(r"\1.0", key))]
     weights = found.config.process_clip_state_dict(dict(found.text))
     dtype = comfy.utils.weight_dtype(weights)
     build = functools.partial(target.clip, device="meta", dtype=dtype, model_options={})
@@ -185,9 +191,6 @@ def converted_text(found: Foreign) -> tuple[comfy.supported_models_base.ClipTarg
         if key.endswith(_PROJECTION) and key not in weights:
             weights[key] = torch.eye(expected[key].shape[0], dtype=dtype)
     return target, weights
-
-
-_PROJECTION = "transformer.text_projection.weight"
 
 
 def foreign_vae(found: Foreign) -> comfy.sd.VAE | None:

@@ -117,7 +117,7 @@ def test_header_length_bomb(path):
 def test_foreign_newer_and_broken(path):
     weights = {"model.diffusion_model.out.weight": torch.zeros(2)}
     save_file(weights, path)
-    with pytest.raises(CheckpointError, match="not one made by .*its header has no .snoopi.format"):
+    with pytest.raises(CheckpointError, match=r"not one made by .*its header has no .snoopi.format"):
         read_checkpoint(path)
     model = make().metadata.model_dump_json()
     save_file(weights, path, metadata={FORMAT_KEY: str(FORMAT + 1), MODEL_KEY: model})
