@@ -103,8 +103,8 @@ class NASAWrapper:
         transformer_options: Options | None = None,
         **conditions: Any,
     ) -> torch.Tensor:
-        def proceed(options: Options) -> torch.Tensor:
-            return executor(x, sigma, c_concat, c_crossattn, control, options, **conditions)
+        def proceed(options: Options, **more: Any) -> torch.Tensor:
+            return executor(x, sigma, c_concat, c_crossattn, control, options, **conditions, **more)
 
         options = dict(transformer_options or {})
         run: Run | None = options.pop(RUN, None)

@@ -6,6 +6,7 @@ C = heads x head width.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -73,6 +74,17 @@ class Call:
     def layers(self) -> frozenset[Key]:
         return frozenset(key for term in self.terms for key in term.keys_values)
 
+    def shape_of_graph(self) -> str:
+        """Changes with everything about this call that a graph would be traced for; not with alpha or the negatives."""
+        terms = [
+            (
+                sorted((str(key), kept is None) for key, kept in term.keys_values.items()),
+                *(None if each is None else (each.shape, each.dtype) for each in (term.context.tokens, term.mask)),
+            )
+            for term in self.terms
+        ]
+        return hashlib.sha256(repr((self.positive, terms)).encode()).hexdigest()[:16]
+
     def select(self, rows: torch.Tensor) -> torch.Tensor:
         """The positive rows, (R, ...), of all, (B, ...); a view where it can be."""
         if all(self.positive):
@@ -124,14 +136,14 @@ class Attachment(Protocol):
     """A node's hold on the networks it runs in. It may keep objects between calls, never anything computed."""
 
     def __call__(
-        self, model: BaseModel, options: Options, call: Call, proceed: Callable[[Options], torch.Tensor]
+        self, model: BaseModel, options: Options, call: Call, proceed: Callable[..., torch.Tensor]
     ) -> torch.Tensor:
         """Carry out `call`.
 
         Args:
             model: the host's model, its weights as they are during sampling.
             options: the call's transformer_options; not to be changed, but copied.
-            proceed: runs the host's own call with the options that it is given.
+            proceed: runs the host's own call with the options, and more arguments for the network, that it is given.
         """
         ...
 

@@ -137,7 +137,7 @@ class TransformerAttachment:
         self._layers: WeakKeyDictionary[torch.nn.Module, dict[int, _SteeredLayer]] = WeakKeyDictionary()
 
     def __call__(
-        self, model: BaseModel, options: Options, call: Call, proceed: Callable[[Options], torch.Tensor]
+        self, model: BaseModel, options: Options, call: Call, proceed: Callable[..., torch.Tensor]
     ) -> torch.Tensor:
         network = network_of(model)
         known = self._layers.setdefault(network, {})

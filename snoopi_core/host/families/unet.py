@@ -105,7 +105,7 @@ class UNetAttachment:
         self._patches: WeakKeyDictionary[UNetModel, dict[Address, _SteeredAttention]] = WeakKeyDictionary()
 
     def __call__(
-        self, model: BaseModel, options: Options, call: Call, proceed: Callable[[Options], torch.Tensor]
+        self, model: BaseModel, options: Options, call: Call, proceed: Callable[..., torch.Tensor]
     ) -> torch.Tensor:
         network = network_of(model)
         if network not in self._patches:
@@ -117,7 +117,12 @@ class UNetAttachment:
         # The host prefers an exact address to a whole block's.
         inner = {address: attn2.get(address, attn2.get(address[:2])) for address in patches}
         patched = {**replace, "attn2": {**attn2, **patches}}
-        return proceed({**options, "patches_replace": patched, _CALL: call, _INNER: inner})
+        options = {**options, "patches_replace": patched, _CALL: call, _INNER: inner}
+        if network is model.diffusion_model:
+            return proceed(options)
+        # The host compiles networks without guards on their options, so a graph traced without NASA, or with another
+        # node, would be run again. An argument of another name is one that it does guard, and the network ignores.
+        return proceed(options, **{f"{_CALL}_{call.shape_of_graph()}": True})
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extra_options: Options) -> torch.Tensor:

@@ -81,7 +81,6 @@ def test_the_hosts_node_takes_the_values_of_the_moment():
         right("TorchCompileModel", relative_error(sampled(steer(base, **changes)), expected))
 
 
-@pytest.mark.xfail(reason="the host's node runs the graph that it has")
 @pytest.mark.parametrize(
     ("first", "second"), [(None, {}), ({}, None), ({}, {"blocks": "middle"}), ({"blocks": "middle"}, {})], ids=str
 )

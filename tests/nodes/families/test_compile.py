@@ -1,0 +1,66 @@
+"""torch.compile of transformers: a graph for the plain model and one for the steered, however the host compiles.
+
+HunyuanDiT is not here: its own forward leaves the graph to make its rotations in NumPy, with or without NASA.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import comfy.ldm.modules.attention as attention
+import pytest
+import torch
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+from families import case
+from families.contract import steer
+from figures import measured
+from host_nodes import run_node
+from torch._dynamo.utils import counters
+
+pytestmark = [pytest.mark.host, pytest.mark.slow]
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler(monkeypatch):
+    """With PyTorch's attention, as on GPUs: what the host uses on a CPU asks for free memory and breaks any graph."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("comfy.ldm"):
+            for target in ("optimized_attention", "optimized_attention_masked"):
+                if hasattr(module, target):
+                    monkeypatch.setattr(module, target, attention.attention_pytorch)
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def fullgraph(patcher):
+    """Fails at a graph break instead of falling back."""
+    out = patcher.clone()
+    set_torch_compile_wrapper(model=out, backend="eager", fullgraph=True)
+    return out
+
+
+def hosts_node(patcher):
+    """The host's node, which drops every guard on options."""
+    return run_node("nodes_torch_compile.TorchCompileModel", model=patcher, backend="eager")
+
+
+@pytest.mark.parametrize("compiled", [fullgraph, hosts_node])
+@pytest.mark.parametrize("name", ["PixArt-alpha 512", "Wan 2.1 T2V", "Wan 2.1 I2V", "LTXV", "Cosmos-Predict2", "Anima"])
+def test_nasa_comes_and_goes_and_changes(name, compiled):
+    subject = case(name)
+    positive, negative, other = (subject.condition(seed) for seed in (1, 3, 4))
+
+    def sampled(patcher):
+        return subject.sample(patcher, positive, positive)
+
+    base = compiled(subject.patcher)
+    for settings in (None, {}, None, {"alpha": 0.2}, {"condition": other}, {}):
+        expected, got = (
+            sampled(patcher if settings is None else steer(patcher, **{"condition": negative, **settings}))
+            for patcher in (subject.patcher, base)
+        )
+        difference = float((got - expected).abs().max())
+        measured("families", name, "compiled, difference", difference, 0.0)
+    measured("families", name, "compiled, graphs", counters["stats"]["unique_graphs"], 2)
