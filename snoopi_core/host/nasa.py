@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,9 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
+from ..alpha import paper_alphas
 from ..blocks import Block, parse_blocks
+from .attachment import get_metadata
 from .families import Call, Context, Family, Options, Term, family_of
 from .mask import check_mask, mask_of_rows
 from .negative import Conditioning, Negative, read_negative
@@ -82,7 +85,21 @@ def apply_nasa(
     ):
         steered.remove_wrappers_with_key(kind, WRAPPER_KEY)
         steered.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
+    count = sum(layer.block in chosen for layer in family.layers(patcher.model).values())
+    advice = recommended_alpha(patcher)
+    logging.info(
+        "NASA Apply: alpha %g in %d cross-attentions of %s%s", alpha, count, family.name, advice and f"; {advice}"
+    )
     return steered
+
+
+def recommended_alpha(patcher: ModelPatcher) -> str:
+    """Which alpha to begin with, in words: the file's own, else the paper's for this kind of model; "" for neither."""
+    metadata = get_metadata(patcher)
+    if metadata is not None and metadata.recommended_alpha is not None:
+        return f"its file recommends {metadata.recommended_alpha:g}"
+    paper = paper_alphas(family_of(patcher.model).kind(patcher.model))
+    return "" if paper is None else f"the paper uses {paper}"
 
 
 class NASAWrapper:

@@ -11,8 +11,9 @@ import torch
 from reference import Reference, Subtraction, relative_error
 from unets import Case, case, conditioning, host_sample, noise, random_unet
 
+from snoopi_core.host.attachment import get_metadata, set_metadata
 from snoopi_core.host.families.unet import UNetFamily
-from snoopi_core.host.nasa import apply_nasa
+from snoopi_core.host.nasa import apply_nasa, recommended_alpha
 from snoopi_core.host.one_step import sigma_of
 from snoopi_core.host.window import Window
 
@@ -249,3 +250,22 @@ DIFFUSERS_BLOCK = {("input", 1): "down_blocks.0.", ("output", 3): "up_blocks.1.a
 
 def layers_of(subject):
     return UNetFamily().layers(subject.patcher.model)
+
+
+class TestSaysWhatItDoes:
+    def test_layers_and_alpha_and_the_papers_value(self, subject, caplog):
+        with caplog.at_level("INFO"):
+            steer(subject.patcher, subject, blocks="middle")
+        assert "NASA Apply: alpha 0.5 in 1 cross-attentions of Stable Diffusion UNets" in caplog.text
+
+    def test_a_files_own_recommendation_wins(self, subject, monkeypatch):
+        monkeypatch.setattr(UNetFamily, "kind", lambda self, model: "SD2.1")
+        assert recommended_alpha(subject.patcher) == "the paper uses 0.30 (PG-SB SD2.1, SwiftBrush v2)"
+        own = subject.patcher.clone()
+        set_metadata(own, get_metadata(own).model_copy(update={"recommended_alpha": 0.7}))
+        assert recommended_alpha(own) == "its file recommends 0.7"
+
+    @pytest.mark.parametrize(("width", "kind"), [(768, "SD1.5"), (1024, "SD2.1"), (2048, "SDXL"), (48, None)])
+    def test_kinds_are_told_by_the_text_encoder(self, subject, width, kind, monkeypatch):
+        monkeypatch.setattr(UNetFamily, "_text_width", lambda self, model: width)
+        assert UNetFamily().kind(subject.patcher.model) == kind

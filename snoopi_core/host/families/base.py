@@ -178,6 +178,10 @@ class Family(ABC):
     def attach(self) -> Attachment:
         """Something that carries out calls of models of this family."""
 
+    def kind(self, model: BaseModel) -> str | None:
+        """The kind of model, as snoopi_core/alpha.py names it; None for one that the paper does not have."""
+        return None
+
     def blocks(self, model: BaseModel) -> tuple[Block, ...]:
         """Blocks with cross-attention, in the order in which they run."""
         return tuple(dict.fromkeys(layer.block for layer in self.layers(model).values()))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from comfy.ldm.pixart.pixartms import PixArtMS
+from comfy.model_base import BaseModel
 
 from .base import Context
 from .transformer import Forward, Projections, TransformerFamily
@@ -32,6 +33,9 @@ class PixArtFamily(TransformerFamily):
 
     def patch_size(self, network: PixArtMS) -> tuple[int, int, int]:
         return 1, network.patch_size, network.patch_size
+
+    def kind(self, model: BaseModel) -> str:
+        return "PixArt"
 
     def read_context(self, arguments: dict[str, Any], rows: int) -> Context:
         # The host lays the tokens of all rows side by side, (1, rows * T, C).

@@ -22,6 +22,8 @@ from ..dtype import inference_dtype
 from ..negative import Negative, check_width
 from .base import Attachment, Call, Context, Family, Grid, KeysValues, Options, Term, network_of
 
+_KINDS = {768: "SD1.5", 1024: "SD2.1", 2048: "SDXL"}
+"""By the width of the text encoder's output."""
 _CALL, _INNER = "snoopi_nasa", "snoopi_nasa_inner"
 
 Address = tuple[str, int, int]
@@ -63,14 +65,20 @@ class UNetFamily(Family):
             for depth, inner in enumerate(transformer.transformer_blocks)
         }
 
+    def kind(self, model: BaseModel) -> str | None:
+        return _KINDS.get(self._text_width(model))
+
     def check(self, model: BaseModel, negative: Negative) -> None:
-        check_width(negative, next(iter(self.layers(model).values())).transformer.attn2.to_k.in_features)
+        check_width(negative, self._text_width(model))
 
     def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
         return Context(tokens=negative.embedding.to(x.device, inference_dtype(model)))
 
     def attach(self) -> Attachment:
         return UNetAttachment(self)
+
+    def _text_width(self, model: BaseModel) -> int:
+        return next(iter(self.layers(model).values())).transformer.attn2.to_k.in_features
 
 
 class _SteeredAttention:
