@@ -32,7 +32,7 @@ class Steering:
     """
 
     negatives: tuple[Negative, ...]
-    alpha: torch.Tensor
+    alpha: float
     window: Window
     blocks: frozenset[Block]
     mask: torch.Tensor | None
@@ -74,7 +74,7 @@ def apply_nasa(
     mask = None if mask is None else check_mask(mask)
     if alpha == 0.0 or window.is_empty or (mask is not None and not mask.any()):
         return patcher
-    steering = Steering(negatives=negatives, alpha=torch.tensor(alpha), window=window, blocks=chosen, mask=mask)
+    steering = Steering(negatives=negatives, alpha=alpha, window=window, blocks=chosen, mask=mask)
     before = patcher.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY)
     steerings = (*(each for wrapper in before for each in wrapper.steerings), steering)
     steered = patcher.clone()
@@ -156,7 +156,10 @@ class NASAWrapper:
             for negative, share in steering.active(is_active):
                 if mask is None and steering.mask is not None:
                     mask = self._mask(steering, x, options, chunks, positive, keep)
-                alpha = keep((steering, share, x.device), lambda s=steering, n=share: (s.alpha * n).to(x.device))
+                alpha = keep(
+                    (steering, share, x.device),
+                    lambda s=steering, n=share: torch.full((), s.alpha * n, device=x.device),
+                )
                 context, keys_values = keep(
                     (negative, model.diffusion_model, x.device),
                     lambda s=steering, n=negative: self._prepare(model, s, n, x, sigma, keep is not _make),
@@ -190,7 +193,7 @@ class NASAWrapper:
         uuids = options.get("uuids") or [None] * len(chunks)
         areas = [(positive.areas or {}).get(uuid) for uuid, chosen in zip(uuids, chunks, strict=True) if chosen]
         return mask_of_rows(
-            keep((steering, "mask", x.device), lambda: steering.mask.to(x.device)),
+            keep((steering, "mask", x.device), lambda: steering.mask.to(x.device, non_blocking=True)),
             rows=x.shape[0] // len(chunks),
             is_video=x.ndim == 5,
             size=positive.size or (x.shape[-2], x.shape[-1]),

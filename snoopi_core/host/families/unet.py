@@ -72,7 +72,7 @@ class UNetFamily(Family):
         check_width(negative, self._text_width(model))
 
     def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
-        return Context(tokens=negative.embedding.to(x.device, inference_dtype(model)))
+        return Context(tokens=negative.embedding.to(x.device, inference_dtype(model), non_blocking=True))
 
     def attach(self) -> Attachment:
         return UNetAttachment(self)
