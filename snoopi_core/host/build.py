@@ -89,7 +89,7 @@ def build_model(
     Raises:
         ValueError: a network that the host does not have, or weights that are not this network's.
     """
-    config = _model_config(metadata)
+    config = model_config(metadata)
     check_network(config, weights)
     weights = complete_network(config, weights)
     patcher = make_patcher(config, weights, disable_dynamic=disable_dynamic)
@@ -221,7 +221,12 @@ def network_arguments(metadata: Metadata) -> dict[str, Any]:
     return pixart_arguments(metadata.unet) if metadata.family == "pixart" else unet_arguments(metadata.unet)
 
 
-def _model_config(metadata: Metadata) -> comfy.supported_models_base.BASE:
+def model_config(metadata: Metadata) -> comfy.supported_models_base.BASE:
+    """The host's description of the network.
+
+    Raises:
+        ValueError: a network that the host does not have.
+    """
     arguments = network_arguments(metadata)
     heads = {}
     if metadata.family == "pixart":

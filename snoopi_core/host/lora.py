@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import comfy.lora
 import comfy.lora_convert
@@ -178,8 +178,7 @@ def _adopt(model: ModelPatcher, metadata: LoraMetadata) -> None:
     family = "pixart" if isinstance(model.model, comfy.model_base.PixArt) else "unet"
     if metadata.family != family:
         raise ValueError(f"it was trained on a {metadata.family} network, this model is a {family} network")
-    config = copy.copy(model.model.model_config)
-    config.sampling_settings = sampling_settings(metadata.schedule)
+    config = SimpleNamespace(sampling_settings=sampling_settings(metadata.schedule))
     model.add_object_patch("model_sampling", model_sampling(metadata, config))
     set_metadata(model, metadata)
 

@@ -2,11 +2,18 @@ import json
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from tiny import tiny_backbone
 
-from snoopi_core.layouts import from_single_file, to_single_file, unet_rename, vae_rename
+from snoopi_core.layouts import (
+    from_single_file,
+    pixart_from_single_file,
+    pixart_to_single_file,
+    to_single_file,
+    unet_rename,
+    vae_rename,
+)
 
 SD15 = {
     "block_out_channels": (32, 64, 64, 64),
@@ -75,3 +82,39 @@ def test_problems_are_counted_and_named():
         from_single_file(single, unet.state_dict(), rename)
     with pytest.raises(ValueError, match="no place in the single-file layout"):
         rename("unheard.of")
+
+
+def pixart(**config):
+    settings = {
+        "num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 2, "cross_attention_dim": 24,
+        "caption_channels": 16, "sample_size": 64, "use_additional_conditions": True,
+    }  # fmt: skip
+    return PixArtTransformer2DModel(**settings | config)
+
+
+def test_pixarts_way_there_and_back():
+    weights = pixart().state_dict()
+    single = pixart_to_single_file(weights)
+    qkv = [weights[f"transformer_blocks.1.attn1.to_{part}.weight"] for part in "qkv"]
+    assert torch.equal(single["blocks.1.attn.qkv.weight"], torch.cat(qkv))
+    assert torch.equal(single["final_layer.scale_shift_table"], weights["scale_shift_table"])
+    back = pixart_from_single_file(single, weights)
+    assert back.keys() == weights.keys() and all(torch.equal(back[key], weight) for key, weight in weights.items())
+
+
+def test_pixarts_problems_are_named():
+    weights = pixart().state_dict()
+    single = pixart_to_single_file(weights)
+    del single["blocks.0.cross_attn.kv_linear.bias"]
+    single["stranger"] = torch.zeros(1)
+    single["x_embedder.proj.bias"] = torch.zeros(5)
+    with pytest.raises(ValueError, match=r"4 place\(s\): missing blocks.0.cross_attn.kv_linear.bias \(part 1 of 2\)"):
+        pixart_from_single_file(single, weights)
+    with pytest.raises(ValueError, match="no place in the single-file layout"):
+        pixart_to_single_file({"transformer_blocks.0.attn3.to_q.weight": torch.zeros(1)})
+    key = "transformer_blocks.0.attn1.to_k.bias"
+    with pytest.raises(ValueError, match=r"parts of 1 weight\(s\) differ in shape, first of blocks.0.attn.qkv.bias"):
+        pixart_to_single_file({**weights, key: torch.zeros(1)})
+    del weights[key]
+    with pytest.raises(ValueError, match=r"are missing, first blocks.0.attn.qkv.bias \(part 2 of 3\)"):
+        pixart_to_single_file(weights)

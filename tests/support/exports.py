@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from diffusers import PixArtTransformer2DModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import tiny_backbone
 
-from snoopi_core.checkpoint import CheckpointError, OneStepRecipe
+from snoopi_core.checkpoint import Checkpoint, CheckpointError, Metadata, OneStepRecipe, Schedule, write_checkpoint
 from snoopi_core.host.loader import load_checkpoint
+from snoopi_core.layouts import pixart_to_single_file
 from training.backbone import Backbone
 from training.export import export_backbone
 
@@ -27,6 +30,27 @@ def export(path: Path, prediction_type: str = "epsilon") -> Backbone:
     for module in (backbone.unet, backbone.vae, backbone.text_encoder):
         module.half().float()
     return backbone
+
+
+def pixart_export(path: Path, recipe: OneStepRecipe | None = None, **config: Any) -> PixArtTransformer2DModel:
+    """A tiny PixArt in a file, in fp16, and in diffusers exactly what is in it, in fp32."""
+    settings = {
+        "num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 2, "cross_attention_dim": 24,
+        "caption_channels": 16, "sample_size": 64, "use_additional_conditions": False, **config,
+    }  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformer = PixArtTransformer2DModel(**settings).eval().requires_grad_(False)
+    for weight in transformer.parameters():  # not its table of positions, which no file holds
+        weight.data = weight.data.add(0.02 * torch.randn_like(weight)).half().float()
+    metadata = Metadata(
+        title="tiny PixArt", role="student", family="pixart", prediction_type="epsilon", latent_scale=0.18215,
+        unet=dict(transformer.config), recipe=recipe, recommended_alpha=0.8,
+        schedule=Schedule(beta_schedule="linear", beta_start=0.0001, beta_end=0.02),
+    )  # fmt: skip
+    weights = pixart_to_single_file(transformer.state_dict())
+    write_checkpoint(path, Checkpoint(metadata=metadata, unet=weights))
+    return transformer
 
 
 def rewritten(good: Path, change: Callable[[dict, dict], Any], name: str = "changed.safetensors") -> Path:

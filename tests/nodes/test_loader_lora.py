@@ -1,0 +1,334 @@
+"""PG-SB Loader: a student's LoRA on a base model is what merging it into the weights would be."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import nodes as host_nodes
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from exports import RECIPE, export, pixart_export
+from figures import measured
+from full_size import PIXARTS, diffusers_weights, meta_network, write_sparse
+from peft import LoraConfig, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from reference import relative_error
+from safetensors.torch import load_file, save_file
+
+from snoopi_core.checkpoint import OneStepRecipe, Provenance, Schedule
+from snoopi_core.host.attachment import get_metadata
+from snoopi_core.host.foreign import recognise
+from snoopi_core.host.lora import apply_lora
+from snoopi_core.host.one_step import one_step
+from snoopi_core.lora import LoraMetadata, adapters_of, write_lora
+from snoopi_core.tensor_file import open_tensor_file
+
+pytestmark = pytest.mark.host
+
+RANK, ALPHA = 4, 8.0
+ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
+
+
+def about(**changes):
+    settings = {
+        "title": "student", "prediction_type": "epsilon",
+        "recipe": OneStepRecipe(timesteps=(600,), alpha_T=0.6, sigma_T=0.8), "recommended_alpha": 0.3,
+        "provenance": Provenance(step=7), **changes,
+    }  # fmt: skip
+    return LoraMetadata(**settings)
+
+
+def with_adapters(network, targets=ATTENTION):
+    """(network with its LoRA merged, peft's state dict of it)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets, init_lora_weights=False)
+        adapted = get_peft_model(copy.deepcopy(network), config)
+    weights = {key: weight.half() for key, weight in get_peft_model_state_dict(adapted).items()}
+    for name, weight in adapted.named_parameters():
+        if "lora_" in name:
+            weight.data = weight.data.half().float()
+    return adapted.merge_and_unload().eval(), weights
+
+
+@pytest.fixture(scope="module")
+def base(folder):
+    """The bundled kind of model, in the checkpoints folder, and its UNet in diffusers."""
+    return export(folder / "base.safetensors").unet
+
+
+@torch.no_grad()
+def changed(model):
+    """The host's network with the patches in its weights, as when it samples."""
+    model.patch_model()
+    try:
+        return copy.deepcopy(model.model.diffusion_model)
+    finally:
+        model.unpatch_model()
+
+
+@torch.no_grad()
+def error_against(model, unet):
+    x, t, context = torch.randn(2, 4, 8, 8), torch.tensor([500, 500]), torch.randn(2, 77, 32)
+    got = changed(model)(x, t, context=context)
+    return relative_error(got, unet(x, t, encoder_hidden_states=context).sample)
+
+
+def kohya(weights, alpha=True):
+    out = {}
+    for key, weight in weights.items():
+        module, side = key.removeprefix("base_model.model.").rsplit(".lora_", 1)
+        name = "lora_unet_" + module.replace(".", "_")
+        out[f"{name}.lora_{'down' if side.startswith('A') else 'up'}.weight"] = weight
+        if alpha:
+            out[f"{name}.alpha"] = torch.tensor(ALPHA)
+    return out
+
+
+def renamed(weights, prefix, down=".lora_A.weight", up=".lora_B.weight"):
+    out = {}
+    for key, weight in weights.items():
+        module, side = key.removeprefix("base_model.model.").rsplit(".lora_", 1)
+        out[prefix + module + (down if side.startswith("A") else up)] = weight
+    return out
+
+
+STYLES = {
+    "kohya": lambda w: (kohya(w), {}),
+    "diffusers": lambda w: (renamed(w, "unet."), {"lora_adapter_metadata": adapter_settings("unet.")}),
+    "older diffusers": lambda w: (
+        {f"{k}": v for k, v in renamed(w, "unet.", ".lora.down.weight", ".lora.up.weight").items()},
+        {"lora_adapter_metadata": adapter_settings("unet.")},
+    ),
+    "peft": lambda w: (dict(w), {"lora_adapter_metadata": adapter_settings("base_model.model.")}),
+}
+
+
+def adapter_settings(prefix, **more):
+    return json.dumps({f"{prefix}{key}": value for key, value in {"r": RANK, "lora_alpha": ALPHA, **more}.items()})
+
+
+class TestOnOurBase:
+    @pytest.mark.parametrize("style", STYLES)
+    def test_key_styles(self, base, loras, loader, style):
+        merged, weights = with_adapters(base)
+        tensors, header = STYLES[style](weights)
+        save_file(tensors, loras / "style.safetensors", metadata=header)
+        model = loader.execute("base.safetensors", "style.safetensors").result[0]
+        measured("loader", "LoRA on our export", f"relative error, {style} names", error_against(model, merged), 2e-6)
+
+    def test_our_own_lora(self, base, loras, loader, caplog):
+        merged, weights = with_adapters(base)
+        write_lora(loras / "ours.safetensors", about(), adapters_of(weights), alpha=ALPHA)
+        with caplog.at_level("INFO"):
+            model = loader.execute("base.safetensors", "ours.safetensors").result[0]
+        measured("loader", "LoRA on our export", "relative error, our names", error_against(model, merged), 2e-6)
+        assert (
+            "ours.safetensors:" in caplog.text
+            and "weights changed by 'student', timesteps 600, alpha 0.3" in caplog.text
+        )
+
+    def test_the_text_encoder_too(self, base, loras, loader):
+        up, down = torch.randn(32, 2), torch.randn(2, 32)
+        name = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+        save_file({f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down}, loras / "text.safetensors")
+        model, plain, _ = loader.execute("base.safetensors").result
+        clip = loader.execute("base.safetensors", "text.safetensors").result[1]
+        stock = host_nodes.LoraLoader().load_lora(model, plain, "text.safetensors", 1.0, 1.0)[1]
+
+        def encoded(clip):
+            return clip.encode_from_tokens_scheduled(clip.tokenize("a red ring"))[0][0]
+
+        assert relative_error(encoded(clip), encoded(plain)) > 0.01
+        error = relative_error(encoded(clip), encoded(stock))
+        measured("loader", "LoRA on our export", "text encoder, against Load LoRA", error, 0.0)
+
+
+def recipe_of(model):
+    """The node's classes are the pack's copies of those imported here."""
+    return OneStepRecipe(**get_metadata(model).recipe.model_dump())
+
+
+class TestTheRecipe:
+    def test_the_loras_wins_over_the_bases(self, base, loras, loader):
+        _, weights = with_adapters(base)
+        schedule = Schedule(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)
+        metadata = about(prediction_type="v_prediction", schedule=schedule)
+        write_lora(loras / "wins.safetensors", metadata, adapters_of(weights), alpha=ALPHA)
+        model = loader.execute("base.safetensors", "wins.safetensors").result[0]
+        said = get_metadata(model.clone())
+        assert said.model_dump() == metadata.model_dump() and said.recipe.timesteps == (600,)
+        sampling = model.get_model_object("model_sampling")
+        betas = torch.linspace(0.0001, 0.02, 1000, dtype=torch.float64)
+        bars = (1 - betas).cumprod(0)
+        expected = ((1 - bars) / bars).sqrt()
+        expected[600] = 0.8 / 0.6
+        assert relative_error(sampling.sigmas, expected) < 1e-5
+        # The base itself is as it was.
+        assert recipe_of(loader.execute("base.safetensors").result[0]) == RECIPE
+
+    @torch.no_grad()
+    def test_and_is_how_the_model_is_sampled(self, base, loras, loader):
+        merged, weights = with_adapters(base)
+        write_lora(loras / "sampled.safetensors", about(), adapters_of(weights), alpha=ALPHA)
+        model = loader.execute("base.safetensors", "sampled.safetensors").result[0]
+        context = torch.randn(1, 77, 32)
+        latent = {"samples": torch.zeros(1, 4, 8, 8)}
+        x0 = one_step(model, [[context, {}]], latent, seed=3, timesteps="auto")["samples"] * 0.7
+        z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+        eps = merged(z, 600, encoder_hidden_states=context).sample
+        assert relative_error(x0, (z - 0.8 * eps) / 0.6) < 1e-5
+
+    def test_a_lora_of_others_leaves_the_bases(self, base, loras, loader, caplog):
+        save_file(kohya(with_adapters(base)[1]), loras / "other.safetensors")
+        with caplog.at_level("INFO"):
+            model = loader.execute("base.safetensors", "other.safetensors").result[0]
+        assert recipe_of(model) == RECIPE
+        assert "the LoRA says nothing of a recipe, so the base model's stays" in caplog.text
+
+    def test_nothing_chosen_changes_nothing(self, base, loader):
+        model = loader.execute("base.safetensors", "none").result[0]
+        assert not model.patches and recipe_of(model) == RECIPE
+
+    def test_a_new_file_of_the_same_name_is_noticed(self, base, loras, loader):
+        save_file({"a": torch.zeros(1)}, loras / "again.safetensors")
+        before = loader.fingerprint_inputs("base.safetensors", "again.safetensors")
+        save_file({"a": torch.zeros(2)}, loras / "again.safetensors")
+        assert loader.fingerprint_inputs("base.safetensors", "again.safetensors") != before
+
+
+class TestPixArt:
+    @pytest.mark.parametrize("style", ["ours", "transformer.", "base_model.model.", "lora_unet_blocks"])
+    @torch.no_grad()
+    def test_parts_of_fused_weights(self, folder, loras, loader, style):
+        """Queries, keys and values are one weight in the host."""
+        transformer = pixart_export(folder / "pixart-base.safetensors")
+        merged, weights = with_adapters(transformer)
+        path = loras / "pixart.safetensors"
+        if style == "ours":
+            write_lora(path, about(family="pixart"), adapters_of(weights), alpha=ALPHA)
+        elif style == "lora_unet_blocks":
+            weights = {k: v for k, v in weights.items() if ".attn1.to_out" in k or ".attn2.to_q" in k}
+            merged, weights = with_adapters(transformer, r".*(attn1\.to_out\.0|attn2\.to_q)")
+            names = {"transformer_blocks": "blocks", "attn1_to_out_0": "attn_proj", "attn2_to_q": "cross_attn_q_linear"}
+            tensors = kohya(weights)
+            for old, new in names.items():
+                tensors = {key.replace(old, new): weight for key, weight in tensors.items()}
+            save_file(tensors, path)
+        else:
+            save_file(renamed(weights, style), path, metadata={"lora_adapter_metadata": adapter_settings(style)})
+        model = loader.execute("pixart-base.safetensors", "pixart.safetensors").result[0]
+        x, t, context = torch.randn(1, 4, 64, 64), torch.tensor([400]), torch.randn(1, 9, 16)
+        sizes = {"resolution": None, "aspect_ratio": None}
+        got = changed(model)(x, t, context=context)
+        expected = merged(x, context, t, added_cond_kwargs=sizes).sample[:, :4]
+        measured("loader", "LoRA on our PixArt", f"relative error, {style} names", relative_error(got, expected), 2e-6)
+
+
+class TestRefused:
+    def refuse(self, loader, name, message):
+        with pytest.raises(ValueError, match=message) as caught:
+            loader.execute("base.safetensors", name)
+        assert name in str(caught.value)
+
+    def test_keys_that_match_nothing_are_counted_and_named(self, base, loras, loader):
+        tensors = kohya(with_adapters(base)[1])
+        for n in range(7):
+            tensors[f"lora_unet_up_blocks_9_attentions_{n}.lora_up.weight"] = torch.zeros(2, 2)
+        save_file(tensors, loras / "odd.safetensors")
+        self.refuse(loader, "odd.safetensors", r"odd.safetensors: 7 of its \d+ keys match no weight .*; and 2 more")
+
+    def test_a_lora_of_another_size(self, base, loras, loader):
+        tensors = {
+            key: torch.zeros([2 * n for n in w.shape]) if w.ndim else w
+            for key, w in kohya(with_adapters(base)[1]).items()
+        }
+        save_file(tensors, loras / "size.safetensors")
+        self.refuse(
+            loader, "size.safetensors", r"weights do not fit this model: .*up \(64, 8\) and down \(8, 64\), expected"
+        )
+
+    def test_a_lora_for_another_family(self, base, loras, loader):
+        _, weights = with_adapters(base)
+        path = write_lora(loras / "family.safetensors", about(), adapters_of(weights), alpha=ALPHA)
+        header = {"snoopi.format": "1", "snoopi.lora": about(family="pixart").model_dump_json()}
+        save_file(load_file(path), path, metadata=header)
+        self.refuse(loader, "family.safetensors", "trained on a pixart network, this model is a unet network")
+
+    def test_half_a_pair(self, base, loras, loader):
+        tensors = kohya(with_adapters(base)[1])
+        del tensors[next(key for key in tensors if "lora_down" in key)]
+        save_file(tensors, loras / "half.safetensors")
+        self.refuse(loader, "half.safetensors", "a part of it is missing")
+
+    def test_other_adapters(self, base, loras, loader):
+        name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+        parts = {
+            f"{name}.hada_w{n}_{side}": torch.zeros(32, 2) if side == "a" else torch.zeros(2, 32)
+            for n in (1, 2)
+            for side in "ab"
+        }
+        save_file(parts, loras / "loha.safetensors")
+        self.refuse(loader, "loha.safetensors", "an adapter of kind LoHaAdapter; the host's own Load LoRA node")
+
+    @pytest.mark.parametrize("settings", ["[", "[]", json.dumps({"unet.lora_alpha": "x"}), "[" * 5000])
+    def test_settings_that_cannot_be_read(self, base, loras, loader, settings):
+        tensors = renamed(with_adapters(base)[1], "unet.")
+        save_file(tensors, loras / "bad.safetensors", metadata={"lora_adapter_metadata": settings})
+        self.refuse(loader, "bad.safetensors", "its lora_adapter_metadata cannot be read")
+
+    def test_settings_of_another_kind(self, base, loras, loader):
+        tensors = renamed(with_adapters(base)[1], "unet.")
+        header = {"lora_adapter_metadata": adapter_settings("unet.", use_rslora=True)}
+        save_file(tensors, loras / "rs.safetensors", metadata=header)
+        self.refuse(loader, "rs.safetensors", "sets unet.use_rslora, which only diffusers can apply")
+
+    def test_a_checkpoint_in_the_wrong_folder(self, base, loras, loader, folder):
+        (loras / "whole.safetensors").write_bytes((folder / "base.safetensors").read_bytes())
+        self.refuse(loader, "whole.safetensors", "keys match no weight")
+
+    @pytest.mark.parametrize(
+        "name", ["../base.safetensors", "/etc/passwd", "", "None", "a/../../x.safetensors", "x.ckpt"]
+    )
+    def test_names_lead_nowhere_else(self, base, loras, loader, name):
+        (loras.parent / "x.safetensors").write_bytes(b"")
+        (loras / "x.ckpt").write_bytes(b"\x80\x04")
+        self.refuse(loader, name, r"LoRA .* was not found; available: .*models/loras")
+
+    def test_a_pickle_with_a_wrong_name(self, base, loras, loader):
+        torch.save({"weight": torch.zeros(2)}, loras / "pickle.safetensors")
+        self.refuse(loader, "pickle.safetensors", "is a pickle .* so it was not opened")
+
+    def test_an_empty_file(self, base, loras, loader):
+        save_file({}, loras / "empty.safetensors")
+        self.refuse(loader, "empty.safetensors", "it holds no weights")
+
+
+def lora_of(name):
+    """Rank 1 on every attention of a full-size network, as the trainer would write it; only names and shapes."""
+    adapters = {}
+    for key, module in meta_network(name).named_modules():
+        if isinstance(module, torch.nn.Linear) and key.rsplit(".", 1)[-1] in ("to_q", "to_k", "to_v"):
+            adapters[key] = (torch.zeros(1, module.in_features), torch.zeros(module.out_features, 1))
+    return adapters
+
+
+def meta_patcher(path, name):
+    """The host's model of a full-size network, without memory."""
+    found = recognise(open_tensor_file(write_sparse(path, diffusers_weights(name))))
+    found.config.set_inference_dtype(torch.float16, None)
+    model = found.config.get_model(found.network, "", device=torch.device("meta"))
+    return ModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["SD1.5", "SD2.1", "SDXL", "PixArt-alpha 512"])
+def test_full_size_key_sets(tmp_path, name):
+    adapters = lora_of(name)
+    family = "pixart" if name in PIXARTS else "unet"
+    path = write_lora(tmp_path / "lora.safetensors", about(family=family), adapters, alpha=2.0)
+    model, _ = apply_lora(path, meta_patcher(tmp_path / "base.safetensors", name), None)
+    changes = sum(len(patches) for patches in model.patches.values())
+    row = "PixArt" if name in PIXARTS else name
+    measured("loader", f"{row} LoRA", "wrong keys", abs(changes - len(adapters)), 0)
