@@ -48,7 +48,7 @@ def seeded(build, **config):
     return network
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)  # SDXL's has 1 GB
 def small_unet(name):
     levels = {"block_out_channels": (320,), "down_block_types": (BLOCK,), "up_block_types": (UP,)}
     if name == "SDXL":  # Vega's depths
