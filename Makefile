@@ -14,11 +14,11 @@ VENV := $(or $(SNOOPI_VENV),.venv)
 PY := "$(VENV)/bin/python"
 HOSTS := 0.16.3 0.20.1 0.24.0 0.27.0 0.30.0
 
-.PHONY: help demo test lint test-hosts models results workflows lock setup setup-browser clean
+.PHONY: help demo test lint test-hosts compatibility models results workflows lock setup setup-browser clean
 
 help:
 	@sed -n '1,8p' Makefile
-	@echo 'Targets: demo test lint test-hosts models results workflows lock clean'
+	@echo 'Targets: demo test lint test-hosts compatibility models results workflows lock clean'
 
 setup:
 	@"$(PYTHON)" scripts/bootstrap.py
@@ -43,6 +43,10 @@ test-hosts: setup
 	  echo "== ComfyUI $$version"; \
 	  SNOOPI_HOST_VERSION=$$version $(PY) -m pytest -q -m '(host or server) and not browser' $(PYTEST_ARGS) || exit 1; \
 	done
+
+# Measures the pack in the oldest and the newest ComfyUI; writes docs/COMPATIBILITY.md.
+compatibility: setup
+	$(PY) scripts/compatibility.py
 
 workflows: setup-browser
 	$(PY) scripts/make_workflows.py

@@ -33,7 +33,7 @@ def prompt(seed: int, tokens: int = 77) -> Condition:
 
 
 def steer(patcher: ModelPatcher, unwanted: Condition | None = None, **changes: Any) -> ModelPatcher:
-    """NASA Apply with its default settings; `changes` are alpha, window and blocks."""
+    """NASA Apply with its default settings; `changes` are alpha, window, blocks and mask."""
     settings = {"alpha": ALPHA, "window": Window(), "blocks": "all", **changes}
     return apply_nasa(patcher, conditioning(unwanted or prompt(UNWANTED)), **settings)
 
@@ -71,12 +71,11 @@ def exact_model() -> ModelPatcher:
     return stock_model(random_unet("sd15"), "sd15", torch.float64)
 
 
-def written_out(patcher: ModelPatcher, unwanted: Condition | None = None, alpha: float = ALPHA) -> ModelPatcher:
-    """NASA by the host's plainest means: a replacement of each cross-attention, for samplers whose first conditioning
-    is the positive one. Nothing of `snoopi_core` is used.
+def written_out(patcher: ModelPatcher, mask: torch.Tensor | None = None) -> ModelPatcher:
+    """What `steer` does, by the host's plainest means: a replacement of each cross-attention, for samplers whose first
+    conditioning is the positive one. Nothing of `snoopi_core` is used.
     """
     steered = patcher.clone()
-    context = (unwanted or prompt(UNWANTED))["context"]
     unet = patcher.model.diffusion_model
     for group, blocks in (
         ("input", unet.input_blocks),
@@ -86,22 +85,26 @@ def written_out(patcher: ModelPatcher, unwanted: Condition | None = None, alpha:
         for index, block in enumerate(blocks):
             for part in block:
                 if isinstance(part, SpatialTransformer):
-                    replacement = functools.partial(_subtract, part, context, alpha)
+                    replacement = functools.partial(_subtract, part, mask)
                     steered.set_model_attn2_replace(replacement, group, index)
     return steered
 
 
-def _subtract(transformer, context, alpha, q, k, v, options):
+def _subtract(transformer, mask, q, k, v, options):
     layer = transformer.transformer_blocks[options["block_index"]].attn2
     z = _respond(q, k, v, layer.heads)
     numbers = options["cond_or_uncond"]
     rows = q.shape[0] // len(numbers)
-    context = context.to(q)
+    context = prompt(UNWANTED)["context"].to(q)
+    weight = ALPHA
+    if mask is not None:  # square, as the picture
+        side = round(q.shape[1] ** 0.5)
+        weight = ALPHA * torch.nn.functional.adaptive_avg_pool2d(mask.to(q)[None], side).reshape(1, -1, 1)
     for chunk, number in enumerate(numbers):
         if number == 0:
             own = slice(chunk * rows, (chunk + 1) * rows)
             k_neg, v_neg = (project(context).expand(rows, -1, -1) for project in (layer.to_k, layer.to_v))
-            z[own] -= alpha * _respond(q[own], k_neg, v_neg, layer.heads)
+            z[own] -= weight * _respond(q[own], k_neg, v_neg, layer.heads)
     return z
 
 

@@ -11,6 +11,9 @@ import os
 
 from comfyui_version import __version__ as HOST_VERSION
 
+MEASURED: set[tuple[str, str]] = set()
+"""Row and column of everything in this session; tests/conftest.py looks whether the page has them."""
+
 
 def measured(table: str, row: str, column: str, value: float, bar: float) -> None:
     """Assert `value <= bar` and note both.
@@ -21,10 +24,12 @@ def measured(table: str, row: str, column: str, value: float, bar: float) -> Non
         value: usually a relative error; 0.0 with a bar of 0.0 stands for "equal bit for bit".
         bar: the largest value that passes.
     """
+    MEASURED.add((row, column))
     print(f"{table}: {row}, {column}: {value:.1e} (bar {bar:.1e})")
     if path := os.environ.get("SNOOPI_FIGURES"):
         entry = {
-            "host": HOST_VERSION, "table": table, "row": row, "column": column, "value": float(value), "bar": bar,
+            "host": HOST_VERSION, "file": os.environ["PYTEST_CURRENT_TEST"].partition("::")[0],
+            "table": table, "row": row, "column": column, "value": float(value), "bar": bar,
         }  # fmt: skip
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

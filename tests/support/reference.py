@@ -21,7 +21,7 @@ Condition = dict[str, torch.Tensor]
 class Subtraction:
     """One negative prompt: (B, T, C), its strength, the layers (by name, None for all) and the place where it acts.
 
-    mask: (B or 1, S, S) for square pictures, S a multiple of every attention's side.
+    mask: (B or 1, h, w), sides that are multiples of those of every attention.
     """
 
     context: torch.Tensor
@@ -33,9 +33,9 @@ class Subtraction:
         """alpha times the mean of the mask over the square that each token covers, (B, N, 1)."""
         if self.mask is None:
             return self.alpha
-        side = round(tokens**0.5)
-        cell = self.mask.shape[-1] // side
-        cells = self.mask.double().reshape(-1, side, cell, side, cell)
+        height, width = self.mask.shape[-2:]
+        cell = round((height * width / tokens) ** 0.5)
+        cells = self.mask.double().reshape(-1, height // cell, cell, width // cell, cell)
         return self.alpha * cells.mean(dim=(2, 4)).reshape(-1, tokens, 1)
 
 

@@ -61,14 +61,18 @@ def host_conditioning(parts: Sequence[Part]) -> list:
 def blended(
     reference: Reference, x: torch.Tensor, t: int, parts: Sequence[Part], subtractions: Sequence[Subtraction] = ()
 ) -> torch.Tensor:
-    """x0 (B, C, h, w) in fp64: the mean of the parts' own predictions, weighted by `weight`."""
+    """x0 (B, C, h, w) in fp64: the mean of the parts' own predictions, weighted by `weight`.
+
+    Masks of `subtractions` are as large as x.
+    """
     total, weights = torch.zeros_like(x, dtype=torch.float64), torch.full_like(x, 1e-37, dtype=torch.float64)
     for part in parts:
         if part.is_active(t):
             height, width, top, left = part.area or (*x.shape[2:], 0, 0)
             crop = (..., slice(top, top + height), slice(left, left + width))
             own = weight(part, x.shape[2:])
-            total[crop] += own * reference.x0(x[crop], t, part.condition, subtractions)
+            here = [each if each.mask is None else replace(each, mask=each.mask[crop]) for each in subtractions]
+            total[crop] += own * reference.x0(x[crop], t, part.condition, here)
             weights[crop] += own
     return total / weights
 

@@ -29,11 +29,12 @@ from composed import (
 from host_nodes import has_node, run_node
 from host_world import HostStudent
 from reference import relative_error
-from unets import CONTEXT, conditioning
+from unets import CONTEXT, SIDE, conditioning
 
 pytestmark = pytest.mark.host
 
 CFG = 2.0
+MASK = torch.rand(SIDE, SIDE, generator=torch.Generator().manual_seed(6))
 PATCHES = {
     "PerturbedAttentionGuidance": ("nodes_pag", {"scale": 3.0}),
     "NAGuidance": ("nodes_nag", {"nag_scale": 5.0, "nag_alpha": 0.5, "nag_tau": 1.5}),
@@ -73,11 +74,14 @@ def check(name, patch, positive=None, negative=None, exact_positive=None):
         return sampled(patcher, positive, negative, cfg=CFG)
 
     plain = subject().patcher
-    patched, got = run(patch(plain)), run(steer(patch(plain)))
+    patched = run(patch(plain))
     assert relative_error(patched, sampled(plain, cfg=CFG)) > 1e-4, f"{name} changes nothing here"
-    assert relative_error(got, patched) > 1e-3, "NASA changes nothing here"
-    same(name, "the other order", got, run(patch(steer(plain))))
-    right(name, relative_error(got, run(written_out(patch(exact_model())), exact_positive or positive)))
+    for what, mask in ((name, None), (f"{name}, with a mask", MASK)):
+        got = run(steer(patch(plain), mask=mask))
+        assert relative_error(got, patched) > 1e-3, "NASA changes nothing here"
+        same(what, "the other order", got, run(patch(steer(plain, mask=mask))))
+        exact = run(written_out(patch(exact_model()), mask), exact_positive or positive)
+        right(what, relative_error(got, exact))
 
 
 @pytest.mark.parametrize("name", PATCHES)

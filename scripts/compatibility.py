@@ -1,0 +1,136 @@
+"""Measure what the documentation claims on the oldest and the newest supported ComfyUI; write docs/COMPATIBILITY.md.
+
+Runs the tests that touch the host, which note every figure that they assert (tests/support/figures.py), and puts the
+figures of both hosts beside their bars. `--figures FILE` (repeatable) makes the page of what was noted before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from host import NEWEST, PINS, ROOT
+
+PAGE = ROOT / "docs" / "COMPATIBILITY.md"
+HOSTS = (next(iter(PINS)), NEWEST)
+# What each table shows; one that is not here comes after these.
+TABLES = {
+    "families": "Families of networks, against independent implementations in fp64",
+    "presets": "Presets of the One-Step Sampler, against their schedulers and formulas",
+    "loader": "What the PG-SB Loader opens",
+    "composition": "NASA Apply beside everything else",
+}
+HEAD = """# Compatibility, measured
+
+Every figure is asserted by a test and noted in the same moment; nothing here is typed. `make compatibility` measures
+them anew in ComfyUI {hosts} and writes this page. A value stands for the largest of several measurements; the bar is
+the largest that passes. Differences are of the largest element, errors are relative (Frobenius norms).
+"""
+
+
+@dataclass
+class Cell:
+    """One thing measured in one way: the largest value on each host, and the largest bar."""
+
+    bar: float = 0.0
+    values: dict[str, float] = field(default_factory=dict)
+
+    def add(self, host: str, value: float, bar: float) -> None:
+        self.bar = max(self.bar, bar)
+        self.values[host] = max(self.values.get(host, value), value)
+
+
+@dataclass
+class Table:
+    """Rows in the order in which they were first measured, and the test files that measure them."""
+
+    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    files: set[str] = field(default_factory=set)
+
+
+def render(entries: Iterable[dict[str, Any]], hosts: Sequence[str]) -> str:
+    """The page; the same for the same entries."""
+    tables: dict[str, Table] = {}
+    for entry in entries:
+        table = tables.setdefault(entry["table"], Table())
+        table.files.add(entry["file"])
+        cell = table.cells.setdefault((entry["row"], entry["column"]), Cell())
+        cell.add(entry["host"], entry["value"], entry["bar"])
+    order = [*TABLES, *sorted(set(tables) - set(TABLES))]
+    parts = [HEAD.format(hosts=" and ".join(hosts))]
+    parts += [_section(TABLES.get(name, name), tables[name], hosts) for name in order if name in tables]
+    return "\n".join(parts)
+
+
+def _section(title: str, table: Table, hosts: Sequence[str]) -> str:
+    lines = [f"## {title}", "", "Printed by:", ""]
+    lines += [f"    python -m pytest -rP -m host {file}" for file in sorted(table.files)]
+    lines += ["", _line("what", "measured", "bar", *hosts), _line(*["---"] * (3 + len(hosts)))]
+    rows: dict[str, list[str]] = {}
+    for (row, column), cell in table.cells.items():
+        values = [_value(cell.values.get(host), cell.bar) for host in hosts]
+        rows.setdefault(row, []).append(_line(row, column, _number(cell.bar), *values))
+    return "\n".join([*lines, *(line for group in rows.values() for line in group), ""])
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _value(value: float | None, bar: float) -> str:
+    if value is None:
+        return "not in this version"
+    if value > bar:
+        return f"**{_number(value)}: above the bar**"
+    return "equal bit for bit" if value == bar == 0.0 else _number(value)
+
+
+def _number(value: float) -> str:
+    """Counts as they are; the rest to two digits."""
+    return str(int(value)) if value == int(value) else f"{value:.1e}"
+
+
+def measure(version: str, figures: Path, arguments: Sequence[str]) -> None:
+    """Run the host tests in one ComfyUI, noting figures in a file.
+
+    Raises:
+        SystemExit: a test failed; the page would show only a part.
+    """
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "host", "tests/nodes", *arguments]
+    environment = {**os.environ, "SNOOPI_HOST_VERSION": version, "SNOOPI_FIGURES": str(figures)}
+    print(f"== ComfyUI {version}", flush=True)
+    if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode != 0:
+        raise SystemExit(f"tests failed on ComfyUI {version}: mend them first, {PAGE.relative_to(ROOT)} is as it was")
+
+
+def read(files: Iterable[Path]) -> list[dict[str, Any]]:
+    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--figures", metavar="FILE", action="append", type=Path, help="use this, run nothing")
+    options, more = parser.parse_known_args(arguments)
+    if options.figures:
+        entries = read(options.figures)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            files = [Path(folder) / f"{version}.jsonl" for version in HOSTS]
+            for version, file in zip(HOSTS, files, strict=True):
+                measure(version, file, more)
+            entries = read(files)
+    PAGE.write_text(render(entries, HOSTS), encoding="utf-8")
+    print(f"wrote {PAGE.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""scripts/compatibility.py: the page that it makes of noted figures."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def script(pack_root):
+    folder = pack_root / "scripts"
+    spec = importlib.util.spec_from_file_location("snoopi_scripts_compatibility", folder / "compatibility.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(folder))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(folder))
+    return module
+
+
+def entry(host, table, row, value, bar, column="error"):
+    file = "tests/nodes/test_x.py"
+    return {"host": host, "table": table, "row": row, "column": column, "value": value, "bar": bar, "file": file}
+
+
+def test_a_page(script):
+    entries = [
+        entry("1", "other", "y", 3, 4, "graphs"),
+        entry("1", "families", "x", 1.23e-7, 1e-6),
+        entry("2", "families", "x", 4e-7, 1e-6),
+        entry("1", "families", "z", 0.0, 0.0, "difference"),
+        entry("2", "families", "z", 0.5, 0.0, "difference"),
+        entry("2", "families", "x", 2e-7, 1e-6),
+    ]
+    page = script.render(entries, ("1", "2"))
+    lines = [line for line in page.splitlines() if line.startswith("|") and "---" not in line]
+    assert lines == [
+        "| what | measured | bar | 1 | 2 |",
+        "| x | error | 1.0e-06 | 1.2e-07 | 4.0e-07 |",
+        "| z | difference | 0 | equal bit for bit | **5.0e-01: above the bar** |",
+        "| what | measured | bar | 1 | 2 |",
+        "| y | graphs | 4 | 3 | not in this version |",
+    ]
+    assert page == script.render(entries, ("1", "2"))
+    assert "    python -m pytest -rP -m host tests/nodes/test_x.py\n" in page
+
+
+def test_the_page_names_both_hosts(script, pack_root):
+    page = (pack_root / "docs" / "COMPATIBILITY.md").read_text(encoding="utf-8")
+    assert all(f"| {host} " in page for host in script.HOSTS)
