@@ -1,7 +1,7 @@
 """Measure what the documentation claims on the oldest and the newest supported ComfyUI; write docs/COMPATIBILITY.md.
 
 Runs the tests that touch the host, which note every figure that they assert (tests/support/figures.py), and puts the
-figures of both hosts beside their bars. `--figures FILE` (repeatable) makes the page of what was noted before.
+figures of both hosts beside their bars. They are kept in out/; `--figures FILE` (repeatable) makes the page of what was noted before.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,8 @@ TABLES = {
     "presets": "Presets of the One-Step Sampler, against their schedulers and formulas",
     "loader": "What the PG-SB Loader opens",
     "composition": "NASA Apply beside everything else",
+    "masks": "Masks of NASA Apply, against the formula in fp64",
+    "negatives": "Several negative prompts, against the formula in fp64",
 }
 HEAD = """# Compatibility, measured
 
@@ -122,11 +123,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.figures:
         entries = read(options.figures)
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            files = [Path(folder) / f"{version}.jsonl" for version in HOSTS]
-            for version, file in zip(HOSTS, files, strict=True):
-                measure(version, file, more)
-            entries = read(files)
+        files = [ROOT / "out" / f"figures-{version}.jsonl" for version in HOSTS]
+        for version, file in zip(HOSTS, files, strict=True):
+            file.parent.mkdir(exist_ok=True)
+            file.unlink(missing_ok=True)
+            measure(version, file, more)
+        entries = read(files)
     PAGE.write_text(render(entries, HOSTS), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}")
     return 0
