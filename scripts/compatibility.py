@@ -1,7 +1,8 @@
 """Measure what the documentation claims on the oldest and the newest supported ComfyUI; write docs/COMPATIBILITY.md.
 
 Runs the tests that touch the host, which note every figure that they assert (tests/support/figures.py), and puts the
-figures of both hosts beside their bars. They are kept in out/; `--figures FILE` (repeatable) makes the page of what was noted before.
+figures of both hosts beside their bars. They are kept in out/; `--figures FILE` (repeatable) makes the page of what was
+noted before.
 """
 
 from __future__ import annotations
