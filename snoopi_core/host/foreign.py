@@ -124,6 +124,10 @@ def recognise(file: TensorFile) -> Foreign:
         harmless=sorted(harmless),
     )
     found.schedule = stored_sigmas(file)
+    try:
+        config.model_type({**found.network, **found.markers}, "")
+    except CANNOT_BUILD as error:
+        raise ValueError(f"what it predicts cannot be made out ({type(error).__name__}: {error})") from error
     return found
 
 
@@ -181,12 +185,16 @@ def converted_text(found: Foreign) -> tuple[comfy.supported_models_base.ClipTarg
     # The host's conversion keeps what it knows the prefix of, and drops the rest without a word.
     dropped = functools.cache(lambda key: not found.config.process_clip_state_dict({key: torch.empty(3, 1)}))
     left_over = [key for key in found.text if dropped(_LAYER.sub(r"\1.0", key))]
-    weights = found.config.process_clip_state_dict(dict(found.text))
-    dtype = comfy.utils.weight_dtype(weights)
+    # Shapes alone first, as with the network: the conversion copies some weights.
+    shapes = found.config.process_clip_state_dict(
+        {key: torch.empty_like(weight, device="meta") for key, weight in found.text.items()}
+    )
+    dtype = comfy.utils.weight_dtype(shapes)
     build = functools.partial(target.clip, device="meta", dtype=dtype, model_options={})
     expected = expected_weights("text encoder", build)
     spare = [key for key in expected if key.endswith(_SPARE_TEXT) and not key.endswith(f"clip_g.{_PROJECTION}")]
-    check_weights("text encoder", weights, expected, spare=spare, left_over=left_over)
+    check_weights("text encoder", shapes, expected, spare=spare, left_over=left_over)
+    weights = found.config.process_clip_state_dict(dict(found.text))
     for key in spare:
         if key.endswith(_PROJECTION) and key not in weights:
             weights[key] = torch.eye(expected[key].shape[0], dtype=dtype)

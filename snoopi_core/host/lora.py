@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ from .weights import check_numbers, listed
 
 _PEFT_KEY = "lora_adapter_metadata"  # diffusers 0.34 and newer: peft's settings, in the header
 _DOWN = ("lora_A.weight", "lora_A.default.weight", "lora.down.weight", "lora_down.weight")
+_MOST_SCALES = 100
 _ALPHA, _NOT_PLAIN = "lora_alpha", ("alpha_pattern", "use_rslora", "use_dora")
 Target = str | tuple
 """The host's name for a weight, or (name, (dimension, start, length)) for a part of one."""
@@ -41,12 +43,13 @@ def apply_lora(
     file = open_tensor_file(path, "LoRA")
     metadata = own_lora_metadata(file)
     check_numbers("LoRA", file.names)
-    weights = comfy.lora_convert.convert_lora(file.read())
+    weights = file.read()
+    _check_plain(weights)
     targets = _targets(model, clip)
-    weights = _with_alphas(weights, file.metadata, targets)
     try:
+        weights = _with_alphas(comfy.lora_convert.convert_lora(weights), file.metadata, targets)
         patches = comfy.lora.load_lora(weights, targets, log_missing=False)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"a part of it is missing or of the wrong kind ({type(error).__name__}: {error})") from error
     _check_all_used(weights, targets, patches)
     _check_fit(patches, model, clip)
@@ -62,6 +65,19 @@ def apply_lora(
         _adopt(model, metadata)
     logging.info("%s: %d weights changed%s", path.name, len(patches), _advice(metadata))
     return model, clip
+
+
+def _check_plain(weights: StateDict) -> None:
+    """The host turns these into numbers, whatever their size.
+
+    Raises:
+        ValueError: a strength that is no number, or a weight that changes its size.
+    """
+    if odd := [key for key in weights if key.endswith(".reshape_weight")]:
+        raise ValueError(f"it changes the size of {len(odd)} weight(s), first {odd[0]}; use the host's Load LoRA node")
+    for key, weight in weights.items():
+        if key.endswith(".alpha") and not (weight.numel() == 1 and torch.isfinite(weight.float()).all()):
+            raise ValueError(f"{key} is no number: {tuple(weight.shape)} of {weight.dtype}")
 
 
 def _targets(model: ModelPatcher, clip: comfy.sd.CLIP | None) -> dict[str, Target]:
@@ -96,6 +112,8 @@ def _with_alphas(weights: StateDict, header: dict[str, str], targets: dict[str, 
     try:
         settings = json.loads(header[_PEFT_KEY])
         scales = {key.removesuffix(_ALPHA): float(value) for key, value in settings.items() if key.endswith(_ALPHA)}
+        if len(scales) > _MOST_SCALES or not all(map(math.isfinite, scales.values())):
+            raise ValueError(f"{len(scales)} values of {_ALPHA}, expected up to {_MOST_SCALES} numbers")
     except (AttributeError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"its {_PEFT_KEY} cannot be read ({error})") from error
     odd = [key for key, value in settings.items() if value and key.endswith(_NOT_PLAIN)]

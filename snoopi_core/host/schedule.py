@@ -7,6 +7,7 @@ import torch
 from ..tensor_file import TensorFile
 
 _KEY = "alphas_cumprod"
+_TIMESTEPS = 1000  # of all the families whose files have it
 _LEAST = 4.8973451890853435e-08  # alpha^2 that the host gives a last timestep of pure noise, whose sigma is infinite
 
 
@@ -19,10 +20,10 @@ def stored_sigmas(file: TensorFile) -> torch.Tensor | None:
     if _KEY not in file.names:
         return None
     bars = file.read([_KEY])[_KEY]
-    if bars.ndim != 1 or not 1 <= len(bars) <= 100_000 or not bars.is_floating_point():
-        raise ValueError(f"its {_KEY} is {tuple(bars.shape)} of {bars.dtype}, expected one number for each timestep")
+    if bars.shape != (_TIMESTEPS,) or not bars.is_floating_point():
+        raise ValueError(f"its {_KEY} is {tuple(bars.shape)} of {bars.dtype}, expected {_TIMESTEPS} numbers")
     bars = bars.double()
-    if not ((bars >= 0) & (bars <= 1)).all() or (bars.diff() > 0).any():
+    if not ((bars >= 0) & (bars <= 1)).all() or (bars.diff() > 0).any() or bars[0] == bars[-1]:
         raise ValueError(f"its {_KEY} do not fall from 1 to 0")
     bars = bars.clamp(_LEAST, 1 - 1e-7)
     return ((1 - bars) / bars).sqrt().float()

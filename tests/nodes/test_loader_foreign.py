@@ -2,77 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-
 import pytest
 import torch
-from diffusers import AutoencoderKL, PixArtTransformer2DModel, UNet2DConditionModel
 from exports import assert_refused, rewritten
 from figures import measured
-from full_size import diffusers_weights, single_file_weights, write_sparse
+from full_size import single_file_weights, write_sparse
+from full_size_parts import PREFIX, prefixed
 from reference import relative_error
 from safetensors.torch import save_file
+from small_models import SMALL, small_pixart, unet_file
 
 from snoopi_core.host.attachment import get_metadata
-from snoopi_core.host.foreign import converted_text, foreign_vae, recognise
-from snoopi_core.layouts import pixart_to_single_file, to_single_file, unet_rename, vae_rename
+from snoopi_core.host.foreign import recognise
+from snoopi_core.layouts import pixart_to_single_file
 from snoopi_core.tensor_file import open_tensor_file
 
 pytestmark = pytest.mark.host
 
-PREFIX = "model.diffusion_model."
-BLOCK, UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
-# The smallest networks that the host takes for these families: their widths, fewer levels.
-SMALL = {
-    "SD1.5": {"cross_attention_dim": 768, "attention_head_dim": 8, "layers_per_block": 1},
-    "SD2.1": {
-        "cross_attention_dim": 1024, "attention_head_dim": 5, "layers_per_block": 1, "use_linear_projection": True,
-    },
-    "SDXL": {
-        "cross_attention_dim": 2048, "attention_head_dim": 5, "layers_per_block": 2, "use_linear_projection": True,
-        "transformer_layers_per_block": (1, 1, 2), "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
-    },
-}  # fmt: skip
-PIXART = {"num_layers": 1, "caption_channels": 4096, "sample_size": 64}
 NO_SIZES = {"resolution": None, "aspect_ratio": None}
-
-
-def seeded(build, **config):
-    """A network with random weights, none of them zero or one."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = build(**config).eval().requires_grad_(False)
-        for weight in network.parameters():
-            weight.add_(0.02 * torch.randn_like(weight))
-    return network
-
-
-@functools.lru_cache(maxsize=1)  # SDXL's has 1 GB
-def small_unet(name):
-    levels = {"block_out_channels": (320,), "down_block_types": (BLOCK,), "up_block_types": (UP,)}
-    if name == "SDXL":  # Vega's depths
-        levels = {
-            "block_out_channels": (320,) * 3,
-            "down_block_types": ("DownBlock2D", BLOCK, BLOCK),
-            "up_block_types": (UP, UP, "UpBlock2D"),
-        }
-    return seeded(UNet2DConditionModel, **levels, **SMALL[name])
-
-
-@functools.cache
-def small_pixart(conditions):
-    return seeded(PixArtTransformer2DModel, **PIXART, use_additional_conditions=conditions)
-
-
-def named(weights):
-    return {PREFIX + key: weight.contiguous() for key, weight in weights.items()}
-
-
-def unet_file(path, name="SD1.5", **more):
-    unet = small_unet(name)
-    save_file({**named(to_single_file(unet.state_dict(), unet_rename(unet.config))), **more}, path)
-    return unet
 
 
 class TestOutputs:
@@ -100,7 +47,7 @@ class TestOutputs:
         transformer = small_pixart(conditions)
         weights = transformer.state_dict()
         if layout == "single file":
-            weights = named(pixart_to_single_file(weights))
+            weights = prefixed(pixart_to_single_file(weights))
         save_file(weights, folder / "pixart.safetensors")
         model = loader.execute("pixart.safetensors").result[0]
         x, t, context = torch.randn(1, 4, 64, 64), torch.tensor([400]), torch.randn(1, 20, 4096)
@@ -155,7 +102,7 @@ class TestWhatIsSaid:
         unet_file(folder / "odd.safetensors", **{key: torch.zeros(2)})
         assert_refused(folder / "odd.safetensors", rf"(not expected {key.removeprefix(PREFIX)}|{key}|VAE weights)")
 
-    def test_missing_keys_are_counted_and_the_first_five_named(self, folder):
+    def test_missing_keys_are_counted_and_the_first_five_prefixed(self, folder):
         def change(tensors, header):
             for key in [key for key in tensors if ".attn2." in key]:
                 del tensors[key]
@@ -223,7 +170,16 @@ class TestPredictionAndSchedule:
         assert "noise schedule" not in caplog.text
         assert float(sampling.sigmas[0]) == pytest.approx(0.0292, abs=1e-4)
 
-    @pytest.mark.parametrize("bars", [torch.ones(2, 3), torch.arange(5.0), torch.tensor([0.9, float("nan")])])
+    @pytest.mark.parametrize(
+        "bars",
+        [
+            torch.ones(2, 3),
+            torch.arange(1000),
+            torch.arange(1000.0),
+            torch.zeros(1000),
+            torch.full((1000,), float("nan")),
+        ],
+    )
     def test_schedules_that_are_none(self, folder, bars):
         unet_file(folder / "bad.safetensors", alphas_cumprod=bars)
         assert_refused(folder / "bad.safetensors", "its alphas_cumprod (is|do not fall)")
@@ -235,18 +191,18 @@ class TestPredictionAndSchedule:
             model = loader.execute("v.safetensors").result[0]
         assert model.model.model_type.name == kind and f"{kind} prediction" in caplog.text
 
+    def test_marks_that_cannot_be_read(self, folder):
+        unet_file(folder / "mark.safetensors", "SDXL", **{"edm_vpred.sigma_max": torch.zeros(3)})
+        assert_refused(folder / "mark.safetensors", "what it predicts cannot be made out")
+
     @pytest.mark.parametrize(("spread", "kind"), [(0.2, "V_PREDICTION"), (0.01, "EPS")])
     def test_sd2_by_the_hosts_rule(self, tmp_path, spread, kind):
         """Which looks at how far one bias of the full-size network spreads."""
         key = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
         weights = single_file_weights("SD2.1")
         weights[key] = (spread * torch.randn(320)).half()
-        found = recognise(open_tensor_file(write_sparse(tmp_path / "sd2.safetensors", named_meta(weights))))
+        found = recognise(open_tensor_file(write_sparse(tmp_path / "sd2.safetensors", prefixed(weights))))
         assert found.config.model_type(found.network, "").name == kind
-
-
-def named_meta(weights):
-    return {PREFIX + key: weight for key, weight in weights.items()}
 
 
 class TestPixArtsLatents:
@@ -263,7 +219,7 @@ class TestPixArtsLatents:
 
     @pytest.mark.parametrize(("tokens", "expected"), [(120, 0.18215), (300, 0.13025)])
     def test_a_caption_table_tells(self, folder, loader, caplog, tokens, expected):
-        weights = named(pixart_to_single_file(small_pixart(False).state_dict()))
+        weights = prefixed(pixart_to_single_file(small_pixart(False).state_dict()))
         weights[PREFIX + "y_embedder.y_embedding"] = torch.zeros(tokens, 4096)
         weights[PREFIX + "pos_embed"] = torch.zeros(1, 1024, 1152)
         save_file(weights, folder / "told.safetensors")
@@ -274,145 +230,3 @@ class TestPixArtsLatents:
     def test_size_conditions_tell(self, folder, loader):
         save_file(small_pixart(True).state_dict(), folder / "alpha.safetensors")
         assert self.scale(loader, "alpha.safetensors") == 0.18215
-
-
-def clip_weights(prefix, layers, width, dot=""):
-    """Keys and shapes of a CLIP text encoder, as transformers names them."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    config = CLIPTextConfig(num_hidden_layers=layers, hidden_size=width, intermediate_size=4 * width)
-    with torch.device("meta"):
-        names = CLIPTextModel(config).state_dict()
-    return {f"{prefix}text_model.{key.removeprefix('text_model.')}": weight for key, weight in names.items()}
-
-
-def open_clip_weights(prefix, layers, width):
-    """Keys and shapes of an OpenCLIP text encoder."""
-    meta = functools.partial(torch.empty, device="meta")
-    out = {
-        "positional_embedding": meta(77, width), "token_embedding.weight": meta(49408, width),
-        "ln_final.weight": meta(width), "ln_final.bias": meta(width), "text_projection": meta(width, width),
-        "logit_scale": meta(()),
-    }  # fmt: skip
-    block = {
-        "ln_1.weight": (width,), "ln_1.bias": (width,), "ln_2.weight": (width,), "ln_2.bias": (width,),
-        "attn.in_proj_weight": (3 * width, width), "attn.in_proj_bias": (3 * width,),
-        "attn.out_proj.weight": (width, width), "attn.out_proj.bias": (width,),
-        "mlp.c_fc.weight": (4 * width, width), "mlp.c_fc.bias": (4 * width,),
-        "mlp.c_proj.weight": (width, 4 * width), "mlp.c_proj.bias": (width,),
-    }  # fmt: skip
-    for layer in range(layers):
-        out |= {f"transformer.resblocks.{layer}.{key}": meta(*shape) for key, shape in block.items()}
-    return {prefix + key: weight for key, weight in out.items()}
-
-
-@functools.cache
-def vae_weights():
-    with torch.device("meta"):
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=2, latent_channels=4,
-        )  # fmt: skip
-    single = to_single_file(vae.state_dict(), vae_rename(vae.config))
-    return {f"first_stage_model.{key}": weight for key, weight in single.items()}
-
-
-TEXT = {
-    "SD1.5": lambda: clip_weights("cond_stage_model.transformer.", 12, 768),
-    "SD2.1": lambda: open_clip_weights("cond_stage_model.model.", 24, 1024),
-    "SDXL": lambda: (
-        clip_weights("conditioner.embedders.0.transformer.", 12, 768)
-        | open_clip_weights("conditioner.embedders.1.model.", 32, 1280)
-    ),
-    "SDXL refiner": lambda: open_clip_weights("conditioner.embedders.0.model.", 32, 1280),
-}
-
-
-class TestWholeSingleFiles:
-    """Network, text encoders and VAE at full size, from a sparse file."""
-
-    @pytest.mark.parametrize("name", TEXT)
-    def test_every_key_of_the_text_encoders_has_its_place(self, tmp_path, name):
-        weights = named_meta(single_file_weights(name)) | TEXT[name]() | vae_weights()
-        found = recognise(open_tensor_file(write_sparse(tmp_path / "whole.safetensors", weights)))
-        _, text = converted_text(found)
-        width = {"SD1.5": "clip_l", "SD2.1": "clip_h"}.get(name, "clip_g")
-        assert f"{width}.transformer.text_model.final_layer_norm.weight" in text
-        assert len(found.vae) == len(vae_weights())
-
-    @pytest.mark.parametrize("name", TEXT)
-    def test_and_none_is_ignored(self, tmp_path, name):
-        text = TEXT[name]()
-        gone = next(key for key in text if "layers.3" in key or "resblocks.3." in key)
-        prefix = gone.partition("transformer.")[0]
-        del text[gone]
-        text[f"{prefix}transformer.stranger.weight"] = torch.empty(3, device="meta")
-        weights = named_meta(single_file_weights(name)) | text
-        found = recognise(open_tensor_file(write_sparse(tmp_path / "odd.safetensors", weights)))
-        with pytest.raises(ValueError, match=r"text encoder weights and config do not match: missing .*stranger"):
-            converted_text(found)
-
-    def test_the_vae_and_the_text_encoder_of_a_small_file(self, folder, loader, caplog):
-        """The network small, the other parts at their only size: the host opens them and they work."""
-        text = {
-            key: torch.zeros_like(weight, device="cpu", dtype=torch.float16) for key, weight in TEXT["SD1.5"]().items()
-        }
-        vae = {
-            key: 0.01 * torch.ones_like(weight, device="cpu", dtype=torch.float16)
-            for key, weight in vae_weights().items()
-        }
-        unet_file(folder / "all.safetensors", **text, **vae)
-        _, clip, opened = loader.execute("all.safetensors").result
-        assert "holds no" not in caplog.text
-        tokens = clip.tokenize("a ring")
-        assert clip.encode_from_tokens_scheduled(tokens)[0][0].shape == (1, 77, 768)
-        assert opened.decode(torch.zeros(1, 4, 8, 8)).shape == (1, 64, 64, 3)
-        for patcher in (clip.patcher, opened.patcher):
-            again = patcher.cached_patcher_init[0](*patcher.cached_patcher_init[1])
-            assert again.model_state_dict().keys() == patcher.model_state_dict().keys()
-
-    def test_a_vae_that_is_not_whole(self, tmp_path):
-        vae = vae_weights()
-        del vae["first_stage_model.decoder.conv_in.bias"]
-        weights = named_meta(single_file_weights("SD1.5")) | vae
-        found = recognise(open_tensor_file(write_sparse(tmp_path / "odd.safetensors", weights)))
-        with pytest.raises(ValueError, match=r"VAE weights and config do not match: missing decoder.conv_in.bias"):
-            foreign_vae(found)
-
-
-class TestAbsurdShapes:
-    """Sparse files, as long as their headers say; all that is looked at is shapes."""
-
-    def test_terabytes(self, tmp_path):
-        shapes = {key: (1000, *weight.shape) for key, weight in diffusers_weights("SD1.5").items()}
-        weights = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
-        path = write_sparse(tmp_path / "huge.safetensors", weights)
-        assert_refused(path, r"cannot be opened .*model of that size\?|recognised|none that the host knows")
-
-    @pytest.mark.parametrize(
-        ("name", "key"),
-        [("SD1.5", "mid_block.resnets.0.conv1.weight"), ("PixArt-alpha 512", "transformer_blocks.3.attn1.to_q.weight")],
-    )
-    def test_gigabytes(self, tmp_path, name, key):
-        weights = diffusers_weights(name)
-        weights[key] = torch.empty(10**6, 1152, device="meta")
-        path = write_sparse(tmp_path / "large.safetensors", weights)
-        assert_refused(path, r"has shape \(1000000, 1152\)|differ in shape, first of blocks.3.attn.qkv")
-
-    def test_a_caption_table_of_gigabytes(self, tmp_path):
-        weights = named_meta(single_file_weights("PixArt-alpha 512"))
-        weights[PREFIX + "y_embedder.y_embedding"] = torch.empty(10**6, 4096, device="meta")
-        path = write_sparse(tmp_path / "table.safetensors", weights)
-        assert_refused(path, "it takes prompts of 1000000 tokens, expected at most 4096")
-
-    def test_blocks_without_end(self, tmp_path):
-        """The host counts them by looking through all keys once for each."""
-        weights = {f"input_blocks.{n}.0.op.weight": torch.empty(1, device="meta") for n in range(4000)}
-        weights["input_blocks.0.0.weight"] = torch.empty(320, 4, 3, 3, device="meta")
-        path = write_sparse(tmp_path / "many.safetensors", weights)
-        assert_refused(path, r"network has a block of number \d+ in input_blocks.\d+.0.op.weight, expected at most 200")
-
-    def test_tensors_without_end(self, tmp_path):
-        weights = {f"input_blocks.0.0.weight{n}": torch.empty(1, device="meta") for n in range(6000)}
-        path = write_sparse(tmp_path / "many.safetensors", weights)
-        assert_refused(path, "its network has 6000 tensors, expected at most 5000")

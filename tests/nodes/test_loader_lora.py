@@ -16,6 +16,7 @@ from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from reference import relative_error
 from safetensors.torch import load_file, save_file
+from small_models import unet_file
 
 from snoopi_core.checkpoint import OneStepRecipe, Provenance, Schedule
 from snoopi_core.host.attachment import get_metadata
@@ -70,8 +71,8 @@ def changed(model):
 
 
 @torch.no_grad()
-def error_against(model, unet):
-    x, t, context = torch.randn(2, 4, 8, 8), torch.tensor([500, 500]), torch.randn(2, 77, 32)
+def error_against(model, unet, width=32):
+    x, t, context = torch.randn(2, 4, 8, 8), torch.tensor([500, 500]), torch.randn(2, 77, width)
     got = changed(model)(x, t, context=context)
     return relative_error(got, unet(x, t, encoder_hidden_states=context).sample)
 
@@ -181,6 +182,16 @@ class TestTheRecipe:
         eps = merged(z, 600, encoder_hidden_states=context).sample
         assert relative_error(x0, (z - 0.8 * eps) / 0.6) < 1e-5
 
+    def test_on_a_base_of_others(self, folder, loras, loader):
+        """Which says nothing of itself; then the LoRA's is all there is."""
+        unet = unet_file(folder / "others.safetensors")
+        merged, weights = with_adapters(unet)
+        write_lora(loras / "ours.safetensors", about(), adapters_of(weights), alpha=ALPHA)
+        model = loader.execute("others.safetensors", "ours.safetensors").result[0]
+        error = error_against(model, merged, width=768)
+        measured("loader", "LoRA on a single file", "relative error, our names", error, 2e-6)
+        assert get_metadata(model).recipe.timesteps == (600,)
+
     def test_a_lora_of_others_leaves_the_bases(self, base, loras, loader, caplog):
         save_file(kohya(with_adapters(base)[1]), loras / "other.safetensors")
         with caplog.at_level("INFO"):
@@ -263,6 +274,19 @@ class TestRefused:
         save_file(tensors, loras / "half.safetensors")
         self.refuse(loader, "half.safetensors", "a part of it is missing")
 
+    @pytest.mark.parametrize("alpha", [torch.ones(3), torch.tensor(float("nan")), torch.zeros(0)])
+    def test_a_strength_that_is_no_number(self, base, loras, loader, alpha):
+        tensors = kohya(with_adapters(base)[1])
+        tensors[next(key for key in tensors if key.endswith(".alpha"))] = alpha
+        save_file(tensors, loras / "alpha.safetensors")
+        self.refuse(loader, "alpha.safetensors", r"alpha is no number")
+
+    def test_a_lora_that_changes_sizes(self, base, loras, loader):
+        tensors = kohya(with_adapters(base)[1])
+        tensors["lora_unet_down_blocks_0.reshape_weight"] = torch.zeros(2)
+        save_file(tensors, loras / "reshape.safetensors")
+        self.refuse(loader, "reshape.safetensors", "it changes the size of 1 weight")
+
     def test_other_adapters(self, base, loras, loader):
         name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
         parts = {
@@ -273,7 +297,9 @@ class TestRefused:
         save_file(parts, loras / "loha.safetensors")
         self.refuse(loader, "loha.safetensors", "an adapter of kind LoHaAdapter; the host's own Load LoRA node")
 
-    @pytest.mark.parametrize("settings", ["[", "[]", json.dumps({"unet.lora_alpha": "x"}), "[" * 5000])
+    @pytest.mark.parametrize(
+        "settings", ["[", "[]", json.dumps({"unet.lora_alpha": "x"}), '{"unet.lora_alpha": NaN}', "[" * 5000]
+    )
     def test_settings_that_cannot_be_read(self, base, loras, loader, settings):
         tensors = renamed(with_adapters(base)[1], "unet.")
         save_file(tensors, loras / "bad.safetensors", metadata={"lora_adapter_metadata": settings})
