@@ -29,8 +29,10 @@ setup-browser:
 demo: setup
 	@$(PY) scripts/demo.py
 
+# Everything in the newest ComfyUI (or COMFYUI_PATH), and the nodes in the oldest that is supported.
 test: lint setup-browser
 	$(PY) -m pytest $(PYTEST_ARGS)
+	SNOOPI_HOST_VERSION=$(firstword $(HOSTS)) $(PY) -m pytest -q -m host tests/nodes $(PYTEST_ARGS)
 
 lint: setup
 	$(PY) -m ruff check .
