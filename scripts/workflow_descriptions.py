@@ -63,7 +63,7 @@ def _nasa(alpha: float = ALPHA) -> Node:
 
 def _sampler(model: Link, seed: int | Link) -> Node:
     inputs = {"model": model, "positive": Link("prompt"), "latent_image": Link("latent")}
-    return Node(type="SnoopiOneStepSampler", inputs={**inputs, "seed": seed, "timesteps": "auto"})
+    return Node(type="SnoopiOneStepSampler", inputs={**inputs, "seed": seed, "timesteps": "auto", "preset": "auto"})
 
 
 def _picture(latent: str, title: str, prefix: str, key: str = "") -> dict[str, Node]:
@@ -78,7 +78,11 @@ def _picture(latent: str, title: str, prefix: str, key: str = "") -> dict[str, N
 
 
 _COMMON = {
-    "loader": Node(type="SnoopiPGSBLoader", inputs={"ckpt_name": STUDENT}, size=(400, 98)),
+    "loader": Node(
+        type="SnoopiPGSBLoader",
+        inputs={"ckpt_name": STUDENT, "lora_name": "none", "latents": "auto"},
+        size=(400, 146),
+    ),
     "prompt": _text(PROMPT, "Prompt"),
     "negative": _text(NEGATIVE, "Negative prompt"),
     "latent": Node(type="EmptyLatentImage", inputs={"width": SIDE, "height": SIDE, "batch_size": 4}),
