@@ -14,11 +14,11 @@ VENV := $(or $(SNOOPI_VENV),.venv)
 PY := "$(VENV)/bin/python"
 HOSTS := 0.16.3 0.20.1 0.24.0 0.27.0 0.30.0
 
-.PHONY: help demo test lint test-hosts compatibility models results workflows lock setup setup-browser clean
+.PHONY: help demo test lint test-hosts compatibility models results bench workflows lock setup setup-browser clean
 
 help:
 	@sed -n '1,8p' Makefile
-	@echo 'Targets: demo test lint test-hosts compatibility models results workflows lock clean'
+	@echo 'Targets: demo test lint test-hosts compatibility models results bench workflows lock clean'
 
 setup:
 	@"$(PYTHON)" scripts/bootstrap.py
@@ -71,6 +71,13 @@ results: setup
 	$(PY) -m training.shapes.evaluate models/snoopi-shapes-teacher.safetensors --as teacher --threads 1 --json out/teacher.json
 	$(PY) -m training.shapes.evaluate models/snoopi-shapes-student.safetensors --threads 1 --json out/student.json
 	$(PY) -m training.shapes.report out/teacher.json out/student.json --alpha $(ALPHA) --out docs/RESULTS.md
+
+# What NASA costs on full-size models, an hour on one core that has nothing else to do; writes benchmarks/RESULTS.md.
+bench: setup
+	@mkdir -p out
+	$(PY) benchmarks/nasa_cost.py sd15 pixart --rounds 7 > out/cost-small.md
+	$(PY) benchmarks/nasa_cost.py sdxl --rounds 5 --cases plain NASA "CFG 2" > out/cost-large.md
+	cat benchmarks/ABOUT.md out/cost-small.md out/cost-large.md > benchmarks/RESULTS.md
 
 # Needs the network: resolves every version anew.
 lock:
