@@ -30,6 +30,23 @@ _AGAIN = "copy or download it again, and compare its size with the source"
 class CheckpointError(ValueError):
     """A file that cannot be used; the message says which file, what is wrong with it and what to do."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(readable(message))
+
+
+def readable(text: str, most: int = 1800) -> str:
+    """Text that may quote a file or a file's name, fit for a log: one line, no control characters, not too long.
+
+    Of what is too long the beginning and the end stay: files' names stand in front, advice at the end.
+    """
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in _shortened(text, most))
+    return _shortened("".join(escaped), most)
+
+
+def _shortened(text: str, most: int) -> str:
+    end = most // 3
+    return text if len(text) <= most else f"{text[: most - end]} [...] {text[-end:]}"
+
 
 @dataclass(frozen=True)
 class TensorFile:

@@ -177,7 +177,7 @@ def text_arguments(config: Config) -> dict[str, Any]:
 
 def check_settings(part: str, config: Config, fixed: Mapping[str, tuple[Any, ...]]) -> None:
     wrong = [
-        f"{key} is {config[key]!r}, expected {' or '.join(map(repr, allowed))}"
+        f"{key} is {_said(config[key])}, expected {' or '.join(map(repr, allowed))}"
         for key, allowed in fixed.items()
         if key in config and config[key] not in allowed
     ]
@@ -190,8 +190,12 @@ def _is_count(value: object, least: int, most: int) -> bool:
 
 
 def _wrong(part: str, key: str, value: object, expected: str) -> ValueError:
+    return ValueError(f"{part} {key} is {_said(value)}, expected {expected}")
+
+
+def _said(value: object) -> str:
     said = repr(value)
-    return ValueError(f"{part} {key} is {said if len(said) <= 80 else said[:80] + '...'}, expected {expected}")
+    return said if len(said) <= 80 else said[:80] + "..."
 
 
 def count(part: str, config: Config, key: str, *, least: int = 1, most: int) -> int:

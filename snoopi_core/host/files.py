@@ -6,6 +6,8 @@ from pathlib import Path
 
 import folder_paths
 
+from ..tensor_file import readable
+
 SUFFIX = ".safetensors"
 NO_LORA = "none"
 HOST_FOLDERS = ("checkpoints", "diffusion_models")
@@ -40,8 +42,10 @@ def find_checkpoint(name: str) -> Path:
     if name not in paths:
         there = ", ".join(sorted(paths)[:20]) or "none"
         raise ValueError(
-            f"checkpoint {name!r} was not found; available: {there}. PG-SB Loader opens {SUFFIX} files in "
-            f"models/{', models/'.join(HOST_FOLDERS)} and in this pack's models/ folder"
+            readable(
+                f"checkpoint {name[:200]!r} was not found; available: {there}. PG-SB Loader opens {SUFFIX} files in "
+                f"models/{', models/'.join(HOST_FOLDERS)} and in this pack's models/ folder"
+            )
         )
     return paths[name]
 
@@ -63,7 +67,10 @@ def find_lora(name: str) -> Path | None:
     if name not in loras:
         there = ", ".join(sorted(loras)[:20]) or "none"
         raise ValueError(
-            f"LoRA {name!r} was not found; available: {there}. PG-SB Loader opens {SUFFIX} files in models/loras"
+            readable(
+                f"LoRA {name[:200]!r} was not found; available: {there}. PG-SB Loader opens {SUFFIX} files in "
+                "models/loras"
+            )
         )
     return loras[name]
 

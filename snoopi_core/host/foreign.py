@@ -22,7 +22,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ..layouts import pixart_place, pixart_to_single_file
-from ..tensor_file import StateDict, TensorFile
+from ..tensor_file import StateDict, TensorFile, readable
 from .build import build_vae, check_network, complete_network, make_patcher
 from .schedule import stored_sigmas
 from .weights import CANNOT_BUILD, check_numbers, check_weights, expected_weights, is_harmless, listed
@@ -150,7 +150,7 @@ def foreign_model(found: Foreign, latents: str = "auto", *, disable_dynamic: boo
     sampling = patcher.model.model_sampling
     if found.schedule is not None and not _same_schedule(sampling, found.schedule):
         sampling.set_sigmas(found.schedule)
-        logging.info("%s: its own noise schedule is used", found.file.path.name)
+        logging.info("%s: its own noise schedule is used", readable(found.file.path.name))
     return patcher
 
 

@@ -11,7 +11,7 @@ import comfy.sd
 from comfy.model_patcher import ModelPatcher
 
 from ..checkpoint import Checkpoint, CheckpointError, Metadata, own_metadata, read_checkpoint, read_parts
-from ..tensor_file import TensorFile, open_tensor_file
+from ..tensor_file import TensorFile, open_tensor_file, readable
 from .architecture import text_arguments, vae_arguments
 from .build import build_clip, build_model, build_vae, network_arguments
 from .foreign import describe, foreign_clip, foreign_model, foreign_vae, recognise
@@ -43,7 +43,7 @@ def load_checkpoint(path: Path, lora: Path | None = None, latents: str = "auto")
     if missing:
         logging.warning(
             "%s holds no %s: use a CLIP or VAE loader in place of PG-SB Loader's output",
-            path.name,
+            readable(path.name),
             " and no ".join(missing),
         )
     # The host opens a model again for another GPU, or when hooks need it in ordinary memory.
@@ -65,7 +65,7 @@ def _open_own(file: TensorFile, metadata: Metadata) -> tuple[ModelPatcher, comfy
         model = build_model(metadata, checkpoint.unet)
         clip = None if metadata.text_encoder is None else _clip(checkpoint)
         vae = None if metadata.vae is None else build_vae(metadata.vae, checkpoint.vae)
-    logging.info("%s: %s", file.path.name, _summary(metadata))
+    logging.info("%s", readable(f"{file.path.name}: {_summary(metadata)}"))
     return model, clip, vae
 
 
@@ -74,12 +74,12 @@ def _open_foreign(file: TensorFile, latents: str) -> tuple[ModelPatcher, comfy.s
         found = recognise(file)
         model = foreign_model(found, latents)
         clip, vae = foreign_clip(found), foreign_vae(found)
-    logging.info("%s: %s", file.path.name, describe(found, model))
+    logging.info("%s", readable(f"{file.path.name}: {describe(found, model)}"))
     if found.guesses_latents and latents == "auto":
         logging.warning(
             "%s: PixArt-alpha 512 and PixArt-sigma have the same keys; taken as PixArt-sigma, whose latents are "
             "SDXL's. For PixArt-alpha 512 set PG-SB Loader's `latents` to SD1.x",
-            file.path.name,
+            readable(file.path.name),
         )
     return model, clip, vae
 

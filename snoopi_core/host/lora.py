@@ -18,7 +18,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 
 from ..lora import LoraMetadata, own_lora_metadata
-from ..tensor_file import StateDict, open_tensor_file
+from ..tensor_file import StateDict, open_tensor_file, readable
 from .attachment import set_metadata
 from .sampling import model_sampling, sampling_settings
 from .weights import check_numbers, listed
@@ -63,7 +63,7 @@ def apply_lora(
         raise ValueError(f"the host did not take {len(lost)} of its patches: {listed(lost)}")
     if metadata is not None:
         _adopt(model, metadata)
-    logging.info("%s: %d weights changed%s", path.name, len(patches), _advice(metadata))
+    logging.info("%s", readable(f"{path.name}: {len(patches)} weights changed{_advice(metadata)}"))
     return model, clip
 
 

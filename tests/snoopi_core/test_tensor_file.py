@@ -29,6 +29,13 @@ def test_weights_in_the_dtype_of_the_file(path):
     assert file.read(["b"]).keys() == {"b"}
 
 
+def test_messages_are_one_short_line_whatever_a_file_holds():
+    long = str(CheckpointError("model: " + "\x1b[31m\n\0\ud800" * 100_000 + "; export it again"))
+    assert long.startswith(r"model: \x1b[31m\n\x00\ud800") and long.endswith("; export it again")
+    assert long.isprintable() and len(long) < 2000
+    assert str(CheckpointError("größer: 模型 is damaged")) == "größer: 模型 is damaged"
+
+
 ENTRY = {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}
 
 
