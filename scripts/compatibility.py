@@ -29,6 +29,7 @@ TABLES = {
     "composition": "NASA Apply beside everything else",
     "masks": "Masks of NASA Apply, against the formula in fp64",
     "negatives": "Several negative prompts, against the formula in fp64",
+    "robustness": "Long use and damaged files",
 }
 HEAD = """# Compatibility, measured
 

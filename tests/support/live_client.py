@@ -115,6 +115,19 @@ class Client:
         """Queue ``prompt`` and wait for it."""
         return self.wait(self.queue(prompt), timeout)
 
+    def queue_until(self, prompt: Prompt, kind: str, timeout: float = 60) -> str:
+        """Queue ``prompt`` and wait for the server's first message of this kind, such as "progress"; returns its id."""
+        address = self.url.replace("http", "ws", 1) + f"/ws?clientId={self.id}"
+        socket = websocket.create_connection(address, timeout=timeout)
+        try:
+            prompt_id = self.queue(prompt)
+            while True:
+                frame = socket.recv()
+                if isinstance(frame, str) and json.loads(frame)["type"] == kind:
+                    return prompt_id
+        finally:
+            socket.close()
+
     def view(self, image: Mapping[str, str]) -> bytes:
         """The bytes of one image of an outcome."""
         return self.get("/view", filename=image["filename"], subfolder=image["subfolder"], type=image["type"])

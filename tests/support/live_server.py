@@ -10,6 +10,7 @@ import time
 import urllib.error
 from pathlib import Path
 
+import psutil
 from live_client import Client
 from live_pack import install_pack
 
@@ -22,11 +23,15 @@ class ServerError(RuntimeError):
 
 
 class Server:
-    """``with Server(host, base) as server: server.client.run(...)``. ``base`` must not exist or be empty."""
+    """``with Server(host, base) as server: server.client.run(...)``. ``base`` must not exist or be empty.
 
-    def __init__(self, host: Path, base: Path) -> None:
+    ``arguments`` are more of the host's own, for its command line.
+    """
+
+    def __init__(self, host: Path, base: Path, *arguments: str) -> None:
         self.host = host
         self.base = base
+        self.arguments = arguments
         self.log_file = base / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -51,7 +56,7 @@ class Server:
         arguments = ["main.py", "--cpu", "--port", str(port), "--base-directory", str(self.base)]
         arguments += ["--database-url", f"sqlite:///{self.base / 'comfyui.db'}", "--preview-method", "latent2rgb"]
         # Also keeps the front end from calling the internet.
-        arguments += ["--disable-api-nodes", "--disable-auto-launch"]
+        arguments += ["--disable-api-nodes", "--disable-auto-launch", *self.arguments]
         # One thread: on models this small, more only wait for each other (six times slower on a busy machine).
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
         with self.log_file.open("ab") as log:
@@ -82,6 +87,12 @@ class Server:
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def memory(self) -> int:
+        """Bytes of ordinary memory that the process holds at the moment."""
+        assert self._process is not None
+        return psutil.Process(self._process.pid).memory_info().rss
 
     def log(self) -> str:
         """Everything the server has printed."""
