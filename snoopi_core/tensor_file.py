@@ -23,6 +23,7 @@ StateDict = dict[str, torch.Tensor]
 
 # Past any published file (SDXL with text encoders and EMA: 5,000 tensors, header 0.6 MB), and still quick to look at.
 _MOST_HEADER, _MOST_TENSORS = 2**24, 20_000
+_MOST_DIMENSIONS = 8  # past 64, many of torch's functions raise
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _AGAIN = "copy or download it again, and compare its size with the source"
 
@@ -60,7 +61,8 @@ class TensorFile:
         """Weights by name, all of them when None, on the CPU and in the dtype of the file.
 
         Raises:
-            CheckpointError: the file has changed since, or a weight's dtype is one that this torch does not have.
+            CheckpointError: the file has changed since, a weight's dtype is one that this torch does not have, or its
+                shape has more dimensions than any model's.
         """
         weights = {}
         try:
@@ -69,6 +71,12 @@ class TensorFile:
                     weights[name] = file.get_tensor(name)
         except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
             raise CheckpointError(f"{self.path.name}: a weight cannot be read ({error}); {_AGAIN}") from error
+        for name, weight in weights.items():
+            if weight.ndim > _MOST_DIMENSIONS:
+                raise CheckpointError(
+                    f"{self.path.name}: {name} has {weight.ndim} dimensions, expected at most {_MOST_DIMENSIONS}; "
+                    f"{_AGAIN}"
+                )
         return weights
 
 
