@@ -6,12 +6,44 @@ Dimensions: R rows, F frames, h x w height and width, N image tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import comfy.utils
 import torch
+from comfy.context_windows import IndexListContextWindow
 from torch.nn.functional import adaptive_avg_pool3d
 
-Area = tuple[int, int, int, int]
+Area = tuple[tuple[int, ...], tuple[int, ...]]
+"""Sizes and offsets in latent cells, (h, w) each, or (F, h, w) for a video."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What the host's context windows take out of a latent: `indices` along its dimension `dim` of `total`."""
+
+    dim: int
+    indices: tuple[int, ...]
+    total: int
+
+
+def part_of(window: Any, shape: Sequence[int]) -> Part | None:
+    """What a context window of the host took to leave a latent of this shape; None where there is no window.
+
+    Raises:
+        ValueError: the latent holds more than the window's own cells.
+    """
+    if not isinstance(window, IndexListContextWindow):
+        return None
+    # Newer hosts put the frame before a window in front of it.
+    anchor = getattr(window, "causal_anchor_index", None)
+    indices = (*(() if anchor is None or anchor < 0 else (anchor,)), *window.index_list)
+    if shape[window.dim] != len(indices):
+        raise ValueError(
+            f"mask: a context window has {shape[window.dim]} frames, expected {len(indices)}; something adds guide "
+            "frames to it. Disconnect the mask of NASA Apply, or the context windows"
+        )
+    return Part(dim=window.dim, indices=indices, total=window.total_frames)
 
 
 def check_mask(mask: torch.Tensor) -> torch.Tensor:
@@ -32,25 +64,30 @@ def check_mask(mask: torch.Tensor) -> torch.Tensor:
 
 
 def mask_of_rows(
-    mask: torch.Tensor, *, rows: int, is_video: bool, size: tuple[int, int], areas: Sequence[Area | None]
+    mask: torch.Tensor, *, rows: int, size: tuple[int, ...], areas: Sequence[Area | None], part: Part | None = None
 ) -> torch.Tensor:
     """The mask of each row of a call, (R, F, h, w) with R = rows * len(areas).
 
     Args:
-        mask: (n, h, w): n images of a batch, or n frames of a video.
+        mask: (n, h, w): n images of a batch, or n frames of a latent with several.
         rows: of each conditioning.
-        size: (height, width) of the whole latent.
+        size: (h, w) or (F, h, w) of the latent, before areas are taken out of it.
         areas: of each conditioning, what the host crops out of the latent; None for all of it.
+        part: what the latent is of a larger one.
     """
-    each = mask.unsqueeze(0 if is_video else 1)
-    each = comfy.utils.repeat_to_batch_size(each, rows)
-    parts = []
-    for area in areas:
-        part = each
-        if area is not None:
-            height, width, y, x = area
-            part = _resize(each, (each.shape[1], *size))[..., y : y + height, x : x + width]
-        parts.append(part)
+    # In the order of the masks' dimensions; those of pictures lack the frames.
+    sizes = [rows, *(1,) * (3 - len(size)), *size]
+    axis = 0
+    if part is not None:
+        axis = part.dim and part.dim + 2 - len(size)
+        sizes[axis] = part.total
+    frames = sizes[1]
+    each = comfy.utils.repeat_to_batch_size(mask.unsqueeze(1 if frames == 1 else 0), sizes[0])
+    if part is not None:
+        if axis > 0:
+            each = _resize(each, tuple(sizes[1:]))
+        each = each.index_select(axis, torch.tensor(part.indices, device=each.device))
+    parts = [each if area is None else _crop(_resize(each, _padded(size, 1)), area) for area in areas]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -68,6 +105,16 @@ def mask_of_tokens(mask: torch.Tensor, grid: tuple[int, int, int], tokens: int) 
             "them or merges them here. Disconnect the mask of NASA Apply, or that other node"
         )
     return _resize(mask, grid).flatten(1).unsqueeze(-1)
+
+
+def _crop(mask: torch.Tensor, area: Area) -> torch.Tensor:
+    sizes, offsets = area
+    pairs = zip(_padded(sizes, 1), _padded(offsets, 0), strict=True)
+    return mask[(slice(None), *(slice(offset, offset + size) for size, offset in pairs))]
+
+
+def _padded(values: tuple[int, ...], frames: int) -> tuple[int, int, int]:
+    return values if len(values) == 3 else (frames, *values)
 
 
 def _resize(mask: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:

@@ -16,7 +16,7 @@ from ..alpha import paper_alphas
 from ..blocks import Block, parse_blocks
 from .attachment import get_metadata
 from .families import Call, Context, Family, Options, Term, family_of
-from .mask import check_mask, mask_of_rows
+from .mask import check_mask, mask_of_rows, part_of
 from .negative import Conditioning, Negative, read_negative
 from .run import POSITIVE, RUN, Positive, Run, begin_run, mark_positive
 from .window import Window
@@ -191,13 +191,14 @@ class NASAWrapper:
         keep: Callable,
     ) -> torch.Tensor:
         uuids = options.get("uuids") or [None] * len(chunks)
+        size = positive.size or tuple(x.shape[2:])
         areas = [(positive.areas or {}).get(uuid) for uuid, chosen in zip(uuids, chunks, strict=True) if chosen]
         return mask_of_rows(
             keep((steering, "mask", x.device), lambda: steering.mask.to(x.device, non_blocking=True)),
             rows=x.shape[0] // len(chunks),
-            is_video=x.ndim == 5,
-            size=positive.size or (x.shape[-2], x.shape[-1]),
+            size=size,
             areas=areas,
+            part=part_of(options.get("context_window"), (x.shape[0] // len(chunks), x.shape[1], *size)),
         )
 
 

@@ -15,6 +15,8 @@ from comfy.model_base import BaseModel
 from comfy.patcher_extension import WrapperExecutor
 from comfy.samplers import CFGGuider
 
+from .mask import Area
+
 RUN, POSITIVE = "snoopi_run", "snoopi_positive"
 """Keys in transformer_options of a run, and of one of its calls."""
 Kept = TypeVar("Kept")
@@ -41,13 +43,13 @@ class Positive:
     """Which chunks of a call are the positive prompt's.
 
     numbers: theirs in `cond_or_uncond`.
-    areas: uuid -> (height, width, y, x) in latent cells, for chunks that the host crops.
-    size: (height, width) of the whole latent.
+    areas: by uuid, what the host crops out of the latent for a chunk.
+    size: (h, w) or (F, h, w) of the latent, before that.
     """
 
     numbers: frozenset[int] = frozenset({0})
-    areas: Mapping[Hashable, tuple[int, int, int, int]] | None = None
-    size: tuple[int, int] | None = None
+    areas: Mapping[Hashable, Area] | None = None
+    size: tuple[int, ...] | None = None
 
 
 def begin_run(
@@ -77,7 +79,7 @@ def mark_positive(
         return executor(model, conditionings, x, sigma, model_options)
     # The host appends to a list copies from other lists, for areas; what was there first is the list's own.
     numbers = [i for i, several in enumerate(conditionings) if several and several[0].get("uuid") in run.positive]
-    size = (x.shape[-2], x.shape[-1])
+    size = tuple(x.shape[2:])
     areas = {
         one["uuid"]: _area(one["area"], size)
         for i in numbers
@@ -93,8 +95,9 @@ def _with(model_options: dict[str, Any], key: str, value: object) -> dict[str, A
     return {**model_options, "transformer_options": {**options, key: value}}
 
 
-def _area(area: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The last two dimensions of the host's (sizes..., offsets...), cut off at the border as the host does."""
-    dims = len(area) // 2
-    (height, width), (y, x) = area[dims - 2 : dims], area[-2:]
-    return min(size[0] - y, height), min(size[1] - x, width), y, x
+def _area(area: tuple[int, ...], size: tuple[int, ...]) -> Area:
+    """The host's (sizes..., offsets...) for a latent of this size: completed, and cut off at the border, as it does."""
+    sizes, offsets = area[: len(area) // 2], area[len(area) // 2 :]
+    missing = max(len(size) - len(sizes), 0)
+    sizes, offsets = (*size[:missing], *sizes)[: len(size)], (*(0,) * missing, *offsets)[: len(size)]
+    return tuple(map(min, (w - o for w, o in zip(size, offsets, strict=True)), sizes)), offsets
