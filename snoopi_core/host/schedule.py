@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from ..tensor_file import TensorFile
@@ -12,7 +14,7 @@ _LEAST = 4.8973451890853435e-08  # alpha^2 that the host gives a last timestep o
 
 
 def stored_sigmas(file: TensorFile) -> torch.Tensor | None:
-    """sigma_t / alpha_t of each timestep, (T,) fp32; None where the file says nothing.
+    """sigma_t / alpha_t of each timestep, (T,) fp32; None where the file says nothing, or in fp8, which is too coarse.
 
     Raises:
         ValueError: no falling series of numbers from 1 to 0.
@@ -22,6 +24,9 @@ def stored_sigmas(file: TensorFile) -> torch.Tensor | None:
     bars = file.read([_KEY])[_KEY]
     if bars.shape != (_TIMESTEPS,) or not bars.is_floating_point():
         raise ValueError(f"its {_KEY} is {tuple(bars.shape)} of {bars.dtype}, expected {_TIMESTEPS} numbers")
+    if bars.dtype.itemsize == 1:
+        logging.info("%s: its %s is %s, too coarse to be used", file.path.name, _KEY, bars.dtype)
+        return None
     bars = bars.double()
     if not ((bars >= 0) & (bars <= 1)).all() or (bars.diff() > 0).any() or bars[0] == bars[-1]:
         raise ValueError(f"its {_KEY} do not fall from 1 to 0")

@@ -29,5 +29,9 @@ class Window:
         return self.start_percent <= 0.0 and self.end_percent >= 1.0
 
     def is_active(self, sigma: float, sampling: ModelSampling) -> bool:
-        """Whether a step at noise level `sigma` lies in the window; windows that touch share no step."""
-        return sampling.percent_to_sigma(self.end_percent) < sigma <= sampling.percent_to_sigma(self.start_percent)
+        """Whether a step at noise level `sigma` lies in the window; windows that touch share no step.
+
+        The ends are open: some schedules begin a rounding error above the sigma that they have at 0 percent.
+        """
+        begun = self.start_percent <= 0.0 or sigma <= sampling.percent_to_sigma(self.start_percent)
+        return begun and (self.end_percent >= 1.0 or sigma > sampling.percent_to_sigma(self.end_percent))

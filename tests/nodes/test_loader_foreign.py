@@ -170,6 +170,15 @@ class TestPredictionAndSchedule:
         assert "noise schedule" not in caplog.text
         assert float(sampling.sigmas[0]) == pytest.approx(0.0292, abs=1e-4)
 
+    @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+    def test_a_schedule_in_eight_bits_is_not_used(self, folder, loader, caplog, dtype):
+        """Most of its timesteps would share a noise level."""
+        unet_file(folder / "coarse.safetensors", alphas_cumprod=usual_schedule().to(dtype))
+        with caplog.at_level("INFO"):
+            sampling = loader.execute("coarse.safetensors").result[0].get_model_object("model_sampling")
+        assert "its alphas_cumprod is torch.float8" in caplog.text
+        assert len(set(sampling.sigmas.tolist())) == 1000
+
     @pytest.mark.parametrize(
         "bars",
         [

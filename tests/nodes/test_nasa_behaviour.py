@@ -5,6 +5,7 @@ from __future__ import annotations
 import comfy.ldm.modules.attention as attention
 import pytest
 import torch
+from comfy.model_sampling import ModelSamplingDiscreteFlow
 from unets import Case, case, conditioning, host_sample
 
 from snoopi_core.host.attachment import get_metadata, set_metadata
@@ -53,6 +54,14 @@ class TestNeutral:
         assert Window(start_percent=max(percent - 0.01, 0.0), end_percent=percent + 0.01).is_active(sigma, sampling)
         assert not Window(start_percent=percent + 0.01).is_active(sigma, sampling)
         assert percent == 0.0 or not Window(end_percent=percent - 0.01).is_active(sigma, sampling)
+
+    @pytest.mark.parametrize("shift", [0.08, 1.0, 3.0])
+    def test_the_first_step_of_a_flow_model_lies_in_a_window_from_0(self, shift):
+        """With some shifts, rounding takes the host's largest sigma past 1, its sigma at 0 percent."""
+        sampling = ModelSamplingDiscreteFlow()
+        sampling.set_parameters(shift=shift)
+        assert Window(end_percent=0.5).is_active(float(sampling.sigma_max), sampling)
+        assert not Window(start_percent=0.5).is_active(float(sampling.sigma_max), sampling)
 
     def test_inside_the_window_it_is_the_whole_of_nasa(self, subject):
         early = steer(subject.patcher, subject, end=0.5)

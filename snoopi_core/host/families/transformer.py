@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -279,7 +280,15 @@ def _at_first_block(
     raise RuntimeError(f"{type(block).__name__} was never reached: this ComfyUI calls its blocks in another way")
 
 
-def _uncompiled() -> contextlib.AbstractContextManager:
-    """No graph of its own for a compiled network's way to its first block."""
+_STANCE = threading.Lock()
+
+
+@contextlib.contextmanager
+def _uncompiled() -> Iterator[None]:
+    """No graph of its own for a compiled network's way to its first block.
+
+    The stance is the whole process's. Threads of several GPUs that changed it across each other would leave it changed.
+    """
     set_stance = getattr(torch.compiler, "set_stance", None)  # since torch 2.6
-    return contextlib.nullcontext() if set_stance is None else set_stance("force_eager")
+    with _STANCE, contextlib.nullcontext() if set_stance is None else set_stance("force_eager"):
+        yield

@@ -6,6 +6,8 @@ HunyuanDiT is not here: its own forward leaves the graph to make its rotations i
 from __future__ import annotations
 
 import sys
+import threading
+import time
 
 import comfy.ldm.modules.attention as attention
 import pytest
@@ -15,7 +17,10 @@ from families import case
 from families.contract import steer
 from figures import measured
 from host_nodes import run_node
+from torch._dynamo import eval_frame
 from torch._dynamo.utils import counters
+
+from snoopi_core.host.families import transformer
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
@@ -64,3 +69,28 @@ def test_nasa_comes_and_goes_and_changes(name, compiled):
         difference = float((got - expected).abs().max())
         measured("families", name, "compiled, difference", difference, 0.0)
     measured("families", name, "compiled, graphs", counters["stats"]["unique_graphs"], 2)
+
+
+def test_several_threads_leave_the_compilers_stance_as_it_was():
+    """The host runs several GPUs in threads; a stance left behind would switch compilation off for good."""
+    first_is_in, second_has_begun = threading.Event(), threading.Event()
+
+    def first():
+        with transformer._uncompiled():
+            first_is_in.set()
+            second_has_begun.wait()
+            time.sleep(0.05)
+
+    def second():
+        first_is_in.wait()
+        second_has_begun.set()
+        with transformer._uncompiled():
+            time.sleep(0.1)
+
+    before = eval_frame._stance
+    threads = [threading.Thread(target=each) for each in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10.0)
+    assert eval_frame._stance == before
