@@ -48,7 +48,7 @@ async ({prompt, name, sizes, columns, note, gap}) => {
     node.setSize(sizes[key] ?? [Math.max(node.computeSize()[0], 250), node.computeSize()[1]]);
     // The menu beside a seed, whatever the node calls it: each run shows the next seed, and one can go back.
     for (const widget of node.widgets ?? [])
-      if (widget.options?.values?.includes?.('increment')) widget.value = 'increment';
+      if (widget.options?.values?.includes?.('increment')) widget.value = 'fixed';
   }
   let x = 0;
   for (const column of columns.order) {

@@ -72,7 +72,8 @@ def apply_nasa(
         family.check(patcher.model, each)
     chosen = parse_blocks(blocks, family.blocks(patcher.model))
     mask = None if mask is None else check_mask(mask)
-    if alpha == 0.0 or window.is_empty or (mask is not None and not mask.any()):
+    if nothing := _nothing_to_do(alpha, window, mask):
+        logging.warning("NASA Apply does nothing: %s", nothing)
         return patcher
     steering = Steering(negatives=negatives, alpha=alpha, window=window, blocks=chosen, mask=mask)
     before = patcher.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY)
@@ -91,6 +92,20 @@ def apply_nasa(
         "NASA Apply: alpha %g in %d cross-attentions of %s%s", alpha, count, family.name, advice and f"; {advice}"
     )
     return steered
+
+
+def _nothing_to_do(alpha: float, window: Window, mask: torch.Tensor | None) -> str:
+    """Why a node changes nothing; "" when it does something."""
+    if alpha == 0.0:
+        return "alpha is 0"
+    if window.is_empty:
+        return f"start_percent {window.start_percent:g} is not before end_percent {window.end_percent:g}"
+    if mask is not None and not mask.any():
+        return (
+            "the mask is black everywhere. Load Image's own MASK output is the picture's transparency, which is black "
+            "for most pictures; for a black-and-white picture use Convert Image to Mask"
+        )
+    return ""
 
 
 def recommended_alpha(patcher: ModelPatcher) -> str:
@@ -133,6 +148,8 @@ class NASAWrapper:
         terms = tuple(self._terms(model, x, sigma, options, chunks, positive, run))
         if not terms:
             return proceed(options)
+        if run is not None:
+            run.acted = True
         return self.attachment(model, options, Call(positive=chunks, terms=terms, shape=x.shape), proceed)
 
     def _terms(

@@ -13,8 +13,8 @@ Conditioning = list[tuple[torch.Tensor, dict[str, Any]]]
 
 # What has a place in a picture has one in NASA Apply too: its mask.
 _REFUSED = {
-    "area": "an area (use the mask of NASA Apply)",
-    "mask": "a mask (use the mask of NASA Apply)",
+    "area": "an area (connect a mask to NASA Apply's own mask input instead)",
+    "mask": "a mask (connect it to NASA Apply's own mask input instead)",
     "hooks": "hooks (connect the negative from before the hook node)",
     "clip_start_percent": "a schedule of hooks (connect the negative from before the hook node)",
 }
@@ -54,7 +54,7 @@ def _read(embedding: torch.Tensor, settings: dict[str, Any], *, alone: bool) -> 
     if alone and strength != 1.0:
         found.append("a strength (use alpha of NASA Apply)")
     if found:
-        raise ValueError(f"negative has {', '.join(dict.fromkeys(found))}, which NASA Apply does not take")
+        raise ValueError(f"negative must be a plain prompt, but has {', '.join(dict.fromkeys(found))}")
     if strength < 0.0:
         raise ValueError(f"negative has strength {strength:g}, expected 0 or more")
     if not isinstance(embedding, torch.Tensor) or embedding.ndim != 3:

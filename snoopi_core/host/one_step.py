@@ -10,7 +10,8 @@ A rectified flow's x is (1 - sigma) x0 + sigma eps, and its network sees it as i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.model_management
@@ -23,7 +24,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ..checkpoint import OneStepRecipe
 from ..one_step import euler_step, parse_timesteps, tcd_step
-from ..presets import AUTO, Noise, Steps, find_preset
+from ..presets import AUTO, Noise, Preset, Steps, find_preset
 from .attachment import get_metadata
 from .sampling import RectifiedFlow, last_timestep, sigma_of, with_preset
 
@@ -56,6 +57,7 @@ def one_step(
     at = parse_timesteps(timesteps, auto=way.timesteps if way else (last,), num_train_timesteps=last + 1)
     sigmas = torch.tensor([sigma_of(sampling, t) for t in at] + [0.0])
     steps, noise = (way.steps, way.noise) if way else ("consistency", "unit")
+    _say(patcher, chosen, at, noise, steps)
     if steps == "tcd" and isinstance(sampling, RectifiedFlow):
         raise ValueError("TCD's steps are for noise schedules, this is a flow model; expected euler or consistency")
 
@@ -143,6 +145,19 @@ def _as_the_host_keeps(samples: torch.Tensor) -> torch.Tensor:
     # Older hosts have no such choice, and keep the fp32 that sampling ends in.
     dtype = management.intermediate_dtype() if hasattr(management, "intermediate_dtype") else samples.dtype
     return samples.to(management.intermediate_device(), dtype)
+
+
+def _say(patcher: ModelPatcher, chosen: Preset | None, timesteps: Sequence[int], noise: Noise, steps: Steps) -> None:
+    """Tell what is done, by whose word, and what may be a mistake; no warning, which would come with every prompt."""
+    recipe = _recipe(patcher)
+    if chosen is None:
+        whose = "the file's recipe" if recipe else "auto, as the model brings no recipe"
+        advice = "" if recipe else ". If the picture is noise or a smear, choose the model's preset"
+    else:
+        whose = f"preset {chosen.name}"
+        advice = ", in place of the file's own recipe, which auto takes" if recipe else ""
+    at = ", ".join(map(str, timesteps))
+    logging.info("One-Step Sampler: timestep(s) %s, %s noise, %s steps, by %s%s", at, noise, steps, whose, advice)
 
 
 def _recipe(patcher: ModelPatcher) -> OneStepRecipe | None:

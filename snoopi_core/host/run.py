@@ -6,6 +6,7 @@ Self-Attention Guidance runs the negative as number 0, Dual CFG the positive as 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ class Run:
         conditionings = getattr(guider, "original_conds", {}).get("positive") or ()
         self.positive = frozenset(conditioning["uuid"] for conditioning in conditionings)
         self.steps = steps
+        self.acted = False
         self._kept: dict[Hashable, Any] = {}
 
     def keep(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
@@ -61,8 +63,16 @@ def begin_run(
     **kwargs: Any,
 ) -> torch.Tensor:
     """Around the host's `Sampler.sample`."""
-    options = _with(extra_args["model_options"], RUN, Run(guider, steps=len(sigmas) - 1))
-    return executor(guider, sigmas, {**extra_args, "model_options": options}, *args, **kwargs)
+    run = Run(guider, steps=len(sigmas) - 1)
+    options = _with(extra_args["model_options"], RUN, run)
+    samples = executor(guider, sigmas, {**extra_args, "model_options": options}, *args, **kwargs)
+    if not run.acted:
+        logging.info(
+            "NASA Apply acted in none of the %d step(s): none lies in its window (start_percent to end_percent, or the "
+            "negative's own timestep range). Leave 0 and 1 for one-step models",
+            run.steps,
+        )
+    return samples
 
 
 def mark_positive(

@@ -143,3 +143,29 @@ class TestSaysWhatItDoes:
     def test_kinds_are_told_by_the_text_encoder(self, subject, width, kind, monkeypatch):
         monkeypatch.setattr(UNetFamily, "_text_width", lambda self, model: width)
         assert UNetFamily().kind(subject.patcher.model) == kind
+
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            ({"alpha": 0.0}, "NASA Apply does nothing: alpha is 0"),
+            ({"start": 0.6, "end": 0.4}, "start_percent 0.6 is not before end_percent 0.4"),
+        ],
+    )
+    def test_why_it_does_nothing(self, subject, caplog, settings, words):
+        assert steer(subject.patcher, subject, **settings) is subject.patcher
+        assert words in caplog.text
+
+    def test_a_black_mask_names_the_usual_cause(self, subject, caplog):
+        negative = conditioning(subject.condition(3))
+        mask = torch.zeros(1, 64, 64)
+        apply_nasa(subject.patcher, negative, alpha=ALPHA, window=Window(), blocks="all", mask=mask)
+        assert "the mask is black everywhere" in caplog.text and "Convert Image to Mask" in caplog.text
+
+    def test_that_no_step_lay_in_the_window(self, subject, caplog):
+        with caplog.at_level("INFO"):
+            sampled(steer(subject.patcher, subject, start=0.5), subject)
+        assert "NASA Apply acted in none of the 1 step(s)" in caplog.text
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            sampled(steer(subject.patcher, subject, end=0.5), subject)
+        assert "acted in none" not in caplog.text

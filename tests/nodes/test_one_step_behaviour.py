@@ -14,6 +14,7 @@ from reference import relative_error
 from unets import SIDE, Case, case, conditioning, empty_latent, metadata_of, noise, random_unet
 
 from snoopi_core.checkpoint import OneStepRecipe, Schedule
+from snoopi_core.host.attachment import get_metadata, set_metadata
 from snoopi_core.host.build import build_model
 from snoopi_core.host.one_step import one_step
 from snoopi_core.layouts import to_single_file, unet_rename
@@ -218,3 +219,23 @@ class TestWrongInput:
         patcher = ModelSamplingSD3().patch(subject.patcher, shift=3.0)[0]
         with pytest.raises(ValueError, match=r"CONST.*it takes epsilon, v and x0 predictions"):
             sample(subject, patcher=patcher)
+
+
+@pytest.mark.parametrize(
+    ("has_recipe", "preset", "words"),
+    [
+        (True, "auto", "timestep(s) 999, unit noise, consistency steps, by the file's recipe"),
+        (False, "auto", "by auto, as the model brings no recipe. If the picture is noise or a smear"),
+        (False, "DMD2 SD1.5", "by preset DMD2 SD1.5"),
+        (True, "DMD2 SD1.5", "by preset DMD2 SD1.5, in place of the file's own recipe, which auto takes"),
+    ],
+)
+def test_the_log_says_what_is_done_and_by_whose_word(has_recipe, preset, words, caplog):
+    subject = case("sd15")
+    patcher = subject.patcher.clone()
+    recipe = OneStepRecipe(timesteps=(999,), alpha_T=0.0683, sigma_T=0.99766) if has_recipe else None
+    set_metadata(patcher, get_metadata(patcher).model_copy(update={"recipe": recipe}))
+    with caplog.at_level("INFO"):
+        latent = {"samples": empty_latent()}
+        one_step(patcher, conditioning(subject.condition(1)), latent, seed=1, timesteps="auto", preset=preset)
+    assert words in caplog.text

@@ -68,14 +68,14 @@ def test_no_negative_at_all():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"area": (4, 4, 0, 0)}, r"an area \(use the mask of NASA Apply\)"),
-        ({"mask": torch.ones(1, 8, 8)}, r"a mask \(use the mask of NASA Apply\)"),
+        ({"area": (4, 4, 0, 0)}, r"an area \(connect a mask to NASA Apply"),
+        ({"mask": torch.ones(1, 8, 8)}, r"a mask \(connect it to NASA Apply"),
         ({"hooks": object()}, "hooks"),
         ({"strength": 0.5}, r"a strength \(use alpha"),
     ],
 )
 def test_a_negative_with_a_place_or_hooks(settings, words):
-    with pytest.raises(ValueError, match=f"negative has {words}"):
+    with pytest.raises(ValueError, match=f"negative must be a plain prompt, but has {words}"):
         steer(negative=conditioning(case("sd15").condition(3), **settings))
 
 
