@@ -46,7 +46,18 @@ def test_a_page(script):
         "| y | graphs | 4 | 3 | not in this version |",
     ]
     assert page == script.render(entries, ("1", "2"))
-    assert "    python -m pytest -rP -m host tests/nodes/test_x.py\n" in page
+    assert "    python -m pytest -rP tests/nodes/test_x.py\n" in page
+
+
+def test_it_begins_with_the_answer(script):
+    entries = [
+        entry("1", "families", "Wan", 1e-7, 1e-6),
+        entry("1", "composition", "ControlNet", 1e-7, 1e-6),
+        entry("1", "composition", "ControlNet, with a mask", 1e-7, 1e-6),
+        entry("1", "composition", "GLIGEN", 1e-7, 1e-6),
+    ]
+    page = script.render(entries, ("1",))
+    assert "- **NASA Apply works with** Wan.\n- **Beside** ControlNet, GLIGEN.\n" in page
 
 
 def test_the_page_names_both_hosts(script, pack_root):
