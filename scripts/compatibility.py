@@ -43,10 +43,11 @@ HEAD = """# Compatibility, measured
 ## How to read the tables
 
 Published weights cannot be had here, so networks of the published kinds are made small, with random weights: the
-figures say that the arithmetic is right, not how pictures look. *Relative error* (Frobenius norms) is against a formula
-written out in fp64, and about 5e-07 is what the plain model has itself in fp32. *Difference* (of the largest element) is
-between two ways of building the same graph, such as NASA Apply before and after the other node. *Graphs* are what
-torch.compile made. A value stands for the largest of several measurements, the bar for the largest that passes.
+figures say that the arithmetic is right, not how pictures look. *Relative error* (Frobenius norms) is against a
+formula written out in fp64, and about 5e-07 is what the plain model has itself in fp32. *Difference* (of the largest
+element) is between two ways of building the same graph, such as NASA Apply before and after the other node. *Graphs*
+are what torch.compile made. A value stands for the largest of several measurements, the bar for the largest that
+passes.
 
 Every figure is asserted by a test and noted in the same moment: `make compatibility` measures them anew in ComfyUI
 {hosts} and writes this page.

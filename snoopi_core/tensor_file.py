@@ -31,6 +31,9 @@ _AGAIN = "copy or download it again, and compare its size with the source"
 class CheckpointError(ValueError):
     """A file that cannot be used; the message says which file, what is wrong with it and what to do."""
 
+    # The host puts this before the message, and inside it the pack's own name is a path.
+    __module__ = "snoopi"
+
     def __init__(self, message: str) -> None:
         super().__init__(readable(message))
 
@@ -146,11 +149,20 @@ def _check_kind(path: Path, expected: str) -> None:
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file; give the path of a .safetensors {expected}")
     with open(path, "rb") as file:
-        head = file.read(16)
+        head = file.read(64)
+    if not head:
+        raise CheckpointError(f"{path.name} is empty (0 bytes); download it again")
     if head.startswith(_PICKLES):
         raise CheckpointError(
             f"{path.name} is a pickle (.ckpt, .pt), which can run code when it is opened, so it was not opened; "
             "use the .safetensors version of the model"
+        )
+    # The first 8 bytes of a real file are a small number.
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head[:8]):
+        said = head.decode("latin-1").splitlines()[0].strip()
+        raise CheckpointError(
+            f"{path.name} is a text, not a model: it begins with {said!r}. A download that failed or a pointer of "
+            "git-lfs looks like this; download the model again"
         )
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path.name}: expected a .safetensors file, got {path.suffix or 'no suffix'}")

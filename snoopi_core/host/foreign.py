@@ -236,6 +236,10 @@ def _detect(shapes: StateDict) -> tuple[comfy.supported_models_base.BASE, str]:
         raise ValueError(f"its network cannot be recognised ({type(error).__name__}: {error}). {_OPENS}") from error
     if config is None:
         some = listed(sorted(shapes)[:3]) or "none"
+        if any("lora_" in name for name in shapes):
+            raise ValueError(f"it is a LoRA (first keys: {some}): put it into models/loras and choose it as lora_name")
+        if "encoder.conv_in.weight" in shapes:
+            raise ValueError(f"it is a VAE (first keys: {some}): open it with the host's Load VAE node")
         raise ValueError(
             f"its network is none that the host knows by these keys and shapes (first keys: {some}). {_OPENS}, as a "
             "single file or a diffusers UNet or transformer; others are opened by the host's own Load Checkpoint node"

@@ -161,7 +161,10 @@ def _check_fit(patches: dict, model: ModelPatcher, clip: comfy.sd.CLIP | None) -
             shape[part[0]] = part[2]
         problems += [f"{name}: {problem}" for problem in _misfits(patch, torch.Size(shape))]
     if problems:
-        raise ValueError(f"{len(problems)} of its weights do not fit this model: {listed(problems)}")
+        raise ValueError(
+            f"{len(problems)} of its weights do not fit this model, so it was trained on another base model: "
+            f"{listed(problems)}"
+        )
 
 
 def _misfits(patch: object, shape: torch.Size) -> list[str]:

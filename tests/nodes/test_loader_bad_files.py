@@ -132,6 +132,18 @@ class TestExports:
         save_file({"weight": torch.zeros(2)}, path)
         assert_refused(path, "its network is none that the host knows.*first keys: weight.*Load Checkpoint node")
 
+    @pytest.mark.parametrize(
+        ("key", "words"),
+        [
+            ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", "it is a LoRA .*choose it as lora_name"),
+            ("encoder.conv_in.weight", "it is a VAE .*Load VAE node"),
+        ],
+    )
+    def test_a_file_of_another_kind_is_sent_where_it_belongs(self, folder, key, words):
+        path = folder / "misplaced.safetensors"
+        save_file({key: torch.zeros(4, 4, 1, 1)}, path)
+        assert_refused(path, words)
+
     def test_a_pickle_with_a_wrong_name(self, good):
         path = good.with_name("pickle.safetensors")
         torch.save({"weight": torch.zeros(2)}, path)

@@ -170,7 +170,7 @@ class TestNames:
                 loader.execute("none.safetensors")
             assert len(str(caught.value)) < MOST_TEXT
             assert str(caught.value).isprintable()
-            with pytest.raises(ValueError, match="is damaged or cut short") as caught:
+            with pytest.raises(ValueError, match="is empty") as caught:
                 loader.execute(next(name for name in loader.define_schema().inputs[0].options if "\n" in name))
             assert str(caught.value).isprintable()
         finally:

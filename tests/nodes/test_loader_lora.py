@@ -258,7 +258,9 @@ class TestRefused:
         }
         save_file(tensors, loras / "size.safetensors")
         self.refuse(
-            loader, "size.safetensors", r"weights do not fit this model: .*up \(64, 8\) and down \(8, 64\), expected"
+            loader,
+            "size.safetensors",
+            r"do not fit this model, so it was trained on another base model: .*up \(64, 8\) and down \(8, 64\), expected",
         )
 
     def test_a_lora_for_another_family(self, base, loras, loader):

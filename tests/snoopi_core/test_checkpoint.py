@@ -95,7 +95,7 @@ def test_a_pickle_is_named_and_never_opened(tmp_path):
 @pytest.mark.parametrize(
     ("keep", "expected"),
     [
-        (0, "damaged or cut short"),
+        (0, r"is empty \(0 bytes\); download it again"),
         (7, "damaged or cut short"),
         (300, "damaged or cut short"),
         (-1, "damaged or cut short"),

@@ -99,3 +99,21 @@ def test_a_failed_write_leaves_nothing(path):
     with pytest.raises(CheckpointError, match=r"1 weight\(s\) are not finite as torch.float32"):
         save_atomically(path, {"a": torch.tensor([float("inf")])}, {})
     assert not list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"is empty \(0 bytes\); download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "is a text, not a model: it begins with 'version https"),
+        (b"<!DOCTYPE html>\n<html>", "is a text, not a model: it begins with '<!DOCTYPE html>'"),
+    ],
+)
+def test_what_downloads_leave_behind(path, content, message):
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        open_tensor_file(path)
+
+
+def test_the_host_shows_no_path_before_the_message():
+    assert f"{CheckpointError.__module__}.{CheckpointError.__qualname__}" == "snoopi.CheckpointError"
