@@ -9,7 +9,6 @@ alpha_t^2 + sigma_t^2 = 1; conversions run in fp32 because 1/alpha_t magnifies r
 from __future__ import annotations
 
 import itertools
-import math
 
 import torch
 
@@ -77,12 +76,6 @@ def eps_from_output(
     if prediction_type == "sample":
         return (x_t - alpha_t * output) / sigma_t
     raise ValueError(f"prediction type {prediction_type!r} is not known; available: {', '.join(PREDICTION_TYPES)}")
-
-
-def alpha_sigma_from_ve(sigma: float) -> tuple[float, float]:
-    """(alpha_t, sigma_t) of the variance-preserving pair whose ratio sigma_t / alpha_t is `sigma`."""
-    alpha_t = 1.0 / math.sqrt(1.0 + sigma * sigma)
-    return alpha_t, sigma * alpha_t
 
 
 def euler_step(x: torch.Tensor, x0: torch.Tensor, sigma: torch.Tensor, sigma_next: torch.Tensor) -> torch.Tensor:
