@@ -118,4 +118,6 @@ def _padded(values: tuple[int, ...], frames: int) -> tuple[int, int, int]:
 
 
 def _resize(mask: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
-    return adaptive_avg_pool3d(mask.unsqueeze(1), grid).squeeze(1)
+    # PyTorch cannot do this on Apple's GPUs.
+    there = mask.cpu() if mask.device.type == "mps" else mask
+    return adaptive_avg_pool3d(there.unsqueeze(1), grid).squeeze(1).to(mask.device)
