@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -64,8 +65,11 @@ def apply_nasa(
             each attention's grid.
 
     Raises:
-        ValueError: an unsupported model, a negative that is not this model's, unknown blocks, or not a mask.
+        ValueError: an unsupported model, a negative that is not this model's, unknown blocks, not a mask, or an
+            alpha that is no number.
     """
+    if not math.isfinite(alpha):
+        raise ValueError(f"alpha is {alpha}, expected a number; 0 changes nothing")
     family = family_of(patcher.model)
     negatives = read_negative(negative)
     for each in negatives:

@@ -15,6 +15,7 @@ Conditioning = list[tuple[torch.Tensor, dict[str, Any]]]
 _REFUSED = {
     "area": "an area (connect a mask to NASA Apply's own mask input instead)",
     "mask": "a mask (connect it to NASA Apply's own mask input instead)",
+    "gligen": "GLIGEN boxes (connect the negative from before the GLIGEN node)",
     "hooks": "hooks (connect the negative from before the hook node)",
     "clip_start_percent": "a schedule of hooks (connect the negative from before the hook node)",
 }
@@ -40,8 +41,8 @@ def read_negative(conditioning: Conditioning) -> tuple[Negative, ...]:
     """The prompts of a conditioning: one, or several as Conditioning (Combine) and timestep ranges make them.
 
     Raises:
-        ValueError: none, an embedding that is none, or a prompt with an area, mask, hooks, or a strength that could
-            have no effect.
+        ValueError: none, an embedding that is none, or a prompt with an area, mask, boxes, hooks, or a strength that
+            could have no effect.
     """
     if not conditioning:
         raise ValueError("negative holds no prompt; connect a CLIP Text Encode node")

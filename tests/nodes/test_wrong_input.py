@@ -71,6 +71,7 @@ def test_no_negative_at_all():
         ({"area": (4, 4, 0, 0)}, r"an area \(connect a mask to NASA Apply"),
         ({"mask": torch.ones(1, 8, 8)}, r"a mask \(connect it to NASA Apply"),
         ({"hooks": object()}, "hooks"),
+        ({"gligen": ("position", None, [])}, "GLIGEN boxes"),
         ({"strength": 0.5}, r"a strength \(use alpha"),
     ],
 )
@@ -104,6 +105,13 @@ def test_a_mask_that_is_none(mask, words):
 def test_what_does_not_concern_cross_attention_is_let_through():
     """ControlNet's apply node marks the negative too."""
     assert steer(negative=conditioning(case("sd15").condition(3), control=object(), strength=1.0)) is not None
+
+
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf")])
+def test_an_alpha_that_is_no_number(alpha):
+    """The host's own check of an input lets NaN pass, which JSON can carry."""
+    with pytest.raises(ValueError, match=f"alpha is {alpha}, expected a number"):
+        steer(alpha=alpha)
 
 
 def test_blocks_that_the_model_does_not_have():
