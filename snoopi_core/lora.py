@@ -1,4 +1,4 @@
-"""A student as a LoRA: the file that the trainer writes and the loader puts on a base model.
+"""A student as a LoRA: the file that a trainer writes with `write_lora` and the loader puts on a base model.
 
 Its names are those that other programs read too: kohya's for a UNet (`lora_unet_...`), diffusers' for a PixArt
 transformer (`transformer....lora_A.weight`), with `alpha` beside each pair. Its header has, beside `snoopi.format`,

@@ -115,11 +115,13 @@ class UNetAttachment:
     def __call__(
         self, model: BaseModel, options: Options, call: Call, proceed: Callable[..., torch.Tensor]
     ) -> torch.Tensor:
-        network = network_of(model)
-        if network not in self._patches:
-            layers = self.family.layers(model).items()
-            self._patches[network] = {address: _SteeredAttention(address, layer) for address, layer in layers}
-        patches = {address: self._patches[network][address] for address in call.layers}
+        network, layers = network_of(model), self.family.layers(model)
+        known = self._patches.setdefault(network, {})
+        for address in call.layers:
+            # Another patch may have put another block there for this run.
+            if address not in known or known[address].layer != layers[address]:
+                known[address] = _SteeredAttention(address, layers[address])
+        patches = {address: known[address] for address in call.layers}
         replace: dict[str, Any] = options.get("patches_replace", {})
         attn2: Mapping[tuple, Attention] = replace.get("attn2", {})
         # The host prefers an exact address to a whole block's.
