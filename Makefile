@@ -72,11 +72,11 @@ results: setup
 	$(PY) -m training.shapes.evaluate models/snoopi-shapes-student.safetensors --threads 1 --json out/student.json
 	$(PY) -m training.shapes.report out/teacher.json out/student.json --alpha $(ALPHA) --out docs/RESULTS.md
 
-# What NASA costs on full-size models, an hour on one core that has nothing else to do; writes benchmarks/RESULTS.md.
+# What NASA costs on full-size models, 40 minutes on one core that has nothing else to do; writes benchmarks/RESULTS.md.
 bench: setup
 	@mkdir -p out
 	$(PY) benchmarks/nasa_cost.py sd15 pixart --rounds 7 > out/cost-small.md
-	$(PY) benchmarks/nasa_cost.py sdxl --rounds 5 --cases plain NASA "CFG 2" > out/cost-large.md
+	$(PY) benchmarks/nasa_cost.py sdxl --rounds 3 --cases plain NASA "CFG 2" > out/cost-large.md
 	cat benchmarks/ABOUT.md out/cost-small.md out/cost-large.md > benchmarks/RESULTS.md
 
 # Needs the network: resolves every version anew.
