@@ -31,6 +31,7 @@ TABLES = {
     "negatives": "Several negative prompts, against the formula in fp64",
     "robustness": "Long use and damaged files",
 }
+_EQUAL = ("outside the window", "model afterwards", "run twice")  # differences too
 HEAD = """# Compatibility, measured
 
 - **NASA Apply works with** {families}.
@@ -96,7 +97,7 @@ def render(entries: Sequence[dict[str, Any]], hosts: Sequence[str]) -> str:
 
 def _listed(entries: Sequence[dict[str, Any]], table: str, name: Callable[[str], str]) -> str:
     """What a table has rows for, each once, as one line."""
-    return ", ".join(dict.fromkeys(name(entry["row"]) for entry in entries if entry["table"] == table))
+    return "; ".join(dict.fromkeys(name(entry["row"]) for entry in entries if entry["table"] == table))
 
 
 def _section(title: str, table: Table, hosts: Sequence[str]) -> str:
@@ -105,7 +106,7 @@ def _section(title: str, table: Table, hosts: Sequence[str]) -> str:
     lines += ["", _line("what", "measured", "bar", *hosts), _line(*["---"] * (3 + len(hosts)))]
     rows: dict[str, list[str]] = {}
     for (row, column), cell in table.cells.items():
-        values = [_value(cell.values.get(host), cell.bar) for host in hosts]
+        values = [_value(cell.values.get(host), cell.bar, column) for host in hosts]
         rows.setdefault(row, []).append(_line(row, column, _number(cell.bar), *values))
     return "\n".join([*lines, *(line for group in rows.values() for line in group), ""])
 
@@ -114,12 +115,13 @@ def _line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _value(value: float | None, bar: float) -> str:
+def _value(value: float | None, bar: float, column: str) -> str:
     if value is None:
         return "not in this version"
     if value > bar:
         return f"**{_number(value)}: above the bar**"
-    return "equal bit for bit" if value == bar == 0.0 else _number(value)
+    is_difference = "difference" in column or column in _EQUAL
+    return "equal bit for bit" if is_difference and value == bar == 0.0 else _number(value)
 
 
 def _number(value: float) -> str:

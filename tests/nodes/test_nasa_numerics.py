@@ -20,13 +20,13 @@ pytestmark = pytest.mark.host
 TOLERANCE = 2e-6
 BAR = 1e-6  # at cfg 1; guidance multiplies rounding with everything else
 NAMES = {
-    ("sd15", "epsilon"): "UNet, SD1.5",
-    ("sd21", "epsilon"): "UNet, SD2.1",
-    ("sd21", "v_prediction"): "UNet, SD2.1, v",
-    ("sdxl", "epsilon"): "UNet, SDXL",
-    ("refiner", "epsilon"): "UNet, SDXL refiner",
-    ("ssd1b", "epsilon"): "UNet, SSD-1B",
-    ("vega", "epsilon"): "UNet, Segmind Vega",
+    ("sd15", "epsilon"): "UNet SD1.5",
+    ("sd21", "epsilon"): "UNet SD2.1",
+    ("sd21", "v_prediction"): "UNet SD2.1, v",
+    ("sdxl", "epsilon"): "UNet SDXL",
+    ("refiner", "epsilon"): "UNet SDXL refiner",
+    ("ssd1b", "epsilon"): "UNet SSD-1B",
+    ("vega", "epsilon"): "UNet Segmind Vega",
 }
 MODELS = list(NAMES)
 ALPHA = 0.5
