@@ -77,6 +77,7 @@ bench: setup
 	@mkdir -p out
 	$(PY) benchmarks/nasa_cost.py sd15 pixart --rounds 7 > out/cost-small.md
 	$(PY) benchmarks/nasa_cost.py sdxl --rounds 3 --cases plain NASA "CFG 2" > out/cost-large.md
+	$(PY) benchmarks/nasa_cost.py sdxl --rounds 5 --cases plain NASA --no-memory >> out/cost-large.md
 	cat benchmarks/ABOUT.md out/cost-small.md out/cost-large.md > benchmarks/RESULTS.md
 
 # Needs the network: resolves every version anew.
