@@ -9,7 +9,7 @@ import pytest
 import torch
 from composed import TOLERANCE, steer
 from figures import measured
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as st
 from reference import Condition, Subtraction, relative_error
 from regions import Part, blended, host_conditioning, with_opposites
@@ -154,11 +154,15 @@ def test_the_host_and_the_formula_agree(workflow):
     for condition, alpha, mask in workflow.unwanted:
         patcher = steer(patcher, condition, alpha=alpha, mask=mask)
         away.append(Subtraction(condition["context"], alpha, mask=mask))
-    error = relative_error(host_result(workflow, patcher), exact_result(workflow, away))
+    exact = exact_result(workflow, away)
+    error = relative_error(host_result(workflow, patcher), exact)
     bar = TOLERANCE
     if error > bar:  # half precision, or a network that magnifies rounding
-        plain = relative_error(host_result(workflow, workflow.subject.patcher), exact_result(workflow, []))
+        exact_plain = exact_result(workflow, [])
+        plain = relative_error(host_result(workflow, workflow.subject.patcher), exact_plain)
         bar = max(bar, FACTOR * plain)
+        # Where rounding hides all that NASA does, the example would pass without it.
+        assume(relative_error(exact_plain, exact) > bar)
         note(f"plain model {plain:.1e}, steered {error:.1e}")
     dtype = str(patcher.model.get_dtype()).removeprefix("torch.")
     measured("composition", f"Random workflows, {dtype}", "relative error", error, bar)
