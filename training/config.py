@@ -20,6 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPES = Path(__file__).resolve().parent / "recipes"
 
 
+# SNOOPI's own negative for the scores (ICCV text)
+GENERIC_NEGATIVE = "worst quality, low quality, ugly, duplicate, out of frame, deformed, blurry, bad anatomy, watermark"
+
+
 class RecipeError(ValueError):
     """A recipe that cannot be used; the message lists every problem found."""
 
@@ -31,21 +35,41 @@ class _Section(BaseModel):
 class Teacher(_Section):
     """The multi-step model to distil."""
 
-    path: str = Field(description="diffusers folder, hub id, or a safetensors file of this project")
+    path: str = Field(
+        description="diffusers folder, hub id, or a single .safetensors file (SD1.5, SD2.1, PixArt, or ours)"
+    )
+    text_encoder: str = Field(
+        default="", description="diffusers folder or hub id to take text encoder and tokenizer from; empty = path"
+    )
+    vae: str = Field(default="", description="diffusers folder or hub id to take the VAE from; empty = path")
     prediction_type: Literal["auto", "epsilon", "v_prediction", "sample"] = Field(
         default="auto", description="parameterisation of the network; auto = what the teacher's files say"
     )
 
 
 class Student(_Section):
-    """The one-step model; starts as a copy of the teacher."""
+    """The one-step model, of the teacher's architecture."""
 
+    init: str = Field(
+        default="", description="diffusers folder, hub id or single file to start from; empty = the teacher's weights"
+    )
+    train: Literal["full", "lora"] = Field(default="full", description="all weights, or a LoRA on frozen ones")
+    lora_rank: int = Field(default=256, ge=1, description="of a student that is trained as a LoRA (SwiftBrush v2: 256)")
+    lora_scaling: float = Field(default=256, gt=0, description="lora_alpha of such a student")
+    lora_targets: Literal["attention_qv", "attention", "all"] = Field(default="attention")
     timestep: int = Field(default=999, ge=0, description="T, at which the student is called")
     alpha_T_squared: float | None = Field(
         default=None, gt=0, lt=1, description="signal power at T; unset = the teacher's schedule (SwiftBrush: 0.0047)"
     )
     learning_rate: float = Field(default=1e-6, gt=0)
     ema_decay: float = Field(default=0.9999, ge=0, lt=1, description="0 = no averaging: the raw weights are exported")
+    nasa_alpha_max: float = Field(
+        default=0.0,
+        ge=0,
+        description="NASA-T: the student is trained with NASA at alpha ~ U(0, this), and the frozen teacher is guided "
+        "away from the same negative prompt in place of the null prompt; 0 = off",
+    )
+    nasa_negatives: tuple[str, ...] = Field(default=(GENERIC_NEGATIVE,), description="one of these an iteration")
 
 
 class Lora(_Section):
@@ -53,8 +77,9 @@ class Lora(_Section):
 
     rank: int = Field(default=64, ge=1)
     scaling: float = Field(default=128, gt=0, description="lora_alpha; the update is multiplied by scaling / rank")
-    targets: Literal["attention_qv", "all"] = Field(
-        default="attention_qv", description="to_q and to_v of all attention, or every linear and convolution layer"
+    targets: Literal["attention_qv", "attention", "all"] = Field(
+        default="attention_qv",
+        description="to_q and to_v of all attention; all four of its projections; or every linear and convolution layer",
     )
     learning_rate: float = Field(default=1e-3, gt=0)
     loss: Literal["eps", "native"] = Field(
@@ -74,6 +99,9 @@ class Guidance(_Section):
 
     kappa_min: float = 0.5
     kappa_max: float = 4.0
+    kappa_per: Literal["iteration", "rank"] = Field(
+        default="iteration", description="one draw for the whole batch, or one for each process's share of it"
+    )
     teacher_kappa: float | None = Field(default=None, description="fixed scale of the frozen teacher; unset = the draw")
     lora_kappa: float | None = Field(default=None, description="fixed scale of the LoRA teacher; unset = the draw")
 
@@ -93,13 +121,19 @@ class Clip(_Section):
     share: float = Field(default=0.5, gt=0, le=1, description="of the batch that is decoded and judged")
     model: str = Field(default="ViT-B-32", description="open_clip's name of the architecture")
     pretrained: str = Field(default="laion2b_s34b_b79k", description="open_clip's tag, or a local weights file")
+    decoder: str = Field(
+        default="", description="folder or hub id of a tiny decoder (AutoencoderTiny, TAESD); empty = the teacher's VAE"
+    )
 
 
 class Loop(_Section):
     """Size and pace of the run."""
 
     iterations: int = Field(default=60_000, ge=1)
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=1, description="of an iteration: over all processes and micro-batches")
+    micro_batch: int = Field(
+        default=0, ge=0, description="rows that one device works on at once; gradients add up to batch_size. 0 = all"
+    )
     t_min: int = Field(default=20, ge=0, description="score timesteps: t ~ U{t_min..t_max}")
     t_max: int = Field(default=980, ge=0)
     latent_size: int = Field(default=64, ge=1, description="side of the latent, in latent pixels")
@@ -109,13 +143,33 @@ class Loop(_Section):
     cooldown: int = Field(default=0, ge=0, description="last iterations, over which both learning rates fall to 0")
     precision: Literal["no", "bf16"] = "bf16"
     gradient_checkpointing: bool = False
+    optimizer: Literal["adamw", "adamw8bit"] = Field(default="adamw", description="adamw8bit needs bitsandbytes")
+    channels_last: bool = Field(default=True, description="memory layout of convolutions; changes speed only")
+    compile: bool = Field(default=False, description="torch.compile the networks; slow to start, then faster")
+    max_skipped: int = Field(
+        default=10, ge=1, description="stop after so many iterations in a row whose loss or gradient is not finite"
+    )
     threads: int = Field(default=0, ge=0, description="CPU threads; 0 = as many as torch wants")
 
 
 class Prompts(_Section):
     """Where the prompts come from; no images are needed."""
 
-    source: str = Field(description='"shapes" (the small world) or a .txt file, one prompt a line')
+    source: str = Field(
+        description='"shapes" (the small world); a .txt, .csv, .jsonl or .parquet file, a folder or glob of them; '
+        "or a hub data set"
+    )
+    column: str = Field(default="", description="of a table; empty = the only one, or prompt, caption or text")
+    split: str = Field(default="train", description="of a hub data set")
+    shuffle_block: int = Field(
+        default=65_536, ge=1, description="prompts are read, and shuffled, so many at a time; 1 = in order"
+    )
+    over_long: Literal["cut", "skip"] = Field(
+        default="cut", description="prompts with more tokens than the text encoder takes; they are counted either way"
+    )
+    text_cache: str = Field(
+        default="", description="folder in which text embeddings are kept between runs; empty = encoded on the fly"
+    )
 
 
 class Output(_Section):
@@ -125,9 +179,11 @@ class Output(_Section):
     title: str = "PG-SB student"
     save_every: int = Field(default=1000, ge=1)
     keep_last: int = Field(default=3, ge=1)
+    keep_best: bool = Field(default=True, description="keep the checkpoint that is nearest to the teacher as well")
     sample_every: int = Field(default=500, ge=0, description="0 = no sample grids")
     sample_prompts: tuple[str, ...] = ()
     log_every: int = Field(default=10, ge=1)
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     recommended_alpha: float | None = Field(default=None, ge=0, description="NASA alpha written into the exported file")
 
 
