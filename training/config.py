@@ -79,7 +79,7 @@ class Lora(_Section):
     scaling: float = Field(default=128, gt=0, description="lora_alpha; the update is multiplied by scaling / rank")
     targets: Literal["attention_qv", "attention", "all"] = Field(
         default="attention_qv",
-        description="to_q and to_v of all attention; all four of its projections; or every linear and convolution layer",
+        description="to_q and to_v of all attention, all four of its projections, or every linear and convolution",
     )
     learning_rate: float = Field(default=1e-3, gt=0)
     loss: Literal["eps", "native"] = Field(
