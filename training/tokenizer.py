@@ -51,8 +51,8 @@ def clip_vocabulary(merges: list[str]) -> dict[str, int]:
 
 
 @functools.cache
-def clip_tokenizer() -> CLIPTokenizer:
-    """CLIP's tokenizer as Stable Diffusion 1.5 uses it: 77 tokens, padded with the end mark.
+def clip_tokenizer(pad_token: str = EOS) -> CLIPTokenizer:
+    """CLIP's tokenizer, 77 tokens: Stable Diffusion 1.x pads with the end mark, 2.x with "!", which is id 0.
 
     Raises:
         ValueError: the package that carries the vocabulary is not installed.
@@ -62,7 +62,7 @@ def clip_tokenizer() -> CLIPTokenizer:
         vocab_file, merges_file = Path(folder, "vocab.json"), Path(folder, "merges.txt")
         vocab_file.write_text(json.dumps(clip_vocabulary(merges), ensure_ascii=False), encoding="utf-8")
         merges_file.write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
-        marks = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}
+        marks = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": pad_token}
         config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": MAX_TOKENS, "do_lower_case": True, **marks}
         Path(folder, "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
         return CLIPTokenizer.from_pretrained(os.fspath(folder), local_files_only=True)
