@@ -2,57 +2,96 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from snoopi_core.checkpoint import PREFIXES, OneStepRecipe, Schedule, read_checkpoint
 from snoopi_core.layouts import from_single_file, text_encoder_rename, unet_rename, vae_rename
-from training.config import find_file
+from training.config import Teacher, find_file
+from training.families import FAMILIES, Family
+from training.text import Text
 from training.tokenizer import clip_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """The parts of a model, in fp32, in evaluation mode, without gradients."""
+    """The parts of a model, in evaluation mode, without gradients.
 
-    unet: UNet2DConditionModel
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
+    network is a UNet2DConditionModel or a PixArtTransformer2DModel, by family. text_encoder and tokenizer may be absent
+    where text embeddings are kept on disk.
+    """
+
+    network: nn.Module
     vae: AutoencoderKL
     schedule: Schedule
     prediction_type: str
     source: str
+    family: Family = FAMILIES["unet"]
+    text_encoder: nn.Module | None = None
+    tokenizer: Any = None
     recipe: OneStepRecipe | None = None  # of a student's file
 
     def alphas_cumprod(self) -> torch.Tensor:
         """alpha_bar_t = alpha_t^2, shape (num_train_timesteps,), fp32: half precision is wrong by 100 % at t = 0."""
         return DDPMScheduler(**self.schedule.model_dump(), clip_sample=False).alphas_cumprod.float()
 
-    def to(self, device: torch.device) -> Backbone:
-        for module in (self.unet, self.text_encoder, self.vae):
-            module.to(device)
+    @property
+    def latent_channels(self) -> int:
+        return self.network.config.in_channels
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Backbone:
+        """On `device`; network and VAE in `dtype`. CLIP is small, and exact in fp32; T5 is loaded in bf16."""
+        for module in (self.network, self.vae):
+            module.to(device, dtype)
+        if self.text_encoder is not None:
+            self.text_encoder.to(device)
         return self
 
     @torch.no_grad()
-    def encode(self, prompts: list[str]) -> torch.Tensor:
-        """Text embeddings, (B, 77, C) fp32; longer prompts are cut at the tokenizer's length."""
-        ids = self.tokenizer(
-            prompts,
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids
-        return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state.float()
+    def encode(self, prompts: list[str]) -> Text:
+        """Text embeddings, fp32, on the network's device; longer prompts are cut at the tokenizer's length.
+
+        Raises:
+            ValueError: the model was loaded without its text encoder.
+        """
+        if self.text_encoder is None:
+            raise ValueError(f"{self.source} has no text encoder; name one with teacher.text_encoder")
+        text = self.family.encode(self.text_encoder, self.tokenizer, prompts)
+        return text.to(self.network.device, torch.float32)
+
+    def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: Text) -> torch.Tensor:
+        """Prediction (B, C, h, w) of `network`, the backbone's own or a student of its form."""
+        return self.family.call(network, x_t, t, text)
 
     def decode(self, x0: torch.Tensor) -> torch.Tensor:
-        """Images in [0, 1], (B, 3, 8h, 8w), from latents x0 (B, C, h, w) in the UNet's scale; carries x0's gradient."""
-        return (self.vae.decode(x0.to(self.vae.dtype) / self.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
+        """Images in [0, 1], (B, 3, 8h, 8w) fp32, from latents x0 (B, C, h, w) in the network's scale, with gradient."""
+        return decode_latents(self.vae, x0)
+
+
+def decode_latents(vae: nn.Module, x0: torch.Tensor) -> torch.Tensor:
+    """Images in [0, 1], (B, 3, 8h, 8w) fp32, by an AutoencoderKL or AutoencoderTiny; carries x0's gradient."""
+    return (vae.decode(x0.to(vae.dtype) / vae.config.scaling_factor).sample.float() / 2 + 0.5).clamp(0, 1)
+
+
+def fingerprint(network: nn.Module) -> str:
+    """SHA-256 of a network's weights, names and values."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def load_teacher(section: Teacher) -> Backbone:
+    """The teacher of a recipe; see `load_backbone`."""
+    return load_backbone(section.path, section.prediction_type)
 
 
 def load_backbone(path: str, prediction_type: str = "auto") -> Backbone:
@@ -75,7 +114,7 @@ def load_backbone(path: str, prediction_type: str = "auto") -> Backbone:
     if prediction_type != "auto":
         parts["prediction_type"] = prediction_type
     backbone = Backbone(source=path, **parts)
-    for module in (backbone.unet, backbone.text_encoder, backbone.vae):
+    for module in (backbone.network, backbone.text_encoder, backbone.vae):
         module.float().eval().requires_grad_(False)
     return backbone
 
@@ -89,7 +128,7 @@ def _from_diffusers(source: str) -> dict[str, Any]:
         scheduler = DDPMScheduler.from_pretrained(source, subfolder="scheduler")
         _check_schedule(scheduler.config)
         return {
-            "unet": UNet2DConditionModel.from_pretrained(source, subfolder="unet", torch_dtype=torch.float32),
+            "network": UNet2DConditionModel.from_pretrained(source, subfolder="unet", torch_dtype=torch.float32),
             "text_encoder": CLIPTextModel.from_pretrained(source, subfolder="text_encoder", dtype=torch.float32),
             "tokenizer": CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"),
             "vae": AutoencoderKL.from_pretrained(source, subfolder="vae", torch_dtype=torch.float32),
@@ -133,7 +172,7 @@ def _from_contract(path: Path) -> dict[str, Any]:
     ):
         module.load_state_dict(from_single_file(weights, module.state_dict(), rename), assign=True)
     return {
-        "unet": unet,
+        "network": unet,
         "text_encoder": text_encoder,
         "tokenizer": tokenizer,
         "vae": vae,

@@ -39,10 +39,9 @@ class ClipJudge:
         self.size = (size, size) if isinstance(size, int) else tuple(size)
 
     def loss(self, x0: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        """L_CLIP of the first `share` of the batch: x0 (B, C, h, w) with its graph, B prompts. Scalar."""
-        count = max(1, round(self.section.share * len(prompts)))
-        images = self.decode(x0[:count])
-        return clip_loss(self.embed_images(images), self.embed_prompts(prompts[:count]), self.section.margin)
+        """L_CLIP of latents x0 (B, C, h, w), with their graph, against B prompts. Scalar."""
+        images = self.decode(x0)
+        return clip_loss(self.embed_images(images), self.embed_prompts(prompts), self.section.margin)
 
     def embed_images(self, images: torch.Tensor) -> torch.Tensor:
         """(B, E) of images (B, 3, H, W) in [0, 1]: bicubic to CLIP's own size, then its normalisation."""
@@ -53,3 +52,9 @@ class ClipJudge:
     def embed_prompts(self, prompts: list[str]) -> torch.Tensor:
         """(B, E) of B prompts."""
         return self.model.encode_text(self.tokenize(prompts).to(self.mean.device))
+
+
+def judged_rows(share: float, batch: int) -> frozenset[int]:
+    """Which rows of a batch CLIP judges: `share` of them, at least one, evenly spread over what splits the batch."""
+    count = max(1, round(share * batch))
+    return frozenset(number * batch // count for number in range(count))

@@ -1,4 +1,4 @@
-"""NASA inside a diffusers UNet: every cross-attention answers Z+ - alpha Z-.
+"""NASA inside a diffusers network: every cross-attention answers Z+ - alpha Z-.
 
 Dimensions: B batch rows, N image tokens, T text tokens, H heads, D head width, C = H * D.
 """
@@ -10,10 +10,11 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
+from torch import nn
 
 from snoopi_core.nasa import steer_away
+from training.text import Text
 
 CROSS_ATTENTION = ".attn2.processor"
 
@@ -22,13 +23,18 @@ class NasaProcessor:
     """A cross-attention processor that steers away from one negative prompt, before the output projection.
 
     Args:
-        negative: text embeddings of the negative prompt, (1, T, C_text) or (B, T, C_text).
+        negative: the encoded negative prompt, of one row or B.
         alpha: strength; 0 is the plain layer.
     """
 
-    def __init__(self, negative: torch.Tensor, alpha: float) -> None:
-        self.negative = negative
+    def __init__(self, negative: Text, alpha: float) -> None:
+        self.unprojected = self.negative = negative
         self.alpha = alpha
+
+    def project(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        """A forward hook: the negative takes the way that the positive prompt has just taken."""
+        states = module.forward(self.unprojected.states.to(args[0]))
+        self.negative = Text(states=states, mask=self.unprojected.mask)
 
     def __call__(
         self,
@@ -57,12 +63,18 @@ class NasaProcessor:
             raise ValueError(
                 f"the negative prompt has {len(self.negative)} rows; expected 1 or {rows}, as the positive one"
             )
-        negative = self.negative.to(encoder_hidden_states).expand(rows, -1, -1)
+        negative = self.negative.states.to(encoder_hidden_states).expand(rows, -1, -1)
         query = _heads(attn.to_q(hidden_states), attn.heads)
         z_pos = _respond(attn, query, encoder_hidden_states, attention_mask)
-        z_neg = _respond(attn, query, negative, None)
+        z_neg = _respond(attn, query, negative, self._mask(query))
         output = attn.to_out[1](attn.to_out[0](steer_away(z_pos, z_neg, self.alpha)))
         return output / attn.rescale_output_factor
+
+    def _mask(self, query: torch.Tensor) -> torch.Tensor | None:
+        """The negative's own padding as diffusers writes it: added to the scores, (B, 1, T)."""
+        if self.negative.mask is None:
+            return None
+        return ((~self.negative.mask).to(query.dtype) * -10000.0)[:, None].expand(len(query), -1, -1)
 
 
 def _heads(states: torch.Tensor, heads: int) -> torch.Tensor:
@@ -83,13 +95,13 @@ def _respond(attn: Attention, query: torch.Tensor, context: torch.Tensor, mask: 
 
 @contextmanager
 def nasa(
-    unet: UNet2DConditionModel, negative: torch.Tensor, alpha: float, layers: Callable[[str], bool] = lambda name: True
-) -> Iterator[UNet2DConditionModel]:
-    """Steer `unet` away from `negative` while the context lasts; its own processors come back afterwards.
+    network: nn.Module, negative: Text, alpha: float, layers: Callable[[str], bool] = lambda name: True
+) -> Iterator[nn.Module]:
+    """Steer `network` away from `negative` while the context lasts; its own processors come back afterwards.
 
     Args:
-        unet: any diffusers UNet with cross-attention.
-        negative: text embeddings of the negative prompt, (1, T, C_text) or (B, T, C_text).
+        network: a UNet2DConditionModel or PixArtTransformer2DModel of diffusers.
+        negative: the encoded negative prompt, of one row or B.
         alpha: strength; at 0 nothing is attached.
         layers: which cross-attention layers, by the name of their processor; all by default.
 
@@ -97,16 +109,21 @@ def nasa(
         ValueError: no cross-attention layer is chosen.
     """
     if alpha == 0:
-        yield unet
+        yield network
         return
-    before = dict(unet.attn_processors)
+    before = dict(network.attn_processors)
     chosen = [name for name in before if name.endswith(CROSS_ATTENTION) and layers(name)]
     if not chosen:
         raise ValueError("no cross-attention layer is chosen; NASA would do nothing")
     steered = NasaProcessor(negative, alpha)
+    # PixArt projects the text once, before its layers; the negative goes with it, while the weights are in place
+    project = getattr(network, "caption_projection", None)
+    hook = project.register_forward_hook(steered.project) if project is not None else None
     # set_attn_processor empties the dict it is given, hence the copies
-    unet.set_attn_processor({name: steered if name in chosen else processor for name, processor in before.items()})
+    network.set_attn_processor({name: steered if name in chosen else processor for name, processor in before.items()})
     try:
-        yield unet
+        yield network
     finally:
-        unet.set_attn_processor(dict(before))
+        network.set_attn_processor(dict(before))
+        if hook is not None:
+            hook.remove()

@@ -16,13 +16,13 @@ from torch.nn import functional
 
 from snoopi_core.checkpoint import Checkpoint, Metadata, OneStepRecipe, Provenance, write_checkpoint
 from snoopi_core.layouts import StateDict, text_encoder_rename, to_single_file, unet_rename, vae_rename
-from training.backbone import Backbone, load_backbone
+from training.backbone import Backbone, load_backbone, load_teacher
 from training.config import Recipe
-from training.iteration import Levels
+from training.levels import Levels
 from training.noise import generator
 from training.prompts import open_prompts
 from training.sampling import one_step_x0
-from training.state import checkpoints, load_newest, load_state
+from training.state import check_whole, checkpoints, load_state, newest_whole
 
 _HOST_GROUPS = 32
 _STOCK_SCALE = 0.18215
@@ -52,13 +52,13 @@ def check_exportable(backbone: Backbone) -> None:
     Raises:
         ValueError: it could not; says why.
     """
-    for part in (backbone.unet, backbone.vae):
+    for part in (backbone.network, backbone.vae):
         if part.config.norm_num_groups != _HOST_GROUPS:
             raise ValueError(
                 f"{type(part).__name__} has {part.config.norm_num_groups} groups in its group norms; "
                 f"ComfyUI builds this network with {_HOST_GROUPS}, so it could not open the file"
             )
-    for part, rename in ((backbone.unet, unet_rename), (backbone.vae, vae_rename)):
+    for part, rename in ((backbone.network, unet_rename), (backbone.vae, vae_rename)):
         for key in part.state_dict():
             rename(part.config)(key)
 
@@ -74,7 +74,7 @@ def export_backbone(path: Path, backbone: Backbone, unet_weights: StateDict | No
         ValueError: the networks cannot be built by ComfyUI; or (CheckpointError) see `write_checkpoint`.
     """
     check_exportable(backbone)
-    unet, vae, text_encoder = backbone.unet, backbone.vae, backbone.text_encoder
+    unet, vae, text_encoder = backbone.network, backbone.vae, backbone.text_encoder
     checkpoint = Checkpoint(
         metadata=Metadata(
             prediction_type=backbone.prediction_type,
@@ -95,7 +95,7 @@ def export_backbone(path: Path, backbone: Backbone, unet_weights: StateDict | No
 
 def export_student(path: Path, backbone: Backbone, weights: StateDict, recipe: Recipe, step: int) -> Path:
     """Write a student of `recipe`; `backbone` is its teacher as it was loaded."""
-    levels = Levels.from_schedule(backbone.alphas_cumprod(), recipe, torch.device("cpu"))
+    levels = Levels.from_schedule(backbone.alphas_cumprod(), recipe)
     return export_backbone(
         path,
         backbone,
@@ -126,23 +126,23 @@ def _preview_colours(
     """RGB in [-1, 1] of a latent pixel as a linear map, (C, 3), fitted on 64 images; what the host's previews need."""
     if abs(backbone.vae.config.scaling_factor - _STOCK_SCALE) < 1e-5:
         return None  # the host has preview colours for Stable Diffusion's latents
-    size, channels = recipe.loop.latent_size, backbone.unet.config.in_channels
-    teacher = {key: value.clone() for key, value in backbone.unet.state_dict().items()}
-    backbone.unet.load_state_dict(weights)
-    text = backbone.encode(open_prompts(recipe.prompts, recipe.seed)(0, 64))
-    z = torch.randn((64, channels, size, size), generator=generator(recipe.seed, "preview")).to(text.device)
+    size, channels = recipe.loop.latent_size, backbone.latent_channels
+    teacher = {key: value.clone() for key, value in backbone.network.state_dict().items()}
+    backbone.network.load_state_dict(weights)
+    text = backbone.encode(open_prompts(recipe.prompts, recipe.seed).take(64))
+    z = torch.randn((64, channels, size, size), generator=generator(recipe.seed, "preview")).to(backbone.network.device)
     x0 = one_step_x0(
-        backbone.unet,
+        backbone,
+        backbone.network,
         text,
         z,
         timestep=recipe.student.timestep,
         alpha_T=levels.alpha_T,
         sigma_T=levels.sigma_T,
-        prediction_type=backbone.prediction_type,
     )
     images = torch.cat([backbone.decode(row) for row in x0.split(1)])  # one by one: big images take much memory
     rgb = functional.adaptive_avg_pool2d(images, x0.shape[-2:]) * 2 - 1
-    backbone.unet.load_state_dict(teacher)
+    backbone.network.load_state_dict(teacher)
     factors = torch.linalg.lstsq(
         x0.movedim(1, -1).flatten(0, -2).cpu(), rgb.movedim(1, -1).flatten(0, -2).cpu()
     ).solution
@@ -151,14 +151,14 @@ def _preview_colours(
 
 def _from_run(source: Path, alpha: float | None, out: Path) -> Path:
     is_checkpoint = (source / "state.json").is_file()
-    found = load_state(source) if is_checkpoint else load_newest(source / "checkpoints")
-    if found is None:
+    checkpoint = source if is_checkpoint else newest_whole(source / "checkpoints")
+    if checkpoint is None:
         raise ValueError(f"{source} holds no usable checkpoint")
-    state, saved = found
-    recipe = Recipe.model_validate(saved)
+    recipe = Recipe.model_validate(check_whole(checkpoint)["recipe"])
+    state = load_state(checkpoint)
     if alpha is not None:
         recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"recommended_alpha": alpha})})
-    return export_student(out, load_backbone(recipe.teacher.path), state.ema, recipe, state.iteration)
+    return export_student(out, load_teacher(recipe.teacher), state.averaged, recipe, state.iteration)
 
 
 def _teacher_provenance(folder: Path) -> Provenance:

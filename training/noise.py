@@ -1,11 +1,13 @@
 """Randomness that belongs to an iteration, not to a process.
 
-Every iteration draws from a generator seeded by (seed, iteration), on the CPU. A resumed run therefore needs no saved
-random state, and a GPU run sees the same numbers as a CPU run.
+Every iteration draws the whole batch's numbers from a generator seeded by (seed, iteration), on the CPU; a process, or
+a micro-batch, takes its rows. So a resumed run needs no saved random state, a run sees the same numbers on one device
+as on eight, and on a GPU as on a CPU.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 
@@ -33,32 +35,65 @@ class LoraDraws:
 class Draws:
     """Random numbers of one PG-SB iteration.
 
-    kappa: one guidance scale for the whole batch and both teachers. z, eps: (B, C, h, w) fp32. t: (B,) int64.
+    kappa: (B,), the guidance scale, for both teachers the same; and for all rows of a process, or of the batch.
+    z, eps: (B, C, h, w) fp32. t: (B,) int64. nasa: for NASA-T alone, alpha and which of the negative prompts.
     """
 
-    kappa: float
+    kappa: torch.Tensor
     z: torch.Tensor
     t: torch.Tensor
     eps: torch.Tensor
     lora: tuple[LoraDraws, ...]
+    nasa: tuple[float, int] | None = None
+
+    def rows(self, rows: slice, device: torch.device) -> Draws:
+        """Some rows, on `device`."""
+        return dataclasses.replace(
+            self,
+            kappa=self.kappa[rows].to(device),
+            z=self.z[rows].to(device),
+            t=self.t[rows].to(device),
+            eps=self.eps[rows].to(device),
+            lora=tuple(
+                LoraDraws(t=d.t[rows].to(device), eps=d.eps[rows].to(device), drop=d.drop[rows].to(device))
+                for d in self.lora
+            ),
+        )
 
 
-def draw(recipe: Recipe, iteration: int, *, channels: int, num_train_timesteps: int, device: torch.device) -> Draws:
-    """All random numbers of `iteration`, moved to `device`."""
+def draw(recipe: Recipe, iteration: int, *, channels: int, num_train_timesteps: int, processes: int = 1) -> Draws:
+    """All random numbers of `iteration`, for the whole batch, on the CPU."""
     rng = generator(recipe.seed, "iteration", iteration)
     batch, size = recipe.loop.batch_size, recipe.loop.latent_size
     shape = (batch, channels, size, size)
-    low, high = recipe.guidance.kappa_min, recipe.guidance.kappa_max
-    kappa = low + (high - low) * torch.rand((), generator=rng).item()
+    kappa = _kappa(recipe, torch.rand((), generator=rng)).repeat(batch)
     z = torch.randn(shape, generator=rng)
     t = torch.randint(recipe.loop.t_min, recipe.loop.t_max + 1, (batch,), generator=rng)
     eps = torch.randn(shape, generator=rng)
     lora = tuple(
         LoraDraws(
-            t=torch.randint(0, num_train_timesteps, (batch,), generator=rng).to(device),
-            eps=torch.randn(shape, generator=rng).to(device),
-            drop=(torch.rand(batch, generator=rng) < recipe.lora.condition_dropout).to(device),
+            t=torch.randint(0, num_train_timesteps, (batch,), generator=rng),
+            eps=torch.randn(shape, generator=rng),
+            drop=torch.rand(batch, generator=rng) < recipe.lora.condition_dropout,
         )
         for _ in range(recipe.lora.updates)
     )
-    return Draws(kappa=kappa, z=z.to(device), t=t.to(device), eps=eps.to(device), lora=lora)
+    if recipe.guidance.kappa_per == "rank" and processes > 1:
+        uniform = torch.rand(processes, generator=generator(recipe.seed, "kappa", iteration))
+        kappa = _kappa(recipe, uniform).repeat_interleave(batch // processes)
+    return Draws(kappa=kappa, z=z, t=t, eps=eps, lora=lora, nasa=_nasa(recipe, iteration))
+
+
+def _kappa(recipe: Recipe, uniform: torch.Tensor) -> torch.Tensor:
+    """kappa ~ U(kappa_min, kappa_max) (SNOOPI, Section 3)."""
+    guidance = recipe.guidance
+    return (guidance.kappa_min + (guidance.kappa_max - guidance.kappa_min) * uniform.double()).float()
+
+
+def _nasa(recipe: Recipe, iteration: int) -> tuple[float, int] | None:
+    """alpha ~ U(0, nasa_alpha_max) of NASA-T, and the number of the negative prompt."""
+    if recipe.student.nasa_alpha_max == 0:
+        return None
+    rng = generator(recipe.seed, "nasa", iteration)
+    alpha = recipe.student.nasa_alpha_max * torch.rand((), generator=rng).item()
+    return alpha, int(torch.randint(len(recipe.student.nasa_negatives), (), generator=rng))

@@ -14,7 +14,26 @@ from training.shapes.scene import sample_scenes
 PromptBatch = Callable[[int, int], list[str]]  # (iteration, batch size) -> prompts
 
 
-def open_prompts(section: Prompts, seed: int) -> PromptBatch:
+class PromptSource:
+    def __init__(self, batch: PromptBatch) -> None:
+        self.batch, self.iteration = batch, 0
+
+    def take(self, count: int) -> list[str]:
+        self.iteration += 1
+        return self.batch(self.iteration - 1, count)
+
+    def state_dict(self) -> dict:
+        return {"iteration": self.iteration}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.iteration = state["iteration"]
+
+
+def open_prompts(section: Prompts, seed: int) -> PromptSource:
+    return PromptSource(_open(section, seed))
+
+
+def _open(section: Prompts, seed: int) -> PromptBatch:
     """A function that gives the prompts of an iteration.
 
     Raises:

@@ -8,29 +8,31 @@ from torch import nn
 
 from snoopi_core.one_step import x0_from_output
 from training.backbone import Backbone
+from training.text import Text, concat
 
 
 @torch.no_grad()
 def one_step_x0(
-    unet: nn.Module,
-    text: torch.Tensor,
+    backbone: Backbone,
+    network: nn.Module,
+    text: Text,
     z: torch.Tensor,
     *,
     timestep: int,
     alpha_T: float,
     sigma_T: float,
-    prediction_type: str,
 ) -> torch.Tensor:
-    """x0 (B, C, h, w) fp32 from noise z (B, C, h, w) and text embeddings (B, S, E) in one call of the network."""
+    """x0 (B, C, h, w) fp32 from noise z (B, C, h, w) and B prompts in one call of `network`, any of this family."""
     t = torch.full((len(z),), timestep, device=z.device)
-    return x0_from_output(unet(z, t, text).sample, z, alpha_T, sigma_T, prediction_type)
+    output = backbone.call(network, z, t, text)
+    return x0_from_output(output, z, alpha_T, sigma_T, backbone.prediction_type)
 
 
 @torch.no_grad()
 def ddim_x0(
-    backbone: Backbone, text: torch.Tensor, null: torch.Tensor, z: torch.Tensor, *, steps: int = 20, kappa: float = 3.0
+    backbone: Backbone, text: Text, null: Text, z: torch.Tensor, *, steps: int = 20, kappa: float = 3.0
 ) -> torch.Tensor:
-    """x0 (B, C, h, w) by DDIM with classifier-free guidance; text (B, S, E), null (1, S, E), z (B, C, h, w)."""
+    """x0 (B, C, h, w) by DDIM with classifier-free guidance; B prompts, null of one row, z (B, C, h, w)."""
     scheduler = DDIMScheduler(
         **backbone.schedule.model_dump(),
         prediction_type=backbone.prediction_type,
@@ -39,9 +41,10 @@ def ddim_x0(
         timestep_spacing="trailing",
     )
     scheduler.set_timesteps(steps, device=z.device)
-    both = torch.cat([null.expand_as(text), text])
+    both = concat([null.expand(len(text)), text])
     x = z
     for t in scheduler.timesteps:
-        out_null, out_text = backbone.unet(torch.cat([x, x]), t, both).sample.chunk(2)
+        output = backbone.call(backbone.network, torch.cat([x, x]), t.expand(len(both)), both).float()
+        out_null, out_text = output.chunk(2)
         x = scheduler.step(out_null + kappa * (out_text - out_null), t, x).prev_sample
     return x

@@ -37,7 +37,7 @@ class TestRoundTrip:
         x, context = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 32)
         with torch.no_grad():
             got = model.model.diffusion_model(x, torch.tensor([t, t]), context=context)
-            expected = backbone.unet(x, t, encoder_hidden_states=context).sample
+            expected = backbone.network(x, t, encoder_hidden_states=context).sample
         assert relative_error(got, expected) <= 1e-5
 
     @pytest.mark.parametrize("prompt", [PROMPT, "", "triangle"])
@@ -47,7 +47,7 @@ class TestRoundTrip:
         ids = backbone.tokenizer(prompt, padding="max_length", max_length=77).input_ids
         assert [token for token, _ in tokens["l"][0]] == ids
         got = clip.encode_from_tokens_scheduled(tokens)[0][0]
-        assert relative_error(got, backbone.encode([prompt])) <= 1e-5
+        assert relative_error(got, backbone.encode([prompt]).states) <= 1e-5
 
     def test_prompts_that_are_padded_with_zero(self, folder, loader):
         """As those of SD2.x. Weighted words are measured against the empty prompt, which must be padded so too."""
@@ -94,7 +94,9 @@ class TestRoundTrip:
         samples = one_step(model, positive, latent, seed=5, timesteps="auto")["samples"]
         x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(5))
         with torch.no_grad():
-            output = backbone.unet(x, 999, encoder_hidden_states=backbone.encode([prompt]).expand(2, -1, -1)).sample
+            output = backbone.network(
+                x, 999, encoder_hidden_states=backbone.encode([prompt]).states.expand(2, -1, -1)
+            ).sample
         alpha, sigma = RECIPE.alpha_T, RECIPE.sigma_T
         x0 = (x - sigma * output) / alpha if backbone.prediction_type == "epsilon" else alpha * x - sigma * output
         assert relative_error(samples * 0.7, x0) <= 1e-5

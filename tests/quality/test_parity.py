@@ -36,13 +36,13 @@ def reference_x0(student, recipe, text):
     """x0 in the UNet's scale from the noise that the host draws for SEED."""
     z = torch.randn((COUNT, 4, 8, 8), generator=torch.Generator().manual_seed(SEED))
     return one_step_x0(
-        student.unet,
-        text.expand(COUNT, -1, -1),
+        student,
+        student.network,
+        text.expand(COUNT),
         z,
         timestep=recipe.timesteps[0],
         alpha_T=recipe.alpha_T,
         sigma_T=recipe.sigma_T,
-        prediction_type=student.prediction_type,
     )
 
 
@@ -55,7 +55,7 @@ def test_token_ids_are_the_same(host, student, prompt):
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_x0_on_the_same_conditioning(host, student, recipe, prompt):
     text = student.encode([prompt])
-    got = host.latents([[text, {}]], seed=SEED, count=COUNT)
+    got = host.latents([[text.states, {}]], seed=SEED, count=COUNT)
     scale = student.vae.config.scaling_factor
     assert relative(got * scale, reference_x0(student, recipe, text)) <= 1e-4
 

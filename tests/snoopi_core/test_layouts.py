@@ -63,14 +63,14 @@ def test_vae_names_are_those_that_diffusers_reads():
 
 
 def test_the_way_back_is_exact():
-    unet = tiny_backbone().unet
+    unet = tiny_backbone().network
     rename = unet_rename(unet.config)
     back = from_single_file(to_single_file(unet.state_dict(), rename), unet.state_dict(), rename)
     assert all(torch.equal(back[key], weight) for key, weight in unet.state_dict().items())
 
 
 def test_problems_are_counted_and_named():
-    unet = tiny_backbone().unet
+    unet = tiny_backbone().network
     rename = unet_rename(unet.config)
     single = to_single_file(unet.state_dict(), rename)
     single["stranger"] = torch.zeros(1)

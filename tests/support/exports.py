@@ -27,7 +27,7 @@ def export(path: Path, prediction_type: str = "epsilon") -> Backbone:
     """A file in fp16 and, in fp32, exactly what is in it."""
     backbone = tiny_backbone(prediction_type)
     export_backbone(path, backbone, title="tiny", role="student", recipe=RECIPE, recommended_alpha=0.8)
-    for module in (backbone.unet, backbone.vae, backbone.text_encoder):
+    for module in (backbone.network, backbone.vae, backbone.text_encoder):
         module.half().float()
     return backbone
 

@@ -13,6 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from snoopi_core.checkpoint import Schedule
 from training.backbone import Backbone
+from training.families import FAMILIES
 from training.tokenizer import clip_tokenizer
 
 WIDTH = 32  # the host's group norms have 32 groups, so every channel count is a multiple of 32
@@ -33,7 +34,7 @@ def tiny_backbone(prediction_type: str = "epsilon", *, seed: int = 0, dtype: tor
             attention_head_dim=2,
         )
         vae = tiny_vae(scaling_factor=0.7)
-        return {"unet": unet, "vae": vae, "text_encoder": _clip_text_encoder(layers=2, pad_token_id=49407)}
+        return {"network": unet, "vae": vae, "text_encoder": _clip_text_encoder(layers=2, pad_token_id=49407)}
 
     return Backbone(
         **_frozen(networks, seed, dtype),
@@ -46,7 +47,7 @@ def tiny_backbone(prediction_type: str = "epsilon", *, seed: int = 0, dtype: tor
 
 def tiny_sd21_backbone(
     prediction_type: str = "epsilon", *, seed: int = 0, dtype: torch.dtype = torch.float32
-) -> dict[str, Any]:
+) -> Backbone:
     """Stable Diffusion 2.1's form: linear projections, heads of one width, a text encoder as OpenCLIP's, pad id 0."""
 
     def networks() -> dict[str, Any]:
@@ -63,20 +64,19 @@ def tiny_sd21_backbone(
         text_encoder = _clip_text_encoder(layers=3, pad_token_id=1, hidden_act="gelu")
         return {"network": unet, "vae": tiny_vae(), "text_encoder": text_encoder}
 
-    return {
+    return Backbone(
         **_frozen(networks, seed, dtype),
-        "tokenizer": clip_tokenizer("!"),
-        "family": "unet",
-        "schedule": Schedule(),
-        "prediction_type": prediction_type,
-        "source": "tiny SD2.1",
-        "recipe": None,
-    }
+        tokenizer=clip_tokenizer("!"),
+        family=FAMILIES["unet"],
+        schedule=Schedule(),
+        prediction_type=prediction_type,
+        source="tiny SD2.1",
+    )
 
 
 def tiny_pixart_backbone(
     prediction_type: str = "epsilon", *, seed: int = 0, dtype: torch.dtype = torch.float32
-) -> dict[str, Any]:
+) -> Backbone:
     """PixArt-alpha 512's form: eight output channels, no sizes, T5 as text encoder, linear betas."""
 
     def networks() -> dict[str, Any]:
@@ -104,15 +104,14 @@ def tiny_pixart_backbone(
         )
         return {"network": transformer, "vae": tiny_vae(), "text_encoder": text_encoder}
 
-    return {
+    return Backbone(
         **_frozen(networks, seed, dtype),
-        "tokenizer": tiny_t5_tokenizer(),
-        "family": "pixart",
-        "schedule": PIXART_SCHEDULE,
-        "prediction_type": prediction_type,
-        "source": "tiny PixArt",
-        "recipe": None,
-    }
+        tokenizer=tiny_t5_tokenizer(),
+        family=FAMILIES["pixart"],
+        schedule=PIXART_SCHEDULE,
+        prediction_type=prediction_type,
+        source="tiny PixArt",
+    )
 
 
 @functools.cache

@@ -18,7 +18,7 @@ def save_folder(folder, **scheduler):
         vae=parts.vae,
         text_encoder=parts.text_encoder,
         tokenizer=parts.tokenizer,
-        unet=parts.unet,
+        unet=parts.network,
         scheduler=DDIMScheduler(**settings, **scheduler),
         safety_checker=None,
         feature_extractor=None,
@@ -33,7 +33,7 @@ def test_a_diffusers_folder_and_a_contract_file_are_the_same_model(tmp_path):
     file = load_backbone(str(path))
     assert file.prediction_type == folder.prediction_type == "epsilon"
     assert torch.equal(file.alphas_cumprod(), folder.alphas_cumprod())
-    for part in ("unet", "vae", "text_encoder"):
+    for part in ("network", "vae", "text_encoder"):
         a, b = getattr(folder, part).state_dict(), getattr(file, part).state_dict()
         assert a.keys() == b.keys()
         assert all(torch.equal(a[name].half().float(), b[name]) for name in a)

@@ -84,7 +84,7 @@ def test_exported_student_is_the_averaged_one(finished, teacher):
     assert student.metadata.recipe.timesteps == (999,)
     assert student.metadata.recipe.alpha_T**2 == pytest.approx(0.00466, abs=1e-5)
     assert student.metadata.provenance.step == ITERATIONS and len(student.metadata.provenance.recipe_sha256) == 64
-    unet = load_backbone(str(teacher)).unet
+    unet = load_backbone(str(teacher)).network
     ema = to_single_file(weights(finished)["ema"], unet_rename(unet.config))
     assert ema.keys() == student.unet.keys()
     assert all(torch.equal(student.unet[name], tensor.half()) for name, tensor in ema.items())
@@ -172,7 +172,7 @@ def test_dry_run_writes_nothing(teacher, tmp_path, capsys):
 
 def test_a_model_that_the_host_could_not_build_is_not_exported(tmp_path):
     backbone = tiny_backbone()
-    backbone.unet.register_to_config(norm_num_groups=16)
+    backbone.network.register_to_config(norm_num_groups=16)
     with pytest.raises(ValueError, match=r"UNet2DConditionModel has 16 groups.*ComfyUI builds this network with 32"):
         export_backbone(tmp_path / "x.safetensors", backbone, title="x", role="teacher")
     assert not list(tmp_path.iterdir())

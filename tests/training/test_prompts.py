@@ -7,7 +7,7 @@ from training.prompts import open_prompts
 def test_a_file_is_walked_in_new_permutations(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_text("".join(f"prompt {n}\n\n" for n in range(5)), encoding="utf-8")
-    batch = open_prompts(Prompts(source=str(path)), seed=0)
+    batch = open_prompts(Prompts(source=str(path)), seed=0).batch
     walk = [prompt for iteration in range(10) for prompt in batch(iteration, 4)]
     epochs = [walk[n : n + 5] for n in range(0, 40, 5)]
     assert all(sorted(epoch) == [f"prompt {n}" for n in range(5)] for epoch in epochs)
@@ -16,8 +16,8 @@ def test_a_file_is_walked_in_new_permutations(tmp_path):
 
 
 def test_shapes_are_reproducible_and_differ_by_iteration():
-    batch = open_prompts(Prompts(source="shapes"), seed=3)
-    assert batch(5, 8) == open_prompts(Prompts(source="shapes"), seed=3)(5, 8)
+    batch = open_prompts(Prompts(source="shapes"), seed=3).batch
+    assert batch(5, 8) == open_prompts(Prompts(source="shapes"), seed=3).batch(5, 8)
     assert batch(5, 8) != batch(6, 8)
     assert all(prompt for prompt in batch(0, 200))
 

@@ -15,6 +15,7 @@ import torch
 from training.diffusers_nasa import nasa
 from training.sampling import ddim_x0, one_step_x0
 from training.shapes.captions import NULL_PROMPT
+from training.text import Text
 
 if TYPE_CHECKING:
     from training.backbone import Backbone
@@ -73,18 +74,18 @@ class OneStep:
             return model.decode(self._x0(z, positive))
         away = model.encode([negative])
         if self.method == "nasa":
-            with nasa(model.unet, away, self.scale):
+            with nasa(model.network, away, self.scale):
                 x0 = self._x0(z, positive)
         elif self.method == "cfg":
-            base = self._x0(z, away.expand_as(positive))
+            base = self._x0(z, away.expand(len(positive)))
             x0 = base + self.scale * (self._x0(z, positive) - base)
         elif self.method == "embeddings":
-            x0 = self._x0(z, positive - self.scale * away)
+            x0 = self._x0(z, Text(states=positive.states - self.scale * away.states))
         else:
             raise ValueError(f"method {self.method!r} is not known; available: nasa, cfg, embeddings")
         return model.decode(x0)
 
-    def _x0(self, z: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    def _x0(self, z: torch.Tensor, context: Text) -> torch.Tensor:
         recipe = self.model.recipe
         if self.timestep is None and recipe is not None:
             timestep, alpha_T, sigma_T = recipe.timesteps[0], recipe.alpha_T, recipe.sigma_T
@@ -93,19 +94,19 @@ class OneStep:
             power = self.model.alphas_cumprod()[timestep].item()
             alpha_T, sigma_T = power**0.5, (1 - power) ** 0.5
         return one_step_x0(
-            self.model.unet,
+            self.model,
+            self.model.network,
             context,
             z,
             timestep=timestep,
             alpha_T=alpha_T,
             sigma_T=sigma_T,
-            prediction_type=self.model.prediction_type,
         )
 
 
 def _latent_shape(model: Backbone) -> tuple[int, int, int]:
-    size = model.unet.config.sample_size
-    return model.unet.config.in_channels, size, size
+    size = model.network.config.sample_size
+    return model.latent_channels, size, size
 
 
 def _in_batches(

@@ -42,7 +42,7 @@ def test_the_folder_loads_as_a_pipeline_and_as_a_backbone(folder):
 
 def test_weights_are_exact_in_fp16(folder):
     model = load_backbone(str(folder))
-    for part in (model.unet, model.vae, model.text_encoder):
+    for part in (model.network, model.vae, model.text_encoder):
         assert all(torch.equal(weight, weight.half().float()) for weight in part.parameters())
 
 

@@ -1,0 +1,314 @@
+"""A distillation with its folder: built from a recipe, resumed or fresh, run to its end, on one process or many."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, broadcast_object_list
+from diffusers.training_utils import EMAModel
+
+from training.backbone import Backbone, fingerprint, load_teacher
+from training.callbacks import Sight
+from training.clip import ClipJudge
+from training.config import Recipe, RecipeError
+from training.distributed import (
+    load_optimizer_state,
+    load_trained_state,
+    optimizer_state,
+    trained_state,
+)
+from training.export import check_exportable, export_student
+from training.iteration import Distillation
+from training.levels import Levels
+from training.noise import Draws, draw
+from training.optimizers import make_optimizer, set_learning_rates
+from training.players import Teachers, make_student, trainable
+from training.prompts import open_prompts
+from training.state import RunState, load_state, newest_whole, save_state
+
+log = logging.getLogger(__name__)
+
+
+class NotFinite(RuntimeError):
+    """Losses or gradients are not finite numbers, again and again; none of these updates was made."""
+
+
+class Stop(Protocol):
+    """Whether somebody wants the run to stop."""
+
+    wished: bool
+
+
+def open_teacher(recipe: Recipe) -> tuple[Backbone, Levels]:
+    """The teacher and its noise levels, with everything checked that can be checked before hours are spent.
+
+    Raises:
+        FileNotFoundError: no teacher.
+        ValueError: one that does not fit the recipe, or whose student no loader could open.
+    """
+    backbone = load_teacher(recipe.teacher)
+    check_exportable(backbone)
+    width = None if backbone.text_encoder is None else backbone.text_encoder.config.hidden_size
+    backbone.family.check(backbone.network, width, recipe.loop.latent_size)
+    return backbone, Levels.from_schedule(backbone.alphas_cumprod(), recipe)
+
+
+class Run:
+    """See the module."""
+
+    def __init__(self, recipe: Recipe, *, cpu: bool = False) -> None:
+        if recipe.loop.threads:
+            torch.set_num_threads(recipe.loop.threads)
+        self.recipe, self.folder, self.iteration = recipe, Path(recipe.output.folder), 0
+        self.counts = {"skipped": 0, "skipped_student": 0, "skipped_in_a_row": 0}
+        self.distance: float | None = None
+        self.accelerator = accelerator = Accelerator(mixed_precision=recipe.loop.precision, cpu=cpu)
+        self._own_rows = rows_of_process(recipe, accelerator)
+        self._sharded = sharded = accelerator.distributed_type == DistributedType.FSDP
+
+        self.backbone, levels = open_teacher(recipe)
+        self.levels = levels.to(accelerator.device)
+        self.teacher_fingerprint = fingerprint(self.backbone.network)
+        self.prompts = open_prompts(recipe.prompts, recipe.seed)
+        full = recipe.student.train == "full"
+        student = make_student(self.backbone.network, recipe) if full else None  # in fp32, before the teacher is not
+        # FSDP wants one dtype in a group of weights
+        half = recipe.loop.precision == "bf16" and not sharded
+        self.backbone.to(accelerator.device, torch.bfloat16 if half else None)
+        student = student or make_student(self.backbone.network, recipe, share=not sharded)
+        self.teachers = Teachers(self.backbone.network, recipe)
+        self.student, student_optimizer = self._prepare(student, recipe.student.learning_rate)
+        lora_teacher, lora_optimizer = self._prepare(self.backbone.network, recipe.lora.learning_rate)
+        decay = recipe.student.ema_decay
+        self.ema = EMAModel(trainable(self.student), decay=decay, foreach=True) if decay else None
+        self.sight = Sight(
+            folder=self.folder,
+            recipe=recipe,
+            accelerator=accelerator,
+            backbone=self.backbone,
+            teachers=self.teachers,
+            levels=self.levels,
+        )
+        negatives = list(recipe.student.nasa_negatives) if recipe.student.nasa_alpha_max else []
+        self.distillation = Distillation(
+            recipe=recipe,
+            accelerator=accelerator,
+            family=self.backbone.family,
+            student=self.student,
+            teachers=self.teachers,
+            lora_teacher=lora_teacher,
+            student_optimizer=student_optimizer,
+            lora_optimizer=lora_optimizer,
+            levels=self.levels,
+            prediction_type=self.backbone.prediction_type,
+            null=self.backbone.encode([""]),
+            negatives=self.backbone.encode(negatives) if negatives else None,
+            clip=ClipJudge(recipe.clip, self.backbone.decode, accelerator.device) if recipe.clip.weight > 0 else None,
+        )
+
+    def train(self, stop: Stop) -> bool:
+        """Run to the last iteration, or until a stop is wished for in any process; save, draw and log on the way.
+
+        Returns:
+            Whether the last iteration was reached.
+
+        Raises:
+            NotFinite: too many iterations in a row had a loss or gradient that is not finite.
+            OSError: the last checkpoint cannot be written.
+        """
+        loop, output = self.recipe.loop, self.recipe.output
+        self.sight.start(self.iteration)
+        try:
+            while self.iteration < loop.iterations and not self._stopped(stop):
+                self._iterate()
+                last = self.iteration == loop.iterations
+                if output.sample_every and (last or self.iteration % output.sample_every == 0):
+                    self.draw_samples()
+                if last:
+                    self.save()
+                elif self.iteration % output.save_every == 0:
+                    self._try_to_save()
+        finally:
+            self.sight.close()
+        return self.iteration == loop.iterations
+
+    def _iterate(self) -> None:
+        recipe, d = self.recipe, self.distillation
+        set_learning_rates(recipe, self.iteration, student=d.student_optimizer, lora=d.lora_optimizer)
+        prompts = self.prompts.take(recipe.loop.batch_size)[self._own_rows]
+        drawn = draw(
+            recipe,
+            self.iteration,
+            channels=self.backbone.latent_channels,
+            num_train_timesteps=self.backbone.schedule.num_train_timesteps,
+            processes=self.accelerator.num_processes,
+        )
+        own = drawn.rows(self._own_rows, self.accelerator.device)
+        outcome = d.run(prompts, self.backbone.encode(prompts), own, self._clip_weight())
+        self.iteration += 1
+        if self.ema is not None and outcome.skipped != "student":
+            self.ema.step(trainable(self.student))
+        self._count(outcome.skipped)
+        self.sight.after_iteration(self.iteration, outcome.figures | self._kappas(drawn) | self._skipped(), outcome.x0)
+
+    def save(self) -> Path | None:
+        """A checkpoint of now; the path is known to the first process alone."""
+        d = self.distillation
+        networks = {"student": trained_state(self.student), "lora": trained_state(d.lora_teacher)}
+        if self.ema is not None:
+            with self.averaged():
+                networks["ema"] = {name: weight.clone() for name, weight in trained_state(self.student).items()}
+        state = RunState(
+            iteration=self.iteration,
+            networks=networks,
+            optimizers={
+                "student": optimizer_state(self.student, d.student_optimizer),
+                "lora": optimizer_state(d.lora_teacher, d.lora_optimizer),
+            },
+            position=self.prompts.state_dict(),
+            counts=self.counts,
+            teacher=self.teacher_fingerprint,
+        )
+        if not self.accelerator.is_main_process:
+            return None
+        return save_state(self.folder / "checkpoints", state, self.recipe, distance=self.distance)
+
+    def resume(self) -> bool:
+        """Continue from the newest whole checkpoint, if there is one.
+
+        Raises:
+            RecipeError: the teacher has changed since.
+        """
+        found = [newest_whole(self.folder / "checkpoints") if self.accelerator.is_main_process else None]
+        broadcast_object_list(found)
+        if found[0] is None:
+            return False
+        state, d = load_state(found[0]), self.distillation
+        if state.teacher != self.teacher_fingerprint:
+            raise RecipeError(
+                f"the teacher {self.recipe.teacher.path!r} is not the one that this run was started with (its weights "
+                "differ); give the old one, or begin another run with another output.folder"
+            )
+        if self.ema is not None:
+            load_trained_state(self.student, state.networks["ema"])
+            self.ema.shadow_params = [weight.detach().clone() for weight in trainable(self.student)]
+        load_trained_state(self.student, state.networks["student"])
+        load_trained_state(d.lora_teacher, state.networks["lora"])
+        load_optimizer_state(self.student, d.student_optimizer, state.optimizers["student"])
+        load_optimizer_state(d.lora_teacher, d.lora_optimizer, state.optimizers["lora"])
+        self.prompts.load_state_dict(state.position)
+        self.counts = state.counts
+        self.iteration = state.iteration
+        if self.ema is not None:
+            self.ema.optimization_step = state.iteration - self.counts["skipped_student"]
+        return True
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The running mean in the student's place."""
+        if self.ema is None:
+            yield
+            return
+        weights = trainable(self.student)
+        self.ema.store(weights)
+        self.ema.copy_to(weights)
+        try:
+            yield
+        finally:
+            self.ema.restore(weights)
+
+    def draw_samples(self) -> None:
+        with self.averaged():
+            self.distance = self.sight.after_samples(self.iteration, self.accelerator.unwrap_model(self.student))
+
+    def export(self) -> Path | None:
+        """The averaged student as a file for PG-SB Loader; the path is known to the first process alone."""
+        with self.averaged():
+            weights = {name: weight.clone() for name, weight in trained_state(self.student).items()}
+        if not self.accelerator.is_main_process:
+            return None
+        teacher = load_teacher(self.recipe.teacher)  # the one in memory carries adapters
+        path = self.folder / "export" / "student.safetensors"
+        return export_student(path, teacher, weights, self.recipe, self.iteration)
+
+    def _prepare(self, network: torch.nn.Module, rate: float) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        loop = self.recipe.loop
+        if loop.channels_last and self.backbone.family.name == "unet" and not self._sharded:
+            network.to(memory_format=torch.channels_last)
+        if loop.compile:
+            network.compile_repeated_blocks()
+        return self.accelerator.prepare(network, make_optimizer(trainable(network), rate, self.recipe))
+
+    def _stopped(self, stop: Stop) -> bool:
+        if stop.wished:
+            self.accelerator.set_trigger()
+        return self.accelerator.check_trigger()
+
+    def _try_to_save(self) -> None:
+        """A full disk is no reason to lose what is in memory: say so, and try again at the next checkpoint."""
+        try:
+            self.save()
+        except OSError as error:
+            full = "the disk is full" if error.errno == errno.ENOSPC else str(error)
+            log.warning(
+                "iteration %d: no checkpoint could be written (%s); the older ones are whole, the run goes on, and "
+                "tries again in %d iterations",
+                *(self.iteration, full, self.recipe.output.save_every),
+            )
+
+    def _count(self, skipped: str) -> None:
+        counts = self.counts
+        counts["skipped_in_a_row"] = counts["skipped_in_a_row"] + 1 if skipped else 0
+        if not skipped:
+            return
+        counts["skipped"] += 1
+        counts["skipped_student"] += skipped == "student"
+        log.warning(
+            "iteration %d: the %s's loss or gradient is not finite; no update was made", self.iteration, skipped
+        )
+        if counts["skipped_in_a_row"] >= self.recipe.loop.max_skipped:
+            good = newest_whole(self.folder / "checkpoints") if self.accelerator.is_main_process else None
+            raise NotFinite(
+                f"in {counts['skipped_in_a_row']} iterations in a row a loss or gradient was not finite (the last: the "
+                f"{skipped}'s); none of these updates was made. The last good checkpoint is {good or 'none yet'}; go "
+                "on from it with a lower learning rate, --resume and --accept-changes"
+            )
+
+    def _kappas(self, drawn: Draws) -> dict[str, float]:
+        """Each process's kappa, where they differ."""
+        processes = self.accelerator.num_processes
+        if self.recipe.guidance.kappa_per == "iteration" or processes == 1:
+            return {}
+        return {f"kappa_{n}": kappas[0].item() for n, kappas in enumerate(drawn.kappa.chunk(processes))}
+
+    def _skipped(self) -> dict[str, float]:
+        return {"skipped": float(self.counts["skipped"])} if self.counts["skipped"] else {}
+
+    def _clip_weight(self) -> float:
+        clip = self.recipe.clip
+        last = clip.weight if clip.final_weight is None else clip.final_weight
+        return clip.weight + (last - clip.weight) * self.iteration / self.recipe.loop.iterations
+
+
+def rows_of_process(recipe: Recipe, accelerator: Accelerator) -> slice:
+    """This process's rows of the batch.
+
+    Raises:
+        RecipeError: the batch cannot be split evenly over processes and micro-batches.
+    """
+    batch, processes = recipe.loop.batch_size, accelerator.num_processes
+    micro = recipe.loop.micro_batch or max(1, batch // processes)
+    if batch % (processes * micro):
+        raise RecipeError(
+            f"loop.batch_size {batch} is not a multiple of {processes} process(es) x loop.micro_batch {micro}; "
+            "change one of the three"
+        )
+    own = batch // processes
+    return slice(accelerator.process_index * own, (accelerator.process_index + 1) * own)
