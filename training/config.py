@@ -144,7 +144,7 @@ class Loop(_Section):
     precision: Literal["no", "bf16"] = "bf16"
     gradient_checkpointing: bool = False
     optimizer: Literal["adamw", "adamw8bit"] = Field(default="adamw", description="adamw8bit needs bitsandbytes")
-    channels_last: bool = Field(default=True, description="memory layout of convolutions; changes speed only")
+    channels_last: bool = Field(default=True, description="memory layout of convolutions on CUDA; changes speed only")
     compile: bool = Field(default=False, description="torch.compile the networks; slow to start, then faster")
     max_skipped: int = Field(
         default=10, ge=1, description="stop after so many iterations in a row whose loss or gradient is not finite"

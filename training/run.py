@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list
-from diffusers.training_utils import EMAModel
 
+from training.average import RunningMean
 from training.backbone import Backbone, fingerprint, load_teacher
 from training.callbacks import Sight
 from training.clip import ClipJudge
@@ -87,7 +86,7 @@ class Run:
         self.student, student_optimizer = self._prepare(student, recipe.student.learning_rate)
         lora_teacher, lora_optimizer = self._prepare(self.backbone.network, recipe.lora.learning_rate)
         decay = recipe.student.ema_decay
-        self.ema = EMAModel(trainable(self.student), decay=decay, foreach=True) if decay else None
+        self.mean = RunningMean(trainable(self.student), decay) if decay else None
         self.sight = Sight(
             folder=self.folder,
             recipe=recipe,
@@ -153,8 +152,8 @@ class Run:
         own = drawn.rows(self._own_rows, self.accelerator.device)
         outcome = d.run(prompts, self.backbone.encode(prompts), own, self._clip_weight())
         self.iteration += 1
-        if self.ema is not None and outcome.skipped != "student":
-            self.ema.step(trainable(self.student))
+        if self.mean is not None and outcome.skipped != "student":
+            self.mean.update()
         self._count(outcome.skipped)
         self.sight.after_iteration(self.iteration, outcome.figures | self._kappas(drawn) | self._skipped(), outcome.x0)
 
@@ -162,7 +161,7 @@ class Run:
         """A checkpoint of now; the path is known to the first process alone."""
         d = self.distillation
         networks = {"student": trained_state(self.student), "lora": trained_state(d.lora_teacher)}
-        if self.ema is not None:
+        if self.mean is not None:
             with self.averaged():
                 networks["ema"] = {name: weight.clone() for name, weight in trained_state(self.student).items()}
         state = RunState(
@@ -196,9 +195,9 @@ class Run:
                 f"the teacher {self.recipe.teacher.path!r} is not the one that this run was started with (its weights "
                 "differ); give the old one, or begin another run with another output.folder"
             )
-        if self.ema is not None:
+        if self.mean is not None:
             load_trained_state(self.student, state.networks["ema"])
-            self.ema.shadow_params = [weight.detach().clone() for weight in trainable(self.student)]
+            self.mean.load(state.iteration - state.counts["skipped_student"])
         load_trained_state(self.student, state.networks["student"])
         load_trained_state(d.lora_teacher, state.networks["lora"])
         load_optimizer_state(self.student, d.student_optimizer, state.optimizers["student"])
@@ -206,23 +205,11 @@ class Run:
         self.prompts.load_state_dict(state.position)
         self.counts = state.counts
         self.iteration = state.iteration
-        if self.ema is not None:
-            self.ema.optimization_step = state.iteration - self.counts["skipped_student"]
         return True
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> AbstractContextManager[None]:
         """The running mean in the student's place."""
-        if self.ema is None:
-            yield
-            return
-        weights = trainable(self.student)
-        self.ema.store(weights)
-        self.ema.copy_to(weights)
-        try:
-            yield
-        finally:
-            self.ema.restore(weights)
+        return nullcontext() if self.mean is None else self.mean.in_place()
 
     def draw_samples(self) -> None:
         with self.averaged():
@@ -240,7 +227,8 @@ class Run:
 
     def _prepare(self, network: torch.nn.Module, rate: float) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         loop = self.recipe.loop
-        if loop.channels_last and self.backbone.family.name == "unet" and not self._sharded:
+        # on a CPU it costs more than it gives (benchmarks/train_step.py), and FSDP wants weights contiguous
+        if loop.channels_last and self.accelerator.device.type == "cuda" and not self._sharded:
             network.to(memory_format=torch.channels_last)
         if loop.compile:
             network.compile_repeated_blocks()
