@@ -77,7 +77,12 @@ def _run(args: argparse.Namespace) -> int:
         print(recipe.to_toml())
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
-        device = {"python": platform.python_version(), "device": str(run.accelerator.device)}
+        device = {
+            "python": platform.python_version(),
+            "device": str(run.accelerator.device),
+            "distributed": run.accelerator.distributed_type.value,
+            "processes": run.accelerator.num_processes,
+        }
         (folder / "environment.json").write_text(json.dumps(device | provenance().versions, indent=1), encoding="utf-8")
     stop = Stop()
     with stop.listening():

@@ -1,0 +1,90 @@
+"""One process, two processes and micro-batches: the same training, from the same recipe."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import tiny_backbone
+
+from training.export import export_backbone
+from training.state import checkpoints
+
+ITERATIONS = 10
+TOLERANCE = 1e-5
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    return export_backbone(path, tiny_backbone("v_prediction"), title="tiny", role="teacher")
+
+
+def train(teacher, folder, *more, processes=1, fsdp=False, iterations=ITERATIONS, expect=0):
+    arguments = [
+        *("--cpu", f"teacher.path={teacher}", f"output.folder={folder}", f"loop.iterations={iterations}"),
+        *(
+            "loop.batch_size=4",
+            "output.save_every=5",
+            "output.sample_every=0",
+            "output.log_every=1",
+            "output.trackers=[]",
+        ),
+        *more,
+    ]
+    program = [str(SUPPORT / "fsdp_on_cpu.py")] if fsdp else ["-m", "training.pgsb"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [sys.executable, *(launcher if processes > 1 else []), *program, *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=540)
+    assert done.returncode == expect, done.stdout[-1000:] + done.stderr[-3000:]
+    return done
+
+
+def weights(folder):
+    newest = checkpoints(folder / "checkpoints")[-1]
+    return {path.stem: load_file(path) for path in newest.glob("*.safetensors")}
+
+
+def difference(folder, other):
+    """Largest relative difference of what was trained, network by network and moment by moment."""
+    ours, theirs = weights(folder), weights(other)
+    assert ours.keys() == theirs.keys()
+    found = {}
+    for name in ours:
+        assert ours[name].keys() == theirs[name].keys()
+        a, b = (torch.cat([w[key].double().flatten() for key in ours[name]]) for w in (ours[name], theirs[name]))
+        found[name] = ((a - b).norm() / b.norm()).item()
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(teacher, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    train(teacher, folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("distributed", "settings", "more"),
+    [
+        ("NO", {}, ["loop.micro_batch=1"]),
+        ("MULTI_CPU", {"processes": 2}, []),
+        ("MULTI_CPU", {"processes": 2}, ["loop.micro_batch=1"]),
+        ("FSDP", {"processes": 2, "fsdp": True}, []),
+    ],
+    ids=["micro-batches", "2 processes", "2 processes, micro-batches", "2 processes, FSDP"],
+)
+def test_however_the_batch_is_split_the_training_is_the_same(teacher, alone, tmp_path, distributed, settings, more):
+    train(teacher, tmp_path, *more, **settings)
+    environment = json.loads((tmp_path / "environment.json").read_text(encoding="utf-8"))
+    assert environment["distributed"] == distributed and environment["processes"] == settings.get("processes", 1)
+    found = difference(tmp_path, alone)
+    print(", ".join(f"{network} {value:.1e}" for network, value in found.items()))
+    assert max(found[network] for network in ("student", "ema", "lora")) <= TOLERANCE
