@@ -219,7 +219,60 @@ def pixart_from_single_file(weights: Mapping[str, torch.Tensor], like: Mapping[s
     Raises:
         ValueError: see `from_single_file`.
     """
-    places = {key: pixart_place(key) for key in like}
+    return _from_joined(weights, like, pixart_place)
+
+
+_OPEN_CLIP_ENDS = {
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "final_layer_norm.bias": "ln_final.bias",
+    "final_layer_norm.weight": "ln_final.weight",
+}
+_OPEN_CLIP_BLOCK = {
+    "layer_norm1.": ("ln_1.", 0, 1),
+    "layer_norm2.": ("ln_2.", 0, 1),
+    "mlp.fc1.": ("mlp.c_fc.", 0, 1),
+    "mlp.fc2.": ("mlp.c_proj.", 0, 1),
+    "self_attn.k_proj.": ("attn.in_proj_", 1, 3),
+    "self_attn.out_proj.": ("attn.out_proj.", 0, 1),
+    "self_attn.q_proj.": ("attn.in_proj_", 0, 3),
+    "self_attn.v_proj.": ("attn.in_proj_", 2, 3),
+}
+_OPEN_CLIP_KEY = re.compile(r"encoder\.layers\.(\d+)\.(.+\.)(weight|bias)")
+
+
+def open_clip_place(key: str) -> tuple[str, int, int]:
+    """Where a weight of a transformers `CLIPTextModel` lies in OpenCLIP's layout, as SD2.x's files have it.
+
+    Returns:
+        See `pixart_place`.
+
+    Raises:
+        ValueError: the key has no place in that layout.
+    """
+    key = key.removeprefix("text_model.")
+    if (match := _OPEN_CLIP_KEY.fullmatch(key)) and match[2] in _OPEN_CLIP_BLOCK:
+        name, part, parts = _OPEN_CLIP_BLOCK[match[2]]
+        return f"transformer.resblocks.{match[1]}.{name}{match[3]}", part, parts
+    if key not in _OPEN_CLIP_ENDS:
+        raise ValueError(f"text encoder key {key!r} has no place in OpenCLIP's layout")
+    return _OPEN_CLIP_ENDS[key], 0, 1
+
+
+def open_clip_from_single_file(weights: Mapping[str, torch.Tensor], like: Mapping[str, torch.Tensor]) -> StateDict:
+    """OpenCLIP's weights for every key of `like` (a transformers `CLIPTextModel`'s state dict).
+
+    Raises:
+        ValueError: see `from_single_file`.
+    """
+    return _from_joined(weights, like, open_clip_place)
+
+
+def _from_joined(
+    weights: Mapping[str, torch.Tensor], like: Mapping[str, torch.Tensor], place: Callable[[str], tuple[str, int, int]]
+) -> StateDict:
+    """From a layout in which some weights are joined along their output."""
+    places = {key: place(key) for key in like}
     counts = {name: parts for name, _, parts in places.values()}
     pieces: StateDict = {}
     for name, weight in weights.items():

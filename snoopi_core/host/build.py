@@ -30,10 +30,10 @@ from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.ldm.pixart.pixartms import PixArtMS
 
+from ..architecture import text_arguments, unet_arguments, vae_arguments, vae_factor
+from ..architecture_pixart import pixart_arguments
 from ..checkpoint import Metadata, StateDict
-from .architecture import text_arguments, unet_arguments, vae_arguments, vae_factor
 from .attachment import set_metadata
-from .pixart import pixart_arguments
 from .sampling import model_sampling, sampling_settings
 from .weights import check_layers, check_weights, expected_weights
 

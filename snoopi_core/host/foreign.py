@@ -1,7 +1,7 @@
 """Files that others made: Stable Diffusion 1, 2, XL and PixArt, in one file or in diffusers' layout.
 
 The host recognises the network and converts its names; then every key and shape is compared, as for our own files,
-because the host's conversion leaves out what it does not know. Known harmless keys (weights.py) are said in the log.
+because the host's conversion leaves out what it does not know. Known harmless keys (published.py) are said in the log.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ..layouts import pixart_place, pixart_to_single_file
+from ..published import is_harmless
+from ..schedule import stored_sigmas
 from ..tensor_file import StateDict, TensorFile, readable
 from .build import build_vae, check_network, complete_network, make_patcher
-from .schedule import stored_sigmas
-from .weights import CANNOT_BUILD, check_numbers, check_weights, expected_weights, is_harmless, listed
+from .weights import CANNOT_BUILD, check_numbers, check_weights, expected_weights, listed
 
 _PREFIX = "model.diffusion_model."
 _TEXT_PREFIXES = ("cond_stage_model.", "conditioner.", "text_encoders.")

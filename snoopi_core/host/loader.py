@@ -10,9 +10,9 @@ from pathlib import Path
 import comfy.sd
 from comfy.model_patcher import ModelPatcher
 
+from ..architecture import text_arguments, vae_arguments
 from ..checkpoint import Checkpoint, CheckpointError, Metadata, own_metadata, read_checkpoint, read_parts
 from ..tensor_file import TensorFile, open_tensor_file, readable
-from .architecture import text_arguments, vae_arguments
 from .build import build_clip, build_model, build_vae, network_arguments
 from .foreign import describe, foreign_clip, foreign_model, foreign_vae, recognise
 from .lora import apply_lora

@@ -1,7 +1,7 @@
 """Whether weights are those of a network: every key and shape, before anything of the network is allocated.
 
 The host's loading is not strict: a weight that is missing stays as it was in memory, one too many is left out, and
-both are only logged. Here they are errors, except for a list of keys that published files carry and no network needs.
+both are only logged. Here they are errors, except for what published files carry and no network needs (published.py).
 """
 
 from __future__ import annotations
@@ -16,40 +16,6 @@ _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 # What the host raises at arguments that it cannot use.
 CANNOT_BUILD = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-
-# Noise schedules that the training code of Stable Diffusion 1, 2 and XL saved beside the weights. The host keeps its
-# own; `alphas_cumprod`, from which the others follow, is compared with it (see foreign.py).
-_SCHEDULE_KEYS = frozenset(
-    {
-        "alphas_cumprod",
-        "alphas_cumprod_prev",
-        "betas",
-        "denoiser.sigmas",
-        "log_one_minus_alphas_cumprod",
-        "posterior_log_variance_clipped",
-        "posterior_mean_coef1",
-        "posterior_mean_coef2",
-        "posterior_variance",
-        "sqrt_alphas_cumprod",
-        "sqrt_one_minus_alphas_cumprod",
-        "sqrt_recip_alphas_cumprod",
-        "sqrt_recipm1_alphas_cumprod",
-    }
-)
-_HARMLESS = (
-    # A second copy of the network, averaged over training (v1-5-pruned), and its counters.
-    re.compile(r"model_ema\..+"),
-    # 0 to 76, which transformers up to version 4.30 saved as a weight.
-    re.compile(r"(cond_stage_model|conditioner\.embedders\.0)\.transformer\.text_model\.embeddings\.position_ids"),
-    re.compile(r"cond_stage_model\.transformer\.embeddings\.position_ids"),
-    # Of use in CLIP's own training only.
-    re.compile(r"cond_stage_model\.(model\.)?logit_scale|conditioner\.embedders\.[01](\.model)?\.logit_scale"),
-)
-
-
-def is_harmless(name: str) -> bool:
-    """Whether published files carry this key and nothing is lost without it."""
-    return name in _SCHEDULE_KEYS or any(pattern.fullmatch(name) for pattern in _HARMLESS)
 
 
 def expected_weights(part: str, build: Callable[[], torch.nn.Module], *, everywhere: bool = True) -> StateDict:

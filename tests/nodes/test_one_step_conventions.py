@@ -13,8 +13,8 @@ from pixart_pair import pixart_pair
 from reference import Subtraction, relative_error
 from unets import SIDE, case, conditioning, empty_latent, metadata_of, noise, random_unet
 
+from snoopi_core.architecture import unet_arguments
 from snoopi_core.checkpoint import OneStepRecipe, Schedule
-from snoopi_core.host.architecture import unet_arguments
 from snoopi_core.host.attachment import set_metadata
 from snoopi_core.host.build import build_model
 from snoopi_core.host.nasa import apply_nasa

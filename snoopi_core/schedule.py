@@ -6,7 +6,7 @@ import logging
 
 import torch
 
-from ..tensor_file import TensorFile
+from .tensor_file import TensorFile
 
 _KEY = "alphas_cumprod"
 _TIMESTEPS = 1000  # of all the families whose files have it

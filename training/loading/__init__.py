@@ -1,0 +1,168 @@
+"""Models from any file: diffusers folders here or on the hub, single files of Stable Diffusion and PixArt, and ours.
+
+`open_source` finds and recognises a model, in one of this folder's modules for each form; `load_parts` reads all of
+it, `load_network` the network alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from torch import nn
+
+from snoopi_core.checkpoint import own_metadata
+from snoopi_core.tensor_file import open_tensor_file
+from training.config import ROOT, find_file
+from training.loading.contract import open_contract
+from training.loading.folder import Folder, download, open_folder, read_text, read_vae
+from training.loading.single_file import open_single_file
+from training.loading.source import Source, naming
+
+if TYPE_CHECKING:
+    from training.backbone import Backbone
+
+_WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+_EXPECTED = (
+    "expected a diffusers folder (with unet/ or transformer/, text_encoder/, tokenizer/, vae/ and scheduler/), "
+    "a .safetensors file, or a hub id such as owner/name"
+)
+# Of a config; these change neither weights nor what is computed with them.
+_OF_NO_EFFECT = ("sample_size", "upcast_attention", "dropout")
+
+
+def load_parts(
+    path: str, *, text_encoder: str = "", vae: str = "", t5: torch.dtype | None = torch.bfloat16
+) -> dict[str, Any]:
+    """All parts of a model, in fp32 (but T5), in evaluation mode, without gradients.
+
+    Args:
+        path: diffusers folder, hub id or single .safetensors file.
+        text_encoder, vae: diffusers folders or hub ids, to take these parts from instead.
+        t5: dtype of PixArt's text encoder, 19 GB in fp32; None leaves it and its tokenizer out.
+
+    Returns:
+        family, network, text_encoder, tokenizer, vae, schedule, prediction_type and recipe (of a student's file).
+
+    Raises:
+        FileNotFoundError: nothing is there; says what was looked for.
+        ValueError: it is not supported, damaged, or lacks a part that no setting names.
+    """
+    source = open_source(path)
+    with_text = source.family != "pixart" or t5 is not None
+    absent = [] if source.text or text_encoder or not with_text else ["text_encoder"]
+    absent += [] if source.vae or vae else ["vae"]
+    if absent:
+        raise ValueError(
+            f"{path} holds no {' and no '.join(absent)}; set {' and '.join(f'teacher.{part}' for part in absent)} "
+            "to a diffusers folder or hub id of a model that has it"
+        )
+    with naming(path):
+        network = source.network()
+    words: tuple[Any, Any] = None, None
+    if with_text:
+        with naming(text_encoder or path):
+            read = functools.partial(read_text, _folder(text_encoder)) if text_encoder else source.text
+            words = read(t5)
+    with naming(vae or path):
+        decoder = read_vae(_folder(vae)) if vae else source.vae()
+    for module in (network.float(), decoder.float(), words[0]):
+        if module is not None:
+            module.eval().requires_grad_(False)
+    return {
+        "family": source.family,
+        "network": network,
+        "text_encoder": words[0],
+        "tokenizer": words[1],
+        "vae": decoder,
+        "schedule": source.schedule,
+        "prediction_type": source.prediction_type,
+        "recipe": source.recipe,
+    }
+
+
+def load_network(path: str, like: Backbone) -> dict[str, torch.Tensor]:
+    """The weights of another model's network, fp32 under diffusers' names, for a network such as `like`'s.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_parts`; or the networks differ, and how.
+    """
+    source = open_source(path)
+    if source.family != like.family.name:
+        raise ValueError(f"{path} is a {source.family}, the teacher a {like.family.name}; they must be the same")
+    with naming(path):
+        network = source.network()
+    ours, theirs = like.network.state_dict(), network.state_dict()
+    differences = [
+        f"{key} is {theirs_said}, the teacher's {ours_said}"
+        for key, theirs_said, ours_said in _compare(_config(network), _config(like.network))
+    ]
+    differences += [
+        f"{key} is {said}, the teacher's {expected}"
+        for key, said, expected in _compare(
+            {key: tuple(weight.shape) for key, weight in theirs.items()},
+            {key: tuple(weight.shape) for key, weight in ours.items()},
+        )
+    ]
+    if source.prediction_type != like.prediction_type:
+        differences.insert(0, f"prediction_type is {source.prediction_type}, the teacher's {like.prediction_type}")
+    if differences:
+        more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
+        raise ValueError(f"{path} does not fit the teacher: {'; '.join(differences[:5])}{more}")
+    return network.float().state_dict()
+
+
+def open_source(path: str) -> Source:
+    """Find and recognise a model.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_parts`.
+    """
+    found = find_file(path)
+    if not found.is_file():
+        return open_folder(_folder(path))
+    file = open_tensor_file(found)  # names pickles as such
+    metadata = own_metadata(file)
+    return open_single_file(file) if metadata is None else open_contract(file, metadata)
+
+
+def _folder(path: str) -> Folder:
+    """A folder here, else on the hub if the path could be a hub id."""
+    found = find_file(path)
+    if found.is_dir():
+        return Folder(path, found)
+    looked = [str(Path(path).expanduser().absolute())]
+    if not Path(path).expanduser().is_absolute():
+        looked.append(str(ROOT / path))
+    missing = f"no model at {path!r}: looked for {' and '.join(dict.fromkeys(looked))}"
+    if path.count("/") != 1 or path.startswith((".", "/", "~")) or path.endswith(_WEIGHTS):
+        raise FileNotFoundError(f"{missing}; {_EXPECTED}")
+    try:
+        return download(path)
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(
+            f"{missing}, and for {path} on the hub, which gave nothing ({reason}); {_EXPECTED}"
+        ) from error
+
+
+def _config(network: nn.Module) -> dict[str, Any]:
+    """What decides how a diffusers network computes; one number for all levels is as good as a list of it."""
+    config = json.loads(network.to_json_string())
+    plain = {key: value for key, value in config.items() if not key.startswith("_") and key not in _OF_NO_EFFECT}
+    return {
+        key: value[0] if isinstance(value, list) and value and value.count(value[0]) == len(value) else value
+        for key, value in plain.items()
+    }
+
+
+def _compare(theirs: dict[str, Any], ours: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    return [
+        (key, theirs.get(key, "absent"), ours.get(key, "absent"))
+        for key in sorted(theirs.keys() | ours.keys())
+        if theirs.get(key, "absent") != ours.get(key, "absent")
+    ]

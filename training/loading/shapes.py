@@ -1,0 +1,122 @@
+"""Configs of published kinds of networks, read off the names and shapes of their weights in single files.
+
+What shapes do not show is as in the published models: 8 heads in Stable Diffusion 1; heads of 64 channels in Stable
+Diffusion 2 and in CLIP, and of 72 in PixArt.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+Shapes = Mapping[str, torch.Tensor]
+_HEADS_SD1, _HEAD_WIDTH, _HEAD_WIDTH_PIXART = 8, 64, 72
+_LATENT_SCALE = 0.18215
+_PATCH = 2
+_POSITIONS_512 = (512 // 8 // _PATCH) ** 2
+_TOKENS_ALPHA = 120
+
+
+def unet_config(weights: Shapes) -> dict[str, Any]:
+    """Of diffusers' `UNet2DConditionModel`, for the UNet of Stable Diffusion 1 or 2.
+
+    Raises:
+        KeyError: a weight is missing that all of them have.
+    """
+    levels: list[list[int]] = [[]]  # number of the input block of each layer
+    for block in itertools.count(1):
+        if f"input_blocks.{block}.0.op.weight" in weights:
+            levels.append([])
+        elif f"input_blocks.{block}.0.in_layers.2.weight" in weights:
+            levels[-1].append(block)
+        else:
+            break
+    widths = [weights[f"input_blocks.{level[0]}.0.out_layers.3.weight"].shape[0] for level in levels]
+    attends = [f"input_blocks.{level[0]}.1.norm.weight" in weights for level in levels]
+    linear = weights["middle_block.1.proj_in.weight"].ndim == 2  # in Stable Diffusion 2
+    return {
+        "sample_size": 64,
+        "in_channels": weights["input_blocks.0.0.weight"].shape[1],
+        "out_channels": weights["out.2.weight"].shape[0],
+        "block_out_channels": widths,
+        "layers_per_block": len(levels[0]),
+        "down_block_types": ["CrossAttnDownBlock2D" if attending else "DownBlock2D" for attending in attends],
+        "up_block_types": ["CrossAttnUpBlock2D" if attending else "UpBlock2D" for attending in reversed(attends)],
+        "cross_attention_dim": weights["middle_block.1.transformer_blocks.0.attn2.to_k.weight"].shape[1],
+        "attention_head_dim": [max(1, width // _HEAD_WIDTH) for width in widths] if linear else _HEADS_SD1,
+        "use_linear_projection": linear,
+    }
+
+
+def clip_config(token_embedding: torch.Tensor, *, layers: int, second: bool) -> dict[str, Any]:
+    """Of transformers' `CLIPTextModel`.
+
+    Args:
+        token_embedding: its weight.
+        second: of Stable Diffusion 2 rather than 1.
+    """
+    vocabulary, width = token_embedding.shape
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": max(1, width // _HEAD_WIDTH),
+        "hidden_act": "gelu" if second else "quick_gelu",
+        "bos_token_id": 49406,
+        "eos_token_id": 49407,
+        "pad_token_id": 0 if second else 49407,
+    }
+
+
+def vae_config(weights: Shapes) -> dict[str, Any]:
+    """Of diffusers' `AutoencoderKL`, for the VAE of Stable Diffusion.
+
+    Raises:
+        KeyError: a weight is missing that all of them have.
+    """
+    levels = count(weights, "encoder.down.{}.block.0.conv1.weight")
+    return {
+        "block_out_channels": [weights[f"encoder.down.{n}.block.0.conv1.weight"].shape[0] for n in range(levels)],
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "layers_per_block": count(weights, "encoder.down.0.block.{}.conv1.weight"),
+        "latent_channels": weights["post_quant_conv.weight"].shape[0],
+        "scaling_factor": _LATENT_SCALE,
+    }
+
+
+def pixart_config(weights: Shapes) -> dict[str, Any]:
+    """Of diffusers' `PixArtTransformer2DModel`, for PixArt-alpha at 512 px.
+
+    Raises:
+        KeyError: a weight is missing that all of them have.
+        ValueError: it is another PixArt.
+    """
+    width, channels, patch, _ = weights["x_embedder.proj.weight"].shape
+    null, positions = weights.get("y_embedder.y_embedding"), weights.get("pos_embed")
+    if null is not None and len(null) != _TOKENS_ALPHA:
+        raise ValueError(f"it takes {len(null)} tokens of text (PixArt-Sigma: 300), PixArt-alpha {_TOKENS_ALPHA}")
+    if positions is not None and positions.shape[-2] != _POSITIONS_512:
+        raise ValueError(f"it has {positions.shape[-2]} positions, PixArt at 512 px {_POSITIONS_512}")
+    if width % _HEAD_WIDTH_PIXART or patch != _PATCH:
+        raise ValueError(f"it is {width} wide with patches of {patch}, PixArt has heads of 72 and patches of {_PATCH}")
+    return {
+        "sample_size": 64,
+        "in_channels": channels,
+        "out_channels": weights["final_layer.linear.weight"].shape[0] // patch**2,
+        "num_layers": count(weights, "blocks.{}.attn.qkv.weight"),
+        "num_attention_heads": width // _HEAD_WIDTH_PIXART,
+        "attention_head_dim": _HEAD_WIDTH_PIXART,
+        "cross_attention_dim": width,
+        "caption_channels": weights["y_embedder.y_proj.fc1.weight"].shape[1],
+        "use_additional_conditions": "csize_embedder.mlp.0.weight" in weights,
+    }
+
+
+def count(weights: Shapes, name: str) -> int:
+    """How many numbers, from 0 on, give the name of a weight."""
+    return next(number for number in itertools.count() if name.format(number) not in weights)
