@@ -20,6 +20,7 @@ from published import (
     write,
 )
 from safetensors.torch import load_file, save_file
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from snoopi_core.checkpoint import Checkpoint, Metadata, OneStepRecipe, Schedule, write_checkpoint
 from snoopi_core.layouts import pixart_to_single_file
@@ -91,6 +92,22 @@ class TestFolders:
         del config["use_additional_conditions"], config["interpolation_scale"]
         path.write_text(json.dumps(config))
         assert same(load_parts(str(folder), t5=None)["network"], published("pixart")["network"])
+
+    def test_t5s_vocabulary_as_it_is_published(self, tmp_path):
+        """A sentencepiece file and nothing else; the one that is learnt here has words of its own."""
+        folder = Path(save_folder(tmp_path, "pixart"))
+        for path in (folder / "tokenizer").iterdir():
+            path.unlink()
+        sentences = iter(["a red ring on the left", "a photo of a dog, a cat", "a blue triangle above a wall"] * 9)
+        with open(folder / "tokenizer" / "spiece.model", "wb") as file:
+            SentencePieceTrainer.train(
+                sentence_iterator=sentences, model_writer=file, vocab_size=32, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+                minloglevel=2,
+            )  # fmt: skip
+        (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"extra_ids": 0}))
+        tokenizer = load_parts(str(folder))["tokenizer"]
+        pieces = SentencePieceProcessor(str(folder / "tokenizer" / "spiece.model"))
+        assert tokenizer("a red ring").input_ids == [*pieces.encode("a red ring"), pieces.eos_id()]
 
     def test_from_the_hubs_cache(self, folders, tmp_path, monkeypatch):
         """Offline, a model that was downloaded before; tests never reach the hub."""
