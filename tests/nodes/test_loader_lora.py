@@ -57,7 +57,7 @@ def with_adapters(network, targets=ATTENTION):
 @pytest.fixture(scope="module")
 def base(folder):
     """The bundled kind of model, in the checkpoints folder, and its UNet in diffusers."""
-    return export(folder / "base.safetensors").unet
+    return export(folder / "base.safetensors").network
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ def good_files(checkpoints: Path, loras: Path) -> dict[str, Path]:
     if not all(path.exists() for path in files.values()):
         for path in files.values():
             path.parent.mkdir(parents=True, exist_ok=True)
-        unet = export(files["own"]).unet
+        unet = export(files["own"]).network
         _write_lora(files["lora"], unet)
         _write_foreign(files["foreign"])
     return files

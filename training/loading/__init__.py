@@ -70,7 +70,7 @@ def load_parts(
             words = read(t5)
     with naming(vae or path):
         decoder = read_vae(_folder(vae)) if vae else source.vae()
-    for module in (network.float(), decoder.float(), words[0]):
+    for module in (network, decoder, words[0]):
         if module is not None:
             module.eval().requires_grad_(False)
     return {
@@ -113,7 +113,7 @@ def load_network(path: str, like: Backbone) -> dict[str, torch.Tensor]:
     if differences:
         more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
         raise ValueError(f"{path} does not fit the teacher: {'; '.join(differences[:5])}{more}")
-    return network.float().state_dict()
+    return network.state_dict()
 
 
 def open_source(path: str) -> Source:

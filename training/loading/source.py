@@ -65,7 +65,7 @@ _EXTRA_INPUTS = {
 
 
 def build(make: Callable[[], nn.Module], weights: Callable[[nn.Module], Mapping[str, torch.Tensor]]) -> nn.Module:
-    """A module that holds given weights, without having held others before.
+    """A module that holds given weights, in fp32, without having held others before.
 
     Args:
         make: the module; its parameters stay without memory, its buffers, which no file holds, do not.
@@ -74,7 +74,7 @@ def build(make: Callable[[], nn.Module], weights: Callable[[nn.Module], Mapping[
     with init_empty_weights():
         module = make()
     module.load_state_dict(weights(module), assign=True)
-    return module
+    return module.float()
 
 
 @contextmanager
