@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from diffusers.training_utils import cast_training_params
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
@@ -28,14 +28,10 @@ def add_lora(network: nn.Module, *, rank: int, scaling: float, targets: str, see
     """Give a network adapters, in fp32, that begin as no change (Gaussian A, B = 0); they alone are trained then."""
     with torch.random.fork_rng():  # peft draws the adapters' start from the global generator
         torch.manual_seed(seed)
-        network.add_adapter(
-            LoraConfig(
-                r=rank,
-                lora_alpha=scaling,
-                target_modules=lora_targets(network, targets),
-                init_lora_weights="gaussian",
-            )
+        config = LoraConfig(
+            r=rank, lora_alpha=scaling, target_modules=lora_targets(network, targets), init_lora_weights="gaussian"
         )
+        inject_adapter_in_model(config, network)
     cast_training_params(network, torch.float32)
 
 

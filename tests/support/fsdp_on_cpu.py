@@ -1,4 +1,4 @@
-"""`python -m training.pgsb` under FSDP on CPUs, for tests: accelerate has the code, but chooses it on accelerators only."""
+"""`python -m training.pgsb` under FSDP on CPUs, for tests: accelerate has the code, but chooses it on GPUs only."""
 
 from __future__ import annotations
 
