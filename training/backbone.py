@@ -73,8 +73,9 @@ class Backbone:
 
 
 def decode_latents(vae: nn.Module, x0: torch.Tensor) -> torch.Tensor:
-    """Images in [0, 1], (B, 3, 8h, 8w) fp32, by an AutoencoderKL or AutoencoderTiny; carries x0's gradient."""
-    return (vae.decode(x0.to(vae.dtype) / vae.config.scaling_factor).sample.float() / 2 + 0.5).clamp(0, 1)
+    """Images in [0, 1], (B, 3, 8h, 8w), fp32 or more, by an AutoencoderKL or AutoencoderTiny, with x0's gradient."""
+    images = vae.decode(x0.to(vae.dtype) / vae.config.scaling_factor).sample
+    return (images.to(torch.promote_types(images.dtype, torch.float32)) / 2 + 0.5).clamp(0, 1)
 
 
 def fingerprint(network: nn.Module) -> str:

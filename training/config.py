@@ -119,7 +119,7 @@ class Clip(_Section):
     final_weight: float | None = Field(default=None, ge=0, description="weight at the end, linearly; unset = constant")
     margin: float = Field(default=0.37, ge=-1, le=1, description="tau: images nearer to their prompt are let be")
     share: float = Field(default=0.5, gt=0, le=1, description="of the batch that is decoded and judged")
-    model: str = Field(default="ViT-B-32", description="open_clip's name of the architecture")
+    model: str = Field(default="ViT-B-32", description="open_clip's name of the architecture, or local-dir:FOLDER")
     pretrained: str = Field(default="laion2b_s34b_b79k", description="open_clip's tag, or a local weights file")
     decoder: str = Field(
         default="", description="folder or hub id of a tiny decoder (AutoencoderTiny, TAESD); empty = the teacher's VAE"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -13,9 +14,9 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list
 
 from training.average import RunningMean
-from training.backbone import Backbone, fingerprint, load_teacher
+from training.backbone import Backbone, decode_latents, fingerprint, load_teacher
 from training.callbacks import Sight
-from training.clip import ClipJudge
+from training.clip import ClipJudge, load_tiny_vae
 from training.config import Recipe, RecipeError
 from training.distributed import (
     load_optimizer_state,
@@ -26,6 +27,7 @@ from training.distributed import (
 from training.export import check_exportable, export_student
 from training.iteration import Distillation
 from training.levels import Levels
+from training.loading import load_network
 from training.noise import Draws, draw
 from training.optimizers import make_optimizer, set_learning_rates
 from training.players import Teachers, make_student, trainable
@@ -77,11 +79,13 @@ class Run:
         self.teacher_fingerprint = fingerprint(self.backbone.network)
         self.prompts = open_prompts(recipe.prompts, recipe.seed)
         full = recipe.student.train == "full"
-        student = make_student(self.backbone.network, recipe) if full else None  # in fp32, before the teacher is not
+        init = load_network(recipe.student.init, self.backbone) if recipe.student.init else None
+        # in fp32, before the teacher no longer is
+        student = make_student(self.backbone.network, recipe, weights=init) if full else None
         # FSDP wants one dtype in a group of weights
         half = recipe.loop.precision == "bf16" and not sharded
         self.backbone.to(accelerator.device, torch.bfloat16 if half else None)
-        student = student or make_student(self.backbone.network, recipe, share=not sharded)
+        student = student or make_student(self.backbone.network, recipe, weights=init, share=not sharded)
         self.teachers = Teachers(self.backbone.network, recipe)
         self.student, student_optimizer = self._prepare(student, recipe.student.learning_rate)
         lora_teacher, lora_optimizer = self._prepare(self.backbone.network, recipe.lora.learning_rate)
@@ -109,7 +113,7 @@ class Run:
             prediction_type=self.backbone.prediction_type,
             null=self.backbone.encode([""]),
             negatives=self.backbone.encode(negatives) if negatives else None,
-            clip=ClipJudge(recipe.clip, self.backbone.decode, accelerator.device) if recipe.clip.weight > 0 else None,
+            clip=self._clip_judge(),
         )
 
     def train(self, stop: Stop) -> bool:
@@ -224,6 +228,14 @@ class Run:
         teacher = load_teacher(self.recipe.teacher)  # the one in memory carries adapters
         path = self.folder / "export" / "student.safetensors"
         return export_student(path, teacher, weights, self.recipe, self.iteration)
+
+    def _clip_judge(self) -> ClipJudge | None:
+        section, vae = self.recipe.clip, self.backbone.vae
+        if section.weight == 0:
+            return None
+        if section.decoder:
+            vae = load_tiny_vae(section.decoder).to(vae.device, vae.dtype)
+        return ClipJudge(section, partial(decode_latents, vae), self.accelerator.device)
 
     def _prepare(self, network: torch.nn.Module, rate: float) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         loop = self.recipe.loop

@@ -1,10 +1,14 @@
 import json
+from functools import partial
 
 import open_clip
 import pytest
 import torch
+from diffusers import AutoencoderTiny
+from tiny import tiny_backbone
 
-from training.clip import ClipJudge, judged_rows
+from training.backbone import decode_latents
+from training.clip import ClipJudge, judged_rows, load_tiny_vae
 from training.config import Clip
 from training.losses import clip_loss
 
@@ -58,6 +62,54 @@ def test_gradient_reaches_x0_and_equals_finite_differences(weights):
     step = 1e-5
     numeric = (loss(x0 + step * direction) - loss(x0 - step * direction)) / (2 * step)
     assert (gradient * direction).sum().item() == pytest.approx(numeric.item(), rel=1e-4)
+
+
+def test_gradient_through_a_tiny_decoder_equals_finite_differences(weights, tmp_path):
+    tiny_vae(tmp_path)
+    vae = load_tiny_vae(str(tmp_path)).double()
+    clip = judge(weights, decode=partial(decode_latents, vae), margin=1.0)
+    clip.model.double()
+    clip.mean, clip.std = clip.mean.double(), clip.std.double()
+    rng = torch.Generator().manual_seed(1)
+    x0 = 0.1 * torch.randn((2, 4, 4, 4), generator=rng, dtype=torch.float64)
+    direction = torch.randn(x0.shape, generator=rng, dtype=torch.float64)
+    text = clip.embed_prompts(PROMPTS[:2])
+
+    def loss(x):  # clip_loss computes in fp32; differences need more digits
+        return (1.0 - torch.cosine_similarity(clip.embed_images(clip.decode(x)), text.double())).mean()
+
+    assert clip.decode(x0).min() > 0 and clip.decode(x0).max() < 1, "the clamp hides gradients"
+    leaf = x0.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(clip.loss(leaf, PROMPTS[:2]), leaf)
+    numeric = (loss(x0 + 1e-5 * direction) - loss(x0 - 1e-5 * direction)) / 2e-5
+    assert (gradient * direction).sum().item() == pytest.approx(numeric.item(), rel=1e-4)
+
+
+def tiny_vae(folder):
+    """TAESD's class, small, with weights that keep images away from black and white."""
+    torch.manual_seed(0)
+    sizes = {"encoder_block_out_channels": (8, 8, 8, 8), "decoder_block_out_channels": (8, 8, 8, 8)}
+    blocks = {"num_encoder_blocks": (1, 1, 1, 1), "num_decoder_blocks": (1, 1, 1, 1)}
+    vae = AutoencoderTiny(**sizes, **blocks)
+    last = vae.decoder.layers[-1]
+    last.weight.data.mul_(0.1)
+    last.bias.data.fill_(0.5)
+    vae.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", ["nowhere", "something else"])
+def test_a_decoder_that_is_none_is_said(tmp_path, kind):
+    if kind == "something else":
+        tiny_backbone().vae.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"clip\.decoder .* cannot be loaded.*AutoencoderTiny"):
+        load_tiny_vae(str(tmp_path))
+
+
+def test_weights_are_required(tmp_path):
+    """open_clip would go on with random ones."""
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY}), encoding="utf-8")
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        ClipJudge(Clip(model=f"local-dir:{tmp_path}"), torch.sigmoid, torch.device("cpu"))
 
 
 def test_nothing_of_clip_learns(weights):
