@@ -1,0 +1,208 @@
+"""Where prompts lie: files, folders, globs and hub data sets, as shards that are read row by row.
+
+A shard is an IterableDataset of its own (a file, or a shard of a hub data set), so that a broken one can be named and
+the order of shards is the reader's to choose.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from datasets import Features, IterableDataset, Value, load_dataset
+from datasets.exceptions import DatasetsError
+from pyarrow import ArrowException
+
+from training.config import ROOT, Prompts, find_file
+
+KINDS = {".txt": "text", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".json": "json", ".parquet": "parquet"}
+COLUMNS = ("prompt", "caption", "text")  # looked for in this order when no column is named
+POSSIBLE = f'"shapes", a {", ".join(KINDS)} file, a folder or glob of files of one kind, or a hub data set (owner/name)'
+
+# What the readers of the library raise for files that are broken or gone.
+READ_ERRORS = (ValueError, TypeError, KeyError, OSError, ArrowException, DatasetsError)
+_SAMPLE = 100  # rows that tell which columns hold text, where no schema does
+_ROWS = 1000  # at once
+_STRINGS = ("string", "large_string", "string_view")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A part of a source, read in order.
+
+    name: for messages. size: bytes of a file, to notice that it changed; 0 = not known. open: its rows. column: of
+    the rows. prompt: from a cell of that column.
+    """
+
+    name: str
+    size: int = 0
+    open: Callable[[], IterableDataset]
+    column: str
+    prompt: Callable[[Any], Any] = lambda cell: cell
+
+    def read(self, start: int = 0) -> Iterator[Any]:
+        """What stands where a prompt should, row by row from row `start` on.
+
+        Raises:
+            ValueError: the shard cannot be read.
+        """
+        try:
+            # As tables: rows one by one are slow. By skip, not the library's state_dict: that counts tables, and its
+            # meaning has changed between versions. Both parse a shard from its beginning.
+            rows = self.open()
+            rows = rows.skip(start) if start else rows
+            for table in rows.with_format("arrow").iter(batch_size=_ROWS):
+                yield from map(self.prompt, table[self.column].to_pylist())
+        except READ_ERRORS as error:
+            raise ValueError(f"prompts {self.name} cannot be read: {error}") from error
+
+
+def find_shards(section: Prompts) -> list[Shard]:
+    """The shards of a recipe's source, in the order of their names; errors as `open_prompts`."""
+    files = _find_files(section.source)
+    if not files:
+        return hub_shards(section.source, section.split, section.column)
+    rows = _open_file(files[0])
+    if KINDS[files[0].suffix.lower()] != "jsonl":
+        column = _column(section.column, rows, str(files[0]))
+        parts = {"column": column}
+    else:
+        key = _column(section.column, rows, str(files[0]), lambda row: _json_line(row["text"]))
+        column, parts = "", {"column": "text", "prompt": lambda line: _json_line(line).get(key)}
+    return [
+        Shard(name=str(path), size=path.stat().st_size, open=partial(_open_file, path, column), **parts)
+        for path in files
+    ]
+
+
+def hub_shards(source: str, split: str, column: str) -> list[Shard]:
+    """The shards of a data set on the hub, `owner/name` or `owner/name:configuration`, streamed."""
+    path, _, configuration = source.partition(":")
+    try:
+        with TemporaryDirectory() as cache:  # for the library's lock files; streamed rows are not kept
+            rows = load_dataset(path, configuration or None, split=split, streaming=True, cache_dir=cache)
+    except READ_ERRORS as error:
+        raise FileNotFoundError(
+            f"no prompts at {source!r}: no file or folder is there, and the hub's data set of that name, split "
+            f"{split!r}, cannot be read: {error}. Possible are {POSSIBLE}"
+        ) from error
+    column = _column(column, rows, source)
+    rows = rows.select_columns([column])  # the others, images above all, are not decoded
+    return [
+        Shard(
+            name=f"{source}, shard {index} of {rows.num_shards}",
+            open=partial(rows.shard, num_shards=rows.num_shards, index=index),
+            column=column,
+        )
+        for index in range(rows.num_shards)
+    ]
+
+
+def _find_files(source: str) -> list[Path]:
+    """Files of one kind, sorted; none where `source` looks like a hub id."""
+    path = find_file(source)
+    if path.is_file():
+        files = [path]
+    elif path.is_dir():
+        files = _known(path.rglob("*"))
+        if not files:
+            held = ", ".join(sorted(entry.name for entry in islice(path.iterdir(), 5))) or "nothing"
+            raise FileNotFoundError(f"no prompts in folder {source!r}: expected {', '.join(KINDS)} files; it has {held}")
+    elif glob.has_magic(source):
+        matches = glob.glob(source, recursive=True) or glob.glob(str(ROOT / source), recursive=True)
+        files = _known(map(Path, matches))
+        if not files:
+            raise FileNotFoundError(f"no prompts match {source!r}: expected {', '.join(KINDS)} files")
+    elif source.count("/") == 1 and not source.startswith((".", "/", "~")) and path.suffix.lower() not in KINDS:
+        return []
+    else:
+        raise FileNotFoundError(f"no prompts at {source!r}: looked for {path.absolute()}; possible are {POSSIBLE}")
+    kinds = sorted({file.suffix.lower() for file in files})
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{source!r} holds {len(files)} files of several kinds ({', '.join(kinds)}), and not all may be prompts; "
+            f"choose with a glob, such as {Path(source) / '**' / f'*{kinds[0]}'}"
+        )
+    if kinds[0] not in KINDS:
+        raise ValueError(f"prompts {source!r}: files of kind {kinds[0] or 'none'} are not known; {POSSIBLE}")
+    if empty := [file for file in files if not file.stat().st_size]:
+        raise ValueError(f"prompts {empty[0]} is empty (0 bytes)")
+    return files
+
+
+def _known(paths: Iterable[Path]) -> list[Path]:
+    return sorted(p for p in paths if p.suffix.lower() in KINDS and p.is_file() and not p.name.startswith("."))
+
+
+def _open_file(path: Path, column: str = "") -> IterableDataset:
+    """The rows of a file; with `column`, no other is read where the format allows it, and cells of a .csv are text."""
+    suffix = path.suffix.lower()
+    kind, name = KINDS[suffix], glob.escape(str(path.absolute()))
+    # utf-8-sig: with or without the mark that Windows programs put first.
+    text = {"encoding": "utf-8-sig"}
+    with TemporaryDirectory() as cache:  # for the library's lock files; nothing is copied when streaming
+        if kind == "csv":
+            # A prompt may well be "None" or "NA", or a number.
+            options = {"sep": "\t" if suffix == ".tsv" else ",", "keep_default_na": False, "cache_dir": cache}
+            if column:
+                options |= {"usecols": [column], "features": Features({column: Value("string")})}
+            return IterableDataset.from_csv(name, **text, **options)
+        if kind == "json":
+            return IterableDataset.from_json(name, cache_dir=cache)
+        if kind == "parquet":
+            return IterableDataset.from_parquet(name, columns=[column] if column else None, cache_dir=cache)
+        return IterableDataset.from_text(name, **text, cache_dir=cache)
+
+
+def _json_line(line: str) -> Row:
+    """A line of a .jsonl file; read as text, since its lines need not have the same keys and types."""
+    if not line.strip():
+        return {}
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"a line is not JSON, {error}: {line[:100]!r}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f'a line is not a JSON object such as {{"prompt": "a cat"}}: {line[:100]!r}')
+    return content
+
+
+def _column(named: str, rows: IterableDataset, where: str, decode: Callable[[Row], Row] = dict) -> str:
+    """The named column, or the one that holds prompts."""
+    try:
+        columns = _columns_with_text(rows, decode)
+    except READ_ERRORS as error:
+        raise ValueError(f"prompts {where} cannot be read: {error}") from error
+    listed = ", ".join(columns) or "none"
+    if named:
+        if named not in columns:
+            raise ValueError(f"prompts.column: {where} has no column {named!r}; its columns: {listed}")
+        return named
+    text = [name for name, holds_text in columns.items() if holds_text]
+    if found := [name for name in COLUMNS if name in text]:
+        return found[0]
+    if len(text) == 1:
+        return text[0]
+    raise ValueError(
+        f"{where}: {len(text) or 'no'} columns hold text, and none of them is called {', '.join(COLUMNS)}; "
+        f"name one with prompts.column; its columns: {listed}"
+    )
+
+
+def _columns_with_text(rows: IterableDataset, decode: Callable[[Row], Row]) -> Mapping[str, bool]:
+    """Every column, and whether it holds text: by the schema, or by the first rows where there is none."""
+    if rows.features is not None:
+        return {name: getattr(kind, "dtype", None) in _STRINGS for name, kind in rows.features.items()}
+    columns: dict[str, bool] = {}
+    for row in islice(rows, _SAMPLE):
+        for name, value in decode(row).items():
+            columns[name] = columns.get(name, False) or isinstance(value, str)
+    return columns
