@@ -70,12 +70,12 @@ def find_shards(section: Prompts) -> list[Shard]:
     files = _find_files(section.source)
     if not files:
         return hub_shards(section.source, section.split, section.column)
-    rows = _open_file(files[0])
+    first = partial(_open_file, files[0])
     if KINDS[files[0].suffix.lower()] != "jsonl":
-        column = _column(section.column, rows, str(files[0]))
+        column = _column(section.column, first, str(files[0]))
         parts = {"column": column}
     else:
-        key = _column(section.column, rows, str(files[0]), lambda row: _json_line(row["text"]))
+        key = _column(section.column, first, str(files[0]), lambda row: _json_line(row["text"]))
         column, parts = "", {"column": "text", "prompt": lambda line: _json_line(line).get(key)}
     return [
         Shard(name=str(path), size=path.stat().st_size, open=partial(_open_file, path, column), **parts)
@@ -94,7 +94,7 @@ def hub_shards(source: str, split: str, column: str) -> list[Shard]:
             f"no prompts at {source!r}: no file or folder is there, and the hub's data set of that name, split "
             f"{split!r}, cannot be read: {error}. Possible are {POSSIBLE}"
         ) from error
-    column = _column(column, rows, source)
+    column = _column(column, lambda: rows, source)
     rows = rows.select_columns([column])  # the others, images above all, are not decoded
     return [
         Shard(
@@ -115,7 +115,9 @@ def _find_files(source: str) -> list[Path]:
         files = _known(path.rglob("*"))
         if not files:
             held = ", ".join(sorted(entry.name for entry in islice(path.iterdir(), 5))) or "nothing"
-            raise FileNotFoundError(f"no prompts in folder {source!r}: expected {', '.join(KINDS)} files; it has {held}")
+            raise FileNotFoundError(
+                f"no prompts in folder {source!r}: expected {', '.join(KINDS)} files; it has {held}"
+            )
     elif glob.has_magic(source):
         matches = glob.glob(source, recursive=True) or glob.glob(str(ROOT / source), recursive=True)
         files = _known(map(Path, matches))
@@ -175,10 +177,10 @@ def _json_line(line: str) -> Row:
     return content
 
 
-def _column(named: str, rows: IterableDataset, where: str, decode: Callable[[Row], Row] = dict) -> str:
+def _column(named: str, opened: Callable[[], IterableDataset], where: str, decode: Callable[[Row], Row] = dict) -> str:
     """The named column, or the one that holds prompts."""
     try:
-        columns = _columns_with_text(rows, decode)
+        columns = _columns_with_text(opened(), decode)
     except READ_ERRORS as error:
         raise ValueError(f"prompts {where} cannot be read: {error}") from error
     listed = ", ".join(columns) or "none"
