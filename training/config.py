@@ -156,10 +156,10 @@ class Prompts(_Section):
     """Where the prompts come from; no images are needed."""
 
     source: str = Field(
-        description='"shapes" (the small world); a .txt, .csv, .jsonl or .parquet file, a folder or glob of them; '
-        "or a hub data set"
+        description='"shapes" (the small world); a .txt, .csv, .tsv, .jsonl, .json or .parquet file, a folder or glob '
+        "of files of one kind; or a hub data set, owner/name or owner/name:configuration"
     )
-    column: str = Field(default="", description="of a table; empty = the only one, or prompt, caption or text")
+    column: str = Field(default="", description="of a table; empty = prompt, caption, text, or the only one with text")
     split: str = Field(default="train", description="of a hub data set")
     shuffle_block: int = Field(
         default=65_536, ge=1, description="prompts are read, and shuffled, so many at a time; 1 = in order"

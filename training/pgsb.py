@@ -86,7 +86,9 @@ def _run(args: argparse.Namespace) -> int:
         (folder / "environment.json").write_text(json.dumps(device | provenance().versions, indent=1), encoding="utf-8")
     stop = Stop()
     with stop.listening():
-        if not run.train(stop):
+        finished = run.train(stop)
+        log.info("prompts: %s", ", ".join(f"{count} {name}" for name, count in run.prompts.counts.items()))
+        if not finished:
             saved = run.save()
             log.info("stopped; saved %s; go on with --resume", saved)
             return 130

@@ -77,7 +77,13 @@ class Run:
         self.backbone, levels = open_teacher(recipe)
         self.levels = levels.to(accelerator.device)
         self.teacher_fingerprint = fingerprint(self.backbone.network)
-        self.prompts = open_prompts(recipe.prompts, recipe.seed)
+        family, tokenizer = self.backbone.family, self.backbone.tokenizer
+        self.prompts = open_prompts(
+            recipe.prompts,
+            recipe.seed,
+            count_tokens=partial(family.count_tokens, tokenizer) if tokenizer else None,
+            max_tokens=family.max_tokens(tokenizer) if tokenizer else None,
+        )
         full = recipe.student.train == "full"
         init = load_network(recipe.student.init, self.backbone) if recipe.student.init else None
         # in fp32, before the teacher no longer is

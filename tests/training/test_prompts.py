@@ -167,9 +167,9 @@ def test_what_is_no_prompt_is_left_out_and_counted(tmp_path):
     path.write_text("\n".join([*lines, '{"prompt": " a dog \\ud83d"}']), encoding="utf-8")
     stream = opened(path, shuffle_block=1)
     assert stream.take(2) == ["a cat", "a dog"], "stripped, and without half a surrogate pair"
-    assert stream.counts == {"given": 2, "empty": 5, "over_long": 0, "epochs": 0}
+    assert stream.counts == {"given": 2, "empty": 5, "over-long": 0, "epochs": 0}
     stream.take(2)
-    assert stream.counts == {"given": 4, "empty": 10, "over_long": 0, "epochs": 1}
+    assert stream.counts == {"given": 4, "empty": 10, "over-long": 0, "epochs": 1}
 
 
 @pytest.mark.parametrize("over_long, expected", [("cut", numbered(4)), ("skip", ["prompt 0", "prompt 2"])])
@@ -183,7 +183,7 @@ def test_over_long_prompts_are_cut_or_left_out_and_counted(tmp_path, over_long, 
         max_tokens=77,
     )
     assert stream.take(2 * len(expected)) == expected * 2
-    assert stream.counts["over_long"] == (4 if over_long == "cut" else 3)
+    assert stream.counts["over-long"] == (4 if over_long == "cut" else 3)
 
 
 def test_a_mark_of_windows_and_its_line_ends_are_no_part_of_a_prompt(tmp_path):

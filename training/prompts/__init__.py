@@ -23,8 +23,8 @@ CountTokens = Callable[[list[str]], list[int]]  # of each prompt, special tokens
 class PromptSource(Protocol):
     """An endless stream of prompts that knows its position.
 
-    counts: of the run so far, also across resumes: `given`; `empty`, skipped for holding no text; `over_long`, past
-        the text encoder's length; `epochs`, whole passes over the source.
+    counts: of the run so far, also across resumes: "given"; "empty", skipped for holding no text, as far as read;
+        "over-long", past the text encoder's length; "epochs", whole passes over the source.
     """
 
     counts: dict[str, int]
@@ -84,7 +84,7 @@ class ShapePrompts:
 
     def __init__(self, seed: int) -> None:
         self.seed, self.calls = seed, 0
-        self.counts = {"given": 0, "empty": 0, "over_long": 0, "epochs": 0}
+        self.counts = {"given": 0, "empty": 0, "over-long": 0, "epochs": 0}
 
     def take(self, count: int) -> list[str]:
         rng = generator(self.seed, "prompts", self.calls)

@@ -18,7 +18,6 @@ from typing import Any
 
 from datasets import Features, IterableDataset, Value, load_dataset
 from datasets.exceptions import DatasetsError
-from pyarrow import ArrowException
 
 from training.config import ROOT, Prompts, find_file
 
@@ -27,7 +26,7 @@ COLUMNS = ("prompt", "caption", "text")  # looked for in this order when no colu
 POSSIBLE = f'"shapes", a {", ".join(KINDS)} file, a folder or glob of files of one kind, or a hub data set (owner/name)'
 
 # What the readers of the library raise for files that are broken or gone.
-READ_ERRORS = (ValueError, TypeError, KeyError, OSError, ArrowException, DatasetsError)
+READ_ERRORS = (ValueError, TypeError, LookupError, OSError, RuntimeError, DatasetsError)
 _SAMPLE = 100  # rows that tell which columns hold text, where no schema does
 _ROWS = 1000  # at once
 _STRINGS = ("string", "large_string", "string_view")

@@ -36,7 +36,7 @@ class StreamedPrompts:
     ) -> None:
         self.shards, self.seed, self.block = shards, seed, block
         self.count_tokens, self.max_tokens, self.skip_over_long = count_tokens, max_tokens, skip_over_long
-        self.counts = {"given": 0, "empty": 0, "over_long": 0, "epochs": 0}
+        self.counts = {"given": 0, "empty": 0, "over-long": 0, "epochs": 0}
         self._pass = _Pass(shards, self._order(0))
         self._given_before = 0  # this epoch
         self._read_block(0)
@@ -112,14 +112,14 @@ class StreamedPrompts:
         if self.count_tokens is None or self.max_tokens is None or not prompts:
             return prompts
         long = [length > self.max_tokens for length in self.count_tokens(prompts)]
-        self.counts["over_long"] += sum(long)
+        self.counts["over-long"] += sum(long)
         return [p for p, is_long in zip(prompts, long, strict=True) if not (is_long and self.skip_over_long)]
 
     def _nothing(self) -> str:
         first, more = self.shards[0].name, len(self.shards) - 1
         left_out = f"{self.counts['empty']} rows without text"
         if self.skip_over_long and self.max_tokens is not None:
-            left_out += f", {self.counts['over_long']} prompts of more than {self.max_tokens} tokens"
+            left_out += f", {self.counts['over-long']} prompts of more than {self.max_tokens} tokens"
         return f"prompts {first}{f' and {more} more' if more else ''}: no usable prompt in all of it ({left_out})"
 
     def _identity(self) -> str:
