@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.training_utils import cast_training_params
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -60,6 +62,13 @@ class Teachers:
 
     def lora_parameters(self) -> list[nn.Parameter]:
         return trainable(self.network)
+
+
+def compile_blocks(network: nn.Module) -> None:
+    """torch.compile, block by block: minutes where the whole network takes an hour, for nearly the same speed."""
+    for module in network.modules():
+        if isinstance(module, BasicTransformerBlock | ResnetBlock2D):
+            module.compile()
 
 
 def trainable(network: nn.Module) -> list[nn.Parameter]:

@@ -30,7 +30,7 @@ from training.levels import Levels
 from training.loading import load_network
 from training.noise import Draws, draw
 from training.optimizers import make_optimizer, set_learning_rates
-from training.players import Teachers, make_student, trainable
+from training.players import Teachers, compile_blocks, make_student, trainable
 from training.prompts import open_prompts
 from training.state import RunState, load_state, newest_whole, save_state
 
@@ -249,7 +249,7 @@ class Run:
         if loop.channels_last and self.accelerator.device.type == "cuda" and not self._sharded:
             network.to(memory_format=torch.channels_last)
         if loop.compile:
-            network.compile_repeated_blocks()
+            compile_blocks(network)
         return self.accelerator.prepare(network, make_optimizer(trainable(network), rate, self.recipe))
 
     def _stopped(self, stop: Stop) -> bool:

@@ -1,16 +1,18 @@
 """Every switch changes what it should, and nothing else; the three classes of networks learn under each."""
 
 import dataclasses
+from functools import partialmethod
 
 import pytest
 import torch
 from distilled import MODELS, PROMPTS, draws_for, make_distillation, make_recipe, randomise_lora, relative
+from torch import nn
 
 from snoopi_core.one_step import eps_from_output
 from training.diffusers_nasa import nasa
 from training.distributed import trained_state
 from training.losses import add_noise
-from training.players import make_student, trainable
+from training.players import compile_blocks, make_student, trainable
 
 
 def first_step(model="SD1.5", **changes):
@@ -145,3 +147,23 @@ def test_gradient_checkpointing_changes_no_gradient(model):
     unused = [name for name, grad in gradients[0].items() if grad is None]
     assert not unused, f"weights that DDP would wait for in vain: {unused}"
     assert all(relative(gradients[1][name], grad) < 1e-5 for name, grad in gradients[0].items() if grad.any())
+
+
+@pytest.mark.slow
+def test_compiled_blocks_train_the_same(monkeypatch):
+    """Dynamo and AOT autograd for real, with eager kernels: inductor's take minutes to build."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
+    figures = []
+    for compiled in (False, True):
+        backbone, recipe = MODELS["SD1.5"](), make_recipe()
+        d = make_distillation(backbone, recipe)
+        torch._dynamo.reset()
+        if compiled:
+            compile_blocks(d.student)
+            compile_blocks(d.teachers.network)
+        text = backbone.encode(PROMPTS)
+        figures.append([d.run(PROMPTS, text, draws_for(recipe, i)).figures for i in range(2)])
+    counters = torch._dynamo.utils.counters["stats"]
+    assert counters["unique_graphs"] > 2, "nothing was compiled"
+    for plain, compiled in zip(*figures, strict=True):
+        assert all(compiled[name] == pytest.approx(plain[name], rel=1e-3, abs=1e-9) for name in plain)
