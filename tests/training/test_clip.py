@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny
 from tiny import tiny_backbone
+from tiny_clip import CONFIG, write_tiny_clip
 
 from training.backbone import decode_latents
 from training.clip import ClipJudge, judged_rows, load_tiny_vae
@@ -13,26 +14,16 @@ from training.config import Clip
 from training.losses import clip_loss
 
 PROMPTS = ["a red ring", "a square", "blue", "a plus"]
-TINY = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
-}
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A model of open_clip's own class with random weights, from a local file as a person would give one."""
-    folder = tmp_path_factory.mktemp("clip")
-    (folder / "snoopi-tiny.json").write_text(json.dumps(TINY), encoding="utf-8")
-    open_clip.add_model_config(folder / "snoopi-tiny.json")
-    torch.manual_seed(0)
-    torch.save(open_clip.create_model("snoopi-tiny").state_dict(), folder / "weights.pt")
-    return str(folder / "weights.pt")
+    """From a local folder, as a person would give one."""
+    return write_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 def judge(weights, decode=torch.sigmoid, **changes):
-    section = Clip(model="snoopi-tiny", pretrained=weights, **changes)
+    section = Clip(model=f"local-dir:{weights}", **changes)
     return ClipJudge(section, decode, torch.device("cpu"))
 
 
@@ -107,7 +98,7 @@ def test_a_decoder_that_is_none_is_said(tmp_path, kind):
 
 def test_weights_are_required(tmp_path):
     """open_clip would go on with random ones."""
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY}), encoding="utf-8")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG}), encoding="utf-8")
     with pytest.raises(ValueError, match="cannot be loaded"):
         ClipJudge(Clip(model=f"local-dir:{tmp_path}"), torch.sigmoid, torch.device("cpu"))
 
@@ -125,7 +116,7 @@ def test_images_are_prepared_as_open_clip_prepares_them(weights):
 
     clip = judge(weights)
     pixels = torch.randint(0, 256, (3, 48, 48), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
-    _, _, preprocess = open_clip.create_model_and_transforms("snoopi-tiny", pretrained=weights)
+    _, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{weights}")
     theirs = clip.model.encode_image(preprocess(Image.fromarray(pixels.permute(1, 2, 0).numpy()))[None])
     ours = clip.embed_images(pixels[None] / 255)
     # Theirs rounds to bytes after resizing.

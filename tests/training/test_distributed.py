@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import tiny_backbone
+from tiny_clip import write_tiny_clip
 
 from training.export import export_backbone
 from training.state import checkpoints
@@ -68,6 +69,36 @@ def alone(teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     train(teacher, folder)
     return folder
+
+
+@pytest.mark.slow
+def test_a_lora_student_with_the_clip_loss_too(teacher, tmp_path):
+    """CLIP judges half of the batch: other rows in each process and micro-batch, the same rows of the whole."""
+    clip = write_tiny_clip(tmp_path / "clip")
+    more = [f"clip.model=local-dir:{clip}", "clip.weight=1.0", "clip.margin=1.0"]
+    more += ["student.train=lora", "student.lora_rank=4", "student.lora_scaling=4"]
+    for folder, settings in (("one", {}), ("two", {"processes": 2}), ("sharded", {"processes": 2, "fsdp": True})):
+        train(teacher, tmp_path / folder, *more, iterations=5, **settings)
+    for folder in ("two", "sharded"):
+        found = difference(tmp_path / folder, tmp_path / "one")
+        print(f"{folder}: " + ", ".join(f"{network} {value:.1e}" for network, value in found.items()))
+        assert max(found[network] for network in ("student", "ema", "lora")) <= TOLERANCE
+    figures = [json.loads((tmp_path / f / "metrics.jsonl").read_text().splitlines()[0])["clip"] for f in ("one", "two")]
+    assert figures[1] == pytest.approx(figures[0], rel=1e-5) and figures[0] > 0
+
+
+@pytest.mark.slow
+def test_each_process_can_draw_its_own_kappa(teacher, tmp_path):
+    train(teacher, tmp_path, "guidance.kappa_per=rank", processes=2, iterations=5)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert all(line["kappa"] == pytest.approx((line["kappa_0"] + line["kappa_1"]) / 2) for line in lines)
+    assert all(line["kappa_0"] != line["kappa_1"] for line in lines)
+
+
+def test_a_batch_that_cannot_be_split_is_refused(teacher, tmp_path):
+    done = train(teacher, tmp_path, "loop.batch_size=3", "loop.micro_batch=2", expect=2)
+    assert "loop.batch_size" in done.stderr and "3" in done.stderr and "micro_batch" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
