@@ -1,0 +1,32 @@
+"""What a run is to do: its settings, layered from recipes (layers.py) and checked before anything starts (checks.py)."""
+
+from training.config.layers import RecipeError, load_recipe, recipe_names
+from training.config.settings import (
+    Clip,
+    Guidance,
+    Loop,
+    Lora,
+    Output,
+    Prompts,
+    Recipe,
+    Student,
+    Teacher,
+)
+from training.config.sources import find_file, looks_like_hub_id
+
+__all__ = [
+    "Clip",
+    "Guidance",
+    "Loop",
+    "Lora",
+    "Output",
+    "Prompts",
+    "Recipe",
+    "RecipeError",
+    "Student",
+    "Teacher",
+    "find_file",
+    "load_recipe",
+    "looks_like_hub_id",
+    "recipe_names",
+]

@@ -1,0 +1,158 @@
+"""What is wrong with a recipe whose values are each right: settings at odds with each other, and what is not there.
+
+Each check yields the settings it is about and one line that says what was got, what was expected and how to mend it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from training.config.settings import Recipe
+from training.config.sources import exists, find_file, looks_like_hub_id
+
+Problem = tuple[tuple[str, ...], str]
+_PROMPT_FILES = (".txt", ".csv", ".jsonl", ".parquet")
+
+
+def conflicts(recipe: Recipe) -> Iterator[Problem]:
+    """Settings that cannot both be."""
+    loop, guidance, student = recipe.loop, recipe.guidance, recipe.student
+    if loop.t_max < loop.t_min:
+        yield ("loop.t_min", "loop.t_max"), f"loop.t_max {loop.t_max} is below loop.t_min {loop.t_min}"
+    if guidance.kappa_max < guidance.kappa_min:
+        yield (
+            ("guidance.kappa_min", "guidance.kappa_max"),
+            f"guidance.kappa_max {guidance.kappa_max} is below guidance.kappa_min {guidance.kappa_min}",
+        )
+    if loop.micro_batch and loop.batch_size % loop.micro_batch:
+        yield (
+            ("loop.batch_size", "loop.micro_batch"),
+            f"loop.batch_size {loop.batch_size} is no multiple of loop.micro_batch {loop.micro_batch}; "
+            f"the next smaller micro-batch that divides it is {_divisor(loop.batch_size, loop.micro_batch)}",
+        )
+    if loop.warmup + loop.cooldown > loop.iterations:
+        yield (
+            ("loop.warmup", "loop.cooldown", "loop.iterations"),
+            f"loop.warmup {loop.warmup} and loop.cooldown {loop.cooldown} are longer than the run, "
+            f"loop.iterations {loop.iterations}",
+        )
+    if student.nasa_alpha_max > 0 and not any(text.strip() for text in student.nasa_negatives):
+        yield (
+            ("student.nasa_alpha_max", "student.nasa_negatives"),
+            f"student.nasa_alpha_max {student.nasa_alpha_max} steers away from negative prompts, but "
+            "student.nasa_negatives holds none; give at least one, or nasa_alpha_max=0",
+        )
+
+
+def absences(recipe: Recipe) -> Iterator[Problem]:
+    """What the recipe names and this machine lacks. Nothing is loaded, and no hub is asked."""
+    yield from _absent_models(recipe)
+    yield from _absent_prompts(recipe)
+    yield from _absent_libraries(recipe)
+    folder = Path(recipe.output.folder)
+    taken = next((path for path in (folder, *folder.parents) if exists(path) and not path.is_dir()), None)
+    if taken or "\0" in recipe.output.folder:
+        yield ("output.folder",), f"output.folder {recipe.output.folder!r}: {str(taken)!r} is a file, not a folder"
+    processes, batch = int(os.environ.get("WORLD_SIZE", "1")), recipe.loop.batch_size
+    if batch % processes:
+        yield (
+            ("loop.batch_size",),
+            f"loop.batch_size {batch} cannot be shared evenly among {processes} processes; "
+            f"take a multiple of {processes}, such as {(batch // processes + 1) * processes}",
+        )
+
+
+def _absent_models(recipe: Recipe) -> Iterator[Problem]:
+    for key, name in (
+        ("teacher.path", recipe.teacher.path),
+        ("teacher.text_encoder", recipe.teacher.text_encoder),
+        ("teacher.vae", recipe.teacher.vae),
+        ("student.init", recipe.student.init),
+        ("clip.decoder", recipe.clip.decoder if recipe.clip.weight > 0 else ""),
+    ):
+        required = key == "teacher.path"
+        if (name or required) and not (looks_like_hub_id(name) or (name and exists(find_file(name)))):
+            kinds = "a diffusers folder, a hub id such as owner/name"
+            if key in ("teacher.path", "student.init"):
+                kinds += ", or a single .safetensors file"
+            yield (key,), f"{key}: nothing at {name!r}; expected {kinds}{_neighbour(name)}"
+
+
+def _absent_prompts(recipe: Recipe) -> Iterator[Problem]:
+    source = recipe.prompts.source
+    if source == "shapes" or any(mark in source for mark in "*?["):
+        return
+    named_file = Path(source).suffix in _PROMPT_FILES or source.startswith((".", "/", "~"))
+    if not source.strip() or (named_file and not exists(find_file(source))):
+        yield (
+            ("prompts.source",),
+            f'prompts.source: nothing at {source!r}; expected "shapes", a file ({", ".join(_PROMPT_FILES)}), a folder '
+            f"or glob of them, or a hub data set{_neighbour(source)}",
+        )
+
+
+def _absent_libraries(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.loop.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
+        yield (
+            ("loop.optimizer",),
+            "loop.optimizer adamw8bit needs bitsandbytes, which is not installed: pip install bitsandbytes, "
+            "or loop.optimizer=adamw (6 bytes more for each weight that is trained)",
+        )
+    compilers = (os.environ.get("CXX", "g++"), "c++", "clang++", "cl")
+    if recipe.loop.compile and not any(map(shutil.which, compilers)):
+        yield (
+            ("loop.compile",),
+            "loop.compile needs a C++ compiler, and none was found (g++, clang++, or what CXX names): install one "
+            "(on Debian: apt-get install g++), or loop.compile=false",
+        )
+    for tracker in recipe.output.trackers:
+        if find_spec(tracker) is None:
+            yield (
+                ("output.trackers",),
+                f"output.trackers {tracker} is not installed: pip install {tracker}, or output.trackers=[]",
+            )
+    if recipe.clip.weight > 0:
+        yield from _absent_clip(recipe)
+
+
+def _absent_clip(recipe: Recipe) -> Iterator[Problem]:
+    model, pretrained = recipe.clip.model, recipe.clip.pretrained
+    off = "; clip.weight=0 turns the CLIP loss off"
+    if find_spec("open_clip") is None:
+        yield ("clip.weight",), f"the CLIP loss needs open_clip_torch, which is not installed{off}"
+        return
+    import open_clip  # seconds to import, and only runs with a CLIP loss need it
+
+    if exists(find_file(pretrained)) or model.startswith(("hf-hub:", "local-dir:")):
+        return
+    if model not in open_clip.list_models():
+        near = difflib.get_close_matches(model, open_clip.list_models(), n=3)
+        yield ("clip.model",), f"clip.model: open_clip knows no {model!r}; near: {', '.join(near) or 'none'}{off}"
+    elif pretrained not in (tags := open_clip.list_pretrained_tags_by_model(model)):
+        yield (
+            ("clip.pretrained", "clip.model"),
+            f"clip.pretrained: {pretrained!r} is no file here and no weights of {model} that open_clip knows; "
+            f"known: {', '.join(tags) or 'none'}{off}",
+        )
+
+
+def _neighbour(name: str) -> str:
+    """A hint at what was mistyped: the nearest name in the deepest folder that is there."""
+    path = find_file(name)
+    for folder in path.parents:
+        if name and exists(folder) and folder != Path("."):
+            if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
+                return f". {folder} is there, and cannot be looked into"
+            child = path.relative_to(folder).parts[0]
+            near = difflib.get_close_matches(child, sorted(entry.name for entry in folder.iterdir()), n=1)
+            return f". {folder} is there" + (f", and holds {near[0]!r}" if near else f", without {child!r}")
+    return ""
+
+
+def _divisor(number: int, at_most: int) -> int:
+    return next(d for d in range(min(number, at_most), 0, -1) if number % d == 0)

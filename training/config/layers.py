@@ -1,0 +1,206 @@
+"""From names to a recipe: shipped names or TOML files layered left to right, then `key=value` overrides.
+
+A file may build on others with `extends = "sd15"` (a shipped name, a path from its own folder, or a list of these);
+what it says itself wins. The value "unset" takes back what a layer below has set. Everything that is wrong is reported
+at once, and a recipe that a run saves is fully resolved: it extends nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from training.config.checks import absences, conflicts
+from training.config.settings import Recipe
+from training.config.sources import ROOT
+
+RECIPES = ROOT / "training" / "recipes"
+UNSET = "unset"
+REQUIRED = {  # what a person is told who has left it out
+    "teacher.path": "put a recipe with a teacher before the layers (--recipe sd15 swiftbrush), or give teacher.path=",
+    "prompts.source": "give prompts.source= a file with one prompt a line, a table (.csv, .jsonl, .parquet), a folder "
+    'or glob of them, a hub data set, or "shapes" (the small world). The paper: captions of JourneyDB and LAION',
+}
+Tree = dict[str, Any]
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used; the message lists every problem found."""
+
+
+def recipe_names() -> list[str]:
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def load_recipe(recipes: str | Sequence[str], overrides: Sequence[str] = (), *, here: bool = False) -> Recipe:
+    """Resolve shipped recipes' names or TOML files, later ones over earlier ones, then overrides.
+
+    Without an output.folder, the run's is named after its recipes: runs/sd21-swiftbrush.
+
+    Args:
+        overrides: such as `guidance.kappa_max=3`.
+        here: also ask whether the files and libraries it names are on this machine.
+
+    Raises:
+        RecipeError: no such recipe, recipes that extend each other in a circle, broken TOML, unknown keys (with the
+            nearest known one), values out of range or at odds with each other, and with `here`, what is missing.
+    """
+    recipes = [recipes] if isinstance(recipes, str) else list(recipes)
+    tree: Tree = {}
+    problems: list[str] = []
+    for name in recipes:
+        _merge(tree, _read(name, None, (), problems))
+    for override in overrides:
+        _apply_override(tree, override, problems)
+    tree = _without_unset(tree)
+    for section in ("teacher", "prompts", "output"):
+        tree.setdefault(section, {})
+    if isinstance(tree["output"], dict):
+        tree["output"].setdefault("folder", "runs/" + "-".join(Path(name).stem for name in recipes))
+    unread = bool(problems)
+    recipe = _validate(tree, problems, here)
+    if unread:  # what is required may stand in the recipe that could not be read
+        problems = [problem for problem in problems if " is required: " not in problem]
+    if problems:
+        several = f"{len(problems)} problem(s)\n" + "\n".join(f"  - {problem}" for problem in problems)
+        raise RecipeError(f"recipe {' '.join(recipes)}: {several}")
+    return recipe
+
+
+def _read(name: str, asking: Path | None, below: tuple[Path, ...], problems: list[str]) -> Tree:
+    """The settings of one recipe over those it extends. `below`: the files that are being read, outermost first."""
+    path = Path(name)
+    if path.suffix != ".toml":
+        path = RECIPES / f"{name}.toml"
+    elif asking is not None:
+        path = asking.parent / path
+    who = f"{asking.name} extends {name!r}" if asking else f"recipe {name!r}"
+    try:
+        path = path.resolve()
+        if path in below:
+            chain = " -> ".join(one.name for one in (*below[below.index(path) :], path))
+            problems.append(f"recipes extend each other in a circle: {chain}")
+            return {}
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        near = difflib.get_close_matches(name, recipe_names(), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        problems.append(f"{who}: no such recipe; {hint}shipped: {', '.join(recipe_names())}; or a path to a .toml file")
+        return {}
+    except OSError as error:
+        problems.append(f"{who} cannot be read: {error.strerror}")
+        return {}
+    except (ValueError, RecursionError) as error:
+        problems.append(f"{path.name} is not valid TOML: {error}")
+        return {}
+    bases = tree.pop("extends", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        problems.append(f"{path.name}: extends: expected a recipe's name, or a list of names (got {_short(bases)})")
+        bases = []
+    under: Tree = {}
+    for base in bases:
+        _merge(under, _read(base, path, (*below, path), problems))
+    _merge(under, tree)
+    return under
+
+
+def _merge(under: Tree, over: Mapping[str, Any]) -> None:
+    """Lay `over` on `under`, section by section; lists are replaced, not joined."""
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(under.get(key), dict):
+            _merge(under[key], value)
+        else:
+            under[key] = value
+
+
+def _without_unset(tree: Tree) -> Tree:
+    return {
+        key: _without_unset(value) if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if value != UNSET
+    }
+
+
+def _apply_override(tree: Tree, override: str, problems: list[str]) -> None:
+    key, equals, text = override.partition("=")
+    *sections, last = parts = key.strip().split(".")
+    if not equals or not all(parts):
+        problems.append(f"override {override!r}: expected key=value, for example guidance.kappa_max=3")
+        return
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            problems.append(f"override {override!r}: {section} is a value, not a section")
+            return
+    tree[last] = _value(text)
+
+
+def _value(text: str) -> Any:
+    """A TOML value; or a bare word or path: quoting it would only be a nuisance in a shell."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def _validate(tree: Tree, problems: list[str], here: bool) -> Recipe:
+    """The recipe; adds to `problems`. A setting that is wrong in itself does not keep the others from being checked."""
+    wrong: set[str] = set()
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        for problem in error.errors():
+            problems += _explain(problem)
+            *sections, last = problem["loc"][:2]
+            (tree[sections[0]] if sections else tree).pop(last, None)
+            wrong.add(".".join(map(str, problem["loc"][:2])))
+        for key in REQUIRED:
+            section, _, name = key.partition(".")
+            tree.setdefault(section, {}).setdefault(name, "")
+        recipe = Recipe.model_validate(tree)  # defaults in place of what was wrong
+    for check in (conflicts, absences) if here else (conflicts,):
+        for keys, text in check(recipe):
+            if wrong.isdisjoint({*keys, *(key.partition(".")[0] for key in keys)}):
+                problems.append(text)
+    return recipe
+
+
+def _explain(problem: Any) -> list[str]:
+    key, kind = ".".join(map(str, problem["loc"])), problem["type"]
+    if kind == "extra_forbidden":
+        return [f"unknown key {_short(key)}; {_nearest(key)}"]
+    if kind == "missing":
+        return [f"{key} is required: {REQUIRED[key]}"]
+    if kind == "model_type":
+        return [f"{key}: expected a section, [{key}] with settings below it (got {_short(problem['input'])})"]
+    return [f"{key}: {problem['msg'].removeprefix('Value error, ')} (got {_short(problem['input'])})"]
+
+
+def _nearest(key: str) -> str:
+    known = list(_known_keys(Recipe))
+    section, _, leaf = key.rpartition(".")
+    near = [k for k in known if k.rpartition(".")[2] == leaf] or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    siblings = [k for k in known if k.rpartition(".")[0] == section] or [k for k in known if "." not in k]
+    return f"known here: {', '.join(siblings)}"
+
+
+def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, info in model.model_fields.items():
+        yield prefix + name
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _known_keys(info.annotation, f"{prefix}{name}.")
+
+
+def _short(value: Any) -> str:
+    """A value in an error message, which is no place for a page of it."""
+    shown = repr(value)
+    return shown if len(shown) <= 100 else f"{shown[:60]} ... {shown[-30:]}"
