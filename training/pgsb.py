@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from training.backbone import load_backbone
-from training.config import Recipe, RecipeError, load_recipe, recipe_names
+from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
 from training.export import provenance
 from training.prompts import open_prompts
 from training.run import NotFinite, Run, open_teacher
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    recipe = load_recipe(args.recipe, args.overrides)
+    recipe = load_recipe(*split_words([*args.recipe, *args.overrides]), here=True)
     folder = Path(recipe.output.folder)
     if args.dry_run:
         open_teacher(recipe)
@@ -125,8 +125,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.pgsb", description=__doc__)
     parser.add_argument(
         "--recipe",
-        default="shapes",
-        help=f"a .toml file, or one of: {', '.join(recipe_names())} (default: %(default)s)",
+        nargs="+",
+        default=["shapes"],
+        metavar="NAME",
+        help="recipes, later ones laid over earlier ones: .toml files, or of "
+        f"{', '.join(recipe_names())} (default: shapes)",
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in output.folder, if there is one")
     parser.add_argument("--accept-changes", action="store_true", help="resume although the recipe has changed since")

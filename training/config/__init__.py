@@ -1,6 +1,6 @@
-"""What a run is to do: its settings, layered from recipes (layers.py) and checked before anything starts (checks.py)."""
+"""What a run is to do: its settings, layered from recipes (layers.py), and checked before it starts (checks.py)."""
 
-from training.config.layers import RecipeError, load_recipe, recipe_names
+from training.config.layers import RecipeError, load_recipe, recipe_names, split_words
 from training.config.settings import (
     Clip,
     Guidance,
@@ -12,9 +12,10 @@ from training.config.settings import (
     Student,
     Teacher,
 )
-from training.config.sources import find_file, looks_like_hub_id
+from training.config.sources import ROOT, find_file, looks_like_hub_id
 
 __all__ = [
+    "ROOT",
     "Clip",
     "Guidance",
     "Loop",
@@ -29,4 +30,5 @@ __all__ = [
     "load_recipe",
     "looks_like_hub_id",
     "recipe_names",
+    "split_words",
 ]

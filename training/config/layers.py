@@ -8,6 +8,7 @@ at once, and a recipe that a run saves is fully resolved: it extends nothing.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ REQUIRED = {  # what a person is told who has left it out
     'or glob of them, a hub data set, or "shapes" (the small world). The paper: captions of JourneyDB and LAION',
 }
 Tree = dict[str, Any]
+_OVERRIDE = re.compile(r"[\w.]*=")
 
 
 class RecipeError(ValueError):
@@ -35,6 +37,11 @@ class RecipeError(ValueError):
 
 def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of recipes, and overrides (the words with a key and =), as a person mixes them on a command line."""
+    return [word for word in words if not _OVERRIDE.match(word)], [word for word in words if _OVERRIDE.match(word)]
 
 
 def load_recipe(recipes: str | Sequence[str], overrides: Sequence[str] = (), *, here: bool = False) -> Recipe:
@@ -186,10 +193,14 @@ def _explain(problem: Any) -> list[str]:
 def _nearest(key: str) -> str:
     known = list(_known_keys(Recipe))
     section, _, leaf = key.rpartition(".")
-    near = [k for k in known if k.rpartition(".")[2] == leaf] or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    alike = [k for k in known if "." in k] if section else known
+    leaves = {k: k.rpartition(".")[2] for k in known}
+    close = difflib.get_close_matches(leaf, leaves.values(), n=1, cutoff=0.7)
+    near = [k for k in known if leaves[k] == leaf] or difflib.get_close_matches(key, alike, n=1, cutoff=0.6)
+    near = near or [k for k in known if leaves[k] in close]
     if near:
         return f"did you mean {' or '.join(near)}?"
-    siblings = [k for k in known if k.rpartition(".")[0] == section] or [k for k in known if "." not in k]
+    siblings = [k for k in known if k.rpartition(".")[0] == section] or list(Recipe.model_fields)
     return f"known here: {', '.join(siblings)}"
 
 

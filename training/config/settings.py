@@ -51,7 +51,7 @@ class Student(_Section):
     lora_rank: int = Field(
         default=256, ge=1, le=65_536, description="of a student that is trained as a LoRA (SwiftBrush v2: 256)"
     )
-    lora_scaling: float = Field(default=256, gt=0, description="lora_alpha of such a student")
+    lora_scaling: float = Field(default=256.0, gt=0, description="lora_alpha of such a student")
     lora_targets: Literal["attention_qv", "attention", "all"] = Field(default="attention")
     timestep: int = Field(default=999, ge=0, description="T, at which the student is called")
     alpha_T_squared: float | None = Field(
@@ -72,7 +72,7 @@ class Lora(_Section):
     """The LoRA teacher, eps_psi: adapters on the frozen teacher's own weights."""
 
     rank: int = Field(default=64, ge=1, le=65_536)
-    scaling: float = Field(default=128, gt=0, description="lora_alpha; the update is multiplied by scaling / rank")
+    scaling: float = Field(default=128.0, gt=0, description="lora_alpha; the update is multiplied by scaling / rank")
     targets: Literal["attention_qv", "attention", "all"] = Field(
         default="attention_qv",
         description="to_q and to_v of all attention, all four of its projections, or every linear and convolution",

@@ -1,0 +1,138 @@
+"""The shipped recipes: the paper's Table 6 cell by cell, and layers that change what they should and nothing else."""
+
+import pytest
+
+from training.config import Recipe, RecipeError, load_recipe, recipe_names
+
+BACKBONES = ["sd15", "sd21", "pixart"]
+SMALL = [f"{backbone}_{size}" for backbone in BACKBONES for size in ("24gb", "12gb")]
+LAYERS = {  # what each says, and no more
+    "swiftbrush": {"guidance.teacher_kappa": 4.5, "guidance.lora_kappa": 4.5},
+    "dmd2trick": {"guidance.teacher_kappa": 4.5, "guidance.lora_kappa": 4.5, "lora.updates": 5},
+    "table2_neither": {"guidance.teacher_kappa": 4.5, "guidance.lora_kappa": 4.5},
+    "table2_teacher": {"guidance.lora_kappa": 4.5},
+    "table2_lora": {"guidance.teacher_kappa": 4.5},
+    "table2_both": {},
+    "nasa_t": {"student.nasa_alpha_max": 1.0},
+}
+PROMPTS = "prompts.source=prompts.txt"  # which the recipes leave to the person
+
+TABLE_6 = """
+                              sd15   sd21   pixart
+loop.batch_size               64     64     64
+loop.iterations               60000  40000  60000
+loop.precision                bf16   bf16   bf16
+guidance.kappa_min            0.5    0.5    0.5
+guidance.kappa_max            4.0    4.0    3.0
+clip.weight                   0.1    0.1    0.1
+clip.margin                   0.37   0.37   0.37
+student.learning_rate         1e-06  1e-06  1e-06
+lora.learning_rate            0.001  0.001  0.001
+lora.rank                     64     64     64
+lora.scaling                  128.0  128.0  128.0
+"""
+HEAD, *ROWS = TABLE_6.strip().splitlines()
+CELLS = [
+    (backbone, key, cell)
+    for key, *cells in map(str.split, ROWS)
+    for backbone, cell in zip(HEAD.split(), cells, strict=True)
+]
+
+
+def flat(recipe):
+    """Settings by their full names, without where things are written."""
+    sections = recipe.model_dump(exclude={"output", "seed"})
+    return {f"{section}.{key}": value for section, settings in sections.items() for key, value in settings.items()}
+
+
+def changed(recipe, base):
+    before = flat(base)
+    return {key: value for key, value in flat(recipe).items() if value != before[key]}
+
+
+@pytest.mark.parametrize(("backbone", "key", "cell"), CELLS)
+def test_table_6(backbone, key, cell):
+    assert str(flat(load_recipe(backbone, [PROMPTS]))[key]) == cell
+
+
+def test_defaults_are_table_6_for_sd15():
+    teacher = {"path": "owner/name"}
+    defaults = flat(Recipe(teacher=teacher, prompts={"source": "prompts.txt"}))
+    assert {key: str(defaults[key]) for backbone, key, _ in CELLS if backbone == "sd15"} == {
+        key: cell for backbone, key, cell in CELLS if backbone == "sd15"
+    }
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_what_the_paper_does_not_say_is_as_in_the_public_code(backbone):
+    recipe = load_recipe(backbone, [PROMPTS])
+    assert (recipe.loop.t_min, recipe.loop.t_max) == (20, 980)
+    assert (recipe.loop.gradient_clip, recipe.loop.weight_decay, recipe.loop.gradient_checkpointing) == (
+        1.0,
+        1e-4,
+        True,
+    )
+    assert (recipe.lora.targets, recipe.lora.condition_dropout, recipe.lora.updates) == ("attention_qv", 0.1, 1)
+    assert (recipe.guidance.teacher_kappa, recipe.guidance.lora_kappa) == (None, None)
+    assert (recipe.clip.model, recipe.clip.share, recipe.clip.decoder) == ("ViT-B-32", 0.5, "madebyollin/taesd")
+    assert recipe.student.init == {"sd21": "stabilityai/sd-turbo"}.get(backbone, "")
+    assert recipe.student.timestep == {"pixart": 400}.get(backbone, 999)
+    assert recipe.output.recommended_alpha == {"sd15": 0.04, "sd21": 0.3, "pixart": 0.8}[backbone]
+
+
+@pytest.mark.parametrize("name", BACKBONES + SMALL)
+def test_prompts_must_be_given(name):
+    with pytest.raises(
+        RecipeError, match=r"1 problem\(s\)\n  - prompts.source is required: give prompts.source= a file"
+    ):
+        load_recipe(name)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_low_memory_recipes_keep_what_the_student_learns_from(name):
+    """Batch, losses and guidance are Table 6's; only how it is computed, and of what, may change."""
+    backbone = name.partition("_")[0]
+    base, recipe = load_recipe(backbone, [PROMPTS]), load_recipe(name, [PROMPTS])
+    assert recipe.loop.batch_size == base.loop.batch_size and base.loop.batch_size % recipe.loop.micro_batch == 0
+    assert changed(recipe, base).keys() <= {
+        "loop.micro_batch",
+        "loop.optimizer",
+        "student.train",
+        "student.init",
+        "student.learning_rate",
+        "student.lora_rank",
+        "student.lora_scaling",
+        "prompts.text_cache",
+    }
+
+
+@pytest.mark.parametrize("backbone", [*BACKBONES, "shapes"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layers_change_what_they_say_and_nothing_else(backbone, layer):
+    base = load_recipe(backbone, [PROMPTS])
+    assert changed(load_recipe([backbone, layer], [PROMPTS]), base) == LAYERS[layer]
+
+
+def test_a_cell_of_table_2_takes_another_back():
+    recipe = load_recipe(["sd21", "table2_neither", "table2_both"], [PROMPTS])
+    assert flat(recipe) == flat(load_recipe("sd21", [PROMPTS]))
+
+
+def test_every_shipped_recipe_is_tested_and_says_what_it_is(pack_root):
+    assert recipe_names() == sorted([*BACKBONES, *SMALL, *LAYERS, "shapes"])
+    for name in recipe_names():
+        head = (pack_root / "training" / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+        assert head.startswith("# "), f"{name} has no header"
+        assert name not in LAYERS or f"--recipe sd21 {name}" in head or f"--recipe sd15 {name}" in head
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_alone_says_what_to_put_below_it(name):
+    with pytest.raises(RecipeError, match=r"teacher.path is required: put a recipe with a teacher before the layers"):
+        load_recipe(name, [PROMPTS])
+
+
+def test_runs_of_different_recipes_have_folders_of_their_own():
+    assert load_recipe(["sd21", "table2_lora"], [PROMPTS]).output.folder == "runs/sd21-table2_lora"
+    assert load_recipe("sd15", [PROMPTS, "output.folder=runs/mine"]).output.folder == "runs/mine"
+    assert load_recipe("shapes").output.folder == "runs/shapes"
