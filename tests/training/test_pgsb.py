@@ -158,7 +158,7 @@ def test_errors_leave_the_run_as_it_was(finished, teacher, capsys):
     assert main(arguments(teacher, finished, "--resume", "guidance.kappa_max=3")) == 2
     assert "guidance.kappa_max: 4.0 -> 3.0" in capsys.readouterr().err
     assert main(arguments("nowhere/at/all", finished, "output.folder=unused")) == 2
-    assert "no model at 'nowhere/at/all'" in capsys.readouterr().err
+    assert "teacher.path: nothing at 'nowhere/at/all'" in capsys.readouterr().err
     assert main(arguments(teacher, finished, "student.timestep=1000", "output.folder=unused")) == 2
     assert "student.timestep is 1000, the teacher's schedule ends at 999" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()} == before

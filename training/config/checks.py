@@ -16,7 +16,7 @@ from training.config.settings import Recipe
 from training.config.sources import exists, find_file, looks_like_hub_id
 
 Problem = tuple[tuple[str, ...], str]
-_PROMPT_FILES = (".txt", ".csv", ".jsonl", ".parquet")
+_PROMPT_FILES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
 def conflicts(recipe: Recipe) -> Iterator[Problem]:
@@ -142,16 +142,14 @@ def _absent_clip(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _neighbour(name: str) -> str:
-    """A hint at what was mistyped: the nearest name in the deepest folder that is there."""
-    path = find_file(name)
-    for folder in path.parents:
-        if name and exists(folder) and folder != Path("."):
-            if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
-                return f". {folder} is there, and cannot be looked into"
-            child = path.relative_to(folder).parts[0]
-            near = difflib.get_close_matches(child, sorted(entry.name for entry in folder.iterdir()), n=1)
-            return f". {folder} is there" + (f", and holds {near[0]!r}" if near else f", without {child!r}")
-    return ""
+    """How far a path leads, and the nearest name to go on with."""
+    path = find_file(name).absolute()
+    folder = next((parent for parent in path.parents if exists(parent)), None)
+    if not name or folder is None or not os.access(folder, os.R_OK | os.X_OK) or not folder.is_dir():
+        return ""
+    child = path.relative_to(folder).parts[0]
+    near = difflib.get_close_matches(child, sorted(entry.name for entry in folder.iterdir()), n=1)
+    return f". {folder} is there, " + (f"and holds {near[0]!r}" if near else f"without {child!r}")
 
 
 def _divisor(number: int, at_most: int) -> int:
