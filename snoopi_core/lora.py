@@ -71,14 +71,46 @@ def write_lora(
                 f"{path.name}: {module} has down {tuple(down.shape)} and up {tuple(up.shape)}, "
                 "expected (r, in) and (out, r)"
             )
-        if metadata.family == "unet":
-            name, sides = f"lora_unet_{module.replace('.', '_')}", ("lora_down.weight", "lora_up.weight")
-        else:
-            name, sides = f"transformer.{module}", ("lora_A.weight", "lora_B.weight")
-        for side, weight in zip(sides, (down, up), strict=True):
-            tensors[f"{name}.{side}"] = as_written(weight, dtype)
-        tensors[f"{name}.alpha"] = torch.tensor(float(alpha), dtype=dtype)
+        down_name, up_name, alpha_name = _names(metadata.family, module)
+        tensors[down_name], tensors[up_name] = as_written(down, dtype), as_written(up, dtype)
+        tensors[alpha_name] = torch.tensor(float(alpha), dtype=dtype)
     return save_atomically(path, tensors, header_of(metadata, LORA_KEY))
+
+
+def _names(family: str, module: str) -> tuple[str, str, str]:
+    """Of down, up and alpha in a file."""
+    if family == "unet":
+        name = f"lora_unet_{module.replace('.', '_')}"
+        return f"{name}.lora_down.weight", f"{name}.lora_up.weight", f"{name}.alpha"
+    return f"transformer.{module}.lora_A.weight", f"transformer.{module}.lora_B.weight", f"transformer.{module}.alpha"
+
+
+def read_updates(file: TensorFile, family: str, weights: Mapping[str, torch.Tensor]) -> StateDict:
+    """What a LoRA of ours adds to a network's weights, alpha / r * up @ down: fp32, by the weight's name.
+
+    Args:
+        weights: the network's, under diffusers' names.
+
+    Raises:
+        CheckpointError: names or shapes that are not of this network.
+    """
+    rest, updates = file.read(), {}
+    for name, weight in weights.items():
+        module, _, kind = name.rpartition(".")
+        names = _names(family, module)
+        if kind != "weight" or names[0] not in rest:
+            continue
+        try:
+            down, up, alpha = (rest.pop(part).float() for part in names)
+            update = alpha / len(down) * (up.flatten(1) @ down.flatten(1))
+            updates[name] = update.reshape(weight.shape)
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(f"{file.path.name}: its update of {module} does not fit ({error})") from error
+    if rest:
+        raise CheckpointError(
+            f"{file.path.name}: {len(rest)} weight(s) have no place in the network, first {min(rest)}"
+        )
+    return updates
 
 
 def adapters_of(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

@@ -1,4 +1,4 @@
-"""`python -m training.export`: a run's student, or a teacher's folder, as the one file that PG-SB Loader opens."""
+"""`python -m training.export`: a run's student, or any model, as the one file that PG-SB Loader opens."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from snoopi_core.architecture import text_arguments, unet_arguments, vae_arguments
+from snoopi_core.architecture_pixart import pixart_arguments
 from snoopi_core.checkpoint import Checkpoint, Metadata, OneStepRecipe, Provenance, write_checkpoint
-from snoopi_core.layouts import StateDict, text_encoder_rename, to_single_file, unet_rename, vae_rename
+from snoopi_core.layouts import StateDict, text_encoder_rename, to_single_file, vae_rename
+from snoopi_core.lora import LoraMetadata, adapters_of, write_lora
 from training.backbone import Backbone, load_backbone, load_teacher
-from training.config import Recipe
+from training.config import Recipe, find_file
 from training.levels import Levels
 from training.noise import generator
 from training.prompts import open_prompts
 from training.sampling import one_step_x0
-from training.state import check_whole, checkpoints, load_state, newest_whole
+from training.state import check_whole, load_state, newest_whole
 
-_HOST_GROUPS = 32
 _STOCK_SCALE = 0.18215
 _PACKAGES = ("torch", "diffusers", "peft", "transformers", "accelerate", "safetensors")
 
@@ -52,61 +54,87 @@ def check_exportable(backbone: Backbone) -> None:
     Raises:
         ValueError: it could not; says why.
     """
-    for part in (backbone.network, backbone.vae):
-        if part.config.norm_num_groups != _HOST_GROUPS:
-            raise ValueError(
-                f"{type(part).__name__} has {part.config.norm_num_groups} groups in its group norms; "
-                f"ComfyUI builds this network with {_HOST_GROUPS}, so it could not open the file"
-            )
-    for part, rename in ((backbone.network, unet_rename), (backbone.vae, vae_rename)):
-        for key in part.state_dict():
-            rename(part.config)(key)
+    network, vae = backbone.network, backbone.vae
+    (pixart_arguments if backbone.family.name == "pixart" else unet_arguments)(network.config)
+    vae_arguments(vae.config)
+    if backbone.family.name == "unet" and backbone.text_encoder is not None:
+        text_arguments(backbone.text_encoder.config.to_dict())
+    if (latents := vae.config.latent_channels) != backbone.latent_channels:
+        raise ValueError(f"the VAE has {latents} latent channels, the network takes {backbone.latent_channels}")
+    for module, to_single in (
+        (network, lambda weights: backbone.family.to_single_file(weights, network.config)),
+        (vae, lambda weights: to_single_file(weights, vae_rename(vae.config))),
+    ):
+        to_single({name: torch.empty_like(weight, device="meta") for name, weight in module.state_dict().items()})
 
 
-def export_backbone(path: Path, backbone: Backbone, unet_weights: StateDict | None = None, **metadata: Any) -> Path:
-    """Write `backbone`, or its parts around another UNet's weights, as a contract file.
+def export_backbone(path: Path, backbone: Backbone, weights: StateDict | None = None, **metadata: Any) -> Path:
+    """Write `backbone`, or its parts around another network's weights, as a contract file; never with T5.
 
     Args:
-        unet_weights: under diffusers' names; None = the backbone's own.
+        weights: of the network, under diffusers' names; None = the backbone's own.
         metadata: title, role, and whatever else of `Metadata` the model's parts do not say.
 
     Raises:
         ValueError: the networks cannot be built by ComfyUI; or (CheckpointError) see `write_checkpoint`.
     """
     check_exportable(backbone)
-    unet, vae, text_encoder = backbone.network, backbone.vae, backbone.text_encoder
+    network, vae = backbone.network, backbone.vae
+    text_encoder = backbone.text_encoder if backbone.family.name == "unet" else None
+    if text_encoder is not None:
+        # the config in full: a library's defaults may change
+        metadata |= {"text_encoder": _public(text_encoder.config.to_dict())}
+        metadata |= {"pad_token_id": backbone.tokenizer.pad_token_id}
     checkpoint = Checkpoint(
         metadata=Metadata(
+            family=backbone.family.name,
             prediction_type=backbone.prediction_type,
-            unet=_config(unet),
+            unet=_config(network),
             vae=_config(vae),
-            text_encoder=_public(text_encoder.config.to_dict()),  # in full: a library's defaults may change
             latent_scale=vae.config.scaling_factor,
-            pad_token_id=backbone.tokenizer.pad_token_id,
             schedule=backbone.schedule,
             **metadata,
         ),
-        unet=to_single_file(unet_weights or unet.state_dict(), unet_rename(unet.config)),
+        unet=backbone.family.to_single_file(weights or network.state_dict(), network.config),
         vae=to_single_file(vae.state_dict(), vae_rename(vae.config)),
-        text_encoder={text_encoder_rename(key): weight for key, weight in text_encoder.state_dict().items()},
+        text_encoder=None if text_encoder is None else _named_as_in_files(text_encoder),
     )
     return write_checkpoint(path, checkpoint)
 
 
 def export_student(path: Path, backbone: Backbone, weights: StateDict, recipe: Recipe, step: int) -> Path:
-    """Write a student of `recipe`; `backbone` is its teacher as it was loaded."""
+    """Write a student of `recipe`; `backbone` is its teacher as it was loaded.
+
+    Args:
+        weights: what was trained: of the whole network, or, where recipe.student.train is "lora", of its adapters.
+    """
     levels = Levels.from_schedule(backbone.alphas_cumprod(), recipe)
-    return export_backbone(
-        path,
-        backbone,
-        weights,
-        title=recipe.output.title,
-        role="student",
-        recipe=OneStepRecipe(timesteps=(recipe.student.timestep,), alpha_T=levels.alpha_T, sigma_T=levels.sigma_T),
-        recommended_alpha=recipe.output.recommended_alpha,
-        latent_rgb_factors=_preview_colours(backbone, weights, recipe, levels),
-        provenance=provenance(recipe.sha256(), step, recipe.seed),
-    )
+    about = {
+        "title": recipe.output.title,
+        "recipe": OneStepRecipe(timesteps=(recipe.student.timestep,), alpha_T=levels.alpha_T, sigma_T=levels.sigma_T),
+        "recommended_alpha": recipe.output.recommended_alpha,
+        "provenance": provenance(recipe.sha256(), step, recipe.seed),
+    }
+    if recipe.student.train == "lora":
+        metadata = LoraMetadata(
+            family=backbone.family.name,
+            prediction_type=backbone.prediction_type,
+            schedule=backbone.schedule,
+            base=_said(recipe.student.init or recipe.teacher.path),
+            **about,
+        )
+        return write_lora(path, metadata, adapters_of(weights), alpha=recipe.student.lora_scaling)
+    colours = _preview_colours(backbone, weights, recipe, levels)
+    return export_backbone(path, backbone, weights, role="student", latent_rgb_factors=colours, **about)
+
+
+def _said(path: str) -> str:
+    """A model's path as others may read it: a hub id or a relative path, but no folders of this machine's."""
+    return Path(path).name if Path(path).expanduser().is_absolute() else path
+
+
+def _named_as_in_files(text_encoder: nn.Module) -> StateDict:
+    return {text_encoder_rename(key): weight for key, weight in text_encoder.state_dict().items()}
 
 
 def _config(module: nn.Module) -> dict[str, Any]:
@@ -126,6 +154,8 @@ def _preview_colours(
     """RGB in [-1, 1] of a latent pixel as a linear map, (C, 3), fitted on 64 images; what the host's previews need."""
     if abs(backbone.vae.config.scaling_factor - _STOCK_SCALE) < 1e-5:
         return None  # the host has preview colours for Stable Diffusion's latents
+    if backbone.text_encoder is None:
+        return None
     size, channels = recipe.loop.latent_size, backbone.latent_channels
     teacher = {key: value.clone() for key, value in backbone.network.state_dict().items()}
     backbone.network.load_state_dict(weights)
@@ -158,7 +188,7 @@ def _from_run(source: Path, alpha: float | None, out: Path) -> Path:
     state = load_state(checkpoint)
     if alpha is not None:
         recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"recommended_alpha": alpha})})
-    return export_student(out, load_teacher(recipe.teacher), state.averaged, recipe, state.iteration)
+    return export_student(out, load_teacher(recipe.teacher, t5=None), state.averaged, recipe, state.iteration)
 
 
 def _teacher_provenance(folder: Path) -> Provenance:
@@ -174,26 +204,28 @@ def _teacher_provenance(folder: Path) -> Provenance:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
     parser.add_argument(
-        "source", type=Path, help="a run folder, one of its checkpoints, or a teacher's diffusers folder"
+        "source", help="a run's folder, one of its checkpoints, or a model: diffusers folder, hub id or single file"
     )
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     parser.add_argument("--alpha", type=float, help="recommended NASA alpha to write into the file")
     parser.add_argument("--title", default="Teacher", help="title of a teacher's file")
     args = parser.parse_args(arguments)
+    source = find_file(args.source)
     try:
-        if (args.source / "state.json").is_file() or checkpoints(args.source / "checkpoints"):
-            path = _from_run(args.source, args.alpha, args.out)
+        if (source / "state.json").is_file() or (source / "checkpoints").is_dir():
+            path = _from_run(source, args.alpha, args.out)
         else:
             path = export_backbone(
                 args.out,
-                load_backbone(str(args.source)),
+                load_backbone(args.source, t5=None),
                 title=args.title,
                 role="teacher",
                 recommended_alpha=args.alpha,
-                provenance=_teacher_provenance(args.source),
+                provenance=_teacher_provenance(source),
             )
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        also = "" if source.exists() else "; or the folder of a run, or one of its checkpoints"
+        print(f"error: {error}{also}", file=sys.stderr)
         return 2
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0

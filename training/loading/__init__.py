@@ -16,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import nn
 
 from snoopi_core.checkpoint import own_metadata
+from snoopi_core.layouts import StateDict
 from snoopi_core.tensor_file import open_tensor_file
 from training.config import ROOT, find_file
 from training.loading.contract import open_contract
@@ -85,35 +86,29 @@ def load_parts(
     }
 
 
-def load_network(path: str, like: Backbone) -> dict[str, torch.Tensor]:
+def load_network(path: str, like: Backbone) -> StateDict:
     """The weights of another model's network, fp32 under diffusers' names, for a network such as `like`'s.
 
     Raises:
         FileNotFoundError, ValueError: see `load_parts`; or the networks differ, and how.
     """
+    return fitting_weights(path, like.network, like.family.name, like.prediction_type, "the teacher's")
+
+
+def fitting_weights(path: str, network: nn.Module, family: str, prediction_type: str, whose: str) -> StateDict:
+    """See `load_network`; `whose` network the other one is, for messages."""
     source = open_source(path)
-    if source.family != like.family.name:
-        raise ValueError(f"{path} is a {source.family}, the teacher a {like.family.name}; they must be the same")
-    with naming(path):
-        network = source.network()
-    ours, theirs = like.network.state_dict(), network.state_dict()
-    differences = [
-        f"{key} is {theirs_said}, the teacher's {ours_said}"
-        for key, theirs_said, ours_said in _compare(_config(network), _config(like.network))
-    ]
-    differences += [
-        f"{key} is {said}, the teacher's {expected}"
-        for key, said, expected in _compare(
-            {key: tuple(weight.shape) for key, weight in theirs.items()},
-            {key: tuple(weight.shape) for key, weight in ours.items()},
-        )
-    ]
-    if source.prediction_type != like.prediction_type:
-        differences.insert(0, f"prediction_type is {source.prediction_type}, the teacher's {like.prediction_type}")
+    said = {"family": source.family, "prediction_type": source.prediction_type}
+    differences = _differences(said, {"family": family, "prediction_type": prediction_type}, whose)
+    if source.family == family:
+        with naming(path):
+            other = source.network()
+        differences += _differences(_config(other), _config(network), whose)
+        differences += _differences(_shapes(other), _shapes(network), whose)
     if differences:
         more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
-        raise ValueError(f"{path} does not fit the teacher: {'; '.join(differences[:5])}{more}")
-    return network.state_dict()
+        raise ValueError(f"{path} does not fit: {'; '.join(differences[:5])}{more}")
+    return other.state_dict()
 
 
 def open_source(path: str) -> Source:
@@ -160,9 +155,13 @@ def _config(network: nn.Module) -> dict[str, Any]:
     }
 
 
-def _compare(theirs: dict[str, Any], ours: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+def _shapes(network: nn.Module) -> dict[str, Any]:
+    return {key: tuple(weight.shape) for key, weight in network.state_dict().items()}
+
+
+def _differences(mine: dict[str, Any], others: dict[str, Any], whose: str) -> list[str]:
     return [
-        (key, theirs.get(key, "absent"), ours.get(key, "absent"))
-        for key in sorted(theirs.keys() | ours.keys())
-        if theirs.get(key, "absent") != ours.get(key, "absent")
+        f"{key} is {mine.get(key, 'absent')}, {whose} {others.get(key, 'absent')}"
+        for key in sorted(mine.keys() | others.keys())
+        if mine.get(key, "absent") != others.get(key, "absent")
     ]
