@@ -148,9 +148,7 @@ def test_a_lora_of_other_modules(base, tmp_path):
     metadata = LoraMetadata(title="B", prediction_type="epsilon", recipe=RECIPE, base=str(base[1]))
     pair = (torch.ones(2, 6), torch.ones(4, 2))
     strange = write_lora(tmp_path / "strange.safetensors", metadata, {"nowhere.to_q": pair}, alpha=1)
-    with pytest.raises(
-        ValueError, match=r"3 weight\(s\) have no place in the network, first lora_unet_nowhere"
-    ):
+    with pytest.raises(ValueError, match=r"3 weight\(s\) have no place in the network, first lora_unet_nowhere"):
         merge(full, strange, tmp_path / "out.safetensors")
     small = write_lora(tmp_path / "small.safetensors", metadata, {"conv_in": pair}, alpha=1)
     with pytest.raises(ValueError, match="its update of conv_in does not fit"):
