@@ -35,12 +35,6 @@ def conflicts(recipe: Recipe) -> Iterator[Problem]:
             f"loop.batch_size {loop.batch_size} is no multiple of loop.micro_batch {loop.micro_batch}; "
             f"the next smaller micro-batch that divides it is {_divisor(loop.batch_size, loop.micro_batch)}",
         )
-    if loop.warmup + loop.cooldown > loop.iterations:
-        yield (
-            ("loop.warmup", "loop.cooldown", "loop.iterations"),
-            f"loop.warmup {loop.warmup} and loop.cooldown {loop.cooldown} are longer than the run, "
-            f"loop.iterations {loop.iterations}",
-        )
     if student.nasa_alpha_max > 0 and not any(text.strip() for text in student.nasa_negatives):
         yield (
             ("student.nasa_alpha_max", "student.nasa_negatives"),
