@@ -14,11 +14,11 @@ VENV := $(or $(SNOOPI_VENV),.venv)
 PY := "$(VENV)/bin/python"
 HOSTS := 0.16.3 0.20.1 0.24.0 0.27.0 0.30.0
 
-.PHONY: help demo test lint test-hosts compatibility models results bench workflows lock setup setup-browser clean
+.PHONY: help demo test lint test-hosts compatibility models results shapes-study bench workflows lock setup setup-browser clean
 
 help:
 	@sed -n '1,8p' Makefile
-	@echo 'Targets: demo test lint test-hosts compatibility models results bench workflows lock clean'
+	@echo 'Targets: demo test lint test-hosts compatibility models results shapes-study bench workflows lock clean'
 
 setup:
 	@"$(PYTHON)" scripts/bootstrap.py
@@ -71,6 +71,11 @@ results: setup
 	$(PY) -m training.shapes.evaluate models/snoopi-shapes-teacher.safetensors --as teacher --threads 1 --json out/teacher.json
 	$(PY) -m training.shapes.evaluate models/snoopi-shapes-student.safetensors --threads 1 --json out/student.json
 	$(PY) -m training.shapes.report out/teacher.json out/student.json --alpha $(ALPHA) --out docs/RESULTS.md
+
+# How the teachers' guidance matters in the small world: 15 runs, about 2 hours on one core and half of that with JOBS=2;
+# runs/study takes 6 GB. Stopped, it goes on where it was; writes docs/STUDY.md. ITERATIONS=700 is the recipe's length.
+shapes-study: setup
+	$(PY) -m training.shapes.study --jobs $(or $(JOBS),1) $(if $(ITERATIONS),--iterations $(ITERATIONS))
 
 # What NASA costs on full-size models, 40 minutes on one core that has nothing else to do; writes benchmarks/RESULTS.md.
 bench: setup

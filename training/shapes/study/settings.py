@@ -1,0 +1,101 @@
+"""What the study compares, how closely it looks, and where it keeps its runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One setting that is compared: what it is called, and what it changes in the recipe."""
+
+    title: str
+    overrides: tuple[str, ...]
+
+
+_TEACHER, _LORA = "guidance.teacher_kappa", "guidance.lora_kappa"
+CELLS = {
+    "pgsb": Cell(title="PG-SB: both random (Table 2: both)", overrides=()),
+    "swiftbrush": Cell(title="SwiftBrush: both 4.5", overrides=(f"{_TEACHER}=4.5", f"{_LORA}=4.5")),
+    "fixed": Cell(title="same mean: both 2.25 (Table 2: neither)", overrides=(f"{_TEACHER}=2.25", f"{_LORA}=2.25")),
+    "teacher-only": Cell(title="only the teacher random", overrides=(f"{_LORA}=2.25",)),
+    "lora-only": Cell(title="only the LoRA teacher random", overrides=(f"{_TEACHER}=2.25",)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How many images are looked at: along the way (curve_*), and of the last checkpoint."""
+
+    curve_captions: int = 200
+    curve_prompt_images: int = 20
+    captions: int = 400
+    prompt_images: int = 50
+    pairs: int = 2
+    pair_images: int = 50
+    alpha: float = 1.0  # of NASA; what the shapes recipe recommends
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is run, and where."""
+
+    out: Path
+    recipe: str
+    cells: tuple[str, ...]
+    seeds: tuple[int, ...]
+    iterations: int
+    every: int
+    threads: int
+    overrides: tuple[str, ...]
+    protocol: Protocol
+
+    def folder(self, cell: str, seed: int) -> Path:
+        return self.out / f"{cell}-seed{seed}"
+
+    def settings(self, cell: str, seed: int) -> list[str]:
+        """The overrides of one run. A longer run has the same ones but for its length."""
+        return [
+            f"seed={seed}",
+            *CELLS[cell].overrides,
+            *self.overrides,
+            f"loop.iterations={self.iterations}",
+            f"loop.threads={self.threads}",
+            f"output.folder={self.folder(cell, seed)}",
+            f"output.save_every={self.every}",
+            "output.keep_last=100000",
+            "output.keep_best=false",
+            "output.sample_every=0",
+            "output.log_every=1",
+            "output.trackers=[]",
+        ]
+
+
+def planned(iterations: int, every: int) -> list[int]:
+    """The checkpoints that are compared. A run that was stopped, or once ended earlier, has others too."""
+    return [*range(every, iterations, every), iterations]
+
+
+def is_measured(found: dict[str, Any], protocol: Protocol, iterations: int, every: int) -> bool:
+    """Whether a measured.json holds all that is asked for."""
+    return (
+        found.get("protocol") == asdict(protocol)
+        and all(str(step) in found["curve"] for step in planned(iterations, every))
+        and found.get("final", {}).get("iteration") == iterations
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file; {} where there is none yet."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Written whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    scratch.replace(path)
