@@ -93,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
             log.info("stopped; saved %s; go on with --resume", saved)
             return 130
     student = run.export()
-    if main_process and recipe.prompts.source == "shapes":
+    if main_process and recipe.prompts.source == "shapes" and recipe.student.train == "full":
         print("one step on 200 partial captions of the small world:")
         for name, path in (("before (teacher)", recipe.teacher.path), ("after (student)", str(student))):
             right, valid = one_step_accuracy(load_backbone(path), count=200)
