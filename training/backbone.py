@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from training.config import Teacher
 from training.families import FAMILIES, Family
 from training.loading import load_parts
 from training.text import Text
+from training.text_cache import TextCache
+from training.text_cache.encoder import describe_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +25,7 @@ class Backbone:
     """The parts of a model, in evaluation mode, without gradients.
 
     network is a UNet2DConditionModel or a PixArtTransformer2DModel, by family. text_encoder and tokenizer may be absent
-    where text embeddings are kept on disk.
+    where text embeddings are kept on disk, in text_cache.
     """
 
     network: nn.Module
@@ -34,6 +37,7 @@ class Backbone:
     text_encoder: nn.Module | None = None
     tokenizer: Any = None
     recipe: OneStepRecipe | None = None  # of a student's file
+    text_cache: TextCache | None = None
 
     def alphas_cumprod(self) -> torch.Tensor:
         """alpha_bar_t = alpha_t^2, shape (num_train_timesteps,), fp32: half precision is wrong by 100 % at t = 0."""
@@ -55,13 +59,32 @@ class Backbone:
     def encode(self, prompts: list[str]) -> Text:
         """Text embeddings, fp32, on the network's device; longer prompts are cut at the tokenizer's length.
 
+        Taken from the text cache where there is one, which rounds CLIP's to bf16; T5's are bf16 in any case.
+
         Raises:
-            ValueError: the model was loaded without its text encoder.
+            ValueError: the model was loaded without its text encoder, and has no text cache that holds all prompts.
         """
+        if self.text_cache is not None:
+            text = self.text_cache.lookup(prompts, None if self.text_encoder is None else self._encode)
+        else:
+            text = self._encode(prompts)
+        return text.to(self.network.device, torch.float32)
+
+    def _encode(self, prompts: list[str]) -> Text:
         if self.text_encoder is None:
             raise ValueError(f"{self.source} has no text encoder; name one with teacher.text_encoder")
-        text = self.family.encode(self.text_encoder, self.tokenizer, prompts)
-        return text.to(self.network.device, torch.float32)
+        return self.family.encode(self.text_encoder, self.tokenizer, prompts)
+
+    @property
+    def max_tokens(self) -> int:
+        """S: what is longer is cut."""
+        return self.family.max_tokens(self.tokenizer)
+
+    def count_tokens(self, prompts: list[str]) -> list[int]:
+        """Tokens of each prompt, before anything is cut."""
+        if self.tokenizer is None and self.text_cache is not None:
+            return self.text_cache.count_tokens(prompts)
+        return self.family.count_tokens(self.tokenizer, prompts)
 
     def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: Text) -> torch.Tensor:
         """Prediction (B, C, h, w) of `network`, the backbone's own or a student of its form."""
@@ -87,11 +110,20 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def load_teacher(section: Teacher, *, t5: torch.dtype | None = torch.bfloat16) -> Backbone:
-    """The teacher of a recipe; see `load_backbone`."""
-    return load_backbone(
+def load_teacher(section: Teacher, *, t5: torch.dtype | None = torch.bfloat16, text_cache: str = "") -> Backbone:
+    """The teacher of a recipe; see `load_backbone`. With `text_cache`, a folder that holds its prompts, without T5.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_backbone` and `TextCache.open`.
+    """
+    t5 = None if text_cache else t5
+    backbone = load_backbone(
         section.path, section.prediction_type, text_encoder=section.text_encoder, vae=section.vae, t5=t5
     )
+    if not text_cache:
+        return backbone
+    cache = TextCache.open(Path(text_cache).expanduser(), describe_encoder(section, backbone))
+    return replace(backbone, text_cache=cache)
 
 
 def load_backbone(

@@ -16,7 +16,7 @@ from types import FrameType
 from training.backbone import load_backbone
 from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
 from training.export import provenance
-from training.prompts import open_prompts
+from training.prompts import open_run_prompts
 from training.run import NotFinite, Run, open_teacher
 from training.shapes.evaluate import one_step_accuracy
 from training.state import checkpoints, recipe_changes
@@ -58,8 +58,8 @@ def _run(args: argparse.Namespace) -> int:
     recipe = load_recipe(*split_words([*args.recipe, *args.overrides]), here=True)
     folder = Path(recipe.output.folder)
     if args.dry_run:
-        open_teacher(recipe)
-        open_prompts(recipe.prompts, recipe.seed)
+        backbone, _ = open_teacher(recipe)
+        open_run_prompts(recipe, backbone)
         print(recipe.to_toml())
         print(f"dry run: recipe, teacher and prompts are in order; the run would write to {folder}")
         return 0

@@ -31,7 +31,7 @@ from training.loading import load_network
 from training.noise import Draws, draw
 from training.optimizers import make_optimizer, set_learning_rates
 from training.players import Teachers, compile_blocks, make_student, trainable
-from training.prompts import open_prompts
+from training.prompts import open_run_prompts
 from training.state import RunState, load_state, newest_whole, save_state
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def open_teacher(recipe: Recipe) -> tuple[Backbone, Levels]:
         FileNotFoundError: no teacher.
         ValueError: one that does not fit the recipe, or whose student no loader could open.
     """
-    backbone = load_teacher(recipe.teacher)
+    backbone = load_teacher(recipe.teacher, text_cache=recipe.prompts.text_cache)
     check_exportable(backbone)
     width = None if backbone.text_encoder is None else backbone.text_encoder.config.hidden_size
     backbone.family.check(backbone.network, width, recipe.loop.latent_size)
@@ -77,13 +77,7 @@ class Run:
         self.backbone, levels = open_teacher(recipe)
         self.levels = levels.to(accelerator.device)
         self.teacher_fingerprint = fingerprint(self.backbone.network)
-        family, tokenizer = self.backbone.family, self.backbone.tokenizer
-        self.prompts = open_prompts(
-            recipe.prompts,
-            recipe.seed,
-            count_tokens=partial(family.count_tokens, tokenizer) if tokenizer else None,
-            max_tokens=family.max_tokens(tokenizer) if tokenizer else None,
-        )
+        self.prompts = open_run_prompts(recipe, self.backbone)
         full = recipe.student.train == "full"
         init = load_network(recipe.student.init, self.backbone) if recipe.student.init else None
         # in fp32, before the teacher no longer is
@@ -231,7 +225,7 @@ class Run:
             weights = {name: weight.clone() for name, weight in trained_state(self.student).items()}
         if not self.accelerator.is_main_process:
             return None
-        teacher = load_teacher(self.recipe.teacher)  # the one in memory carries adapters
+        teacher = load_teacher(self.recipe.teacher, t5=None)  # the one in memory carries adapters
         path = self.folder / "export" / "student.safetensors"
         return export_student(path, teacher, weights, self.recipe, self.iteration)
 

@@ -8,14 +8,18 @@ same stream and takes its own rows of the batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from training.config import Prompts
+from training.config import Prompts, Recipe
 from training.noise import generator
 from training.shapes.captions import partial_caption
 from training.shapes.scene import sample_scenes
+
+if TYPE_CHECKING:
+    from training.backbone import Backbone
 
 CountTokens = Callable[[list[str]], list[int]]  # of each prompt, special tokens included
 
@@ -77,6 +81,30 @@ def open_prompts(
         max_tokens=max_tokens,
         skip_over_long=section.over_long == "skip",
     )
+
+
+def open_run_prompts(recipe: Recipe, backbone: Backbone) -> PromptSource:
+    """The prompts of a run of `recipe`, every one of which `backbone` can encode.
+
+    Raises:
+        FileNotFoundError, ValueError: see `open_prompts`; or there is no text encoder, and the text cache lacks some.
+    """
+    prompts = open_prompts(
+        recipe.prompts, recipe.seed, count_tokens=backbone.count_tokens, max_tokens=backbone.max_tokens
+    )
+    if backbone.text_encoder is None and backbone.text_cache is not None:
+        backbone.text_cache.check_holds(recipe_prompts(recipe))
+    return prompts
+
+
+def recipe_prompts(recipe: Recipe) -> Iterator[str]:
+    """Every prompt that a run of `recipe` encodes, the null prompt first: one pass over the source.
+
+    Raises:
+        FileNotFoundError, ValueError: see `open_prompts`; or they are the small world's, which have no end.
+    """
+    own = ["", *recipe.student.nasa_negatives, *recipe.output.sample_prompts]
+    return chain(own, open_prompts(recipe.prompts, recipe.seed).once())
 
 
 class ShapePrompts:

@@ -10,8 +10,6 @@ import argparse
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from tqdm import tqdm
 
 from training.backbone import load_teacher
 from training.config import Recipe, RecipeError, load_recipe, recipe_names
-from training.prompts import CountTokens, open_prompts
+from training.prompts import CountTokens, recipe_prompts
 from training.text import Text
 from training.text_cache.build import build_shards, finish, keys_in
 from training.text_cache.encoder import describe_encoder
@@ -29,12 +27,6 @@ from training.text_cache.shard import key
 
 log = logging.getLogger("training.text_cache")
 _SAMPLE = 2000  # prompts whose lengths stand for all
-
-
-def recipe_prompts(recipe: Recipe) -> Iterator[str]:
-    """Every prompt that a run of this recipe encodes, the null prompt first; one pass over the source."""
-    own = ["", *recipe.student.nasa_negatives, *recipe.output.sample_prompts]
-    return chain(own, open_prompts(recipe.prompts, recipe.seed).once())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(recipe: Recipe, args: argparse.Namespace) -> int:
     if not recipe.prompts.text_cache:
         raise RecipeError("no folder is given: add prompts.text_cache=FOLDER, here and to the run")
-    folder = Path(recipe.prompts.text_cache)
+    folder = Path(recipe.prompts.text_cache).expanduser()
     accelerator = Accelerator(cpu=args.cpu)
     log.setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
     backbone = load_teacher(recipe.teacher)
