@@ -19,7 +19,8 @@ from typing import Any
 from datasets import Features, IterableDataset, Value, load_dataset
 from datasets.exceptions import DatasetsError
 
-from training.config import ROOT, Prompts, find_file
+from training.config import Prompts
+from training.config.sources import ROOT, find_file, looks_like_hub_id
 
 KINDS = {".txt": "text", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".json": "json", ".parquet": "parquet"}
 COLUMNS = ("prompt", "caption", "text")  # looked for in this order when no column is named
@@ -122,7 +123,7 @@ def _find_files(source: str) -> list[Path]:
         files = _known(map(Path, matches))
         if not files:
             raise FileNotFoundError(f"no prompts match {source!r}: expected {', '.join(KINDS)} files")
-    elif source.count("/") == 1 and not source.startswith((".", "/", "~")) and path.suffix.lower() not in KINDS:
+    elif looks_like_hub_id(source) and path.suffix.lower() not in KINDS:
         return []
     else:
         raise FileNotFoundError(f"no prompts at {source!r}: looked for {path.absolute()}; possible are {POSSIBLE}")

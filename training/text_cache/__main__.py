@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from training.backbone import load_teacher
-from training.config import Recipe, RecipeError, load_recipe, recipe_names
+from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
 from training.prompts import CountTokens, recipe_prompts
 from training.text import Text
 from training.text_cache.build import build_shards, finish, keys_in
@@ -31,7 +31,13 @@ _SAMPLE = 2000  # prompts whose lengths stand for all
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.text_cache", description=__doc__)
-    parser.add_argument("--recipe", default="pixart", help=f"a .toml file, or one of: {', '.join(recipe_names())}")
+    parser.add_argument(
+        "--recipe",
+        nargs="+",
+        default=["pixart"],
+        metavar="NAME",
+        help=f"those of the run: .toml files, or of {', '.join(recipe_names())} (default: pixart)",
+    )
     parser.add_argument("--batch-size", type=int, default=32, help="prompts encoded at once (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="say how much there is to encode and to write, and stop")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU even where a GPU is at hand")
@@ -39,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        return _run(load_recipe(args.recipe, args.overrides), args)
+        return _run(load_recipe(*split_words([*args.recipe, *args.overrides]), here=True), args)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from training.config import Teacher, find_file
+from training.config import Teacher
+from training.config.sources import find_file
 
 if TYPE_CHECKING:
     from training.backbone import Backbone
