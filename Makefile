@@ -72,8 +72,9 @@ results: setup
 	$(PY) -m training.shapes.evaluate models/snoopi-shapes-student.safetensors --threads 1 --json out/student.json
 	$(PY) -m training.shapes.report out/teacher.json out/student.json --alpha $(ALPHA) --out docs/RESULTS.md
 
-# How the teachers' guidance matters in the small world: 15 runs, about 2 hours on one core and half of that with JOBS=2;
-# runs/study takes 6 GB. Stopped, it goes on where it was; writes docs/STUDY.md. ITERATIONS=700 is the recipe's length.
+# How the teachers' guidance matters in the small world: 15 runs, a good hour on one core that has nothing else to
+# do, less with JOBS=2; runs/study takes 4 GB. Stopped, it goes on where it was, and with ITERATIONS=700 (the recipe's
+# length, 4 hours) from where it ended. Writes docs/STUDY.md.
 shapes-study: setup
 	$(PY) -m training.shapes.study --jobs $(or $(JOBS),1) $(if $(ITERATIONS),--iterations $(ITERATIONS))
 

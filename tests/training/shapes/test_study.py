@@ -8,7 +8,7 @@ import pytest
 
 from training.shapes.study import __main__ as study
 from training.shapes.study import findings
-from training.shapes.study.page import write_page
+from training.shapes.study.page import page, write_page
 from training.shapes.study.settings import CELLS, Cell, Protocol
 
 FEW = [f"--{name}=4" for name in ("curve-captions", "captions")] + [
@@ -146,7 +146,8 @@ def test_every_verdict_follows_from_the_numbers():
         "+0.167 (+0.100 .. +0.300), higher with every seed",
         1,
     )
-    blocks = findings.claims(results).split("\n- ")
+    summary, *blocks = findings.claims(results).split("\n- ")
+    assert summary.startswith("Of 14 comparisons 5 came out for PG-SB with every seed and 1 against it.")
     assert blocks[0].count("**Confirmed here**") == 4
     assert blocks[1].count("**Not settled**: -0.017") == 4 and "higher with 1 and lower with 2 of 3 seeds" in blocks[1]
     # swings are a tenth of the share: PG-SB's are the larger ones; valid does not move at all
@@ -184,3 +185,8 @@ def test_the_page_shows_a_failed_run_and_survives_a_cell_without_any(tmp_path):
     assert "1 of 4 runs ended well" in text
     assert "| swiftbrush | 1 | failed: exit status 2: error: a / b |" in text
     assert "not measured" in text and "nan" not in text
+
+
+def test_the_page_in_docs_is_the_one_that_its_numbers_make(pack_root):
+    results = json.loads((pack_root / "docs/study.json").read_text(encoding="utf-8"))
+    assert (pack_root / "docs/STUDY.md").read_text(encoding="utf-8") == page(results)

@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--recipe", default="shapes")
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--iterations", type=int, default=300, help="of every run (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, default=200, help="of every run (default: %(default)s)")
     parser.add_argument("--every", type=int, default=25, help="iterations between measurements (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each (default: %(default)s)")

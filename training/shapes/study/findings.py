@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 from statistics import fmean
+from textwrap import fill
 from typing import Any
 
 Results = dict[str, Any]
@@ -97,30 +98,34 @@ def compare(results: Results, one: str, other: str, value: Value) -> tuple[str, 
 
 
 def claims(results: Results) -> str:
-    """The paper's claims, each with what came out of it here."""
+    """What the paper claims, and what came out of it here; first how much of that could be chance."""
     better = {name: (value, 1) for name, value in SHARES.items()}
     calmer = {f"fluctuation of {key}": (fluctuation(key), -1) for key in ("stated", "valid")}
     kept = {"entropy within a prompt": (entropy, 1)}
-    return "".join(
-        _claim(results, text, "pgsb", other, values)
-        for text, other, values in (
-            ("PG-SB draws better than SwiftBrush (differences: PG-SB minus SwiftBrush).", "swiftbrush", better),
-            ("It is the randomness, not only the lower mean (PG-SB minus the fixed 2.25).", "fixed", better),
-            ("PG-SB trains more steadily than SwiftBrush (lower is steadier).", "swiftbrush", calmer),
-            ("PG-SB trains more steadily than the fixed 2.25.", "fixed", calmer),
-            ("PG-SB keeps more variety than SwiftBrush (not claimed by the paper).", "swiftbrush", kept),
-            ("PG-SB keeps more variety than the fixed 2.25 (not claimed by the paper).", "fixed", kept),
-        )
+    asked = (
+        ("PG-SB draws better than SwiftBrush (differences: PG-SB minus SwiftBrush).", "swiftbrush", better),
+        ("It is the randomness, not only the lower mean (PG-SB minus the fixed 2.25).", "fixed", better),
+        ("PG-SB trains more steadily than SwiftBrush (lower is steadier).", "swiftbrush", calmer),
+        ("PG-SB trains more steadily than the fixed 2.25.", "fixed", calmer),
+        ("PG-SB keeps more variety than SwiftBrush (not claimed by the paper).", "swiftbrush", kept),
+        ("PG-SB keeps more variety than the fixed 2.25 (not claimed by the paper).", "fixed", kept),
     )
-
-
-def _claim(results: Results, text: str, one: str, other: str, values: dict[str, tuple[Value, int]]) -> str:
-    """`values`: name -> (value, the sign that the claim predicts for one - other)."""
-    lines = [f"- {text}\n"]
-    for name, (value, predicted) in values.items():
-        words, sign = compare(results, one, other, value)
-        lines.append(f"  - {name}: {_VERDICTS[sign * predicted]}: {words}.\n")
-    return "".join(lines)
+    lines, signs = [], []
+    for text, other, values in asked:
+        lines.append(f"- {text}\n")
+        for name, (value, predicted) in values.items():
+            words, sign = compare(results, "pgsb", other, value)
+            signs.append(sign * predicted)
+            lines.append(f"  - {name}: {_VERDICTS[signs[-1]]}: {words}.\n")
+    seeds = len({run["seed"] for run in results["runs"]})
+    chance = len(signs) / 2 ** (seeds - 1)
+    won, lost = signs.count(1), signs.count(-1)
+    summary = (
+        f"Of {len(signs)} comparisons {won} came out for PG-SB with every seed and {lost} against it. "
+        f"Were there no difference at all, about {chance:.3g} would agree by chance"
+    )
+    summary += ": the study is too small to settle any of them." if won + lost <= chance else "."
+    return fill(summary, 120) + "\n\n" + "".join(lines)
 
 
 def order(results: Results) -> str:
@@ -157,8 +162,20 @@ def diversity(results: Results) -> str:
     share = {cell: mean / teacher for cell, mean in bits.items()}
     most, least = max(share, key=share.__getitem__), min(share, key=share.__getitem__)
     titles = {cell: results["cells"][cell]["title"] for cell in share}
-    return (
+    text = (
         f"Within a prompt the students keep {share[least]:.0%} ({titles[least]}) to {share[most]:.0%} "
         f"({titles[most]}) of the teacher's entropy"
-        + (": every cell draws most prompts in few ways.\n" if share[most] < 0.5 else ".\n")
+        + (": every cell draws most prompts in few ways." if share[most] < 0.5 else ".")
     )
+    return fill(text, 120) + "\n"
+
+
+def pace(results: Results) -> str:
+    """Whether the runs have come to rest, beside how far the cells lie apart."""
+    moves = [fluctuation("valid")(run) for run in results["runs"] if not run["problem"]]
+    means = [fmean(map(valid, ended(results, cell))) for cell in results["cells"] if ended(results, cell)]
+    if len(means) < 2 or math.isnan(fmean(moves)):
+        return ""
+    move, apart = fmean(moves), max(means) - min(means)
+    text = f"*Valid* moves by {move:.3f} from one measurement to the next; the cells' means end {apart:.3f} apart"
+    return fill(text + (": the runs have not come to rest." if move > apart else "."), 120) + "\n"

@@ -18,6 +18,7 @@ from training.shapes.study.findings import (
     fluctuation,
     level,
     order,
+    pace,
     stated,
     valid,
     wilson,
@@ -97,7 +98,7 @@ _LIMITS = """\
 ## What it cannot tell
 
 - Whether the paper's gains hold: they are FIDs of SD1.5, SD2.1 and PixArt-alpha after thousands of iterations.
-- What happens later than {iterations} iterations, with other learning rates, or with a teacher that predicts eps.
+- What comes after {iterations} iterations, with other learning rates, or with a teacher that predicts eps.
 - What too large a scale does to a large model: in this world 4.5 need not be too large.
 - Small differences: the seeds are few ({seeds}).
 """
@@ -175,7 +176,7 @@ def page(results: Results) -> str:
         hours = len(results["runs"]) * median(speeds) / 3600
         length += f" of {median(speeds):.2f} s on one thread (median), {iterations * hours:.1f} hours in all"
         if iterations < shipped:
-            length += f"; the recipe's {shipped} would have taken {shipped * hours:.1f}, which was too long"
+            length += f"; the recipe has {shipped} ({shipped * hours:.1f} hours), for which there was no time"
     length += ". Learning rates stay constant, so that with more `--iterations` the same runs go on."
     words = {
         **{name: results[name] for name in ("recipe", "lora_loss")},
@@ -193,7 +194,7 @@ def page(results: Results) -> str:
         (_FINDINGS, "\n".join([claims(results), order(results), diversity(results)])),
         (_FINAL, final_table(results)),
         (_CURVES, ""),
-        (_STABILITY, stability_table(results)),
+        (_STABILITY, stability_table(results) + "\n" + pace(results)),
         (_NASA, nasa_table(results)),
         (_RUNS, runs_table(results)),
         (_LIMITS, ""),

@@ -57,7 +57,7 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
         figure.supxlabel("iteration")
-        figure.savefig(folder / name, metadata={"Software": None})
+        figure.savefig(folder / name, metadata={"Software": None}, pil_kwargs={"optimize": True})
         written.append(folder / name)
     return written
 
@@ -71,7 +71,7 @@ def _panel(axes: Axes, results: dict[str, Any], key: str, label: str, start: flo
             points = [(0, [start]), *points]
         steps = [step for step, _ in points]
         axes.fill_between(
-            steps, [min(v) for _, v in points], [max(v) for _, v in points], color=colour, alpha=0.13, linewidth=0
+            steps, [min(v) for _, v in points], [max(v) for _, v in points], color=colour, alpha=0.1, linewidth=0
         )
         means = [fmean(values) for _, values in points]
         axes.plot(steps, means, color=colour, marker=marker, markersize=4, linewidth=1.6, label=what["title"])
