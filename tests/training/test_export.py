@@ -29,6 +29,7 @@ def recipe_for(teacher="tiny/teacher", **student):
     student = {"timestep": 999, "lora_rank": 4, "lora_scaling": 8} | student
     output = {"title": "S", "recommended_alpha": 0.3}
     tree = {"teacher": {"path": teacher}, "student": student, "prompts": {"source": "shapes"}, "output": output}
+    tree["loop"] = {"latent_size": 8}  # of the images that the preview colours are fitted on
     return Recipe.model_validate(tree)
 
 
