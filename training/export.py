@@ -209,6 +209,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     parser.add_argument("--alpha", type=float, help="recommended NASA alpha to write into the file")
     parser.add_argument("--title", default="Teacher", help="title of a teacher's file")
+    for part in ("text-encoder", "vae"):
+        parser.add_argument(f"--{part}", default="", help="of a model: diffusers folder or hub id to take it from")
     args = parser.parse_args(arguments)
     source = find_file(args.source)
     try:
@@ -217,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             path = export_backbone(
                 args.out,
-                load_backbone(args.source, t5=None),
+                load_backbone(args.source, text_encoder=args.text_encoder, vae=args.vae, t5=None),
                 title=args.title,
                 role="teacher",
                 recommended_alpha=args.alpha,

@@ -136,12 +136,15 @@ def test_a_folder_and_a_single_file_become_the_same_file_of_ours(tmp_path, kind)
     assert one.metadata.pad_token_id == other.metadata.pad_token_id == (0 if kind == "sd21" else 49407)
 
 
-def test_pixarts_folder_becomes_a_file_without_t5(tmp_path):
+def test_pixart_becomes_a_file_without_t5(tmp_path):
     folder, out = save_folder(tmp_path / "folder", "pixart"), tmp_path / "a.safetensors"
     for path in (tmp_path / "folder" / "text_encoder").glob("*.safetensors"):
         path.unlink()  # of no use here, and at full size it would take 19 GB to read
-    assert main([folder, "--out", str(out)]) == 0
-    assert read_checkpoint(out).metadata.family == "pixart" and read_checkpoint(out).text_encoder is None
+    single = write(tmp_path / "single.safetensors", single_file_weights("pixart"))
+    for source in ([folder], [single, "--vae", folder]):
+        assert main([*source, "--out", str(out)]) == 0
+        model = read_checkpoint(out)
+        assert model.metadata.family == "pixart" and model.text_encoder is None and model.vae
 
 
 def test_what_is_not_there(tmp_path, capsys):

@@ -218,7 +218,7 @@ class TestOurFiles:
         )  # fmt: skip
         checkpoint = Checkpoint(metadata=metadata, unet=pixart_to_single_file(network.state_dict()))
         path = str(write_checkpoint(tmp_path / "student.safetensors", checkpoint, dtype=torch.float32))
-        with pytest.raises(ValueError, match=r"no text_encoder and no vae; set teacher.text_encoder and teacher.vae"):
+        with pytest.raises(ValueError, match=r"no text_encoder and no vae; .* teacher.text_encoder and teacher.vae in"):
             load_parts(path)
         parts = load_parts(path, text_encoder=folders["pixart"], vae=folders["pixart"])
         assert same(parts["network"], network) and parts["recipe"] == recipe

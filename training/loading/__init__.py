@@ -59,8 +59,9 @@ def load_parts(
     absent += [] if source.vae or vae else ["vae"]
     if absent:
         raise ValueError(
-            f"{path} holds no {' and no '.join(absent)}; set {' and '.join(f'teacher.{part}' for part in absent)} "
-            "to a diffusers folder or hub id of a model that has it"
+            f"{path} holds no {' and no '.join(absent)}; name a diffusers folder or hub id that does: "
+            f"{' and '.join(f'teacher.{part}' for part in absent)} in a recipe, "
+            f"{' and '.join('--' + part.replace('_', '-') for part in absent)} of training.export"
         )
     with naming(path):
         network = source.network()
