@@ -119,6 +119,7 @@ def save_atomically(path: Path, tensors: Mapping[str, torch.Tensor], header: dic
 
     Raises:
         CheckpointError: another suffix than `.safetensors`, or a weight that is not finite.
+        OSError: it cannot be written, the disk being full for instance; what was written of it is removed.
     """
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path.name}: a checkpoint's name must end in .safetensors")
@@ -139,8 +140,10 @@ def save_atomically(path: Path, tensors: Mapping[str, torch.Tensor], header: dic
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would hide the file from a server's other users
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, SafetensorError):  # what safetensors makes of a full disk
+            raise OSError(str(error)) from error
         raise
     return path
 

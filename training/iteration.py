@@ -85,7 +85,7 @@ class Distillation:
     ) -> tuple[torch.Tensor, float | None]:
         """Returns the images x0 before the update, and the gradient's norm; None where the update was not made."""
         self.student_optimizer.zero_grad(set_to_none=True)
-        drawn = []
+        drawn, total = [], draws.z.new_zeros(())
         for rows, context in self._micro_batches(len(prompts), self.student):
             part, share = draws.rows(rows, draws.z.device), (rows.stop - rows.start) / len(prompts)
             # the context lasts until the backward pass, which repeats the forward where that was checkpointed
@@ -101,9 +101,10 @@ class Distillation:
                     _add(figures, "clip", clip)
                 self.accelerator.backward(loss)
             drawn.append(x0.detach())
+            total += loss.detach()
         x0 = torch.cat(drawn)
         figures["x0_std"] = x0.std()
-        return x0, self._step("student", self.student, self.student_optimizer, figures["vsd"], figures)
+        return x0, self._step("student", self.student, self.student_optimizer, total, figures)
 
     def _lora_update(
         self, x0: torch.Tensor, text: Text, draws: LoraDraws, figures: dict[str, torch.Tensor]

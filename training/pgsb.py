@@ -5,21 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import platform
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from training.backbone import load_backbone
+from training.claim import check_folder, claimed
 from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
 from training.export import provenance
+from training.keep import FailedElsewhere, on_main
 from training.prompts import open_run_prompts
 from training.run import NotFinite, Run, open_teacher
 from training.shapes.evaluate import one_step_accuracy
-from training.state import checkpoints, recipe_changes
 
 log = logging.getLogger("training.pgsb")
 
@@ -28,10 +30,12 @@ class Stop:
     """Ctrl-C and SIGTERM as a wish, granted between two iterations: in the middle of one, no state is worth saving."""
 
     wished = False
+    exit_code = 128 + signal.SIGTERM  # where another process got the signal
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """A second signal acts as it always does."""
+        """A second Ctrl-C ends the process at once. A second SIGTERM does not: a cluster's scheduler sends one to every
+        process, and torchrun passes on its own."""
         before = {number: signal.signal(number, self._wish) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -40,22 +44,28 @@ class Stop:
                 signal.signal(number, handler)
 
     def _wish(self, number: int, frame: FrameType | None) -> None:
-        self.wished = True
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        self.wished, self.exit_code = True, 128 + number
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        with suppress(OSError):  # not by print: the signal may have come in the middle of one
+            os.write(2, b"\nstopping after this iteration, with a checkpoint; Ctrl-C ends it at once, without one\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
     args = _parser().parse_intermixed_args(arguments)  # options may stand among the overrides
+    if split_words([args.resume or ""])[1]:  # an override that comes after a bare --resume
+        args.overrides, args.resume = [args.resume, *args.overrides], ""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return _run(args)
     except (OSError, ValueError, NotFinite) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except FailedElsewhere:
+        return 2
 
 
 def _run(args: argparse.Namespace) -> int:
-    recipe = load_recipe(*split_words([*args.recipe, *args.overrides]), here=True)
+    recipe = _recipe(args)
     folder = Path(recipe.output.folder)
     if args.dry_run:
         backbone, _ = open_teacher(recipe)
@@ -63,36 +73,39 @@ def _run(args: argparse.Namespace) -> int:
         print(recipe.to_toml())
         print(f"dry run: recipe, teacher and prompts are in order; the run would write to {folder}")
         return 0
-    _check_folder(folder, recipe, resume=args.resume, accept_changes=args.accept_changes)
-    run = Run(recipe, cpu=args.cpu)
+    resume, accept = args.resume is not None, args.accept_changes
+    check_folder(folder, recipe, resume=resume, accept_changes=accept)  # before minutes are spent on loading
+    run, stop = Run(recipe, cpu=args.cpu), Stop()
     main_process = run.accelerator.is_main_process
     if not main_process:
         logging.getLogger("training").setLevel(logging.ERROR)
-    if args.resume:
-        if run.resume():
+    with claimed(folder, run.accelerator):
+        # again: what was there may have been another run's beginning
+        changes = on_main(run.accelerator, lambda: check_folder(folder, recipe, resume=resume, accept_changes=accept))
+        if changes:
+            log.warning("the recipe has changed since the run was started:\n  %s", "\n  ".join(changes))
+        if resume and run.resume():
             log.info("resumed at iteration %d", run.iteration)
-        else:
+        elif resume:
             log.info("nothing to resume in %s; starting anew", folder)
-    if main_process:
-        print(recipe.to_toml())
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
-        device = {
-            "python": platform.python_version(),
-            "device": str(run.accelerator.device),
-            "distributed": run.accelerator.distributed_type.value,
-            "processes": run.accelerator.num_processes,
-        }
-        (folder / "environment.json").write_text(json.dumps(device | provenance().versions, indent=1), encoding="utf-8")
-    stop = Stop()
-    with stop.listening():
-        finished = run.train(stop)
+        if main_process:
+            print(recipe.to_toml())
+            (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+            device = {
+                "python": platform.python_version(),
+                "device": str(run.accelerator.device),
+                "distributed": run.accelerator.distributed_type.value,
+                "processes": run.accelerator.num_processes,
+            }
+            environment = json.dumps(device | provenance().versions, indent=1)
+            (folder / "environment.json").write_text(environment, encoding="utf-8")
+        with stop.listening():
+            finished = run.train(stop)
         log.info("prompts: %s", ", ".join(f"{count} {name}" for name, count in run.prompts.counts.items()))
         if not finished:
-            saved = run.save()
-            log.info("stopped; saved %s; go on with --resume", saved)
-            return 130
-    student = run.export()
+            log.info("stopped; go on with --resume %s", folder)
+            return stop.exit_code
+        student = run.export()
     if main_process and recipe.prompts.source == "shapes" and recipe.student.train == "full":
         print("one step on 200 partial captions of the small world:")
         for name, path in (("before (teacher)", recipe.teacher.path), ("after (student)", str(student))):
@@ -103,22 +116,20 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_folder(folder: Path, recipe: Recipe, *, resume: bool, accept_changes: bool) -> None:
-    """Raises RecipeError when the run's folder holds another run, or this one and no --resume was given."""
-    saved = checkpoints(folder / "checkpoints")
-    if not saved:
-        return
-    if not resume:
-        raise RecipeError(f"{folder} holds a run already; continue it with --resume, or choose another output.folder")
-    old = json.loads((saved[-1] / "state.json").read_text(encoding="utf-8")).get("recipe", {})
-    changes = recipe_changes(old, recipe.model_dump(mode="json"))
-    if changes and accept_changes:
-        log.warning("the recipe has changed since the run was started:\n  %s", "\n  ".join(changes))
-    elif changes:
+def _recipe(args: argparse.Namespace) -> Recipe:
+    """The recipe that was asked for, or the one that the run to be resumed has saved."""
+    names, overrides = split_words([*args.recipe, *args.overrides])
+    if not args.resume:
+        return load_recipe(names or "shapes", overrides, here=True)
+    if names:
         raise RecipeError(
-            "the run was started with another recipe; use that one, or another output.folder, or go on with this "
-            "one by --accept-changes:\n  " + "\n  ".join(changes)
+            f"got --recipe {' '.join(names)} and --resume {args.resume}, which has its own; leave one of them out: "
+            "--resume alone goes on in the recipe's output.folder"
         )
+    saved = Path(args.resume) / "recipe.toml"
+    if not saved.is_file():
+        raise RecipeError(f"--resume {args.resume}: no run there, its recipe.toml is missing")
+    return load_recipe(str(saved), [*overrides, f"output.folder={args.resume}"], here=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,12 +137,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recipe",
         nargs="+",
-        default=["shapes"],
+        default=[],
         metavar="NAME",
         help="recipes, later ones laid over earlier ones: .toml files, or of "
         f"{', '.join(recipe_names())} (default: shapes)",
     )
-    parser.add_argument("--resume", action="store_true", help="continue the run in output.folder, if there is one")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="go on with the run in FOLDER, by the recipe that it has saved there; without FOLDER: by the recipe and "
+        "overrides given, in their output.folder, from the start where nothing is saved there",
+    )
     parser.add_argument("--accept-changes", action="store_true", help="resume although the recipe has changed since")
     parser.add_argument("--dry-run", action="store_true", help="resolve and check everything, print it, and stop")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU even where a GPU is at hand")

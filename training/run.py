@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import DistributedType
 
 from training.average import RunningMean
 from training.backbone import Backbone, decode_latents, fingerprint, load_teacher
 from training.callbacks import Sight
 from training.clip import ClipJudge, load_tiny_vae
 from training.config import Recipe, RecipeError
-from training.distributed import (
-    load_optimizer_state,
-    load_trained_state,
-    optimizer_state,
-    trained_state,
-)
+from training.distributed import trained_state
 from training.export import check_exportable, export_student
 from training.iteration import Distillation
+from training.keep import FailedElsewhere, capture, on_main, restore
 from training.levels import Levels
 from training.loading import load_network
 from training.noise import Draws, draw
 from training.optimizers import make_optimizer, set_learning_rates
 from training.players import Teachers, compile_blocks, make_student, trainable
 from training.prompts import open_run_prompts
-from training.state import RunState, load_state, newest_whole, save_state
+from training.state import load_state, make_ready, newest_whole, save_state
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +64,9 @@ class Run:
         if recipe.loop.threads:
             torch.set_num_threads(recipe.loop.threads)
         self.recipe, self.folder, self.iteration = recipe, Path(recipe.output.folder), 0
-        self.counts = {"skipped": 0, "skipped_student": 0, "skipped_in_a_row": 0}
+        self.counts = {"skipped": 0, "skipped_in_a_row": 0}
         self.distance: float | None = None
+        self._told = False
         self.accelerator = accelerator = Accelerator(mixed_precision=recipe.loop.precision, cpu=cpu)
         self._own_rows = rows_of_process(recipe, accelerator)
         self._sharded = sharded = accelerator.distributed_type == DistributedType.FSDP
@@ -117,7 +114,7 @@ class Run:
         )
 
     def train(self, stop: Stop) -> bool:
-        """Run to the last iteration, or until a stop is wished for in any process; save, draw and log on the way.
+        """Run to the last iteration, or until a stop is wished for in any process, and save; save and draw on the way.
 
         Returns:
             Whether the last iteration was reached.
@@ -134,13 +131,13 @@ class Run:
                 last = self.iteration == loop.iterations
                 if output.sample_every and (last or self.iteration % output.sample_every == 0):
                     self.draw_samples()
-                if last:
-                    self.save()
-                elif self.iteration % output.save_every == 0:
+                if self.iteration % output.save_every == 0 and not last:
                     self._try_to_save()
+            log.info("saved %s", self.save())
         finally:
-            self.sight.close()
-        return self.iteration == loop.iterations
+            with self._seeing():
+                self.sight.close()
+        return self.iteration >= loop.iterations
 
     def _iterate(self) -> None:
         recipe, d = self.recipe, self.distillation
@@ -159,75 +156,70 @@ class Run:
         if self.mean is not None and outcome.skipped != "student":
             self.mean.update()
         self._count(outcome.skipped)
-        self.sight.after_iteration(self.iteration, outcome.figures | self._kappas(drawn) | self._skipped(), outcome.x0)
+        figures = outcome.figures | self._kappas(drawn) | self._skipped()
+        with self._seeing():
+            self.sight.after_iteration(self.iteration, figures, outcome.x0)
 
-    def save(self) -> Path | None:
-        """A checkpoint of now; the path is known to the first process alone."""
-        d = self.distillation
-        networks = {"student": trained_state(self.student), "lora": trained_state(d.lora_teacher)}
-        if self.mean is not None:
-            with self.averaged():
-                networks["ema"] = {name: weight.clone() for name, weight in trained_state(self.student).items()}
-        state = RunState(
-            iteration=self.iteration,
-            networks=networks,
-            optimizers={
-                "student": optimizer_state(self.student, d.student_optimizer),
-                "lora": optimizer_state(d.lora_teacher, d.lora_optimizer),
-            },
-            position=self.prompts.state_dict(),
-            counts=self.counts,
-            teacher=self.teacher_fingerprint,
-        )
-        if not self.accelerator.is_main_process:
-            return None
-        return save_state(self.folder / "checkpoints", state, self.recipe, distance=self.distance)
+    def save(self) -> Path:
+        """A checkpoint of now.
+
+        Raises:
+            OSError: it cannot be written; names the last good one.
+        """
+        state = capture(self)
+        self.distance = None  # it was this state's
+
+        def write() -> Path:
+            try:
+                return save_state(self.folder / "checkpoints", state, self.recipe)
+            except OSError as error:
+                raise OSError(
+                    f"iteration {state.iteration}: no checkpoint could be written ({error}); {self._last_good()}"
+                ) from error
+
+        return on_main(self.accelerator, write)
 
     def resume(self) -> bool:
-        """Continue from the newest whole checkpoint, if there is one.
+        """Go on from the newest whole checkpoint, if there is any checkpoint.
 
         Raises:
             RecipeError: the teacher has changed since.
+            ValueError: no checkpoint is whole.
         """
-        found = [newest_whole(self.folder / "checkpoints") if self.accelerator.is_main_process else None]
-        broadcast_object_list(found)
-        if found[0] is None:
-            return False
-        state, d = load_state(found[0]), self.distillation
-        if state.teacher != self.teacher_fingerprint:
-            raise RecipeError(
-                f"the teacher {self.recipe.teacher.path!r} is not the one that this run was started with (its weights "
-                "differ); give the old one, or begin another run with another output.folder"
-            )
-        if self.mean is not None:
-            load_trained_state(self.student, state.networks["ema"])
-            self.mean.load(state.iteration - state.counts["skipped_student"])
-        load_trained_state(self.student, state.networks["student"])
-        load_trained_state(d.lora_teacher, state.networks["lora"])
-        load_optimizer_state(self.student, d.student_optimizer, state.optimizers["student"])
-        load_optimizer_state(d.lora_teacher, d.lora_optimizer, state.optimizers["lora"])
-        self.prompts.load_state_dict(state.position)
-        self.counts = state.counts
-        self.iteration = state.iteration
-        return True
+        found = on_main(self.accelerator, lambda: make_ready(self.folder / "checkpoints"))
+        if found is not None:
+            restore(self, load_state(found))
+        return found is not None
 
     def averaged(self) -> AbstractContextManager[None]:
         """The running mean in the student's place."""
         return nullcontext() if self.mean is None else self.mean.in_place()
 
     def draw_samples(self) -> None:
-        with self.averaged():
+        with self.averaged(), self._seeing():
             self.distance = self.sight.after_samples(self.iteration, self.accelerator.unwrap_model(self.student))
 
-    def export(self) -> Path | None:
-        """The averaged student as a file for PG-SB Loader; the path is known to the first process alone."""
+    def export(self) -> Path:
+        """The averaged student as a file for PG-SB Loader.
+
+        Raises:
+            OSError: it cannot be written; names the checkpoint that holds it.
+        """
         with self.averaged():
             weights = {name: weight.clone() for name, weight in trained_state(self.student).items()}
-        if not self.accelerator.is_main_process:
-            return None
-        teacher = load_teacher(self.recipe.teacher, t5=None)  # the one in memory carries adapters
         path = self.folder / "export" / "student.safetensors"
-        return export_student(path, teacher, weights, self.recipe, self.iteration)
+
+        def write() -> Path:
+            teacher = load_teacher(self.recipe.teacher, t5=None)  # the one in memory carries adapters
+            try:
+                return export_student(path, teacher, weights, self.recipe, self.iteration)
+            except OSError as error:
+                raise OSError(
+                    f"{path} could not be written ({error}); the run is done, and {self._last_good()}: export it by "
+                    f"python -m training.export {self.folder} --out FILE"
+                ) from error
+
+        return on_main(self.accelerator, write)
 
     def _clip_judge(self) -> ClipJudge | None:
         section, vae = self.recipe.clip, self.backbone.vae
@@ -246,6 +238,16 @@ class Run:
             compile_blocks(network)
         return self.accelerator.prepare(network, make_optimizer(trainable(network), rate, self.recipe))
 
+    @contextmanager
+    def _seeing(self) -> Iterator[None]:
+        """A full disk is no reason to end a run because its figures cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            if not self._told:
+                log.warning("iteration %d: figures or samples cannot be written (%s)", self.iteration, error)
+            self._told = True
+
     def _stopped(self, stop: Stop) -> bool:
         if stop.wished:
             self.accelerator.set_trigger()
@@ -256,12 +258,12 @@ class Run:
         try:
             self.save()
         except OSError as error:
-            full = "the disk is full" if error.errno == errno.ENOSPC else str(error)
-            log.warning(
-                "iteration %d: no checkpoint could be written (%s); the older ones are whole, the run goes on, and "
-                "tries again in %d iterations",
-                *(self.iteration, full, self.recipe.output.save_every),
-            )
+            log.warning("%s. The run goes on, and tries again in %d iterations", error, self.recipe.output.save_every)
+        except FailedElsewhere:
+            pass
+
+    def _last_good(self) -> str:
+        return f"the last good checkpoint is {newest_whole(self.folder / 'checkpoints') or 'none yet'}"
 
     def _count(self, skipped: str) -> None:
         counts = self.counts
@@ -269,16 +271,16 @@ class Run:
         if not skipped:
             return
         counts["skipped"] += 1
-        counts["skipped_student"] += skipped == "student"
         log.warning(
             "iteration %d: the %s's loss or gradient is not finite; no update was made", self.iteration, skipped
         )
         if counts["skipped_in_a_row"] >= self.recipe.loop.max_skipped:
-            good = newest_whole(self.folder / "checkpoints") if self.accelerator.is_main_process else None
+            if not self.accelerator.is_main_process:
+                raise FailedElsewhere
             raise NotFinite(
                 f"in {counts['skipped_in_a_row']} iterations in a row a loss or gradient was not finite (the last: the "
-                f"{skipped}'s); none of these updates was made. The last good checkpoint is {good or 'none yet'}; go "
-                "on from it with a lower learning rate, --resume and --accept-changes"
+                f"{skipped}'s); none of these updates was made; {self._last_good()}. Go on from it with a lower "
+                "learning rate, --resume and --accept-changes"
             )
 
     def _kappas(self, drawn: Draws) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""Saving and resuming a run. Each network is saved under its own name, so none can overwrite another.
+"""A run's checkpoints: written whole or not at all, and never trusted unread.
 
-A checkpoint is a folder `step-00000100/`. It is written under a temporary name, flushed to disk and renamed; every
-file's hash stands in `state.json`, so a damaged checkpoint is noticed and the one before it is used. All tensors are
-safetensors; nothing is a pickle.
+A checkpoint is a folder `step-00000100/`. It is written under a temporary name, flushed to disk and renamed. The hash
+of every file stands in `sha256sums.txt` (`sha256sum -c` reads it), so a damaged checkpoint is noticed and the one
+before it is used. Each network is saved under its own name. All tensors are safetensors; nothing is a pickle.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from snoopi_core.layouts import StateDict
@@ -23,17 +24,16 @@ from training.config import Recipe
 from training.distributed import OptimizerState
 
 log = logging.getLogger(__name__)
-NETWORKS = ("student", "ema", "lora")
-OPTIMIZERS = ("student", "lora")
-BEST = "best.json"
+_STATE, _SUMS = "state.json", "sha256sums.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
     """What a run needs to go on, beside its recipe. All random numbers follow from seed and iteration.
 
-    networks: student, its running mean (absent without one) and LoRA teacher, what is trained of each. position: of the
-    prompts. counts: whatever the run has counted so far. teacher: fingerprint of the teacher's weights.
+    networks: student, its running mean (ema, absent without one) and LoRA teacher (lora), what is trained of each.
+    optimizers: student, lora. position: of the prompts. counts: whatever the run has counted so far. teacher:
+    fingerprint of the teacher's weights. distance: the student's from the teacher, where it was measured.
     """
 
     iteration: int
@@ -42,6 +42,7 @@ class RunState:
     position: dict[str, Any]
     counts: dict[str, int]
     teacher: str
+    distance: float | None = None
 
     @property
     def averaged(self) -> StateDict:
@@ -49,34 +50,87 @@ class RunState:
         return self.networks.get("ema", self.networks["student"])
 
 
-def save_state(folder: Path, state: RunState, recipe: Recipe, *, distance: float | None = None) -> Path:
-    """Write `state` below `folder` (the run's checkpoints/), atomically; then drop all but the newest `keep_last`.
-
-    Args:
-        distance: the student's from the teacher, as last measured; the checkpoint with the least is kept as well.
+def save_state(folder: Path, state: RunState, recipe: Recipe) -> Path:
+    """Write `state` below `folder` (the run's checkpoints/), atomically; then drop the oldest beyond `keep_last`.
 
     Raises:
         OSError: it cannot be written, the disk being full for instance; what was written of it is removed.
     """
     final = folder / f"step-{state.iteration:08d}"
-    temporary = folder / f".{final.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    if (final / _STATE).is_file():  # a stop right after a save
+        return final
+    temporary = _temporary(final)
     try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
         _write(temporary, state, recipe)
-        if final.exists():  # a damaged one of the same step: out of the way first, so that a whole one is always there
+        if final.exists():
             set_aside(final)
         os.rename(temporary, final)
-    except BaseException:
+        _fsync(folder)
+        _fsync(folder.parent)
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, SafetensorError):  # what safetensors makes of a full disk
+            raise OSError(str(error)) from error
         raise
-    _fsync(folder)
-    if recipe.output.keep_best and distance is not None:
-        best = read_best(folder)
-        if best is None or distance <= best["distance"]:
-            _write_json(folder / BEST, {"checkpoint": final.name, "distance": distance})
-    _prune(folder, recipe.output.keep_last)
+    try:
+        _prune(folder, recipe.output.keep_last, keep_best=recipe.output.keep_best)
+    except OSError as error:
+        log.warning("an old checkpoint cannot be removed: %s", error)
     return final
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return [path for path in _steps(folder) if (path / _STATE).is_file()]
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The one whose student is nearest to the teacher, the newest of equals; None where no distance was measured."""
+    measured = []
+    for path in checkpoints(folder):
+        try:
+            distance = json.loads((path / _STATE).read_text(encoding="utf-8"))["distance"]
+            measured += [] if distance is None else [(-float(distance), path)]
+        except (OSError, KeyError, TypeError, ValueError):  # damaged; `check_whole` tells more
+            continue
+    return max(measured)[1] if measured else None
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole, with a warning for each that is not; None when there is none."""
+    for path in reversed(_steps(folder)):
+        try:
+            check_whole(path)
+            return path
+        except ValueError as error:
+            log.warning("checkpoint %s is damaged (%s); trying the one before it", path.name, error)
+    return None
+
+
+def make_ready(folder: Path) -> Path | None:
+    """The checkpoint from which a run goes on; None when there is none. For the process that is about to train alone.
+
+    Removes what a kill in the middle of a save left behind, and sets damaged checkpoints aside, so that they do not
+    count among those that are kept.
+
+    Raises:
+        ValueError: there are checkpoints, but none is whole.
+    """
+    for left in folder.glob(_temporary(folder / "step-*").name):
+        shutil.rmtree(left, ignore_errors=True)
+    whole = newest_whole(folder)
+    for path in _steps(folder):
+        if whole is None or path > whole:
+            set_aside(path)
+    damaged = sorted(path.name for path in folder.glob("damaged-step-*"))
+    if damaged and whole is None:
+        raise ValueError(
+            f"no checkpoint in {folder} is whole ({', '.join(damaged)}), so there is nothing to resume; put a copy of "
+            "one in place, or start anew without --resume"
+        )
+    return whole
 
 
 def set_aside(path: Path) -> None:
@@ -84,136 +138,89 @@ def set_aside(path: Path) -> None:
     target = path.with_name(f"damaged-{path.name}")
     shutil.rmtree(target, ignore_errors=True)
     os.rename(path, target)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if (path / "state.json").is_file())
-
-
-def read_best(folder: Path) -> dict[str, Any] | None:
-    """The best checkpoint's name and distance; None where none is marked, or it is no longer there."""
-    try:
-        best = json.loads((folder / BEST).read_text(encoding="utf-8"))
-        return best if (folder / best["checkpoint"] / "state.json").is_file() else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def newest_whole(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; None when there is none.
-
-    Damaged ones are set aside with a warning, so that they do not count among those that are kept; what a kill in the
-    middle of a save left behind is removed.
-    """
-    for left in folder.glob(".step-*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
-    for path in reversed(checkpoints(folder)):
-        try:
-            check_whole(path)
-            return path
-        except (OSError, ValueError) as error:
-            log.warning("checkpoint %s is damaged (%s); set aside, trying the one before it", path.name, error)
-            set_aside(path)
-    return None
+    log.warning("%s was set aside as %s", path.name, target.name)
 
 
 def check_whole(path: Path) -> dict[str, Any]:
-    """What state.json says, after every file's hash was compared with it.
+    """What state.json says, after every file's hash was compared.
 
     Raises:
         ValueError: a file is missing or its hash differs.
     """
     try:
-        content = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        hashes = dict(content["sha256"])
-        {key: content[key] for key in ("iteration", "recipe", "position", "counts", "teacher", "optimizers")}
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a checkpoint of a run: {error}") from error
-    for name, digest in hashes.items():
-        if not (path / name).is_file() or _sha256(path / name) != digest:
-            raise ValueError(f"{path.name}/{name} is missing or damaged")
+        lines = (path / _SUMS).read_text(encoding="utf-8").splitlines()
+        sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        for name, digest in sums.items():
+            if _sha256(path / name) != digest:
+                raise ValueError(f"{name} is not what was written")
+        content = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        if absent := {_STATE, *content["networks"].values(), *content["optimizers"].values()} - sums.keys():
+            raise ValueError(f"{min(absent)} is missing")
+    except OSError as error:
+        raise ValueError(f"{Path(error.filename or path).name}: {error.strerror}") from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{_STATE} is not of a run ({error!r})") from error
     return content
 
 
 def load_state(path: Path) -> RunState:
     """One checkpoint folder that was found whole."""
-    content = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    files = content["sha256"]
+    content = json.loads((path / _STATE).read_text(encoding="utf-8"))
     return RunState(
         iteration=content["iteration"],
-        networks={name: load_file(path / f"{name}.safetensors") for name in NETWORKS if f"{name}.safetensors" in files},
+        networks={name: load_file(path / file) for name, file in content["networks"].items()},
         optimizers={
-            name: OptimizerState(
-                tensors=load_file(path / f"optimizer_{name}.safetensors"), settings=content["optimizers"][name]
-            )
-            for name in OPTIMIZERS
+            name: OptimizerState(tensors=load_file(path / file), settings=content["settings"][name])
+            for name, file in content["optimizers"].items()
         },
         position=content["position"],
         counts=content["counts"],
         teacher=content["teacher"],
+        distance=content["distance"],
     )
 
 
-def recipe_changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Settings that differ, one readable line each. Left out is what changes no number: output, pace, split."""
-    changes = []
-    for key in sorted(old.keys() | new.keys()):
-        name = prefix + key
-        if name in _FREE:
-            continue
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            changes += recipe_changes(before, after, f"{name}.")
-        elif before != after:
-            changes.append(f"{name}: {before} -> {after}")
-    return changes
-
-
-_FREE = {
-    "output",
-    "loop.iterations",
-    "loop.threads",
-    "loop.micro_batch",
-    "loop.gradient_checkpointing",
-    "loop.compile",
-    "loop.channels_last",
-    "loop.max_skipped",
-    "prompts.text_cache",
-}
-
-
 def _write(folder: Path, state: RunState, recipe: Recipe) -> None:
-    tensors = {f"{name}.safetensors": weights for name, weights in state.networks.items()}
-    tensors |= {f"optimizer_{name}.safetensors": saved.tensors for name, saved in state.optimizers.items()}
+    files = {name: f"{name}.safetensors" for name in state.networks}
+    moments = {name: f"optimizer_{name}.safetensors" for name in state.optimizers}
+    tensors = {files[name]: weights for name, weights in state.networks.items()}
+    tensors |= {moments[name]: saved.tensors for name, saved in state.optimizers.items()}
     for name, weights in tensors.items():
         save_file({key: value.contiguous() for key, value in weights.items()}, folder / name)
     content = {
         "iteration": state.iteration,
-        "recipe": recipe.model_dump(mode="json"),
-        "position": state.position,
+        "distance": state.distance,
         "counts": state.counts,
+        "position": state.position,
         "teacher": state.teacher,
-        "optimizers": {name: saved.settings for name, saved in state.optimizers.items()},
-        "sha256": {name: _sha256(folder / name) for name in sorted(tensors)},
+        "recipe": recipe.model_dump(mode="json"),
+        "networks": files,
+        "optimizers": moments,
+        "settings": {name: saved.settings for name, saved in state.optimizers.items()},
     }
-    (folder / "state.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    (folder / _STATE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    sums = "".join(f"{_sha256(folder / name)}  {name}\n" for name in sorted([_STATE, *tensors]))
+    (folder / _SUMS).write_text(sums, encoding="utf-8")
     for path in [*folder.iterdir(), folder]:
         _fsync(path)
 
 
-def _prune(folder: Path, keep_last: int) -> None:
-    best = read_best(folder)
+def _prune(folder: Path, keep_last: int, *, keep_best: bool) -> None:
+    best = best_checkpoint(folder) if keep_best else None
     for old in checkpoints(folder)[:-keep_last]:
-        if best is None or old.name != best["checkpoint"]:
-            shutil.rmtree(old)
+        if old != best:
+            shutil.rmtree(_temporary(old), ignore_errors=True)
+            os.rename(old, _temporary(old))  # a kill in the middle leaves nothing that looks like a checkpoint
+            shutil.rmtree(_temporary(old))
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(content), encoding="utf-8")
-    _fsync(scratch)
-    scratch.replace(path)
+def _steps(folder: Path) -> list[Path]:
+    """Checkpoints, complete or not, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
 
 
 def _sha256(path: Path) -> str:

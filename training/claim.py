@@ -1,0 +1,117 @@
+"""Whose a run folder is: one process trains in it at a time, and goes on with what was begun there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from filelock import FileLock, Timeout
+
+from training.config import Recipe, RecipeError
+from training.keep import on_main
+from training.state import checkpoints
+
+# What changes no number of the training, or only how far it goes.
+_FREE = {
+    "output",
+    "loop.iterations",
+    "loop.threads",
+    "loop.micro_batch",
+    "loop.gradient_checkpointing",
+    "loop.compile",
+    "loop.channels_last",
+    "loop.max_skipped",
+    "prompts.text_cache",
+}
+# What decides which weights and moments there are.
+_FIXED = {
+    "student.train",
+    "student.lora_rank",
+    "student.lora_targets",
+    "lora.rank",
+    "lora.targets",
+    "loop.optimizer",
+}
+
+
+@contextmanager
+def claimed(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Hold a run folder against every other run, until this one ends or is killed; all processes must enter.
+
+    Raises:
+        RecipeError: another run has it.
+        OSError: nothing can be written there.
+    """
+    lock = FileLock(folder / ".lock")
+
+    def take() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RecipeError(
+                f"another process is training in {folder}; wait for it or stop it, or choose another output.folder"
+            ) from None
+
+    on_main(accelerator, take)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_folder(folder: Path, recipe: Recipe, *, resume: bool, accept_changes: bool) -> list[str]:
+    """Whether a run may begin, or go on, in `folder`. Changes nothing there.
+
+    Returns:
+        Changes of the recipe that were accepted, a line each.
+
+    Raises:
+        RecipeError: it holds a run and no --resume was given; or its recipe was another, unless that is accepted.
+    """
+    saved = checkpoints(folder / "checkpoints")
+    if saved and not resume:
+        raise RecipeError(f"{folder} holds a run already; continue it with --resume, or choose another output.folder")
+    before = _last_recipe(saved)
+    changes = recipe_changes(before, recipe.model_dump(mode="json")) if before else {}
+    if fixed := [line for name, line in changes.items() if name in _FIXED]:
+        raise RecipeError(
+            "the run was started with other networks or another optimiser, so its checkpoints do not fit; use the old "
+            "settings, or another output.folder:\n  " + "\n  ".join(fixed)
+        )
+    lines = list(changes.values())
+    if lines and not accept_changes:
+        raise RecipeError(
+            "the run was started with another recipe; use that one, or another output.folder, or go on with this one "
+            "by --accept-changes:\n  " + "\n  ".join(lines)
+        )
+    return lines
+
+
+def recipe_changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Settings that differ, by name, a readable line each; without those that change no number."""
+    changes: dict[str, str] = {}
+    for key in sorted(old.keys() | new.keys()):
+        name = prefix + key
+        if name in _FREE:
+            continue
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            changes |= recipe_changes(before, after, f"{name}.")
+        elif before != after:
+            changes[name] = f"{name}: {before} -> {after}"
+    return changes
+
+
+def _last_recipe(saved: list[Path]) -> dict[str, Any]:
+    """Of the newest checkpoint that can say; whether it is whole is looked at when the run goes on."""
+    for path in reversed(saved):
+        try:
+            return dict(json.loads((path / "state.json").read_text(encoding="utf-8"))["recipe"])
+        except (OSError, KeyError, TypeError, ValueError):
+            continue
+    return {}
