@@ -51,9 +51,11 @@ class Stop:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = _parser().parse_intermixed_args(arguments)  # options may stand among the overrides
-    if split_words([args.resume or ""])[1]:  # an override that comes after a bare --resume
-        args.overrides, args.resume = [args.resume, *args.overrides], ""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for n, word in enumerate(words):
+        if word == "--resume" and split_words(words[n + 1 : n + 2])[1]:
+            words[n] = "--resume="  # an override comes next, and no folder
+    args = _parser().parse_intermixed_args(words)  # options may stand among the overrides
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return _run(args)

@@ -151,8 +151,8 @@ def check_whole(path: Path) -> dict[str, Any]:
         lines = (path / _SUMS).read_text(encoding="utf-8").splitlines()
         sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
         for name, digest in sums.items():
-            if _sha256(path / name) != digest:
-                raise ValueError(f"{name} is not what was written")
+            if not name or _sha256(path / name) != digest:
+                raise ValueError(f"{name or _SUMS} is not what was written")
         content = json.loads((path / _STATE).read_text(encoding="utf-8"))
         if absent := {_STATE, *content["networks"].values(), *content["optimizers"].values()} - sums.keys():
             raise ValueError(f"{min(absent)} is missing")

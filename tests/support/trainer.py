@@ -15,10 +15,12 @@ from unittest import mock
 
 import torch
 
+from training.iteration import Distillation
 from training.pgsb import main
+from training.state import checkpoints
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-PATIENCE = 300  # seconds, on the most loaded machine
+PATIENCE = 120  # seconds, on the most loaded machine
 
 
 class Trainer:
@@ -36,35 +38,35 @@ class Trainer:
         self.process = _CONTEXT.Process(target=_run, args=(log, list(arguments), slow, alter, environment))
         self.process.start()
 
-    def wait_for(self, happened: Callable[[], object]) -> bool:
-        """Whether it happened before the process ended."""
+    def wait_for(self, happened: Callable[[], object]) -> None:
         deadline = time.monotonic() + PATIENCE
         while not happened():
-            if self.process.exitcode is not None:
-                return bool(happened())
-            assert time.monotonic() < deadline, f"waited too long; the process said:\n{self.said()}"
+            if self.process.exitcode is not None or time.monotonic() > deadline:
+                self.process.kill()
+                raise AssertionError(
+                    f"it did not happen; exit code {self.process.exitcode}; said:\n{self.said()[-2000:]}"
+                )
             time.sleep(0.005)
-        return True
 
     def signal(self, number: int) -> None:
         os.kill(self.process.pid, number)
 
-    def end(self) -> int:
-        """Its exit code; negative: the signal that killed it."""
+    def end(self, expect: int = 0) -> str:
+        """What was said by a process that ends with this exit code; negative: the signal that killed it."""
         self.process.join(PATIENCE)
-        assert self.process.exitcode is not None, f"it does not end; it said:\n{self.said()}"
-        return self.process.exitcode
+        code = self.process.exitcode
+        if code != expect:
+            self.process.kill()
+            raise AssertionError(f"exit code {code}, expected {expect}; said:\n{self.said()[-2000:]}")
+        return self.said()
 
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
 
 def train(log: Path, *arguments: str, expect: int = 0, **settings: object) -> str:
-    """Run to the end; returns what was said."""
-    trainer = Trainer(log, *arguments, **settings)
-    code = trainer.end()
-    assert code == expect, f"exit code {code}:\n{trainer.said()[-3000:]}"
-    return trainer.said()
+    """Run to the end; what was said."""
+    return Trainer(log, *arguments, **settings).end(expect)
 
 
 def together(log: Path, *arguments: str, processes: int = 2, alter: str = "") -> list[Trainer]:
@@ -89,8 +91,28 @@ def iterations(folder: Path) -> list[int]:
     return [json.loads(line)["iteration"] for line in lines]
 
 
+def newest(folder: Path) -> int:
+    """The newest checkpoint, by its name alone."""
+    found = checkpoints(folder / "checkpoints")
+    return int(found[-1].name.removeprefix("step-")) if found else 0
+
+
+def tensor_files(folder: Path, name: str = "") -> dict[str, bytes]:
+    """Of the newest checkpoint, or the named one: its tensors, bit for bit."""
+    place = folder / "checkpoints" / name if name else checkpoints(folder / "checkpoints")[-1]
+    return {path.name: path.read_bytes() for path in place.glob("*.safetensors")}
+
+
+def assert_same(folder: Path, other: Path) -> None:
+    assert newest(folder) == newest(other)
+    ours, theirs = tensor_files(folder), tensor_files(other)
+    names = ("student", "ema", "lora", "optimizer_student", "optimizer_lora")
+    assert ours.keys() == theirs.keys() == {f"{name}.safetensors" for name in names}
+    assert not [name for name in ours if ours[name] != theirs[name]]
+
+
 def _run(log: Path, arguments: list[str], slow: float, alter: str, environment: dict[str, str]) -> None:
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update(environment)
@@ -101,3 +123,16 @@ def _run(log: Path, arguments: list[str], slow: float, alter: str, environment: 
     if alter:
         globals()[alter]()
     sys.exit(main(arguments))
+
+
+def nan_on_the_second() -> None:
+    """In the second process's second iteration the loss is not a number; its gradient is as ever."""
+    original, calls = Distillation.student_loss, []
+
+    def student_loss(self: Distillation, *args: object) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(1)
+        loss, gap = original(self, *args)
+        spoilt = os.environ["RANK"] == "1" and len(calls) == 2
+        return (loss + float("nan") if spoilt else loss), gap
+
+    Distillation.student_loss = student_loss
