@@ -25,7 +25,7 @@ from training.levels import Levels
 from training.noise import generator
 from training.prompts import open_prompts
 from training.sampling import one_step_x0
-from training.state import check_whole, load_state, newest_whole
+from training.state import best_checkpoint, check_whole, checkpoints, load_state, newest_whole
 
 _STOCK_SCALE = 0.18215
 _PACKAGES = ("torch", "diffusers", "peft", "transformers", "accelerate", "safetensors")
@@ -179,11 +179,20 @@ def _preview_colours(
     return tuple(tuple(round(value, 4) for value in row) for row in factors.tolist())
 
 
-def _from_run(source: Path, alpha: float | None, out: Path) -> Path:
-    is_checkpoint = (source / "state.json").is_file()
-    checkpoint = source if is_checkpoint else newest_whole(source / "checkpoints")
-    if checkpoint is None:
-        raise ValueError(f"{source} holds no usable checkpoint")
+def _checkpoint_of(source: Path, which: str) -> Path:
+    """One of a run's checkpoints by name; or `source` itself, where it is one."""
+    folder = source / "checkpoints"
+    if (source / "state.json").is_file():
+        return source
+    found = {"latest": newest_whole, "best": best_checkpoint}.get(which, lambda folder: folder / which)(folder)
+    if found is None or not found.is_dir():
+        names = ", ".join(path.name for path in checkpoints(folder)) or "none"
+        raise ValueError(f"{source} holds no usable checkpoint {which!r}; there is {names}")
+    return found
+
+
+def _from_run(source: Path, which: str, alpha: float | None, out: Path) -> Path:
+    checkpoint = _checkpoint_of(source, which)
     recipe = Recipe.model_validate(check_whole(checkpoint)["recipe"])
     state = load_state(checkpoint)
     if alpha is not None:
@@ -207,6 +216,12 @@ def main(arguments: list[str] | None = None) -> int:
         "source", help="a run's folder, one of its checkpoints, or a model: diffusers folder, hub id or single file"
     )
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
+    parser.add_argument(
+        "--checkpoint",
+        default="latest",
+        help="of a run: latest; best, the one nearest to the teacher as sampled; or a name such as step-00001000 "
+        "(default: latest)",
+    )
     parser.add_argument("--alpha", type=float, help="recommended NASA alpha to write into the file")
     parser.add_argument("--title", default="Teacher", help="title of a teacher's file")
     for part in ("text-encoder", "vae"):
@@ -215,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
     source = find_file(args.source)
     try:
         if (source / "state.json").is_file() or (source / "checkpoints").is_dir():
-            path = _from_run(source, args.alpha, args.out)
+            path = _from_run(source, args.checkpoint, args.alpha, args.out)
         else:
             path = export_backbone(
                 args.out,

@@ -12,8 +12,9 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
 
-from training.config import Recipe
+from training.config import Recipe, RecipeError
 
 
 def generator(seed: int, *purpose: int | str) -> torch.Generator:
@@ -82,6 +83,23 @@ def draw(recipe: Recipe, iteration: int, *, channels: int, num_train_timesteps: 
         uniform = torch.rand(processes, generator=generator(recipe.seed, "kappa", iteration))
         kappa = _kappa(recipe, uniform).repeat_interleave(batch // processes)
     return Draws(kappa=kappa, z=z, t=t, eps=eps, lora=lora, nasa=_nasa(recipe, iteration))
+
+
+def rows_of_process(recipe: Recipe, accelerator: Accelerator) -> slice:
+    """This process's rows of the batch.
+
+    Raises:
+        RecipeError: the batch cannot be split evenly over processes and micro-batches.
+    """
+    batch, processes = recipe.loop.batch_size, accelerator.num_processes
+    micro = recipe.loop.micro_batch or max(1, batch // processes)
+    if batch % (processes * micro):
+        raise RecipeError(
+            f"loop.batch_size {batch} is not a multiple of {processes} process(es) x loop.micro_batch {micro}; "
+            "change one of the three"
+        )
+    own = batch // processes
+    return slice(accelerator.process_index * own, (accelerator.process_index + 1) * own)
 
 
 def _kappa(recipe: Recipe, uniform: torch.Tensor) -> torch.Tensor:

@@ -17,14 +17,14 @@ from training.average import RunningMean
 from training.backbone import Backbone, decode_latents, fingerprint, load_teacher
 from training.callbacks import Sight
 from training.clip import ClipJudge, load_tiny_vae
-from training.config import Recipe, RecipeError
+from training.config import Recipe
 from training.distributed import trained_state
 from training.export import check_exportable, export_student
 from training.iteration import Distillation
 from training.keep import FailedElsewhere, capture, on_main, restore
 from training.levels import Levels
 from training.loading import load_network
-from training.noise import Draws, draw
+from training.noise import Draws, draw, rows_of_process
 from training.optimizers import make_optimizer, set_learning_rates
 from training.players import Teachers, compile_blocks, make_student, trainable
 from training.prompts import open_run_prompts
@@ -297,20 +297,3 @@ class Run:
         clip = self.recipe.clip
         last = clip.weight if clip.final_weight is None else clip.final_weight
         return clip.weight + (last - clip.weight) * self.iteration / self.recipe.loop.iterations
-
-
-def rows_of_process(recipe: Recipe, accelerator: Accelerator) -> slice:
-    """This process's rows of the batch.
-
-    Raises:
-        RecipeError: the batch cannot be split evenly over processes and micro-batches.
-    """
-    batch, processes = recipe.loop.batch_size, accelerator.num_processes
-    micro = recipe.loop.micro_batch or max(1, batch // processes)
-    if batch % (processes * micro):
-        raise RecipeError(
-            f"loop.batch_size {batch} is not a multiple of {processes} process(es) x loop.micro_batch {micro}; "
-            "change one of the three"
-        )
-    own = batch // processes
-    return slice(accelerator.process_index * own, (accelerator.process_index + 1) * own)

@@ -2,11 +2,8 @@
 
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -16,10 +13,8 @@ from tiny import tiny_backbone
 from snoopi_core.checkpoint import read_checkpoint
 from snoopi_core.layouts import to_single_file, unet_rename
 from training.backbone import load_backbone
-from training.callbacks import SampleGrid
 from training.export import export_backbone
 from training.export import main as export
-from training.iteration import Distillation
 from training.pgsb import main
 from training.state import checkpoints
 
@@ -94,60 +89,6 @@ def test_exported_student_is_the_averaged_one(finished, teacher):
 
 def test_a_second_run_is_identical(finished, teacher, tmp_path):
     assert main(arguments(teacher, tmp_path)) == 0
-    assert_same_weights(finished, tmp_path)
-
-
-@pytest.mark.parametrize("after", [5, 11])
-def test_killed_and_resumed_equals_never_killed(finished, teacher, tmp_path, after):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "training.pgsb", *arguments(teacher, tmp_path)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    metrics, deadline = tmp_path / "metrics.jsonl", time.monotonic() + 120
-    while not metrics.exists() or len(metrics.read_text(encoding="utf-8").splitlines()) < after:
-        assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert main(arguments(teacher, tmp_path, "--resume")) == 0
-    assert_same_weights(finished, tmp_path)
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    assert [line["iteration"] for line in lines] == list(range(1, ITERATIONS + 1))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("where", ["between the updates", "while samples are drawn"])
-def test_stopped_anywhere_and_resumed_equals_never_stopped(finished, teacher, tmp_path, monkeypatch, number, where):
-    """The signal comes where half of an iteration is done, or where the averaged weights are in the student's place."""
-    method = (Distillation, "lora_teacher_loss") if where == "between the updates" else (SampleGrid, "after")
-    original, calls, wished = getattr(*method), [], 7 if where == "between the updates" else 1
-    # In the background, a shell starts programs with SIGINT ignored.
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) == wished:
-            os.kill(os.getpid(), number)
-        return original(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(*method, interrupted)
-        assert main(arguments(teacher, tmp_path)) == 130
-    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    assert handlers == before, "the run kept its signal handlers"
-    assert checkpoints(tmp_path / "checkpoints")[-1].name == f"step-{7 if wished == 7 else 10:08d}"
-    assert main(arguments(teacher, tmp_path, "--resume")) == 0
-    assert_same_weights(finished, tmp_path)
-
-
-def test_a_damaged_checkpoint_is_set_aside(finished, teacher, tmp_path, caplog):
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    student = checkpoints(folder)[-1] / "student.safetensors"
-    student.write_bytes(student.read_bytes()[:-100])
-    # With one kept and one damaged, pruning by number would leave the damaged one alone.
-    assert main(arguments(teacher, tmp_path, "--resume", "output.keep_last=1", "output.save_every=1")) == 0
-    assert "step-00000020 is damaged" in caplog.text and "student.safetensors" in caplog.text
-    assert sorted(path.name for path in folder.iterdir()) == ["damaged-step-00000020", "step-00000020"]
     assert_same_weights(finished, tmp_path)
 
 

@@ -9,8 +9,10 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_backbone
 from trainer import Trainer, assert_same, iterations, newest, tensor_files
 
+from snoopi_core.checkpoint import read_metadata
 from training.config import load_recipe
 from training.export import export_backbone
+from training.export import main as export
 from training.pgsb import main
 from training.run import Run
 from training.state import best_checkpoint, check_whole, checkpoints, load_state, newest_whole
@@ -201,7 +203,7 @@ class _Sight:
         run.distance = self.distances.get(run.iteration)
 
 
-def test_the_newest_and_the_best_are_kept(tiny_run, tmp_path, monkeypatch):
+def test_the_newest_and_the_best_are_kept(tiny_run, tmp_path, monkeypatch, capsys):
     """Also over a resume, which remembers the distances; one measurement counts for one checkpoint."""
     measured = _Sight({2: 0.5, 4: 0.25, 5: 0.75})
     monkeypatch.setattr(Run, "draw_samples", lambda run: measured(run))
@@ -212,6 +214,12 @@ def test_the_newest_and_the_best_are_kept(tiny_run, tmp_path, monkeypatch):
     assert main([*arguments, "loop.iterations=7"]) == 0
     assert [path.name for path in checkpoints(saved)] == [f"step-{n:08d}" for n in (4, 6, 7)]
     assert best_checkpoint(saved).name == "step-00000004"
+    for which, step in (("best", 4), ("latest", 7), ("step-00000006", 6)):
+        path = tmp_path / f"{which}.safetensors"
+        assert export([str(tmp_path), "--checkpoint", which, "--out", str(path)]) == 0
+        assert read_metadata(path).provenance.step == step
+    assert export([str(tmp_path), "--checkpoint", "step-00000005", "--out", str(path)]) == 2
+    assert "no usable checkpoint 'step-00000005'; there is step-00000004, step-00000006" in capsys.readouterr().err
     shutil.rmtree(saved / "step-00000004")
     assert best_checkpoint(saved) is None
     assert main([*arguments, "loop.iterations=8", "output.keep_best=false"]) == 0

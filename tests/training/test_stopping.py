@@ -10,6 +10,9 @@ import pytest
 from safetensors.torch import load_file
 from trainer import Trainer, assert_same, iterations, newest, together, train
 
+from training.callbacks import Sight
+from training.iteration import Distillation
+from training.pgsb import main
 from training.state import checkpoints
 
 LAST = 6
@@ -47,6 +50,26 @@ def test_stopped_and_resumed_equals_never_stopped(tiny_run, never, tmp_path, num
     assert [newest(folder)] == iterations(folder)[-1:], "iterations that were done are not saved"
     train(tmp_path / "log", "--cpu", "--resume", str(folder), f"loop.iterations={LAST}")
     assert_same(folder, never)
+
+
+@pytest.mark.parametrize(
+    "where", [(Distillation, "lora_teacher_loss"), (Sight, "after_samples")], ids=["between updates", "while drawing"]
+)
+def test_a_signal_in_the_middle_waits_for_the_end_of_the_iteration(tiny_run, never, tmp_path, monkeypatch, where):
+    """Half of it is done, or the averaged weights are in the student's place."""
+    original, before = getattr(*where), [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def interrupted(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*where, interrupted)
+        assert main(tiny_run(tmp_path, "loop.iterations=1000", "output.sample_every=2")) == 130
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert newest(tmp_path) == (1 if where[0] is Distillation else 2)
+    assert main(tiny_run(tmp_path, f"loop.iterations={LAST}", "--resume")) == 0
+    assert_same(tmp_path, never)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
