@@ -1,53 +1,37 @@
-"""What a person sees of a run: figures, sample grids. Nothing here changes the weights."""
+"""What a person sees of a run: progress, figures, sample grids, warnings, a page. Nothing here changes the weights."""
 
 from __future__ import annotations
 
-import json
+import logging
+import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torchvision.utils import make_grid, save_image
-from tqdm import tqdm
 
 from training.backbone import Backbone
 from training.config import Recipe
+from training.grid import sample_grid
+from training.latent_stats import compare, diversity, gap_by_timestep, spread
 from training.levels import Levels
-from training.noise import generator
+from training.metrics import MetricsLog
 from training.players import Teachers
+from training.progress import Progress, memory_gib
 from training.prompts import open_prompts
-from training.sampling import ddim_x0, one_step_x0
+from training.report import write_report
+from training.run_folder import describe, write_atomically
+from training.samples import Sampler, Samples
+from training.trackers import Trackers
+from training.watch import CollapseWatch
 
-SAMPLES = 8
-
-
-class MetricsLog:
-    """metrics.jsonl: one line of named figures every `log_every` iterations."""
-
-    def __init__(self, path: Path, every: int, start: int) -> None:
-        self.path, self.every = path, every
-        if path.exists():  # lines past the checkpoint belong to work that is about to be done again
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _iteration(line) <= start]
-            scratch = path.with_suffix(".tmp")
-            scratch.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-            scratch.replace(path)
-
-    def after(self, iteration: int, figures: dict[str, float]) -> None:
-        if iteration % self.every == 0 or iteration == 1:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"iteration": iteration, **figures}) + "\n")
-
-
-def _iteration(line: str) -> int:
-    try:
-        return int(json.loads(line)["iteration"])
-    except (ValueError, KeyError, TypeError):
-        return 1 << 62  # a line cut short by a kill
+log = logging.getLogger(__name__)
+PROMPTS = 8  # that are drawn where the recipe names none
 
 
 class Sight:
-    """What is seen of a run; the loop calls these and nothing else."""
+    """The loop calls these methods, in every process, and nothing else."""
 
     def __init__(
         self,
@@ -60,73 +44,121 @@ class Sight:
         levels: Levels,
     ) -> None:
         self.folder, self.recipe, self.accelerator = folder, recipe, accelerator
-        self.backbone, self.teachers, self.levels = backbone, teachers, levels
+        self.teachers = teachers
         self.main = accelerator.is_main_process
+        self.watch = CollapseWatch(recipe.loop.iterations)
+        self.sampler: Sampler | None = None
+        self.teacher: Samples | None = None
+        if recipe.output.sample_every:
+            prompts = list(recipe.output.sample_prompts) or open_prompts(recipe.prompts, recipe.seed).take(PROMPTS)
+            self.sampler = Sampler(prompts, recipe=recipe, accelerator=accelerator, backbone=backbone, levels=levels)
 
-    def start(self, iteration: int) -> None:
-        """Before the first iteration that is about to be run; `iteration` are done."""
-        output, loop = self.recipe.output, self.recipe.loop
-        self.metrics = MetricsLog(self.folder / "metrics.jsonl", output.log_every, iteration)
-        self.bar = tqdm(
-            initial=iteration,
-            total=loop.iterations,
-            desc="PG-SB",
-            unit="it",
-            dynamic_ncols=True,
-            disable=not self.main,
-        )
-        self.grid = SampleGrid(self.folder / "samples", self.backbone, self.levels, self.recipe)
-        if output.sample_every:
-            with self.teachers.frozen():
-                self.grid.draw_teacher()
+    def start(self, done: int) -> None:
+        """Before the first iteration that is about to be run; `done` are.
 
-    def after_iteration(self, iteration: int, figures: dict[str, float], x0: torch.Tensor) -> None:
-        """figures: means over the batch; x0: this process's images, (B, C, h, w) fp32."""
+        Raises:
+            RecipeError: W&B refuses.
+        """
         if self.main:
-            self.metrics.after(iteration, figures)
-        self.bar.update()
-        self.bar.set_postfix(vsd=f"{figures['vsd']:.1e}", kappa=f"{figures['kappa']:.2f}")
+            describe(self.folder, self.recipe, self.accelerator, done)
+            self.metrics = MetricsLog(self.folder / "metrics.jsonl", done)
+            for line in self.metrics.before:  # told already; what stands, still stands
+                self.watch.after(int(line["iteration"]), line)
+        self.trackers = Trackers(self.folder, self.recipe, self.accelerator, done)
+        self._held: dict[str, float] = {}
+        if self.sampler is not None:
+            self._draw_teacher(self.sampler)
+        self.progress = Progress(done, self.recipe.loop.iterations, show=self.main)
+        self._pace = (done, time.monotonic())
+
+    def after_iteration(
+        self, iteration: int, figures: dict[str, float], x0: torch.Tensor, gap: torch.Tensor, t: torch.Tensor
+    ) -> None:
+        """After every iteration.
+
+        Args:
+            figures: means over the whole batch.
+            x0, gap, t: of this process's rows: the images (B, C, h, w), mean |g| (B,), and its timestep (B,).
+        """
+        self.progress.update(figures)
+        sampled = self._is_sampled(iteration)
+        if not (sampled or iteration == 1 or iteration % self.recipe.output.log_every == 0):
+            return
+        x0, gap, t = self.accelerator.gather((x0.contiguous(), gap, t))
+        if not self.main:
+            return
+        self._held = figures | self._latents(x0) | gap_by_timestep(gap, t, self._bounds()) | self._resources(iteration)
+        if not sampled:  # else with the samples' figures, on the same line
+            self._write(iteration)
 
     def after_samples(self, iteration: int, student: nn.Module) -> float | None:
-        """Draw fixed samples from the averaged student; returns its distance from the teacher's, where measured."""
-        self.grid.after(iteration, student)
-        return None
+        """At a sampling point, after `after_iteration`: draw the averaged student, hold it against the teacher.
+
+        Returns:
+            Distance from the teacher's samples, in the first process; None elsewhere, and where latents are not finite.
+        """
+        if self.sampler is None or self.teacher is None:
+            return None
+        samples = self.sampler.student(student)
+        if not self.main:
+            return None
+        found: dict[str, float] = {}
+        if samples.x0.isfinite().all():
+            found = compare(samples.x0, self.teacher.x0)
+        else:
+            log.warning("iteration %d: the averaged student's samples are not finite numbers", iteration)
+        self._held |= found
+        self._write(iteration)
+        self._show(iteration, samples)
+        return found.get("sample_distance")
 
     def close(self) -> None:
-        self.bar.close()
+        """When the run ends, however it does."""
+        self.progress.close()
+        self.trackers.close()
 
+    def _draw_teacher(self, sampler: Sampler) -> None:
+        with self.teachers.frozen():
+            self.teacher = sampler.teacher(self.folder / "samples" / "teacher.safetensors")
+        if self.main:
+            text = "".join(f"{n}. {prompt}\n" for n, prompt in enumerate(sampler.prompts, 1))
+            write_atomically(self.folder / "samples" / "prompts.txt", text)
 
-class SampleGrid:
-    """samples/: the teacher's images above the student's, same prompts and noise every time."""
+    def _is_sampled(self, iteration: int) -> bool:
+        every = self.recipe.output.sample_every
+        return every > 0 and (iteration == self.recipe.loop.iterations or iteration % every == 0)
 
-    def __init__(self, folder: Path, backbone: Backbone, levels: Levels, recipe: Recipe) -> None:
-        self.folder, self.backbone, self.levels, self.recipe = folder, backbone, levels, recipe
-        self.prompts = list(recipe.output.sample_prompts) or open_prompts(recipe.prompts, recipe.seed).take(SAMPLES)
-        device = backbone.network.device
-        size = recipe.loop.latent_size
-        rng = generator(recipe.seed, "samples")
-        self.z = torch.randn((len(self.prompts), backbone.latent_channels, size, size), generator=rng).to(device)
-        self.text, self.null = backbone.encode(self.prompts), backbone.encode([""])
-        self._teacher: torch.Tensor | None = None
+    def _bounds(self) -> tuple[int, ...]:
+        """Four equal intervals of the timesteps."""
+        low, high = self.recipe.loop.t_min, self.recipe.loop.t_max
+        return tuple(sorted({low + (high - low) * n // 4 for n in range(5)}))
 
-    def draw_teacher(self) -> None:
-        """The upper row; call it while the backbone's network is without adapters."""
-        self._teacher = self.backbone.decode(ddim_x0(self.backbone, self.text, self.null, self.z)).cpu()
+    def _latents(self, x0: torch.Tensor) -> dict[str, float]:
+        found = spread(x0)
+        if len(x0) > 1:
+            found["x0_diversity"] = diversity(x0) / (2 * x0[0].numel()) ** 0.5
+        if self.teacher is not None:
+            found["x0_std_of_teacher"] = found["x0_std"] / self.teacher.x0.std().item()
+        return found
 
-    def after(self, iteration: int, student: nn.Module) -> None:
-        student.eval()
-        x0 = one_step_x0(
-            self.backbone,
-            student,
-            self.text,
-            self.z,
-            timestep=self.recipe.student.timestep,
-            alpha_T=self.levels.alpha_T,
-            sigma_T=self.levels.sigma_T,
-        )
-        student.train()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "prompts.txt").write_text("".join(prompt + "\n" for prompt in self.prompts), encoding="utf-8")
-        rows = [self._teacher] if self._teacher is not None else []
-        images = torch.cat([*rows, self.backbone.decode(x0).cpu()])
-        save_image(make_grid(images, nrow=len(self.prompts)), self.folder / f"step-{iteration:08d}.png")
+    def _resources(self, iteration: int) -> dict[str, float]:
+        """Pace since the last logged iteration, with all that happened between."""
+        (before, then), now = self._pace, time.monotonic()
+        self._pace = (iteration, now)
+        return {"iterations_per_s": (iteration - before) / max(now - then, 1e-9), "memory_gib": memory_gib()}
+
+    def _write(self, iteration: int) -> None:
+        self.metrics.write(iteration, self._held)
+        self.trackers.log(self._held, iteration)
+        for warning in self.watch.after(iteration, self._held):
+            log.warning(warning)
+            self.trackers.log_text("warnings", warning, iteration)
+
+    def _show(self, iteration: int, samples: Samples) -> None:
+        groups = [("teacher", self.teacher.tiles), (f"student, iteration {iteration}", samples.tiles)]
+        grid = sample_grid(self.sampler.prompts, groups)
+        scratch = self.folder / "samples" / ".grid.png"
+        grid.save(scratch)
+        scratch.replace(scratch.with_name(f"step-{iteration:08d}.png"))
+        self.trackers.log_image("samples/grid", np.asarray(grid), iteration)
+        write_report(self.folder, self.recipe, list(self.watch.standing.values()))

@@ -33,12 +33,14 @@ from training.text import Text, concat
 class Outcome:
     """What an iteration did: named figures for the log, means over the whole batch; and whose update was not made.
 
-    x0: this process's images, (B, C, h, w) fp32. skipped: empty, or "student" or "LoRA teacher", whose loss or gradient
-    was not finite; after the student's, the LoRA teacher's update is not tried.
+    Of this process's rows: x0, the images, (B, C, h, w) fp32, and gap, the mean |g| of each, (B,). skipped: empty, or
+    "student" or "LoRA teacher", whose loss or gradient was not finite; after the student's, the LoRA teacher's update
+    is not tried.
     """
 
     figures: dict[str, float]
     x0: torch.Tensor
+    gap: torch.Tensor
     skipped: str = ""
 
 
@@ -71,21 +73,22 @@ class Distillation:
             prompts, text, draws: this process's rows of the batch, on its device.
         """
         figures: dict[str, torch.Tensor] = {}
-        x0, norm = self._student_update(prompts, text, draws, clip_weight, figures)
+        x0, gap, norm = self._student_update(prompts, text, draws, clip_weight, figures)
         skipped = "" if norm is not None else "student"
         for lora_draws in draws.lora if norm is not None else ():
             if self._lora_update(x0, text, lora_draws, figures) is None:
                 skipped = "LoRA teacher"
                 break
         figures["kappa"] = draws.kappa.mean()
-        return Outcome(figures=self._averaged(figures), x0=x0, skipped=skipped)
+        return Outcome(figures=self._averaged(figures), x0=x0, gap=gap, skipped=skipped)
 
     def _student_update(
         self, prompts: list[str], text: Text, draws: Draws, clip_weight: float, figures: dict[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, float | None]:
-        """Returns the images x0 before the update, and the gradient's norm; None where the update was not made."""
+    ) -> tuple[torch.Tensor, torch.Tensor, float | None]:
+        """Returns the images x0 before the update, mean |g| of each, and the gradient's norm; None where the update was
+        not made."""
         self.student_optimizer.zero_grad(set_to_none=True)
-        drawn, total = [], draws.z.new_zeros(())
+        drawn, gaps, total = [], [], draws.z.new_zeros(())
         for rows, context in self._micro_batches(len(prompts), self.student):
             part, share = draws.rows(rows, draws.z.device), (rows.stop - rows.start) / len(prompts)
             # the context lasts until the backward pass, which repeats the forward where that was checkpointed
@@ -101,10 +104,10 @@ class Distillation:
                     _add(figures, "clip", clip)
                 self.accelerator.backward(loss)
             drawn.append(x0.detach())
+            gaps.append(gap.abs().mean((1, 2, 3)))
             total += loss.detach()
-        x0 = torch.cat(drawn)
-        figures["x0_std"] = x0.std()
-        return x0, self._step("student", self.student, self.student_optimizer, total, figures)
+        norm = self._step("student", self.student, self.student_optimizer, total, figures)
+        return torch.cat(drawn), torch.cat(gaps), norm
 
     def _lora_update(
         self, x0: torch.Tensor, text: Text, draws: LoraDraws, figures: dict[str, torch.Tensor]

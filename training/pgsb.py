@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
-import platform
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,7 +15,6 @@ from types import FrameType
 from training.backbone import load_backbone
 from training.claim import check_folder, claimed
 from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
-from training.export import provenance
 from training.keep import FailedElsewhere, on_main
 from training.prompts import open_run_prompts
 from training.run import NotFinite, Run, open_teacher
@@ -92,15 +89,6 @@ def _run(args: argparse.Namespace) -> int:
             log.info("nothing to resume in %s; starting anew", folder)
         if main_process:
             print(recipe.to_toml())
-            (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
-            device = {
-                "python": platform.python_version(),
-                "device": str(run.accelerator.device),
-                "distributed": run.accelerator.distributed_type.value,
-                "processes": run.accelerator.num_processes,
-            }
-            environment = json.dumps(device | provenance().versions, indent=1)
-            (folder / "environment.json").write_text(environment, encoding="utf-8")
         with stop.listening():
             finished = run.train(stop)
         log.info("prompts: %s", ", ".join(f"{count} {name}" for name, count in run.prompts.counts.items()))

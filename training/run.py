@@ -158,7 +158,7 @@ class Run:
         self._count(outcome.skipped)
         figures = outcome.figures | self._kappas(drawn) | self._skipped()
         with self._seeing():
-            self.sight.after_iteration(self.iteration, figures, outcome.x0)
+            self.sight.after_iteration(self.iteration, figures, outcome.x0, outcome.gap, own.t)
 
     def save(self) -> Path:
         """A checkpoint of now.

@@ -9,6 +9,7 @@ import difflib
 import os
 import shutil
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -105,13 +106,21 @@ def _absent_libraries(recipe: Recipe) -> Iterator[Problem]:
             "(on Debian: apt-get install g++), or loop.compile=false",
         )
     for tracker in recipe.output.trackers:
-        if find_spec(tracker) is None:
+        if not _installed(tracker):
             yield (
                 ("output.trackers",),
                 f"output.trackers {tracker} is not installed: pip install {tracker}, or output.trackers=[]",
             )
     if recipe.clip.weight > 0:
         yield from _absent_clip(recipe)
+
+
+def _installed(package: str) -> bool:
+    """A folder of that name, such as W&B leaves behind, is none: only what pip knows counts."""
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
 
 
 def _absent_clip(recipe: Recipe) -> Iterator[Problem]:

@@ -1,0 +1,49 @@
+"""A labelled grid of samples: a column for each prompt, the teacher's pictures above the student's."""
+
+from __future__ import annotations
+
+import textwrap
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+MARGIN, GAP, TEXT = 24, 2, 12  # pixels: for the labels of rows, between pictures, height of letters
+LINES = 4  # of a prompt above its column
+
+
+def sample_grid(prompts: list[str], groups: list[tuple[str, torch.Tensor]]) -> Image.Image:
+    """A picture to be looked at.
+
+    Args:
+        prompts: P of them; long ones are cut here, samples/prompts.txt has them in full.
+        groups: a label and pictures (P, K, 3, H, W) uint8; K rows each, one below the other.
+    """
+    height, width = groups[0][1].shape[-2:]
+    font = ImageFont.load_default(TEXT)
+    line = TEXT + 2
+    header = LINES * line + 6
+    rows = sum(tiles.shape[1] for _, tiles in groups)
+    size = (MARGIN + len(prompts) * (width + GAP), header + rows * (height + GAP) + GAP * len(groups) * 2)
+    grid = Image.new("RGB", size, "#ffffff")
+    draw = ImageDraw.Draw(grid)
+    letters = max(8, int(width / (font.getlength("abcdefghijklmnopqrstuvwxyz ") / 27)))
+    for column, prompt in enumerate(prompts):
+        text = textwrap.wrap(f"{column + 1}. {prompt}", letters, max_lines=LINES, placeholder=" …") or [""]
+        for n, part in enumerate(text):
+            draw.text((MARGIN + column * (width + GAP), 2 + n * line), part, fill="#000000", font=font)
+    top = header
+    for label, tiles in groups:
+        block = tiles.shape[1] * (height + GAP)
+        grid.paste(_upright(label, block, font), (0, top))
+        for column, seeds in enumerate(tiles.permute(0, 1, 3, 4, 2).numpy()):
+            for row, pixels in enumerate(seeds):
+                grid.paste(Image.fromarray(pixels), (MARGIN + column * (width + GAP), top + row * (height + GAP)))
+        top += block + GAP * 2
+    return grid
+
+
+def _upright(text: str, length: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> Image.Image:
+    """Text that is read from below, in the middle of `length` pixels."""
+    strip = Image.new("RGB", (length, MARGIN), "#ffffff")
+    ImageDraw.Draw(strip).text((length / 2, MARGIN / 2), text, fill="#000000", font=font, anchor="mm")
+    return strip.rotate(90, expand=True)

@@ -1,0 +1,44 @@
+"""metrics.jsonl: the plain record of a run, one line of named figures for each logged iteration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from training.run_folder import write_atomically
+
+Line = dict[str, float]
+
+
+class MetricsLog:
+    """Appends to the file. Lines past `done` iterations belong to work that is about to be done again, and are dropped.
+
+    `before` are the lines that are kept.
+    """
+
+    def __init__(self, path: Path, done: int) -> None:
+        self.path = path
+        self.before = [line for line in read_metrics(path) if line["iteration"] <= done]
+        if path.exists():
+            write_atomically(path, "".join(json.dumps(line) + "\n" for line in self.before))
+
+    def write(self, iteration: int, figures: dict[str, float]) -> None:
+        """One line, on its way to the disk before this returns."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"iteration": iteration, **figures}) + "\n")
+
+
+def read_metrics(path: Path) -> list[Line]:
+    """All lines; one cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("iteration"), int):
+            lines.append(line)
+    return lines

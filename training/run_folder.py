@@ -1,0 +1,139 @@
+"""What a run folder says about itself: the recipe as resolved, where and with what it runs, and what its files are."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from training.config import ROOT, Recipe
+
+_PACKAGES = (
+    *("torch", "accelerate", "diffusers", "transformers", "peft", "safetensors", "datasets"),
+    *("tensorboard", "wandb", "bitsandbytes", "open_clip_torch"),
+)
+
+README = """\
+A run of `python -m training.pgsb`: {title}
+
+recipe.toml        every setting, as resolved; it is a recipe itself: --recipe {folder}/recipe.toml
+environment.json   machine, versions and command line; one entry in "sessions" for each start
+metrics.jsonl      figures, one line for each logged iteration (see below)
+report.html        curves, warnings and all sample grids on one page; open it in a browser
+samples/           step-*.png: the student's images below the teacher's, for the same prompts and noise;
+                   prompts.txt: the prompts in full; teacher.safetensors: the teacher's images, drawn once
+tensorboard/       tensorboard --logdir {folder}/tensorboard
+checkpoints/       the newest {keep_last}, {best}each whole or absent
+export/            student.safetensors, once the run is done
+
+stop     Ctrl-C or SIGTERM: it saves, and ends; a second one ends at once
+resume   {command}
+export   python -m training.export {folder} --out student.safetensors
+
+Figures: vsd, clip, lora are losses; gap is the mean of |g|, the difference of the two teachers' scores, and gap_t20 the
+same for timesteps from 20 on; student_grad and lora_grad are gradient norms before clipping; x0_* describe the latents
+of the student in training, and x0_diversity how much they differ (1: as independent noise). At a sampling point,
+sample_distance says how far the averaged student's images are from the teacher's (0: as near as its own, 1: a flat
+picture), and sample_diversity how much images of one prompt differ between seeds (1: as much as the teacher's).
+"""
+
+
+def describe(folder: Path, recipe: Recipe, accelerator: Accelerator, done: int) -> None:
+    """Write recipe.toml, environment.json and README.txt; an older environment's sessions are kept.
+
+    Args:
+        done: iterations that are done when this session starts.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "recipe.toml", recipe.to_toml())
+    command, processes = command_line(), accelerator.num_processes
+    session = {
+        "iteration": done,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "folder": str(Path.cwd()),
+        "command": command,
+    }
+    sessions = [*_sessions(folder / "environment.json"), session]
+    content = environment(accelerator) | {"sessions": sessions}
+    write_atomically(folder / "environment.json", json.dumps(content, indent=1) + "\n")
+    text = README.format(
+        title=recipe.output.title,
+        folder=folder,
+        keep_last=recipe.output.keep_last,
+        best="and the one nearest to the teacher, " if recipe.output.keep_best else "",
+        command=(command if "--resume" in command else f"{command} --resume")
+        + (f"\n         under accelerate launch, as before: {processes} processes" if processes > 1 else ""),
+    )
+    write_atomically(folder / "README.txt", text)
+
+
+def environment(accelerator: Accelerator) -> dict[str, Any]:
+    """What the figures may depend on, flat: versions, device, processes, commit."""
+    device = accelerator.device
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "processes": accelerator.num_processes,
+        "distributed": accelerator.distributed_type.value,
+        "mixed_precision": accelerator.mixed_precision,
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+    }
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def command_line() -> str:
+    """How this process was started, fit for a shell. Under `accelerate launch`, what it was told to launch."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    program = ["python", "-m", spec.name] if spec else ["python", sys.argv[0]]
+    return shlex.join([*program, *sys.argv[1:]])
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """A reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.tmp")
+    scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(scratch, path)
+
+
+def _sessions(path: Path) -> list[Any]:
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["sessions"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _commit() -> str | None:
+    """Of the project, where it is a git checkout, with a mark where files were changed since."""
+    if not (ROOT / ".git").exists():
+        return None
+    try:
+        git = subprocess.run(
+            ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return git.stdout.strip()

@@ -1,0 +1,94 @@
+"""TensorBoard and Weights & Biases, through accelerate's trackers. metrics.jsonl is the plain record beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
+
+from training.config import Recipe, RecipeError
+
+PROJECT = "snoopi"  # TensorBoard's folder below tensorboard/, and the project at W&B
+_GROUPS = {"sample_": "samples", "x0_": "x0", "gap_t": "gap by timestep"}
+
+
+class Trackers:
+    """The trackers of a run, on the main process; elsewhere, and where the recipe names none, nothing happens.
+
+    Args:
+        done: iterations that are done. What an earlier session logged beyond them will be done again: TensorBoard
+            hides it, W&B keeps what it has and leaves out the repetition.
+
+    Raises:
+        RecipeError: W&B does not know who is asking.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, accelerator: Accelerator, done: int) -> None:
+        self.trackers: list[GeneralTracker] = []
+        if not accelerator.is_main_process:
+            return
+        for name in recipe.output.trackers:
+            self.trackers.append(_tensorboard(folder, done) if name == "tensorboard" else _wandb(folder, recipe))
+        self.log_text("recipe", recipe.to_toml(), done)
+
+    def log(self, figures: dict[str, float], iteration: int) -> None:
+        """Scalars, grouped by what they are about."""
+        grouped = {f"{_group(name)}/{name}": value for name, value in figures.items()}
+        for tracker in self.trackers:
+            tracker.log(grouped, step=iteration)
+
+    def log_image(self, name: str, image: np.ndarray, iteration: int) -> None:
+        """One picture, (H, W, 3) uint8."""
+        for tracker in self.trackers:
+            layout = {"dataformats": "NHWC"} if isinstance(tracker, TensorBoardTracker) else {}
+            tracker.log_images({name: image[None]}, step=iteration, **layout)
+
+    def log_text(self, name: str, text: str, iteration: int) -> None:
+        """Preformatted text; W&B has the recipe as its config, and no place for the rest."""
+        for tracker in self.trackers:
+            if isinstance(tracker, TensorBoardTracker):
+                tracker.log({name: "".join(f"    {line}\n" for line in text.splitlines())}, step=iteration)
+
+    def close(self) -> None:
+        for tracker in self.trackers:
+            tracker.finish()
+        self.trackers = []
+
+
+def _tensorboard(folder: Path, done: int) -> TensorBoardTracker:
+    tracker = TensorBoardTracker(PROJECT, folder / "tensorboard", purge_step=done + 1)
+    tracker.start()
+    return tracker
+
+
+def _wandb(folder: Path, recipe: Recipe) -> WandBTracker:
+    """One run at W&B for a run folder, however often it is resumed."""
+    import wandb
+
+    note = folder / "wandb" / "run-id.txt"
+    if not note.exists():
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(uuid4().hex[:12], encoding="utf-8")
+    tracker = WandBTracker(
+        PROJECT,
+        name=folder.name,
+        id=note.read_text(encoding="utf-8").strip(),
+        resume="allow",
+        dir=str(folder),
+        config=recipe.model_dump(mode="json"),
+    )
+    try:
+        tracker.start()
+    except wandb.Error as error:
+        raise RecipeError(
+            f"W&B cannot be reached ({error}). Log in with `wandb login`; or set WANDB_MODE=offline, which keeps "
+            f"everything in {note.parent}; or leave wandb out of output.trackers"
+        ) from error
+    return tracker
+
+
+def _group(name: str) -> str:
+    return next((group for prefix, group in _GROUPS.items() if name.startswith(prefix)), "train")
