@@ -92,13 +92,12 @@ def rows_of_process(recipe: Recipe, accelerator: Accelerator) -> slice:
         RecipeError: the batch cannot be split evenly over processes and micro-batches.
     """
     batch, processes = recipe.loop.batch_size, accelerator.num_processes
-    micro = recipe.loop.micro_batch or max(1, batch // processes)
-    if batch % (processes * micro):
-        raise RecipeError(
-            f"loop.batch_size {batch} is not a multiple of {processes} process(es) x loop.micro_batch {micro}; "
-            "change one of the three"
-        )
     own = batch // processes
+    if own == 0 or batch % processes or own % min(recipe.loop.micro_batch or own, own):
+        raise RecipeError(
+            f"loop.batch_size {batch} is not a multiple of {processes} process(es) x loop.micro_batch "
+            f"{recipe.loop.micro_batch or own}; change one of the three"
+        )
     return slice(accelerator.process_index * own, (accelerator.process_index + 1) * own)
 
 

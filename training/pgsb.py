@@ -15,9 +15,9 @@ from types import FrameType
 from training.backbone import load_backbone
 from training.claim import check_folder, claimed
 from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
+from training.dry_run import dry_run
 from training.keep import FailedElsewhere, on_main
-from training.prompts import open_run_prompts
-from training.run import NotFinite, Run, open_teacher
+from training.run import NotFinite, Run
 from training.shapes.evaluate import one_step_accuracy
 
 log = logging.getLogger("training.pgsb")
@@ -67,10 +67,7 @@ def _run(args: argparse.Namespace) -> int:
     recipe = _recipe(args)
     folder = Path(recipe.output.folder)
     if args.dry_run:
-        backbone, _ = open_teacher(recipe)
-        open_run_prompts(recipe, backbone)
-        print(recipe.to_toml())
-        print(f"dry run: recipe, teacher and prompts are in order; the run would write to {folder}")
+        dry_run(recipe, cpu=args.cpu)
         return 0
     resume, accept = args.resume is not None, args.accept_changes
     check_folder(folder, recipe, resume=resume, accept_changes=accept)  # before minutes are spent on loading

@@ -30,7 +30,7 @@ def conflicts(recipe: Recipe) -> Iterator[Problem]:
             ("guidance.kappa_min", "guidance.kappa_max"),
             f"guidance.kappa_max {guidance.kappa_max} is below guidance.kappa_min {guidance.kappa_min}",
         )
-    if loop.micro_batch and loop.batch_size % loop.micro_batch:
+    if loop.batch_size % min(loop.micro_batch or loop.batch_size, loop.batch_size):
         yield (
             ("loop.batch_size", "loop.micro_batch"),
             f"loop.batch_size {loop.batch_size} is no multiple of loop.micro_batch {loop.micro_batch}; "

@@ -128,7 +128,9 @@ class Loop(_Section):
         default=64, ge=1, le=1_000_000, description="of an iteration: over all processes and micro-batches"
     )
     micro_batch: int = Field(
-        default=0, ge=0, description="rows that one device works on at once; gradients add up to batch_size. 0 = all"
+        default=0,
+        ge=0,
+        description="rows that one device works on at once, at most; gradients add up to batch_size. 0 = all",
     )
     t_min: int = Field(default=20, ge=0, description="score timesteps: t ~ U{t_min..t_max}")
     t_max: int = Field(default=980, ge=0)

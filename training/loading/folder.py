@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel, T5EncoderModel, T5TokenizerFast
 
 from snoopi_core.checkpoint import Schedule
-from training.loading.source import SUPPORTED, Source, Text, check_supported, naming
+from training.loading.source import SUPPORTED, Source, Text, check_supported, described, naming
 
 _DESCRIPTIONS = ("*.json", "*.txt", "*.model")
 # Copies of the same weights in half precision, and before averaging.
@@ -44,12 +45,14 @@ class Folder:
         raise FileNotFoundError(f"{self.name} holds no {' and no '.join(f'{name}/config.json' for name in names)}")
 
     def read(self, kind: type[Any], part: Path, **dtype: torch.dtype) -> Any:
-        """A part's module, downloaded first where it is on the hub.
+        """A part's module, downloaded first where it is on the hub; `without_weights`, its config is enough.
 
         Raises:
             FileNotFoundError: there are no weights, or none but pickles, which are never opened.
             ValueError: weights are missing.
         """
+        if (module := described(partial(_from_config, kind, part))) is not None:
+            return module.to(*dtype.values())
         if self.hub_id:
             inside = part.relative_to(self.root).as_posix()
             patterns = ["*model*.safetensors"] if part == self.root else [f"{inside}/*.safetensors"]
@@ -126,6 +129,13 @@ def download(hub_id: str) -> Folder:
         OSError: no such model, or no connection and no copy of it here.
     """
     return Folder(hub_id, Path(snapshot_download(hub_id, allow_patterns=list(_DESCRIPTIONS))), hub_id)
+
+
+def _from_config(kind: type[Any], part: Path) -> nn.Module:
+    """A part's module, with random weights."""
+    if issubclass(kind, PreTrainedModel):
+        return kind(kind.config_class.from_pretrained(part))
+    return kind.from_config(kind.load_config(part))
 
 
 def _family(config: dict[str, Any]) -> str:

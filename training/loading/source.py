@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,6 +65,27 @@ _EXTRA_INPUTS = {
 }
 
 
+_DESCRIBED: ContextVar[bool] = ContextVar("without_weights", default=False)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Inside, models are told by their descriptions alone: no weight is read, all modules are on the meta device."""
+    token = _DESCRIBED.set(True)
+    try:
+        yield
+    finally:
+        _DESCRIBED.reset(token)
+
+
+def described(make: Callable[[], nn.Module]) -> nn.Module | None:
+    """The module on the meta device `without_weights`, else None."""
+    if not _DESCRIBED.get():
+        return None
+    with init_empty_weights():
+        return make().to("meta")
+
+
 def build(make: Callable[[], nn.Module], weights: Callable[[nn.Module], Mapping[str, torch.Tensor]]) -> nn.Module:
     """A module that holds given weights, in fp32, without having held others before.
 
@@ -71,6 +93,8 @@ def build(make: Callable[[], nn.Module], weights: Callable[[nn.Module], Mapping[
         make: the module; its parameters stay without memory, its buffers, which no file holds, do not.
         weights: of the module that it gets, under that module's names.
     """
+    if (module := described(make)) is not None:
+        return module.float()
     with init_empty_weights():
         module = make()
     module.load_state_dict(weights(module), assign=True)

@@ -1,0 +1,44 @@
+"""Diffusers folders of the published teachers at their full size, without weights: what `without_weights` reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from diffusers import AutoencoderKL, DDPMScheduler
+from full_size import meta_network
+from tiny import PIXART_SCHEDULE, tiny_t5_tokenizer
+from transformers import CLIPTextConfig, T5Config
+
+from snoopi_core.checkpoint import Schedule
+from training.tokenizer import clip_tokenizer
+
+NAMES = {"sd15": "SD1.5", "sd21": "SD2.1", "pixart": "PixArt-alpha 512"}
+_VAE = {
+    "_class_name": AutoencoderKL.__name__,
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
+_TEXT = {
+    "sd15": CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12),
+    "sd21": CLIPTextConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16),
+    "pixart": T5Config(
+        vocab_size=32128, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu"
+    ),
+}
+
+
+def write_description(folder: Path, kind: str) -> str:
+    """A teacher's folder; `kind` is sd15, sd21 or pixart."""
+    pixart = kind == "pixart"
+    meta_network(NAMES[kind]).save_config(folder / ("transformer" if pixart else "unet"))
+    (folder / "vae").mkdir()
+    (folder / "vae" / "config.json").write_text(json.dumps(_VAE), encoding="utf-8")
+    _TEXT[kind].save_pretrained(folder / "text_encoder")
+    (tiny_t5_tokenizer() if pixart else clip_tokenizer()).save_pretrained(folder / "tokenizer")
+    schedule = PIXART_SCHEDULE if pixart else Schedule()
+    DDPMScheduler(**schedule.model_dump()).save_pretrained(folder / "scheduler")
+    return str(folder)
