@@ -1,0 +1,57 @@
+"""Seconds by phase of a training step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+PHASES = (
+    "text",
+    "student forward",
+    "teachers",
+    "student backward",
+    "student optimiser + EMA",
+    "LoRA forward + backward",
+    "LoRA optimiser",
+)
+
+
+class Clock:
+    """Processor time on a CPU, since other programs may want it too; on a GPU wall time, waiting for it.
+
+    It does nothing until `running` is set: waiting at every phase slows a GPU down.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.running, self.last = device, False, ""
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+
+    def now(self) -> float:
+        if self.device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = self.now() if self.running else 0.0
+        try:
+            yield
+        finally:
+            self.last = phase
+            if self.running:
+                self.seconds[phase] += self.now() - start
+
+    def watch(self, owner: Any, name: str, phase: str | dict[str, str]) -> None:
+        """Count the time of owner.name(...): to a phase, or to the one that follows upon the last."""
+        inner: Callable[..., Any] = getattr(owner, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self(phase if isinstance(phase, str) else phase[self.last]):
+                return inner(*args, **kwargs)
+
+        setattr(owner, name, timed)
