@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import open_clip
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from training.tokenizer import clip_tokenizer
@@ -95,3 +97,9 @@ def write_model(shape: Shape, folder: Path) -> None:
     )
     clip_tokenizer().save_pretrained(folder / "tokenizer")
     (folder / "prompts.txt").write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
+
+
+def write_clip(folder: Path, name: str = "ViT-B-32") -> None:
+    """open_clip's model with random weights, as `clip.safetensors`."""
+    torch.manual_seed(0)
+    save_file(open_clip.create_model(name).state_dict(), folder / "clip.safetensors")

@@ -23,7 +23,7 @@ sys.path.append(str(ROOT))
 
 import numpy as np  # noqa: E402
 from clock import PHASES  # noqa: E402
-from random_model import SHAPES, write_model  # noqa: E402
+from random_model import SHAPES, Shape, write_model  # noqa: E402
 from step_worker import VARIANTS, Worker, scratch_recipe  # noqa: E402
 
 from training.config import Recipe, load_recipe  # noqa: E402
@@ -119,6 +119,20 @@ def report(title: str, results: dict[str, dict[str, Any]], batch: int) -> str:
     return "\n".join(lines)
 
 
+def title(shape: Shape, recipe: Recipe, results: dict[str, dict[str, Any]], threads: int = 1) -> str:
+    """Model, device and settings in a line."""
+    loop, device = recipe.loop, results["ours"]["device"]
+    settings = [
+        f"CPU, {threads} thread(s)" if device == "CPU" else device,
+        "bf16" if loop.precision == "bf16" else "fp32",
+        f"latent {loop.latent_size}x{loop.latent_size}, batch {loop.batch_size}",
+        *(["gradient checkpointing"] if loop.gradient_checkpointing else []),
+        *(["ours compiled"] if loop.compile else []),
+        *([f"ours with {loop.optimizer}"] if loop.optimizer != "adamw" else []),
+    ]
+    return f"{shape.name}: {', '.join(settings)}"
+
+
 def recipe_of(arguments: argparse.Namespace, folder: Path) -> Recipe:
     """The recipe that is measured: defaults or a shipped one, then what the command line says."""
     base = load_recipe(arguments.recipe) if arguments.recipe else None
@@ -158,16 +172,8 @@ def main() -> None:
         write_model(SHAPES[arguments.model], Path(folder))
         recipe = recipe_of(arguments, Path(folder))
         results = measure(recipe, cpu=cpu, threads=arguments.threads, rounds=arguments.rounds, apart=arguments.apart)
-    loop = recipe.loop
-    settings = [
-        f"{results['ours']['device']}{f', {arguments.threads} thread(s)' if cpu else ''}",
-        "bf16" if loop.precision == "bf16" else "fp32",
-        f"latent {loop.latent_size}x{loop.latent_size}, batch {loop.batch_size}",
-        *(["gradient checkpointing"] if loop.gradient_checkpointing else []),
-        *(["ours compiled"] if loop.compile else []),
-        *([f"ours with {loop.optimizer}"] if loop.optimizer != "adamw" else []),
-    ]
-    print(report(f"{SHAPES[arguments.model].name}: {', '.join(settings)}", results, loop.batch_size))
+    heading = title(SHAPES[arguments.model], recipe, results, arguments.threads)
+    print(report(heading, results, recipe.loop.batch_size))
 
 
 if __name__ == "__main__":
