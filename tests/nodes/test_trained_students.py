@@ -1,0 +1,275 @@
+"""Students of all three classes on their whole way: the command, a resume, the exported file, the host's picture.
+
+The shipped recipes on tiny models in diffusers' own folders, changed only in sizes, and in rates with which two
+iterations can be told from none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from figures import measured
+from host_world import pack_node
+from published import save_folder
+from reference import relative_error
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tiny import tiny_backbone, tiny_pixart_backbone, tiny_sd21_backbone
+
+from training.backbone import load_backbone
+from training.diffusers_nasa import nasa
+from training.export import main as export
+from training.pgsb import main as train
+from training.sampling import one_step_x0
+
+pytestmark = pytest.mark.host
+
+PROMPT, NEGATIVE = "a red ring on the left", "blue"  # of different lengths, both far below T5's 120 tokens
+ALPHA, SEED, ROWS = 0.5, 11, 2
+RANK, SCALING, TEACHERS_RANK = 4, 8.0, 2
+BAR = 5e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """side: of the latent; the host cannot place fewer than 33 of PixArt's. timestep, alpha: of the shipped recipe."""
+
+    name: str
+    make: object
+    family: str
+    side: int
+    timestep: int
+    alpha: float
+
+
+KINDS = {
+    "sd15": Kind(name="SD1.5", make=tiny_backbone, family="unet", side=8, timestep=999, alpha=0.04),
+    "sd21": Kind(name="SD2.1", make=tiny_sd21_backbone, family="unet", side=8, timestep=999, alpha=0.3),
+    "pixart": Kind(
+        name="PixArt-alpha 512", make=tiny_pixart_backbone, family="pixart", side=40, timestep=400, alpha=0.8
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A finished run."""
+
+    key: str
+    lora: bool
+    teacher: Path
+    run: Path
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.key]
+
+    @property
+    def exported(self) -> Path:
+        return self.run / "export" / "student.safetensors"
+
+    def command(self, run: Path, *more: str) -> list[str]:
+        settings = {
+            "teacher.path": self.teacher, "student.init": "", "prompts.source": self.teacher.parent / "prompts.txt",
+            "student.learning_rate": 1e-2 if self.lora else 2e-3, "student.ema_decay": 0.5,
+            "student.lora_rank": RANK, "student.lora_scaling": SCALING, "lora.rank": TEACHERS_RANK, "clip.weight": 0,
+            "loop.iterations": 2, "loop.batch_size": 2, "loop.micro_batch": 1, "loop.latent_size": self.kind.side,
+            "loop.threads": 1, "output.folder": run, "output.save_every": 1, "output.sample_every": 0,
+            "output.trackers": "[]",
+        }  # fmt: skip
+        recipe = f"{self.key}_12gb" if self.lora else self.key
+        return ["--recipe", recipe, "--cpu", *(f"{key}={value}" for key, value in settings.items()), *more]
+
+    def weights(self, network: str, step: int = 2) -> dict[str, torch.Tensor]:
+        return load_file(self.run / "checkpoints" / f"step-{step:08d}" / f"{network}.safetensors")
+
+
+def hashes(folder: Path, pattern: str = "*") -> dict[str, str]:
+    files = [path for path in sorted(folder.rglob(pattern)) if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory) -> dict[str, tuple[Path, dict[str, str]]]:
+    """Folders as diffusers writes them, and their hashes; weights that half precision holds, as of published models."""
+    made = {}
+    for key, kind in KINDS.items():
+        backbone = kind.make()
+        parts = {name: getattr(backbone, name) for name in ("network", "text_encoder", "tokenizer")}
+        for name in ("network", "text_encoder"):
+            parts[name].half().float()
+        folder = tmp_path_factory.mktemp(key)
+        (folder / "prompts.txt").write_text("a red ring\na blue square on the left\ngreen\n", encoding="utf-8")
+        path = Path(save_folder(folder / "teacher", key, **parts))
+        made[key] = path, hashes(path)
+    return made
+
+
+@pytest.fixture(scope="module", params=[f"{key}{lora}" for key in KINDS for lora in ("", " lora")])
+def case(request, teachers, tmp_path_factory) -> Case:
+    key, _, lora = request.param.partition(" ")
+    case = Case(key=key, lora=bool(lora), teacher=teachers[key][0], run=tmp_path_factory.mktemp("run"))
+    assert train(case.command(case.run)) == 0
+    return case
+
+
+@pytest.fixture(scope="module")
+def backbone(case):
+    """The teacher in diffusers."""
+    return load_backbone(str(case.teacher))
+
+
+@pytest.fixture(scope="module")
+def opened(case, folder, loras, loader):
+    """(MODEL, CLIP) of the host: the exported student, or the exported teacher with the student's LoRA on it."""
+    if not case.lora:
+        shutil.copy(case.exported, folder / "trained.safetensors")
+        return loader.execute("trained.safetensors").result[:2]
+    assert export([str(case.teacher), "--out", str(folder / "trained-base.safetensors")]) == 0
+    shutil.copy(case.exported, loras / "trained.safetensors")
+    return loader.execute("trained-base.safetensors", "trained.safetensors").result[:2]
+
+
+def modules(backbone, ends):
+    return {name for name, _ in backbone.network.named_modules() if name.endswith(ends)}
+
+
+def check_adapters(weights, names, rank):
+    """A pair for each module, and no B that stood still at zero."""
+    assert weights.keys() == {f"{name}.lora_{side}.weight" for name in names for side in "AB"}
+    for name in names:
+        assert len(weights[f"{name}.lora_A.weight"]) == rank
+        assert weights[f"{name}.lora_B.weight"].any()
+
+
+class TestTheCheckpoint:
+    def test_each_network_has_a_file_of_its_own(self, case, backbone):
+        networks = {"student", "ema", "lora", "optimizer_student", "optimizer_lora"}
+        files = {path.name for path in (case.run / "checkpoints" / "step-00000002").iterdir()}
+        assert files == {f"{name}.safetensors" for name in networks} | {"state.json"}
+        check_adapters(case.weights("lora"), modules(backbone, (".to_q", ".to_v")), TEACHERS_RANK)
+        student, mean, start = case.weights("student"), case.weights("ema"), backbone.network.state_dict()
+        if case.lora:
+            check_adapters(student, modules(backbone, (".to_q", ".to_k", ".to_v", ".to_out.0")), RANK)
+        else:
+            assert {name: w.shape for name, w in student.items()} == {name: w.shape for name, w in start.items()}
+            assert all(not torch.equal(weight, start[name]) for name, weight in student.items())
+        assert mean.keys() == student.keys()
+        assert all(not torch.equal(weight, mean[name]) for name, weight in student.items())
+
+    def test_resumed_after_the_first_iteration_it_is_the_same(self, case, tmp_path, caplog):
+        shutil.copytree(case.run, tmp_path, dirs_exist_ok=True)
+        shutil.rmtree(tmp_path / "checkpoints" / "step-00000002")
+        shutil.rmtree(tmp_path / "export")
+        with caplog.at_level("INFO"):
+            assert train(case.command(tmp_path, "--resume")) == 0
+        assert "resumed at iteration 1" in caplog.text
+        assert hashes(tmp_path / "checkpoints", "*.safetensors") == hashes(case.run / "checkpoints", "*.safetensors")
+        # The library writes a header's entries in any order, so these two files are not compared byte by byte.
+        again = load_file(tmp_path / "export" / "student.safetensors")
+        before = load_file(case.exported)
+        assert again.keys() == before.keys() and all(torch.equal(again[name], w) for name, w in before.items())
+        assert header(tmp_path / "export" / "student.safetensors") == header(case.exported)
+
+    def test_the_teacher_is_as_it_was(self, case, teachers):
+        path, before = teachers[case.key]
+        assert hashes(path) == before
+
+
+def header(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return file.metadata()
+
+
+def noise_level(case: Case) -> tuple[float, float]:
+    """alpha_T, sigma_T, by diffusers' reading of the teacher's scheduler."""
+    scheduler = DDPMScheduler.from_pretrained(case.teacher / "scheduler")
+    power = scheduler.alphas_cumprod[case.kind.timestep].item()
+    return power**0.5, (1 - power) ** 0.5
+
+
+def test_the_files_header_says_how_it_is_sampled(case):
+    said = json.loads(header(case.exported)["snoopi.lora" if case.lora else "snoopi.model"])
+    assert said["role"] == ("student_lora" if case.lora else "student")
+    assert (said["family"], said["prediction_type"]) == (case.kind.family, "epsilon")
+    assert said["recipe"]["timesteps"] == [case.kind.timestep]
+    assert (said["recipe"]["alpha_T"], said["recipe"]["sigma_T"]) == pytest.approx(noise_level(case), rel=1e-6)
+    assert said["recommended_alpha"] == case.kind.alpha
+    assert said["provenance"]["step"] == 2
+
+
+@torch.no_grad()
+def in_diffusers(case, backbone, network, text, *, half=True, negative=None):
+    """x0 of what a checkpoint has of `network` (None = the teacher), with weights as in the file or as trained."""
+    weights = {} if network is None else case.weights(network)
+    if half:
+        weights = {name: weight.half().float() for name, weight in weights.items()}
+    state = {name: weight.clone() for name, weight in backbone.network.state_dict().items()}
+    for name, weight in weights.items():
+        if not case.lora:
+            state[name] = weight
+        elif ".lora_A." in name:  # W + alpha / r * up @ down
+            state[name.replace(".lora_A.", ".")] += SCALING / RANK * weights[name.replace("lora_A", "lora_B")] @ weight
+    student = type(backbone.network).from_config(backbone.network.config).eval()
+    student.load_state_dict(state)
+    z = torch.randn((ROWS, 4, case.kind.side, case.kind.side), generator=torch.Generator().manual_seed(SEED))
+    alpha_T, sigma_T = noise_level(case)
+    with nasa(student, negative, ALPHA if negative else 0.0):
+        return one_step_x0(
+            backbone, student, text.expand(ROWS), z, timestep=case.kind.timestep, alpha_T=alpha_T, sigma_T=sigma_T
+        )
+
+
+def conditioning(text):
+    """As the host has it: prompts to T5 are not padded there, where diffusers masks what pads them."""
+    return [[text.states if text.mask is None else text.states[:, text.mask[0]], {}]]
+
+
+@torch.no_grad()
+def in_the_host(case, model, text, negative=None):
+    """x0 in the network's scale, by the nodes."""
+    if negative is not None:
+        model = pack_node("nasa_apply", "NASAApply").execute(model, conditioning(negative), ALPHA).result[0]
+    latent = {"samples": torch.zeros(ROWS, 4, case.kind.side, case.kind.side)}
+    sampler = pack_node("one_step_sampler", "OneStepSampler")
+    samples = sampler.execute(model, conditioning(text), latent, SEED, "auto").result[0]["samples"]
+    return samples * model.model.latent_format.scale_factor
+
+
+def test_x0_in_the_host_is_that_of_diffusers(case, backbone, opened):
+    text = backbone.encode([PROMPT])
+    if text.mask is not None:
+        assert 1 < text.mask.sum() < 60 and text.mask.shape[1] == 120
+    x0 = in_the_host(case, opened[0], text)
+    row = f"{case.kind.name} student trained here"
+    measured("loader", row, "x0, relative error", relative_error(x0, in_diffusers(case, backbone, "ema", text)), BAR)
+    # Files hold halves, the trainer's weights are in single precision: what that costs.
+    error = relative_error(x0, in_diffusers(case, backbone, "ema", text, half=False))
+    measured("loader", row, "x0, rounding of the weights", error, 1e-3)
+    for other in ("student", None):  # neither the last weights nor the teacher's
+        assert relative_error(x0, in_diffusers(case, backbone, other, text)) > 2e-3
+
+
+def test_nasa_in_the_host_is_that_of_diffusers(case, backbone, opened):
+    text, negative = backbone.encode([PROMPT]), backbone.encode([NEGATIVE])
+    x0 = in_the_host(case, opened[0], text, negative)
+    error = relative_error(x0, in_diffusers(case, backbone, "ema", text, negative=negative))
+    measured("loader", f"{case.kind.name} student trained here", "x0 with NASA, relative error", error, BAR)
+    assert relative_error(x0, in_diffusers(case, backbone, "ema", text)) > 2e-3
+
+
+def test_the_text_encoder_comes_along(case, backbone, opened):
+    """CLIP, that is; T5 is in no such file."""
+    clip = opened[1]
+    if case.kind.family == "pixart":
+        assert clip is None
+        return
+    got = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT))[0][0]
+    assert relative_error(got, backbone.encode([PROMPT]).states) <= BAR
