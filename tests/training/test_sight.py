@@ -22,7 +22,7 @@ from training.grid import GAP, MARGIN, sample_grid
 from training.pgsb import main
 from training.report import curves, write_report
 from training.samples import as_tiles
-from training.state import read_best
+from training.state import best_checkpoint, check_whole
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 PROMPTS = ["a cat", "a dog & a <b>cat</b>", "a very long prompt, " * 20]
@@ -76,7 +76,8 @@ def test_every_logged_iteration_says_how_the_student_is(finished):
         assert by_timestep and min(by_timestep) <= line["gap"] * 1.001 and max(by_timestep) >= line["gap"] * 0.999
     assert ["sample_distance" in line for line in found] == [False, True, False, True]
     best = min((line for line in found if "sample_distance" in line), key=lambda line: line["sample_distance"])
-    assert read_best(finished / "checkpoints")["distance"] == pytest.approx(best["sample_distance"])
+    kept = check_whole(best_checkpoint(finished / "checkpoints"))
+    assert kept["distance"] == pytest.approx(best["sample_distance"])
 
 
 def test_tensorboard_has_the_same_figures(finished):
