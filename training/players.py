@@ -66,6 +66,9 @@ class Teachers:
 
 def compile_blocks(network: nn.Module) -> None:
     """torch.compile, block by block: minutes where the whole network takes an hour, for nearly the same speed."""
+    # blocks of a kind share torch's limit of 8 graphs, beyond which it goes on uncompiled; a UNet has residual blocks
+    # of twelve shapes, and the teacher runs with and without adapters, with and without gradients
+    torch.compiler.config.recompile_limit = max(64, torch.compiler.config.recompile_limit)
     for module in network.modules():
         if isinstance(module, BasicTransformerBlock | ResnetBlock2D):
             module.compile()

@@ -22,6 +22,7 @@ from training.distributed import trained_state
 from training.export import check_exportable, export_student
 from training.iteration import Distillation
 from training.keep import FailedElsewhere, capture, on_main, restore
+from training.launch import check_launch
 from training.levels import Levels
 from training.loading import load_network
 from training.noise import Draws, draw, rows_of_process
@@ -68,6 +69,7 @@ class Run:
         self.distance: float | None = None
         self._told = False
         self.accelerator = accelerator = Accelerator(mixed_precision=recipe.loop.precision, cpu=cpu)
+        check_launch(accelerator)
         self._own_rows = rows_of_process(recipe, accelerator)
         self._sharded = sharded = accelerator.distributed_type == DistributedType.FSDP
 
@@ -79,8 +81,7 @@ class Run:
         init = load_network(recipe.student.init, self.backbone) if recipe.student.init else None
         # in fp32, before the teacher no longer is
         student = make_student(self.backbone.network, recipe, weights=init) if full else None
-        # FSDP wants one dtype in a group of weights
-        half = recipe.loop.precision == "bf16" and not sharded
+        half = recipe.loop.precision == "bf16" and not sharded  # FSDP wants one dtype in a group of weights
         self.backbone.to(accelerator.device, torch.bfloat16 if half else None)
         student = student or make_student(self.backbone.network, recipe, weights=init, share=not sharded)
         self.teachers = Teachers(self.backbone.network, recipe)
@@ -141,6 +142,7 @@ class Run:
 
     def _iterate(self) -> None:
         recipe, d = self.recipe, self.distillation
+        self.distance = None  # it was of the state before
         set_learning_rates(recipe, self.iteration, student=d.student_optimizer, lora=d.lora_optimizer)
         prompts = self.prompts.take(recipe.loop.batch_size)[self._own_rows]
         drawn = draw(
@@ -167,7 +169,6 @@ class Run:
             OSError: it cannot be written; names the last good one.
         """
         state = capture(self)
-        self.distance = None  # it was this state's
 
         def write() -> Path:
             try:

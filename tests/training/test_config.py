@@ -144,6 +144,7 @@ def test_unknown_keys_answer_with_the_nearest(tmp_path, key, expected):
         (MINIMAL + "[guidance]\nkappa_min = 3\nkappa_max = 1\n", "kappa_max 1.0 is below guidance.kappa_min 3.0"),
         (MINIMAL + "[guidance]\nteacher_kappa = -1\n", "guidance.teacher_kappa"),
         (MINIMAL + "[student]\nnasa_alpha_max = 1\nnasa_negatives = []\n", "student.nasa_negatives holds none"),
+        (MINIMAL + "[student]\nnasa_alpha_max = 1\n[loop]\ncompile = true\n", "compile anew in every iteration"),
         (MINIMAL + f"[output]\ntitle = {'[' * 90 + '1,' * 900 + ']' * 90}", "output.title: "),
         ("[teacher\n", "not valid TOML"),
     ],

@@ -5,6 +5,7 @@ from functools import partialmethod
 
 import pytest
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from distilled import MODELS, PROMPTS, draws_for, make_distillation, make_recipe, randomise_lora, relative
 from torch import nn
 
@@ -147,6 +148,21 @@ def test_gradient_checkpointing_changes_no_gradient(model):
     unused = [name for name, grad in gradients[0].items() if grad is None]
     assert not unused, f"weights that DDP would wait for in vain: {unused}"
     assert all(relative(gradients[1][name], grad) < 1e-5 for name, grad in gradients[0].items() if grad.any())
+
+
+def test_blocks_of_many_shapes_are_all_compiled(monkeypatch):
+    """As many as a UNet of Stable Diffusion has; torch by itself goes on uncompiled after the eighth."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    blocks = nn.ModuleList(
+        ResnetBlock2D(in_channels=width, out_channels=4, groups=1, groups_out=1, temb_channels=2)
+        for width in range(1, 13)
+    )
+    compile_blocks(blocks)
+    for width, block in enumerate(blocks, 1):
+        block(torch.zeros(2, width, 2, 2), torch.zeros(2, 2))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= len(blocks)
 
 
 @pytest.mark.slow

@@ -42,6 +42,12 @@ def conflicts(recipe: Recipe) -> Iterator[Problem]:
             f"student.nasa_alpha_max {student.nasa_alpha_max} steers away from negative prompts, but "
             "student.nasa_negatives holds none; give at least one, or nasa_alpha_max=0",
         )
+    if student.nasa_alpha_max > 0 and loop.compile:
+        yield (
+            ("student.nasa_alpha_max", "loop.compile"),
+            "loop.compile with student.nasa_alpha_max would compile anew in every iteration, as alpha is drawn anew; "
+            "give loop.compile=false",
+        )
 
 
 def absences(recipe: Recipe) -> Iterator[Problem]:

@@ -140,7 +140,9 @@ class Loop(_Section):
     warmup: int = Field(default=0, ge=0, description="iterations over which both learning rates rise from 0")
     cooldown: int = Field(default=0, ge=0, description="last iterations, over which both learning rates fall to 0")
     precision: Literal["no", "bf16"] = "bf16"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(
+        default=False, description="the student's backward pass repeats its forward: less memory, more time"
+    )
     optimizer: Literal["adamw", "adamw8bit"] = Field(default="adamw", description="adamw8bit needs bitsandbytes")
     channels_last: bool = Field(default=True, description="memory layout of convolutions on CUDA; changes speed only")
     compile: bool = Field(default=False, description="torch.compile the networks; slow to start, then faster")
@@ -177,7 +179,10 @@ class Output(_Section):
     title: str = "PG-SB student"
     save_every: int = Field(default=1000, ge=1)
     keep_last: int = Field(default=3, ge=1)
-    keep_best: bool = Field(default=True, description="keep the checkpoint that is nearest to the teacher as well")
+    keep_best: bool = Field(
+        default=True,
+        description="keep the checkpoint that is nearest to the teacher, of those at sampling points, as well",
+    )
     sample_every: int = Field(default=500, ge=0, description="0 = no sample grids")
     sample_prompts: Several[str] = Field(default=(), description="to draw; empty = eight of the run's own")
     sample_seeds: int = Field(default=4, ge=2, description="images of each of them, by which diversity is judged")
