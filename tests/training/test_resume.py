@@ -226,6 +226,13 @@ def test_the_newest_and_the_best_are_kept(tiny_run, tmp_path, monkeypatch, capsy
     assert [path.name for path in checkpoints(saved)] == ["step-00000007", "step-00000008"]
 
 
+def test_a_distance_counts_for_the_state_it_was_measured_of(tiny_run, tmp_path, monkeypatch):
+    measured = _Sight({2: 0.5})
+    monkeypatch.setattr(Run, "draw_samples", lambda run: measured(run))
+    assert main(tiny_run(tmp_path, "output.save_every=3", "output.sample_every=2", "loop.iterations=4")) == 0
+    assert load_state(tmp_path / "checkpoints" / "step-00000003").distance is None
+
+
 def test_a_checkpoint_can_be_checked_by_other_programs(run):
     last = checkpoints(run / "checkpoints")[-1]
     names = [line.split("  ")[1] for line in (last / "sha256sums.txt").read_text(encoding="utf-8").splitlines()]
