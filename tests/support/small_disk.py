@@ -33,10 +33,9 @@ class SmallDisk:
             subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
 
     def fill(self, process: int) -> None:
-        """Nothing more can be written, by this process at least."""
+        """Nothing more can be written, by this process at least; under a limit, no file of more than 64 KiB."""
         if not self.mounted:
-            # of open files too: one that is being appended to is past the limit at once
-            resource.prlimit(process, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+            resource.prlimit(process, resource.RLIMIT_FSIZE, (2**16, resource.RLIM_INFINITY))
             return
         with open(self._filler, "ab", buffering=0) as file:
             for size in (2**20, 2**12, 1):
@@ -48,7 +47,8 @@ class SmallDisk:
                         raise
 
     def free(self, process: int) -> None:
+        """process: the one that was limited; 0 where it is gone."""
         if self.mounted:
             self._filler.unlink()
-        else:
+        elif process:
             resource.prlimit(process, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

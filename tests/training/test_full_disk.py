@@ -31,7 +31,13 @@ def nothing_half_written(folder):
 def test_a_run_outlives_a_full_disk(tiny_run, never, tmp_path, disk):
     """Full after the first checkpoint, for figures too, and free again before the last."""
     folder = disk.folder / "run"
-    arguments = tiny_run(folder, "output.save_every=2", f"loop.iterations={LAST}", "output.keep_last=2")
+    more = [
+        "output.save_every=2",
+        "output.keep_last=2",
+        "output.sample_every=1",
+        'output.sample_prompts=["a ring", "two"]',
+    ]
+    arguments = tiny_run(folder, *more, f"loop.iterations={LAST}", 'output.trackers=["tensorboard"]')
     trainer = Trainer(tmp_path / "log", *arguments, slow=0.05)
     trainer.wait_for(lambda: newest(folder) == 2)
     disk.fill(trainer.process.pid)
@@ -40,6 +46,8 @@ def test_a_run_outlives_a_full_disk(tiny_run, never, tmp_path, disk):
     disk.free(trainer.process.pid)
     said = trainer.end(0)
     assert "the last good checkpoint is " in said and "step-00000002" in said and "tries again in 2 iterations" in said
+    assert "figures or samples cannot be written" in said or not disk.mounted
+    assert iterations(folder)[-1] == LAST
     assert_same(folder, never)
 
 
@@ -53,8 +61,7 @@ def test_a_last_save_that_fails_is_an_error_that_names_the_last_good_checkpoint(
     assert f"error: iteration {LAST}: no checkpoint could be written" in said and "Traceback" not in said
     assert "the last good checkpoint is " in said and "step-00000004" in said
     assert newest(folder) == 4 and nothing_half_written(folder)
-    if disk.mounted:
-        disk.free(0)
+    disk.free(0)
     train(tmp_path / "again", *arguments, "--resume")
     assert_same(folder, never)
 
