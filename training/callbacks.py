@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +49,8 @@ class Sight:
         self.teachers = teachers
         self.main = accelerator.is_main_process
         self.watch = CollapseWatch(recipe.loop.iterations)
+        self._unwritten: set[str] = set()
+        self._reported = True
         self.sampler: Sampler | None = None
         self.teacher: Samples | None = None
         if recipe.output.sample_every:
@@ -62,6 +66,9 @@ class Sight:
         if self.main:
             describe(self.folder, self.recipe, self.accelerator, done)
             self.metrics = MetricsLog(self.folder / "metrics.jsonl", done)
+            for grid in (self.folder / "samples").glob("step-*.png"):
+                if int(grid.stem.removeprefix("step-")) > done:  # as the figures: about to be drawn again
+                    grid.unlink()
             for line in self.metrics.before:  # told already; what stands, still stands
                 self.watch.after(int(line["iteration"]), line)
         self.trackers = Trackers(self.folder, self.recipe, self.accelerator, done)
@@ -109,13 +116,18 @@ class Sight:
             log.warning("iteration %d: the averaged student's samples are not finite numbers", iteration)
         self._held |= found
         self._write(iteration)
-        self._show(iteration, samples)
+        with self._tolerated("the sample grid"):
+            self._show(iteration, samples)
+        self._report()
         return found.get("sample_distance")
 
     def close(self) -> None:
         """When the run ends, however it does."""
         self.progress.close()
-        self.trackers.close()
+        with self._tolerated("the trackers' files"):
+            self.trackers.close()
+        if self.main and not self._reported:
+            self._report()
 
     def _draw_teacher(self, sampler: Sampler) -> None:
         with self.teachers.frozen():
@@ -148,11 +160,16 @@ class Sight:
         return {"iterations_per_s": (iteration - before) / max(now - then, 1e-9), "memory_gib": memory_gib()}
 
     def _write(self, iteration: int) -> None:
-        self.metrics.write(iteration, self._held)
-        self.trackers.log(self._held, iteration)
-        for warning in self.watch.after(iteration, self._held):
+        self._reported = False
+        with self._tolerated("metrics.jsonl"):
+            self.metrics.write(iteration, self._held)
+        warnings = self.watch.after(iteration, self._held)
+        for warning in warnings:
             log.warning(warning)
-            self.trackers.log_text("warnings", warning, iteration)
+        with self._tolerated("the trackers' files"):
+            self.trackers.log(self._held, iteration)
+            for warning in warnings:
+                self.trackers.log_text("warnings", warning, iteration)
 
     def _show(self, iteration: int, samples: Samples) -> None:
         groups = [("teacher", self.teacher.tiles), (f"student, iteration {iteration}", samples.tiles)]
@@ -161,4 +178,18 @@ class Sight:
         grid.save(scratch)
         scratch.replace(scratch.with_name(f"step-{iteration:08d}.png"))
         self.trackers.log_image("samples/grid", np.asarray(grid), iteration)
-        write_report(self.folder, self.recipe, list(self.watch.standing.values()))
+
+    def _report(self) -> None:
+        with self._tolerated("report.html"):
+            write_report(self.folder, self.recipe, list(self.watch.standing.values()))
+        self._reported = True
+
+    @contextmanager
+    def _tolerated(self, what: str) -> Iterator[None]:
+        """A full disk is no reason to lose a run over what is only looked at; it is said once for each thing."""
+        try:
+            yield
+        except OSError as error:
+            if what not in self._unwritten:
+                log.warning("%s could not be written (%s); the run goes on without", what, error)
+            self._unwritten.add(what)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
+import os
 from pathlib import Path
 
 from training.run_folder import write_atomically
 
-Line = dict[str, float]
+Line = dict[str, float | None]  # null where a figure is not a finite number: JSON has no other way to say so
 
 
 class MetricsLog:
@@ -23,10 +26,22 @@ class MetricsLog:
             write_atomically(path, "".join(json.dumps(line) + "\n" for line in self.before))
 
     def write(self, iteration: int, figures: dict[str, float]) -> None:
-        """One line, on its way to the disk before this returns."""
+        """One line, or where the disk is full none: never half of one.
+
+        Raises:
+            OSError: it could not be written.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"iteration": iteration, **figures}) + "\n")
+        with open(self.path, "ab", buffering=0) as file:
+            end = file.tell()
+            named = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+            line = json.dumps({"iteration": iteration, **named}).encode() + b"\n"
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(end)
+                raise
 
 
 def read_metrics(path: Path) -> list[Line]:

@@ -70,7 +70,7 @@ def curves(lines: list[Line]) -> bytes:
     figure = Figure(figsize=(15, 7), layout="constrained", dpi=100)
     for axes, (title, names, logarithmic) in zip(figure.subplots(2, 3).flat, _PANELS, strict=True):
         for name, label in _named(lines, names):
-            points = [(line["iteration"], line[name]) for line in lines if name in line]
+            points = [(line["iteration"], line[name]) for line in lines if line.get(name) is not None]
             x, y = zip(*_thinned(points), strict=True)
             axes.plot(x, y, label=label, linewidth=1.2, marker="." if len(x) < 40 else None)
         axes.set_title(title, fontsize=10)
@@ -89,7 +89,7 @@ def curves(lines: list[Line]) -> bytes:
 
 def _named(lines: list[Line], names: dict[str, str]) -> list[tuple[str, str]]:
     """Figures that the lines have, with their labels; a name without a label stands for all that begin with it."""
-    have = dict.fromkeys(name for line in lines for name in line)
+    have = dict.fromkeys(name for line in lines for name, value in line.items() if value is not None)
     found = [(name, label) for name, label in names.items() if label and name in have]
     for prefix in (name for name, label in names.items() if not label):
         found += sorted(

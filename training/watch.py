@@ -8,6 +8,8 @@ need no tuning to a model's scale.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -159,11 +161,15 @@ class CollapseWatch:
         self._values: dict[str, list[float]] = {}
         self._since: dict[Rule, int] = {}
 
-    def after(self, iteration: int, figures: dict[str, float]) -> list[str]:
-        """Take in the figures of one logged iteration; return new warnings. `standing` has all that are not over."""
-        for name in {rule.figure for rule in RULES} & figures.keys():
-            self._values.setdefault(name, []).append(figures[name])
-        new = [self._judge(rule, iteration) for rule in RULES if rule.figure in figures]
+    def after(self, iteration: int, figures: Mapping[str, float | None]) -> list[str]:
+        """Take in the figures of one logged iteration; return new warnings. `standing` has all that are not over.
+
+        What is not a finite number is left out; the loop itself counts such iterations.
+        """
+        found = {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
+        for name in {rule.figure for rule in RULES} & found.keys():
+            self._values.setdefault(name, []).append(found[name])
+        new = [self._judge(rule, iteration) for rule in RULES if rule.figure in found]
         return [text for text in new if text]
 
     def _judge(self, rule: Rule, iteration: int) -> str | None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 import tomllib
@@ -19,6 +21,7 @@ from tiny import tiny_backbone
 from training.config import load_recipe
 from training.export import export_backbone
 from training.grid import GAP, MARGIN, sample_grid
+from training.metrics import MetricsLog, read_metrics
 from training.pgsb import main
 from training.report import curves, write_report
 from training.samples import as_tiles
@@ -51,6 +54,7 @@ def finished(teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     more = ["output.title=a <student>"]
     assert main(arguments(teacher, folder, "loop.iterations=2", *more)) == 0
+    (folder / "samples" / "step-00000003.png").write_bytes(b"of a future that was abandoned")
     assert main(arguments(teacher, folder, "--resume", *more)) == 0
     return folder
 
@@ -180,3 +184,28 @@ def test_two_processes_draw_the_same_pictures(teacher, finished, tmp_path, progr
     shown.Reload()
     assert len(list((tmp_path / "tensorboard" / "snoopi").iterdir())) == 1, "the second process wrote events too"
     assert [event.step for event in shown.Scalars("train/vsd")] == [1, 2, 3, 4]
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path):
+    """A line that does not fit is not there, so the next one that does stands by itself."""
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, 0)
+    log.write(1, {"vsd": 1.0})
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limit[1]))
+    try:
+        with pytest.raises(OSError):
+            log.write(2, {"vsd": 2.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    log.write(3, {"vsd": float("nan")})
+    assert path.read_text(encoding="utf-8") == '{"iteration": 1, "vsd": 1.0}\n{"iteration": 3, "vsd": null}\n'
+
+
+def test_the_log_is_cut_to_what_a_resumed_run_has_done(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"iteration": 1, "vsd": 1.0}\nno JSON\n{"iteration": 2, "vsd": 2.0}\n{"iteration": 3, "vs')
+    assert [line["iteration"] for line in MetricsLog(path, 1).before] == [1]
+    assert read_metrics(path) == [{"iteration": 1, "vsd": 1.0}]

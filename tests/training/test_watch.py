@@ -109,6 +109,13 @@ def test_a_resumed_watch_has_told_already():
     assert resumed.standing == watch.standing and len(watch.standing) == 1
 
 
+def test_figures_that_are_no_numbers_are_left_out():
+    """Those of an iteration that was skipped, in the log too, where they are null."""
+    watch = CollapseWatch(60_000)
+    for n in range(1000, 3000, 10):
+        assert watch.after(n, {"gap": (0.05, float("nan"), None, float("inf"))[n // 10 % 4]}) == []
+
+
 def test_every_rule_is_past_its_calm_when_it_is_told():
     for rule in RULES:
         assert rule.limit != rule.calm and rule.crossed(rule.limit, rule.calm)
