@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +31,10 @@ PROMPTS = 8  # that are drawn where the recipe names none
 
 
 class Sight:
-    """The loop calls these methods, in every process, and nothing else."""
+    """The loop calls these methods, in every process, and nothing else.
+
+    All raise OSError where a file cannot be written; after `start`, that is no reason to end a run.
+    """
 
     def __init__(
         self,
@@ -49,7 +50,6 @@ class Sight:
         self.teachers = teachers
         self.main = accelerator.is_main_process
         self.watch = CollapseWatch(recipe.loop.iterations)
-        self._unwritten: set[str] = set()
         self._reported = True
         self.sampler: Sampler | None = None
         self.teacher: Samples | None = None
@@ -116,17 +116,15 @@ class Sight:
             log.warning("iteration %d: the averaged student's samples are not finite numbers", iteration)
         self._held |= found
         self._write(iteration)
-        with self._tolerated("the sample grid"):
-            self._show(iteration, samples)
+        self._show(iteration, samples)
         self._report()
         return found.get("sample_distance")
 
     def close(self) -> None:
         """When the run ends, however it does."""
         self.progress.close()
-        with self._tolerated("the trackers' files"):
-            self.trackers.close()
-        if self.main and not self._reported:
+        self.trackers.close()
+        if not self._reported:
             self._report()
 
     def _draw_teacher(self, sampler: Sampler) -> None:
@@ -160,16 +158,14 @@ class Sight:
         return {"iterations_per_s": (iteration - before) / max(now - then, 1e-9), "memory_gib": memory_gib()}
 
     def _write(self, iteration: int) -> None:
-        self._reported = False
-        with self._tolerated("metrics.jsonl"):
-            self.metrics.write(iteration, self._held)
+        self._reported = self.sampler is None  # then there is no page to look at
         warnings = self.watch.after(iteration, self._held)
         for warning in warnings:
             log.warning(warning)
-        with self._tolerated("the trackers' files"):
-            self.trackers.log(self._held, iteration)
-            for warning in warnings:
-                self.trackers.log_text("warnings", warning, iteration)
+        self.metrics.write(iteration, self._held)
+        self.trackers.log(self._held, iteration)
+        for warning in warnings:
+            self.trackers.log_text("warnings", warning, iteration)
 
     def _show(self, iteration: int, samples: Samples) -> None:
         groups = [("teacher", self.teacher.tiles), (f"student, iteration {iteration}", samples.tiles)]
@@ -180,16 +176,5 @@ class Sight:
         self.trackers.log_image("samples/grid", np.asarray(grid), iteration)
 
     def _report(self) -> None:
-        with self._tolerated("report.html"):
-            write_report(self.folder, self.recipe, list(self.watch.standing.values()))
+        write_report(self.folder, self.recipe, list(self.watch.standing.values()))
         self._reported = True
-
-    @contextmanager
-    def _tolerated(self, what: str) -> Iterator[None]:
-        """A full disk is no reason to lose a run over what is only looked at; it is said once for each thing."""
-        try:
-            yield
-        except OSError as error:
-            if what not in self._unwritten:
-                log.warning("%s could not be written (%s); the run goes on without", what, error)
-            self._unwritten.add(what)

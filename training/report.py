@@ -7,9 +7,6 @@ import io
 from html import escape
 from pathlib import Path
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from training.config import Recipe
 from training.metrics import Line, read_metrics
 from training.run_folder import write_atomically
@@ -67,6 +64,10 @@ def write_report(folder: Path, recipe: Recipe, warnings: list[str]) -> Path:
 
 def curves(lines: list[Line]) -> bytes:
     """Small charts of the figures that say most, as one PNG."""
+    # Imported here: it takes seconds, and most processes draw nothing.
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     figure = Figure(figsize=(15, 7), layout="constrained", dpi=100)
     for axes, (title, names, logarithmic) in zip(figure.subplots(2, 3).flat, _PANELS, strict=True):
         for name, label in _named(lines, names):

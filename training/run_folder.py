@@ -36,8 +36,8 @@ tensorboard/       tensorboard --logdir {folder}/tensorboard
 checkpoints/       the newest {keep_last}, {best}each whole or absent
 export/            student.safetensors, once the run is done
 
-stop     Ctrl-C or SIGTERM: it saves, and ends; a second one ends at once
-resume   {command}
+stop     Ctrl-C or SIGTERM: it saves, and ends; a second Ctrl-C ends it at once
+resume   python -m training.pgsb --resume {folder}{launched}
 export   python -m training.export {folder} --out student.safetensors
 
 Figures: vsd, clip, lora are losses; gap is the mean of |g|, the difference of the two teachers' scores, and gap_t20 the
@@ -71,8 +71,7 @@ def describe(folder: Path, recipe: Recipe, accelerator: Accelerator, done: int) 
         folder=folder,
         keep_last=recipe.output.keep_last,
         best="and the one nearest to the teacher, " if recipe.output.keep_best else "",
-        command=(command if "--resume" in command else f"{command} --resume")
-        + (f"\n         under accelerate launch, as before: {processes} processes" if processes > 1 else ""),
+        launched="" if processes == 1 else f" (started by accelerate launch, as it was, on {processes} processes)",
     )
     write_atomically(folder / "README.txt", text)
 

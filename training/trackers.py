@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,6 +13,7 @@ from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 
 from training.config import Recipe, RecipeError
 
+log = logging.getLogger(__name__)
 PROJECT = "snoopi"  # TensorBoard's folder below tensorboard/, and the project at W&B
 _GROUPS = {"sample_": "samples", "x0_": "x0", "gap_t": "gap by timestep"}
 
@@ -37,25 +40,34 @@ class Trackers:
     def log(self, figures: dict[str, float], iteration: int) -> None:
         """Scalars, grouped by what they are about."""
         grouped = {f"{_group(name)}/{name}": value for name, value in figures.items()}
-        for tracker in self.trackers:
-            tracker.log(grouped, step=iteration)
+        self._each(lambda tracker: tracker.log(grouped, step=iteration))
 
     def log_image(self, name: str, image: np.ndarray, iteration: int) -> None:
         """One picture, (H, W, 3) uint8."""
-        for tracker in self.trackers:
+
+        def show(tracker: GeneralTracker) -> None:
             layout = {"dataformats": "NHWC"} if isinstance(tracker, TensorBoardTracker) else {}
             tracker.log_images({name: image[None]}, step=iteration, **layout)
 
+        self._each(show)
+
     def log_text(self, name: str, text: str, iteration: int) -> None:
-        """Preformatted text; W&B has the recipe as its config, and no place for the rest."""
-        for tracker in self.trackers:
-            if isinstance(tracker, TensorBoardTracker):
-                tracker.log({name: "".join(f"    {line}\n" for line in text.splitlines())}, step=iteration)
+        """Preformatted text, for TensorBoard; W&B has the recipe as its config, and shows what is printed."""
+        shown = {name: "".join(f"    {line}\n" for line in text.splitlines())}
+        self._each(lambda tracker: isinstance(tracker, TensorBoardTracker) and tracker.log(shown, step=iteration))
 
     def close(self) -> None:
-        for tracker in self.trackers:
-            tracker.finish()
+        self._each(lambda tracker: tracker.finish())
         self.trackers = []
+
+    def _each(self, action: Callable[[GeneralTracker], object]) -> None:
+        """A tracker whose files cannot be written is left out from then on: TensorBoard's writer does not recover."""
+        for tracker in list(self.trackers):
+            try:
+                action(tracker)
+            except OSError as error:
+                log.warning("%s cannot be written (%s); it is left out until the run is resumed", tracker.name, error)
+                self.trackers.remove(tracker)
 
 
 def _tensorboard(folder: Path, done: int) -> TensorBoardTracker:

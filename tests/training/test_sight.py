@@ -100,8 +100,10 @@ def test_the_folder_explains_itself(finished):
     assert resolved["output"]["sample_prompts"] == PROMPTS and resolved["loop"]["t_max"] == 980
     text = (finished / "README.txt").read_text(encoding="utf-8")
     for path in finished.iterdir():
-        assert path.name in text or path.name == "README.txt", f"README.txt does not name {path.name}"
-    assert "--resume" in text
+        assert path.name in text or path.name == "README.txt" or path.name.startswith("."), (
+            f"README.txt does not name {path.name}"
+        )
+    assert f"--resume {finished}\n" in text
     assert (finished / "samples" / "prompts.txt").read_text(encoding="utf-8").startswith("1. a cat\n2. a dog & a <b>")
     assert not list(finished.rglob("*.tmp"))
 

@@ -1,10 +1,12 @@
 """What TensorBoard shows of a run, read back with its own reader."""
 
+import os
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from accelerate import Accelerator
+from small_disk import SmallDisk
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, SCALARS, TENSORS, EventAccumulator
 
 from training.config import RecipeError, load_recipe
@@ -58,6 +60,24 @@ def test_a_resumed_run_shows_no_abandoned_future(tmp_path):
     assert found == {1: 1, 2: 1, 3: 1, 4: 1, 5: 2, 6: 2, 7: 2, 8: 2}
     assert len(shown.Scalars("train/vsd")) == 8
     assert [image.step for image in shown.Images("samples/grid")] == [8]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_costs_the_tracker_and_not_the_run(tmp_path, caplog):
+    """TensorBoard's writer does not come back; a resumed run has a new one, and shows what was there before."""
+    with SmallDisk(tmp_path / "disk", megabytes=20) as disk:
+        found = Trackers(disk.folder, recipe(), Accelerator(cpu=True), 0)
+        found.log({"vsd": 1.0}, 1)
+        disk.fill(os.getpid())
+        for iteration in range(2, 50):  # it writes in a thread of its own
+            found.log_image("samples/grid", np.random.randint(0, 255, (200, 200, 3), np.uint8), iteration)
+            found.log({"vsd": 1.0}, iteration)
+        disk.free(os.getpid())
+        found.log({"vsd": 1.0}, 50)
+        found.close()
+        assert caplog.text.count("tensorboard cannot be written") == 1
+        session(disk.folder, 1, 3, 2.0)
+        assert [event.step for event in read(disk.folder).Scalars("train/vsd")] == [1, 2, 3]
 
 
 def test_no_trackers(tmp_path):

@@ -183,7 +183,7 @@ class Output(_Section):
         default=True,
         description="keep the checkpoint that is nearest to the teacher, of those at sampling points, as well",
     )
-    sample_every: int = Field(default=500, ge=0, description="0 = no sample grids")
+    sample_every: int = Field(default=500, ge=0, description="0 = no sample grids, and no page of them")
     sample_prompts: Several[str] = Field(default=(), description="to draw; empty = eight of the run's own")
     sample_seeds: int = Field(default=4, ge=2, description="images of each of them, by which diversity is judged")
     log_every: int = Field(default=10, ge=1)
