@@ -87,7 +87,6 @@ class Distillation:
     ) -> tuple[torch.Tensor, torch.Tensor, float | None]:
         """Returns the images x0 before the update, mean |g| of each, and the gradient's norm; None where the update was
         not made."""
-        self.student_optimizer.zero_grad(set_to_none=True)
         drawn, gaps, total = [], [], draws.z.new_zeros(())
         for rows, context in self._micro_batches(len(prompts), self.student):
             part, share = draws.rows(rows, draws.z.device), (rows.stop - rows.start) / len(prompts)
@@ -112,7 +111,6 @@ class Distillation:
     def _lora_update(
         self, x0: torch.Tensor, text: Text, draws: LoraDraws, figures: dict[str, torch.Tensor]
     ) -> float | None:
-        self.lora_optimizer.zero_grad(set_to_none=True)
         total = x0.new_zeros(())
         for rows, context in self._micro_batches(len(x0), self.lora_teacher):
             part = LoraDraws(t=draws.t[rows], eps=draws.eps[rows], drop=draws.drop[rows])
@@ -219,15 +217,20 @@ class Distillation:
         loss: torch.Tensor,
         figures: dict[str, torch.Tensor],
     ) -> float | None:
-        """Clip, and update; None, and no update, where the loss or the gradient is not finite in any process."""
+        """Clip, and update; None, and no update, where the loss or the gradient is not finite in any process.
+
+        Gradients are let go of at once: the student's are as large as it is, and would lie beside all that the LoRA
+        teacher's update needs.
+        """
         norm = self.accelerator.clip_grad_norm_(trainable(network), self.recipe.loop.gradient_clip)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         figures[f"{who}_grad"] = norm
         good = (torch.isfinite(loss) & torch.isfinite(norm)).float()
-        if self.accelerator.reduce(good, "sum").item() < self.accelerator.num_processes:
-            return None
-        optimizer.step()
-        return norm.item()
+        finite = self.accelerator.reduce(good, "sum").item() == self.accelerator.num_processes
+        if finite:
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return norm.item() if finite else None
 
     def _averaged(self, figures: dict[str, torch.Tensor]) -> dict[str, float]:
         """Means over processes, brought to the CPU at once."""

@@ -44,6 +44,8 @@ class Teachers:
         self.network = network
         lora = recipe.lora
         add_lora(network, rank=lora.rank, scaling=lora.scaling, targets=lora.targets, seed=recipe.seed)
+        if recipe.loop.gradient_checkpointing:  # for the LoRA teacher's own update; without a graph it does nothing
+            network.enable_gradient_checkpointing()
         self._layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
 
     @contextmanager

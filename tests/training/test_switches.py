@@ -144,7 +144,11 @@ def test_gradient_checkpointing_changes_no_gradient(model):
         text, draws = backbone.encode(PROMPTS), draws_for(recipe)
         with d._steered(draws):
             d.student_loss(d.student_x0(draws.z, text), text, draws)[0].backward()
-        gradients.append({name: p.grad for name, p in d.student.named_parameters()})
+        d.lora_teacher_loss(draws.z, text, draws.lora[0]).backward()
+        networks = {"student": d.student, "lora": d.teachers.network}
+        gradients.append(
+            {(who, name): p.grad for who, n in networks.items() for name, p in n.named_parameters() if p.requires_grad}
+        )
     unused = [name for name, grad in gradients[0].items() if grad is None]
     assert not unused, f"weights that DDP would wait for in vain: {unused}"
     assert all(relative(gradients[1][name], grad) < 1e-5 for name, grad in gradients[0].items() if grad.any())
@@ -163,6 +167,48 @@ def test_blocks_of_many_shapes_are_all_compiled(monkeypatch):
     for width, block in enumerate(blocks, 1):
         block(torch.zeros(2, width, 2, 2), torch.zeros(2, 2))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= len(blocks)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_gradient_checkpointing_keeps_less_for_both_updates(model):
+    kept = []
+    for checkpointing in (False, True):
+        backbone = MODELS[model]()
+        d = make_distillation(backbone, make_recipe(loop={"gradient_checkpointing": checkpointing}))
+        text, draws = backbone.encode(PROMPTS), draws_for(d.recipe)
+        sizes = []
+        for loss in (
+            lambda d=d, text=text, draws=draws: d.student_x0(draws.z, text),
+            lambda d=d, text=text, draws=draws: d.lora_teacher_loss(draws.z, text, draws.lora[0]),
+        ):
+            seen = {}
+
+            def count(tensor, seen=seen):
+                seen[tensor.data_ptr()] = 0 if isinstance(tensor, nn.Parameter) else tensor.nbytes
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+                loss()
+            sizes.append(sum(seen.values()))
+        kept.append(sizes)
+    assert all(less < 0.6 * more for more, less in zip(*kept, strict=True)), kept
+
+
+def test_gradients_do_not_outlive_their_update():
+    backbone = MODELS["SD1.5"]()
+    d = make_distillation(backbone, make_recipe())
+    seen = []
+    for optimizer in (d.student_optimizer, d.lora_optimizer):
+        optimizer.register_step_pre_hook(
+            lambda *_: seen.append((has_gradients(d.student), has_gradients(d.teachers.network)))
+        )
+    d.run(PROMPTS, backbone.encode(PROMPTS), draws_for(d.recipe))
+    assert seen == [(True, False), (False, True)]
+    assert not has_gradients(d.student) and not has_gradients(d.teachers.network)
+
+
+def has_gradients(network):
+    return any(weight.grad is not None for weight in network.parameters())
 
 
 @pytest.mark.slow
