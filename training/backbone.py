@@ -50,7 +50,7 @@ class Backbone:
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Backbone:
         """On `device`; network and VAE in `dtype`. CLIP is small, and exact in fp32; T5 is loaded in bf16."""
         for module in (self.network, self.vae):
-            module.to(device, dtype)
+            nn.Module.to(module, device, dtype)  # diffusers' own warns, of an empty list
         if self.text_encoder is not None:
             self.text_encoder.to(device)
         return self

@@ -11,11 +11,14 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from training.backbone import load_backbone
 from training.config import load_recipe
 from training.estimate import Estimate, estimate
+from training.estimate.iteration import text_of
 from training.estimate.ledger import AsOnCuda, Ledger
 from training.loading import load_parts
 from training.loading.source import without_weights
+from training.noise import draw
 from training.pgsb import main
 from training.players import trainable
 from training.run import Run, open_teacher
@@ -78,9 +81,6 @@ def test_nothing_on_the_meta_device_differs_from_a_real_network(teacher, checkpo
             family.call(network, x, t, words).mean().backward()
         return ledger.peak, ledger.flops
 
-    from training.backbone import load_backbone
-    from training.estimate.iteration import text_of
-
     def text(backbone, device):
         words = text_of(backbone, 2)
         return type(words)(
@@ -97,9 +97,13 @@ def test_nothing_on_the_meta_device_differs_from_a_real_network(teacher, checkpo
     assert peak == pytest.approx(real[0], rel=0.02)
 
 
-@pytest.mark.parametrize("overrides", [(), ("student.train=lora",), ("loop.precision=bf16",)])
-def test_parameters_and_their_bytes_are_those_of_a_run(teacher, tmp_path, overrides):
-    recipe = small(teacher, f"output.folder={tmp_path}", *overrides)
+LORA = ("student.train=lora", "lora.updates=3", "loop.gradient_checkpointing=false")
+
+
+@pytest.mark.parametrize("overrides", [(), LORA])
+def test_a_run_is_what_was_estimated(teacher, tmp_path, overrides):
+    """Parameters, their bytes, and torch's own count of operations in the trainer's own iteration."""
+    recipe = small(teacher, "loop.micro_batch=2", f"output.folder={tmp_path}", *overrides)
     found, run = estimated(recipe), Run(recipe, cpu=True)
     d, backbone = run.distillation, run.backbone
     assert found.trained == {
@@ -115,25 +119,13 @@ def test_parameters_and_their_bytes_are_those_of_a_run(teacher, tmp_path, overri
     assert told == sum(weight.numel() * weight.element_size() for weight in lasting.values())
     assert found.memory["running mean of the student"] == sum(mean.nbytes for mean in run.mean.means)
 
-
-@pytest.mark.parametrize("overrides", [(), ("loop.gradient_checkpointing=false",), ("lora.updates=3",)])
-def test_operations_are_those_of_a_real_iteration(teacher, tmp_path, overrides):
-    """torch's own counter over the trainer's own iteration; attention's backward pass alone is another there."""
-    recipe = small(teacher, "loop.micro_batch=2", f"output.folder={tmp_path}", *overrides)
-    run = Run(recipe, cpu=True)
+    prompts, device = run.prompts.take(4), torch.device("cpu")
+    text = backbone.encode(prompts)
+    draws = draw(recipe, 0, channels=4, num_train_timesteps=1000).rows(slice(0, 4), device)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        _iterate(run)
-    assert estimated(recipe).flops == pytest.approx(counter.get_total_flops(), rel=0.03)
-
-
-def _iterate(run):
-    from training.noise import draw
-
-    recipe = run.recipe
-    prompts = run.prompts.take(recipe.loop.batch_size)
-    text = run.backbone.encode(prompts)
-    drawn = draw(recipe, 0, channels=4, num_train_timesteps=1000)
-    run.distillation.run(prompts, text, drawn.rows(slice(0, 4), torch.device("cpu")), 0.0)
+        d.run(prompts, text, draws)
+    # not exactly: fused attention computes its scores once more in the backward pass
+    assert found.flops == pytest.approx(counter.get_total_flops(), rel=0.03)
 
 
 def test_settings_change_what_they_should(sd15, tmp_path):
@@ -144,7 +136,7 @@ def test_settings_change_what_they_should(sd15, tmp_path):
 
     assert ratio("moments of adamw", "loop.optimizer=adamw8bit") == 0  # has another name
     eight_bit = estimated(small(sd15, "loop.optimizer=adamw8bit")).memory["moments of adamw8bit"]
-    assert 0.25 < eight_bit / base.memory["moments of adamw"] < 0.3
+    assert 0.25 < eight_bit / base.memory["moments of adamw"] < 0.4  # its many small weights keep 32 bits
     assert ratio("running mean of the student", "student.ema_decay=0") == 0
     assert ratio("frozen: teacher", "loop.precision=bf16") == 0.5
     assert ratio("trained weights, fp32", "student.train=lora", "student.lora_rank=4") < 0.3

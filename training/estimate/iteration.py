@@ -29,7 +29,7 @@ class MetaJudge:
 
     def __init__(self, section: Clip, backbone: Backbone) -> None:
         self.section = section
-        self.vae = _decoder(section, backbone).to(META, backbone.vae.dtype) if section.decoder else backbone.vae
+        self.vae = _decoder(section).to(META, backbone.vae.dtype) if section.decoder else backbone.vae
         with torch.device(META):
             self.model = open_clip.create_model(section.model, load_weights=False, device=META).requires_grad_(False)
 
@@ -49,7 +49,7 @@ class MetaJudge:
         return clip_loss(self.model.encode_image(images), text, self.section.margin)
 
 
-def _decoder(section: Clip, backbone: Backbone) -> AutoencoderTiny:
+def _decoder(section: Clip) -> AutoencoderTiny:
     """TAESD's own form where the tiny decoder is not on this machine."""
     found = find_file(section.decoder)
     config = AutoencoderTiny.load_config(found) if found.is_dir() else {}

@@ -52,7 +52,7 @@ class Folder:
             ValueError: weights are missing.
         """
         if (module := described(partial(_from_config, kind, part))) is not None:
-            return module.to(*dtype.values())
+            return nn.Module.to(module, *dtype.values())  # diffusers' own warns, of an empty list
         if self.hub_id:
             inside = part.relative_to(self.root).as_posix()
             patterns = ["*model*.safetensors"] if part == self.root else [f"{inside}/*.safetensors"]

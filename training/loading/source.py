@@ -82,8 +82,8 @@ def described(make: Callable[[], nn.Module]) -> nn.Module | None:
     """The module on the meta device `without_weights`, else None."""
     if not _DESCRIBED.get():
         return None
-    with init_empty_weights():
-        return make().to("meta")
+    with torch.device("meta"):  # not init_empty_weights: that would part weights that are tied
+        return make().to("meta")  # and buffers that were made elsewhere
 
 
 def build(make: Callable[[], nn.Module], weights: Callable[[nn.Module], Mapping[str, torch.Tensor]]) -> nn.Module:
