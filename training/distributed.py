@@ -38,6 +38,9 @@ def trained_state(network: nn.Module) -> StateDict:
     names = _trained_names(network)
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
     state = get_model_state_dict(network, options=options)
+    if state and not names.keys() <= state.keys():
+        missing = sorted(names.keys() - state.keys())
+        raise ValueError(f"{len(missing)} trained weights are not in the gathered state, first {missing[0]}")
     return {names[name]: weight.detach() for name, weight in state.items() if name in names}
 
 

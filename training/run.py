@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
 from training.average import RunningMean
 from training.backbone import Backbone, decode_latents, fingerprint, load_teacher
@@ -68,7 +69,12 @@ class Run:
         self.counts = {"skipped": 0, "skipped_in_a_row": 0}
         self.distance: float | None = None
         self._told = False
-        self.accelerator = accelerator = Accelerator(mixed_precision=recipe.loop.precision, cpu=cpu)
+        self.accelerator = accelerator = Accelerator(
+            mixed_precision=recipe.loop.precision,
+            cpu=cpu,
+            # the others wait while one writes a checkpoint, on a slow disk for longer than NCCL's 10 minutes
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=1))],
+        )
         check_launch(accelerator)
         self._own_rows = rows_of_process(recipe, accelerator)
         self._sharded = sharded = accelerator.distributed_type == DistributedType.FSDP
