@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from training.config import Recipe, RecipeError
 from training.keep import on_main
-from training.state import checkpoints
+from training.state import checkpoints, sweep
 
 # What changes no number of the training, or only how far it goes.
 _FREE = {
@@ -56,6 +57,7 @@ def claimed(folder: Path, accelerator: Accelerator) -> Iterator[None]:
             raise RecipeError(
                 f"another process is training in {folder}; wait for it or stop it, or choose another output.folder"
             ) from None
+        sweep(folder / "checkpoints")
 
     on_main(accelerator, take)
     try:
@@ -110,8 +112,9 @@ def recipe_changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -
 def _last_recipe(saved: list[Path]) -> dict[str, Any]:
     """Of the newest checkpoint that can say; whether it is whole is looked at when the run goes on."""
     for path in reversed(saved):
-        try:
-            return dict(json.loads((path / "state.json").read_text(encoding="utf-8"))["recipe"])
-        except (OSError, KeyError, TypeError, ValueError):
-            continue
+        with suppress(OSError, KeyError, TypeError, ValueError):
+            recipe = dict(json.loads((path / "state.json").read_text(encoding="utf-8"))["recipe"])
+            with suppress(ValidationError):  # one of another version: settings that it did not have are as by default
+                return Recipe.model_validate(recipe).model_dump(mode="json")
+            return recipe
     return {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -92,7 +93,8 @@ def best_checkpoint(folder: Path) -> Path | None:
     for path in checkpoints(folder):
         try:
             distance = json.loads((path / _STATE).read_text(encoding="utf-8"))["distance"]
-            measured += [] if distance is None else [(-float(distance), path)]
+            if distance is not None and math.isfinite(distance):
+                measured.append((-distance, path))
         except (OSError, KeyError, TypeError, ValueError):  # damaged; `check_whole` tells more
             continue
     return max(measured)[1] if measured else None
@@ -110,16 +112,13 @@ def newest_whole(folder: Path) -> Path | None:
 
 
 def make_ready(folder: Path) -> Path | None:
-    """The checkpoint from which a run goes on; None when there is none. For the process that is about to train alone.
+    """The checkpoint from which a run goes on; None when there is none. For the process that holds the run's folder.
 
-    Removes what a kill in the middle of a save left behind, and sets damaged checkpoints aside, so that they do not
-    count among those that are kept.
+    Sets damaged checkpoints aside, so that they do not count among those that are kept.
 
     Raises:
         ValueError: there are checkpoints, but none is whole.
     """
-    for left in folder.glob(_temporary(folder / "step-*").name):
-        shutil.rmtree(left, ignore_errors=True)
     whole = newest_whole(folder)
     for path in _steps(folder):
         if whole is None or path > whole:
@@ -131,6 +130,12 @@ def make_ready(folder: Path) -> Path | None:
             "one in place, or start anew without --resume"
         )
     return whole
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a kill in the middle of a save left behind. For the process that holds the run's folder."""
+    for left in folder.glob(_temporary(folder / "step-*").name):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def set_aside(path: Path) -> None:
@@ -229,7 +234,9 @@ def _sha256(path: Path) -> str:
 
 
 def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    if path.is_dir() and os.name == "nt":  # Windows flushes no folders
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:

@@ -142,6 +142,16 @@ def test_a_changed_recipe_is_refused_with_the_difference_and_takes_effect_when_a
     assert main(tiny_run(run, *EVERY, *changes, "loop.weight_decay=0", "loop.iterations=4", "--resume")) == 0
 
 
+def test_a_run_of_an_older_version_goes_on_where_new_settings_are_as_by_default(tiny_run, run, begun, capsys):
+    state = checkpoints(run / "checkpoints")[-1] / "state.json"
+    content = json.loads(state.read_text(encoding="utf-8"))
+    del content["recipe"]["guidance"]["kappa_per"], content["recipe"]["student"]["ema_decay"]
+    state.write_text(json.dumps(content), encoding="utf-8")
+    assert main(tiny_run(run, *EVERY, "--resume")) == 2
+    said = capsys.readouterr().err
+    assert "student.ema_decay: 0.9999 -> 0.99" in said and "kappa_per" not in said
+
+
 @pytest.mark.parametrize("change", ["lora.rank=8", "lora.targets=all", "student.train=lora"])
 def test_what_no_checkpoint_can_follow_is_refused_in_any_case(tiny_run, run, capsys, change):
     assert main(tiny_run(run, *EVERY, change, "--resume", "--accept-changes")) == 2
