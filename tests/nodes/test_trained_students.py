@@ -28,6 +28,7 @@ from training.diffusers_nasa import nasa
 from training.export import main as export
 from training.pgsb import main as train
 from training.sampling import one_step_x0
+from training.text_cache.__main__ import main as encode_prompts
 
 pytestmark = pytest.mark.host
 
@@ -72,6 +73,11 @@ class Case:
         return KINDS[self.key]
 
     @property
+    def cached(self) -> bool:
+        """Whether the recipe wants T5's embeddings on disk."""
+        return self.lora and self.kind.family == "pixart"
+
+    @property
     def exported(self) -> Path:
         return self.run / "export" / "student.safetensors"
 
@@ -84,6 +90,8 @@ class Case:
             "loop.threads": 1, "output.folder": run, "output.save_every": 1, "output.sample_every": 0,
             "output.trackers": "[]",
         }  # fmt: skip
+        if self.cached:
+            settings["prompts.text_cache"] = self.teacher.parent / "text"
         recipe = f"{self.key}_12gb" if self.lora else self.key
         return ["--recipe", recipe, "--cpu", *(f"{key}={value}" for key, value in settings.items()), *more]
 
@@ -116,6 +124,8 @@ def teachers(tmp_path_factory) -> dict[str, tuple[Path, dict[str, str]]]:
 def case(request, teachers, tmp_path_factory) -> Case:
     key, _, lora = request.param.partition(" ")
     case = Case(key=key, lora=bool(lora), teacher=teachers[key][0], run=tmp_path_factory.mktemp("run"))
+    if case.cached:
+        assert encode_prompts(case.command(case.run)) == 0
     assert train(case.command(case.run)) == 0
     return case
 
@@ -153,7 +163,7 @@ class TestTheCheckpoint:
     def test_each_network_has_a_file_of_its_own(self, case, backbone):
         networks = {"student", "ema", "lora", "optimizer_student", "optimizer_lora"}
         files = {path.name for path in (case.run / "checkpoints" / "step-00000002").iterdir()}
-        assert files == {f"{name}.safetensors" for name in networks} | {"state.json"}
+        assert files == {f"{name}.safetensors" for name in networks} | {"state.json", "sha256sums.txt"}
         check_adapters(case.weights("lora"), modules(backbone, (".to_q", ".to_v")), TEACHERS_RANK)
         student, mean, start = case.weights("student"), case.weights("ema"), backbone.network.state_dict()
         if case.lora:
@@ -188,10 +198,13 @@ def header(path: Path) -> dict[str, str]:
         return file.metadata()
 
 
+def scheduler(case: Case) -> DDPMScheduler:
+    return DDPMScheduler.from_pretrained(case.teacher / "scheduler")
+
+
 def noise_level(case: Case) -> tuple[float, float]:
     """alpha_T, sigma_T, by diffusers' reading of the teacher's scheduler."""
-    scheduler = DDPMScheduler.from_pretrained(case.teacher / "scheduler")
-    power = scheduler.alphas_cumprod[case.kind.timestep].item()
+    power = scheduler(case).alphas_cumprod[case.kind.timestep].item()
     return power**0.5, (1 - power) ** 0.5
 
 
@@ -201,6 +214,7 @@ def test_the_files_header_says_how_it_is_sampled(case):
     assert (said["family"], said["prediction_type"]) == (case.kind.family, "epsilon")
     assert said["recipe"]["timesteps"] == [case.kind.timestep]
     assert (said["recipe"]["alpha_T"], said["recipe"]["sigma_T"]) == pytest.approx(noise_level(case), rel=1e-6)
+    assert said["schedule"] == {key: scheduler(case).config[key] for key in said["schedule"]}
     assert said["recommended_alpha"] == case.kind.alpha
     assert said["provenance"]["step"] == 2
 
