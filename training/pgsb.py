@@ -94,11 +94,13 @@ def _run(args: argparse.Namespace) -> int:
             return stop.exit_code
         student = run.export()
     if main_process and recipe.prompts.source == "shapes" and recipe.student.train == "full":
-        print("one step on 200 partial captions of the small world:")
-        for name, path in (("before (teacher)", recipe.teacher.path), ("after (student)", str(student))):
+        print(f"student: {student}")
+        print("measuring one step on 200 partial captions of the small world (about a minute):")
+        models = {"before (the teacher in one step)": recipe.teacher.path, "after (the student)": str(student)}
+        for name, path in models.items():
             right, valid = one_step_accuracy(load_backbone(path), count=200)
-            print(f"  {name:16s} all stated attributes right {right:.3f}, valid image {valid:.3f}")
-    if main_process:
+            print(f"  {name:32s} all stated attributes right {right:.3f}, valid image {valid:.3f}")
+    elif main_process:
         print(f"student: {student}")
     return 0
 
