@@ -1,6 +1,7 @@
 """Cached text embeddings: what is read is what was encoded, and nothing else is ever taken for it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from tiny import tiny_backbone, tiny_pixart_backbone
 
 from training.backbone import load_teacher
 from training.config import Teacher, load_recipe
+from training.pgsb import main as pgsb
 from training.prompts import open_run_prompts
 from training.text import Text
 from training.text_cache import MANIFEST, TextCache
@@ -236,40 +238,42 @@ def test_embeddings_that_are_not_finite_are_not_kept(pixart, tmp_path):
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-def command(*arguments, processes=1, expect=0):
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    program = [sys.executable, *(launcher if processes > 1 else []), "-m", "training.text_cache", "--cpu"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*program, *arguments], env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == expect, done.stdout[-1000:] + done.stderr[-3000:]
-    return done.stderr
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    return save_folder(tmp_path_factory.mktemp("teacher"), "pixart")
+@pytest.fixture
+def teacher(tmp_path):
+    return save_folder(tmp_path / "teacher", "pixart")
 
 
 @pytest.mark.slow
-def test_the_command_builds_what_a_run_then_needs_no_encoder_for(teacher, tmp_path):
+def test_the_command_builds_what_a_run_then_needs_no_encoder_for(teacher, tmp_path, caplog):
+    def command(*more, expect):
+        caplog.clear()
+        assert main(["--cpu", *settings, *more]) == 0
+        assert expect in caplog.text
+
     source = tmp_path / "prompts.txt"
     source.write_text("".join(f"{prompt}\n" for prompt in PROMPTS), encoding="utf-8")
     settings = [
         *("--recipe", "shapes", f"teacher.path={teacher}", f"prompts.source={source}"),
         *(f"prompts.text_cache={tmp_path / 'cache'}", 'output.sample_prompts=["a sample"]'),
     ]
-    assert "41 prompts, 41 different ones not yet in" in command("--dry-run", *settings)
+    command("--dry-run", expect="41 prompts, 41 of them new to")
     assert not (tmp_path / "cache").exists()
-    said = command(*settings, processes=2)
-    assert "41 prompts in 2 shards" in said and "a prompt (" in said
-    assert "41 prompts, all of them in" in command(*settings)
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*two, "-m", "training.text_cache", "--cpu", *settings], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "41 prompts in 2 shard(s)" in done.stderr
+    command(expect="41 prompts, all of them in")
+
     source.write_text(source.read_text(encoding="utf-8") + "a new one\n", encoding="utf-8")
     recipe = load_recipe("shapes", settings[2:])
     backbone = load_teacher(recipe.teacher, text_cache=recipe.prompts.text_cache)
     assert backbone.text_encoder is None and backbone.tokenizer is None
     with pytest.raises(ValueError, match=r"1 of 42 prompts are not in the text cache .*, first 'a new one'"):
         open_run_prompts(recipe, backbone)
-    assert "42 prompts, 1 different ones not yet in" in command(*settings)
+    command(expect="42 prompts, 1 of them new to")
     backbone = load_teacher(recipe.teacher, text_cache=recipe.prompts.text_cache)
     stream = open_run_prompts(recipe, backbone)
     prompts = stream.take(len(PROMPTS) - 1)
@@ -281,10 +285,19 @@ def test_the_command_builds_what_a_run_then_needs_no_encoder_for(teacher, tmp_pa
     # the same but for rounding: they were encoded in other batches
     torch.testing.assert_close(cached.states[cached.mask], encoded.states[cached.mask], rtol=0.02, atol=0.02)
 
+    for part in ("text_encoder", "tokenizer"):
+        shutil.rmtree(Path(teacher) / part)
+    run = [
+        *("--cpu", *settings, f"output.folder={tmp_path / 'run'}", "loop.iterations=2", "loop.warmup=0"),
+        *("loop.batch_size=2", "output.sample_every=1", "student.nasa_alpha_max=1"),
+    ]
+    assert pgsb(run) == 0
+    assert (tmp_path / "run" / "export" / "student.safetensors").is_file()
+
 
 def test_the_command_says_what_is_missing(teacher, tmp_path, capsys):
     settings = ["--cpu", "--recipe", "shapes", f"teacher.path={teacher}"]
     assert main(settings) == 2
     assert "add prompts.text_cache=FOLDER" in capsys.readouterr().err
-    assert main([*settings, f"prompts.text_cache={tmp_path}"]) == 2
+    assert main([*settings, f"prompts.text_cache={tmp_path / 'cache'}"]) == 2
     assert "made as they are needed" in capsys.readouterr().err

@@ -115,7 +115,7 @@ class TextCache:
         return [int(self._indices[shard].tokens[row]) for shard, row in places]
 
     def check_holds(self, prompts: Iterable[str]) -> None:
-        """Look for every prompt of a pass over the source, before a run depends on it; 4 million take half a minute.
+        """Look for every prompt of a pass over the source, before a run depends on it.
 
         Raises:
             ValueError: some are not there; says how many, and the first.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
 from tqdm import tqdm
 
 from training.backbone import load_teacher
@@ -58,12 +58,12 @@ def _run(recipe: Recipe, args: argparse.Namespace) -> int:
     if not recipe.prompts.text_cache:
         raise RecipeError("no folder is given: add prompts.text_cache=FOLDER, here and to the run")
     folder = Path(recipe.prompts.text_cache).expanduser()
-    accelerator = Accelerator(cpu=args.cpu)
-    log.setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
+    state = PartialState(cpu=args.cpu)
+    log.setLevel(logging.INFO if state.is_main_process else logging.ERROR)
     backbone = load_teacher(recipe.teacher)
     if backbone.text_encoder is None:
         raise RecipeError(f"{recipe.teacher.path} has no text encoder; name one with teacher.text_encoder")
-    text_encoder = backbone.text_encoder.to(accelerator.device)
+    text_encoder = backbone.text_encoder.to(state.device)
 
     @torch.no_grad()
     def encode(prompts: list[str]) -> Text:
@@ -76,26 +76,26 @@ def _run(recipe: Recipe, args: argparse.Namespace) -> int:
     missing = _estimate(recipe, encoder, folder, count_tokens if masked else None)
     if args.dry_run:
         return 0
-    accelerator.wait_for_everyone()  # nobody writes before everybody has counted
-    total = missing // accelerator.num_processes
-    with tqdm(total=total, desc="encode", unit="prompt", disable=not accelerator.is_main_process) as bar:
+    state.wait_for_everyone()  # nobody writes before everybody has counted
+    total = missing // state.num_processes
+    with tqdm(total=total, desc="encode", unit="prompt", disable=not state.is_main_process) as bar:
         build_shards(
             folder,
             recipe_prompts(recipe),
             encode,
             count_tokens,
             encoder,
-            rank=accelerator.process_index,
-            processes=accelerator.num_processes,
+            rank=state.process_index,
+            processes=state.num_processes,
             batch_size=args.batch_size,
             progress=bar.update,
         )
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
+    state.wait_for_everyone()
+    if state.is_main_process:
         manifest = finish(folder, encoder, masked=masked)
         prompts, size = manifest["prompts"], manifest["bytes"]
         log.info(
-            "%s: %d prompts in %d shards, %s, %s a prompt (%.1f tokens)",
+            "%s: %d prompts in %d shard(s), %s, %s a prompt (%.1f tokens)",
             *(folder, prompts, len(manifest["shards"]), _size(size), _size(size / prompts)),
             manifest["tokens"] / prompts,
         )
@@ -128,7 +128,7 @@ def _estimate(recipe: Recipe, encoder: dict[str, Any], folder: Path, count_token
     place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(place).free
     log.info(
-        "%d prompts, %d different ones not yet in %s; about %.0f tokens or %s each, %s in all (%s are free)",
+        "%d prompts, %d of them new to %s; about %.0f tokens or %s each, %s in all (%s are free)",
         *(given, missing, folder, tokens, _size(each), _size(each * missing), _size(free)),
     )
     if each * missing > free:

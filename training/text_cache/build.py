@@ -18,7 +18,7 @@ from training.text_cache import FORMAT, MANIFEST, Encode, sha256, trimmed
 from training.text_cache.encoder import check_same
 from training.text_cache.shard import key, read_index, write_shard
 
-SHARD_PROMPTS, SHARD_BYTES = 4096, 1 << 29
+SHARD_PROMPTS, SHARD_BYTES = 4096, 1 << 28  # four times as much memory is used while one is written
 
 
 def keys_in(folder: Path, encoder: dict[str, Any]) -> set[bytes]:
