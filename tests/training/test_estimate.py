@@ -146,7 +146,7 @@ def test_settings_change_what_they_should(sd15, tmp_path):
     assert apart.memory["frozen: student"] == shared.memory["frozen: teacher"]
     both = estimated(small(sd15), processes=2)
     assert both.flops == base.flops / 2
-    assert both.memory["gradients on their way between processes"] == base.memory["their gradients"]
+    assert both.memory["gradients on their way between processes"] == base.memory["trained weights, fp32"]
     assert estimated(small(sd15), cuda=False).total == base.total - base.memory["CUDA itself (assumed)"]
 
 

@@ -76,14 +76,14 @@ def estimate(recipe: Recipe, backbone: Backbone, levels: Levels, *, processes: i
     parts = _apart(frozen, known=[*ours, *lora])
 
     memory: dict[str, float] = {"trained weights, fp32": _bytes([*ours, *lora])}
-    memory["their gradients"] = _bytes([*ours, *lora])
+    memory["the student's gradients"] = _bytes(ours)
     memory[f"moments of {recipe.loop.optimizer}"] = sum(_moments(weight, recipe) for weight in (*ours, *lora))
     if recipe.student.ema_decay:
         memory["running mean of the student"] = _bytes(ours)
     if processes > 1:
         memory["gradients on their way between processes"] = _bytes([*ours, *lora])
     memory |= {f"frozen: {name}": _bytes(weights) for name, weights in parts.items()}
-    memory[f"activations, {rows} row(s) at once"] = ledger.peak
+    memory[f"activations, {rows} row(s) at once"] = ledger.peak - _bytes(ours)
     if cuda:
         memory["CUDA itself (assumed)"] = CUDA_CONTEXT
     return Estimate(

@@ -74,14 +74,13 @@ class _Counting:
     def unwrap_model(self, network: nn.Module) -> nn.Module:
         return network
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Gradients stay: those of the micro-batches before are there when a micro-batch runs."""
-
 
 class _Unmoved(Distillation):
     """Up to the updates, which need numbers; they are fused and in place, and take no memory of their own."""
 
-    def _step(self, *args: Any) -> float:
+    def _step(self, who: str, network: nn.Module, *rest: Any) -> float:
+        for parameter in trainable(network):
+            parameter.grad = None
         return 0.0
 
     def _averaged(self, figures: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -97,7 +96,7 @@ def count(
     judge: MetaJudge | None,
     rows: int,
 ) -> Ledger:
-    """Run a micro-batch of `rows`: what it made in memory beside weights and gradients, and its operations.
+    """Run a micro-batch of `rows`: what it makes in memory, the student's gradients too, and its operations.
 
     Args:
         backbone, student, teachers: on the meta device, in the dtypes of the run.
@@ -105,8 +104,6 @@ def count(
     recipe = recipe.model_copy(update={"loop": recipe.loop.model_copy(update={"batch_size": rows})})
     steps, channels = backbone.schedule.num_train_timesteps, backbone.latent_channels
     draws = draw(recipe, 0, channels=channels, num_train_timesteps=steps).rows(slice(0, rows), META)
-    for parameter in (*trainable(student), *teachers.lora_parameters()):
-        parameter.grad = torch.empty_like(parameter)
     ledger = Ledger()
     mode = AsOnCuda(ledger, half=recipe.loop.precision == "bf16")
     stand_in: Any = _Counting(mode)
@@ -129,6 +126,8 @@ def count(
         clip=judge,
     )
     with mode, ledger:
+        for parameter in trainable(student):  # of the micro-batches before
+            parameter.grad = torch.empty_like(parameter)
         distillation.run([""] * rows, text_of(backbone, rows), draws, clip_weight=1.0)
     return ledger
 
