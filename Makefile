@@ -84,7 +84,11 @@ bench: setup
 	$(PY) benchmarks/nasa_cost.py sd15 pixart --rounds 7 > out/cost-small.md
 	$(PY) benchmarks/nasa_cost.py sdxl --rounds 3 --cases plain NASA "CFG 2" > out/cost-large.md
 	$(PY) benchmarks/nasa_cost.py sdxl --rounds 5 --cases plain NASA --no-memory >> out/cost-large.md
-	cat benchmarks/ABOUT.md out/cost-small.md out/cost-large.md > benchmarks/RESULTS.md
+	$(PY) benchmarks/train_step.py --model sd15-small --batch 1 --precision bf16 --rounds 5 --threads 1 > out/train.md
+	$(PY) benchmarks/train_step.py --model sd15-small --batch 2 --precision bf16 --rounds 5 --threads 1 >> out/train.md
+	$(PY) benchmarks/train_step.py --model sd15-small --batch 1 --precision no --rounds 5 --threads 1 >> out/train.md
+	cat benchmarks/ABOUT.md out/cost-small.md out/cost-large.md benchmarks/ABOUT_TRAINING.md out/train.md \
+	  > benchmarks/RESULTS.md
 
 # Needs the network: resolves every version anew.
 lock:

@@ -146,3 +146,11 @@ def pack_root() -> Path:
 def pack() -> Any:
     """The pack's root module, imported as the host imports it."""
     return importlib.import_module(PACK)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def accelerate_anew():
+    """accelerate fixes the precision once for each process; the next file's trainer may want another."""
+    yield
+    if "accelerate.state" in sys.modules:
+        sys.modules["accelerate.state"].AcceleratorState._reset_state(reset_partial_state=True)
