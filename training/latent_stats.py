@@ -97,15 +97,17 @@ def compare(x0: torch.Tensor, teacher: torch.Tensor) -> dict[str, float]:
 
     sample_distance: see `latent_distance`. The others are 1 where the student is as the teacher. sample_std: strength
     of the latents. sample_diversity: how much images of one prompt differ between seeds; of the layout where that
-    differs less, since fine texture that follows the noise is no diversity. sample_diversity_prompts: between prompts.
+    differs less, since fine texture that follows the noise is no diversity. sample_diversity_prompts: between prompts,
+    where there are several.
     """
-    by_prompt, teacher_by_prompt = x0.transpose(0, 1), teacher.transpose(0, 1)
-    return {
+    found = {
         "sample_distance": latent_distance(x0, teacher),
         "sample_diversity": min(diversity(x0) / diversity(teacher), diversity(layout(x0)) / diversity(layout(teacher))),
-        "sample_diversity_prompts": diversity(by_prompt) / diversity(teacher_by_prompt),
         "sample_std": (_fp64(x0).std() / _fp64(teacher).std()).item(),
     }
+    if len(x0) > 1:
+        found["sample_diversity_prompts"] = diversity(x0.transpose(0, 1)) / diversity(teacher.transpose(0, 1))
+    return found
 
 
 def layout(x0: torch.Tensor) -> torch.Tensor:
