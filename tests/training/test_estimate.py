@@ -11,11 +11,12 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from training.backbone import load_backbone
+from training.backbone import load_backbone, load_teacher
 from training.config import load_recipe
 from training.estimate import Estimate, estimate
 from training.estimate.iteration import text_of
 from training.estimate.ledger import AsOnCuda, Ledger
+from training.levels import Levels
 from training.loading import load_parts
 from training.loading.source import without_weights
 from training.noise import draw
@@ -43,7 +44,11 @@ def small(teacher, *overrides):
 
 def estimated(recipe, **options) -> Estimate:
     with without_weights():
-        backbone, levels = open_teacher(recipe)
+        if recipe.prompts.text_cache:  # as a run with its cache, which need not be there to count
+            backbone = load_teacher(recipe.teacher, t5=None)
+            levels = Levels.from_schedule(backbone.alphas_cumprod(), recipe)
+        else:
+            backbone, levels = open_teacher(recipe)
     return estimate(recipe, backbone, levels, **options)
 
 
