@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from training.config import Recipe
 from training.noise import Draws, draw, generator
 from training.players import trainable
+from training.processes import start_accelerator
 from training.run import Run
 
 Figures = dict[str, torch.Tensor]
@@ -41,7 +42,7 @@ class OurStep:
     """The trainer's own iteration, as `training.run` puts it together: text, Distillation.run, running mean."""
 
     def __init__(self, recipe: Recipe, clock: Clock, *, cpu: bool) -> None:
-        self.run = run = Run(recipe, cpu=cpu)
+        self.run = run = Run(recipe, start_accelerator(recipe, cpu=cpu))
         d = run.distillation
         self.optimizers = (d.student_optimizer, d.lora_optimizer)
         self.lora_teacher = d.lora_teacher
@@ -73,10 +74,7 @@ VARIANTS: dict[str, Callable[..., Step]] = {"ours": OurStep, "reference": Refere
 class Bench:
     """What a worker does; every public method can be asked for by its name."""
 
-    def __init__(self, variant: str, recipe: Recipe, *, cpu: bool, threads: int) -> None:
-        if cpu:
-            torch.set_num_threads(threads)
-            torch.set_flush_denormal(True)
+    def __init__(self, variant: str, recipe: Recipe, *, cpu: bool) -> None:
         self.recipe, self.cpu, self.iteration = recipe, cpu, 0
         self.device = torch.device("cpu" if cpu else "cuda")
         self.clock = Clock(self.device)
@@ -154,8 +152,11 @@ def randomise(lora_teacher: torch.nn.Module) -> None:
             weight.copy_(0.05 * torch.randn(weight.shape, generator=rng))
 
 
-def _serve(connection: Connection, path: list[str], arguments: dict[str, Any]) -> None:
+def _serve(connection: Connection, path: list[str], threads: int, arguments: dict[str, Any]) -> None:
     sys.path[:] = path
+    if arguments["cpu"]:  # here, for they hold for a whole process
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(True)
     bench = Bench(**arguments)
     connection.send(None)
     while (request := connection.recv()) is not None:
@@ -169,8 +170,8 @@ class Worker:
     def __init__(self, variant: str, recipe: Recipe, *, cpu: bool, threads: int = 1) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        arguments = {"variant": variant, "recipe": recipe, "cpu": cpu, "threads": threads}
-        self._process = context.Process(target=_serve, args=(theirs, sys.path, arguments), daemon=True)
+        arguments = {"variant": variant, "recipe": recipe, "cpu": cpu}
+        self._process = context.Process(target=_serve, args=(theirs, sys.path, threads, arguments), daemon=True)
         self._process.start()
         theirs.close()
         self._answer()

@@ -18,6 +18,7 @@ from training.latent_stats import compare, diversity, gap_by_timestep, spread
 from training.levels import Levels
 from training.metrics import MetricsLog
 from training.players import Teachers
+from training.processes import on_main
 from training.progress import Progress, memory_gib
 from training.prompts import open_prompts
 from training.report import write_report
@@ -44,6 +45,7 @@ class Sight:
         accelerator: Accelerator,
         backbone: Backbone,
         teachers: Teachers,
+        teacher_fingerprint: str,
         levels: Levels,
     ) -> None:
         self.folder, self.recipe, self.accelerator = folder, recipe, accelerator
@@ -55,23 +57,23 @@ class Sight:
         self.teacher: Samples | None = None
         if recipe.output.sample_every:
             prompts = list(recipe.output.sample_prompts) or open_prompts(recipe.prompts, recipe.seed).take(PROMPTS)
-            self.sampler = Sampler(prompts, recipe=recipe, accelerator=accelerator, backbone=backbone, levels=levels)
+            self.sampler = Sampler(
+                prompts,
+                recipe=recipe,
+                accelerator=accelerator,
+                backbone=backbone,
+                teacher_fingerprint=teacher_fingerprint,
+                levels=levels,
+            )
 
     def start(self, done: int) -> None:
         """Before the first iteration that is about to be run; `done` are.
 
         Raises:
             RecipeError: W&B refuses.
+            FailedElsewhere: an error in the first process.
         """
-        if self.main:
-            describe(self.folder, self.recipe, self.accelerator, done)
-            self.metrics = MetricsLog(self.folder / "metrics.jsonl", done)
-            for grid in (self.folder / "samples").glob("step-*.png"):
-                if int(grid.stem.removeprefix("step-")) > done:  # as the figures: about to be drawn again
-                    grid.unlink()
-            for line in self.metrics.before:  # told already; what stands, still stands
-                self.watch.after(int(line["iteration"]), line)
-        self.trackers = Trackers(self.folder, self.recipe, self.accelerator, done)
+        on_main(self.accelerator, lambda: self._open_files(done))
         self._held: dict[str, float] = {}
         if self.sampler is not None:
             self._draw_teacher(self.sampler)
@@ -123,16 +125,29 @@ class Sight:
     def close(self) -> None:
         """When the run ends, however it does."""
         self.progress.close()
+        if not self.main:
+            return
         self.trackers.close()
         if not self._reported:
             self._report()
 
+    def _open_files(self, done: int) -> None:
+        """In the first process, which alone writes."""
+        describe(self.folder, self.recipe, self.accelerator, done)
+        self.metrics = MetricsLog(self.folder / "metrics.jsonl", done)
+        for grid in (self.folder / "samples").glob("step-*.png"):
+            if int(grid.stem.removeprefix("step-")) > done:  # as the figures: about to be drawn again
+                grid.unlink()
+        for line in self.metrics.before:  # told already; what stands, still stands
+            self.watch.after(int(line["iteration"]), line)
+        if self.sampler is not None:
+            text = "".join(f"{n}. {prompt}\n" for n, prompt in enumerate(self.sampler.prompts, 1))
+            write_atomically(self.folder / "samples" / "prompts.txt", text)
+        self.trackers = Trackers(self.folder, self.recipe, done)
+
     def _draw_teacher(self, sampler: Sampler) -> None:
         with self.teachers.frozen():
             self.teacher = sampler.teacher(self.folder / "samples" / "teacher.safetensors")
-        if self.main:
-            text = "".join(f"{n}. {prompt}\n" for n, prompt in enumerate(sampler.prompts, 1))
-            write_atomically(self.folder / "samples" / "prompts.txt", text)
 
     def _is_sampled(self, iteration: int) -> bool:
         every = self.recipe.output.sample_every

@@ -13,9 +13,10 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from training.config import Recipe, RecipeError
-from training.keep import on_main
+from training.processes import on_main
 from training.state import checkpoints, sweep
 
+LOCK = ".lock"
 # What changes no number of the training, or only how far it goes.
 _FREE = {
     "output",
@@ -26,7 +27,6 @@ _FREE = {
     "loop.compile",
     "loop.channels_last",
     "loop.max_skipped",
-    "prompts.text_cache",
 }
 # What decides which weights and moments there are.
 _FIXED = {
@@ -47,9 +47,11 @@ def claimed(folder: Path, accelerator: Accelerator) -> Iterator[None]:
         RecipeError: another run has it.
         OSError: nothing can be written there.
     """
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
+    made: list[Path] = []
 
     def take() -> None:
+        made.extend(path for path in (folder, *folder.parents) if not path.exists())
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
@@ -63,6 +65,11 @@ def claimed(folder: Path, accelerator: Accelerator) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):
+            if made and [path.name for path in folder.iterdir()] == [LOCK]:  # the run died before it began
+                (folder / LOCK).unlink()
+                for path in made:
+                    path.rmdir()
         lock.release()
 
 

@@ -24,9 +24,11 @@ def dry_run(recipe: Recipe, *, cpu: bool) -> None:
     """Print a report, of models that are known by their descriptions alone: no weight is read or downloaded.
 
     Raises:
-        FileNotFoundError, ValueError: what a run would end with, as far as descriptions tell. What is wrong with the
-            text cache comes last: it may be hours of work, which the report helps to decide on.
+        FileNotFoundError, ValueError: what a run would end with, as far as descriptions tell. The recipe is printed
+            before. What is wrong with the text cache comes last: it may be hours of work, which the report helps to
+            decide on.
     """
+    print(recipe.to_toml(), flush=True)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
     cache = recipe.prompts.text_cache
@@ -40,7 +42,6 @@ def dry_run(recipe: Recipe, *, cpu: bool) -> None:
     if cache and backbone.family.name == "pixart":
         backbone = replace(backbone, text_encoder=None)  # T5 is not loaded then
     found = estimate(recipe, backbone, levels, processes=processes, cuda=device.type == "cuda")
-    print(recipe.to_toml())
     print("The recipe, the teacher's description and the prompts are in order.\n")
     for section in (
         parameters(found),
@@ -88,8 +89,8 @@ def time(recipe: Recipe, found: Estimate, device: torch.device) -> str:
     least = found.flops / rate
     rows = [
         ("operations", f"{found.flops / TERA:,.3f} TFLOP an iteration and process"),
-        ("measured here", f"{rate / TERA:.2f} TFLOP/s of matrix products in {str(dtype).removeprefix('torch.')}"),
-        ("at that rate", f"{least:.2f} s an iteration, {_span(least * recipe.loop.iterations)} for all of them"),
+        ("measured here", f"{rate / TERA:.3g} TFLOP/s of matrix products in {str(dtype).removeprefix('torch.')}"),
+        ("at that rate", f"{least:.3g} s an iteration, {_span(least * recipe.loop.iterations)} for all of them"),
         ("in practice", "longer: what is no matrix product comes on top, and few products reach that rate"),
     ]
     return _table("time, estimated", rows)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
-
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from typing import TYPE_CHECKING
 
 from training.config import RecipeError
 from training.distributed import load_optimizer_state, load_trained_state, optimizer_state, trained_state
@@ -17,34 +13,6 @@ if TYPE_CHECKING:
     from training.run import Run
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-
-class FailedElsewhere(RuntimeError):
-    """The first process has met an error, and says which; the others end as it does."""
-
-
-def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:
-    """What `action` returns in the first process, in every process.
-
-    Raises:
-        OSError, ValueError: the action's own error, in the first process.
-        FailedElsewhere: in the others.
-    """
-    result: T | None = None
-    error: Exception | None = None
-    if accelerator.is_main_process:
-        try:
-            result = action()
-        except (OSError, ValueError) as caught:
-            error = caught
-    told = [result, error is None]
-    broadcast_object_list(told)
-    if error is not None:
-        raise error
-    if not told[1]:
-        raise FailedElsewhere
-    return told[0]
 
 
 def capture(run: Run) -> RunState:

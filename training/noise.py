@@ -12,9 +12,8 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
 
-from training.config import Recipe, RecipeError
+from training.config import Recipe
 
 
 def generator(seed: int, *purpose: int | str) -> torch.Generator:
@@ -83,22 +82,6 @@ def draw(recipe: Recipe, iteration: int, *, channels: int, num_train_timesteps: 
         uniform = torch.rand(processes, generator=generator(recipe.seed, "kappa", iteration))
         kappa = _kappa(recipe, uniform).repeat_interleave(batch // processes)
     return Draws(kappa=kappa, z=z, t=t, eps=eps, lora=lora, nasa=_nasa(recipe, iteration))
-
-
-def rows_of_process(recipe: Recipe, accelerator: Accelerator) -> slice:
-    """This process's rows of the batch.
-
-    Raises:
-        RecipeError: the batch cannot be split evenly over processes and micro-batches.
-    """
-    batch, processes = recipe.loop.batch_size, accelerator.num_processes
-    own = batch // processes
-    if own == 0 or batch % processes or own % min(recipe.loop.micro_batch or own, own):
-        raise RecipeError(
-            f"loop.batch_size {batch} is not a multiple of {processes} process(es) x loop.micro_batch "
-            f"{recipe.loop.micro_batch or own}; change one of the three"
-        )
-    return slice(accelerator.process_index * own, (accelerator.process_index + 1) * own)
 
 
 def _kappa(recipe: Recipe, uniform: torch.Tensor) -> torch.Tensor:

@@ -5,46 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
-from training.backbone import load_backbone
-from training.claim import check_folder, claimed
 from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
-from training.dry_run import dry_run
-from training.keep import FailedElsewhere, on_main
-from training.run import NotFinite, Run
-from training.shapes.evaluate import one_step_accuracy
 
 log = logging.getLogger("training.pgsb")
-
-
-class Stop:
-    """Ctrl-C and SIGTERM as a wish, granted between two iterations: in the middle of one, no state is worth saving."""
-
-    wished = False
-    exit_code = 128 + signal.SIGTERM  # where another process got the signal
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """A second Ctrl-C ends the process at once. A second SIGTERM does not: a cluster's scheduler sends one to every
-        process, and torchrun passes on its own."""
-        before = {number: signal.signal(number, self._wish) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _wish(self, number: int, frame: FrameType | None) -> None:
-        self.wished, self.exit_code = True, 128 + number
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        with suppress(OSError):  # not by print: the signal may have come in the middle of one
-            os.write(2, b"\nstopping after this iteration, with a checkpoint; Ctrl-C ends it at once, without one\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,53 +22,26 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return _run(args)
-    except (OSError, ValueError, NotFinite) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except FailedElsewhere:
+    except (OSError, ValueError) as error:
+        # every process finds the same fault in a recipe: one of each machine tells
+        if not isinstance(error, RecipeError) or os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
         return 2
 
 
 def _run(args: argparse.Namespace) -> int:
     recipe = _recipe(args)
-    folder = Path(recipe.output.folder)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        log.info("the recipe is in order; starting torch ...")
+    # torch and what builds on it take ten seconds to import: help, and what is wrong with a recipe, come before
     if args.dry_run:
+        from training.dry_run import dry_run
+
         dry_run(recipe, cpu=args.cpu)
         return 0
-    resume, accept = args.resume is not None, args.accept_changes
-    check_folder(folder, recipe, resume=resume, accept_changes=accept)  # before minutes are spent on loading
-    run, stop = Run(recipe, cpu=args.cpu), Stop()
-    main_process = run.accelerator.is_main_process
-    if not main_process:
-        logging.getLogger("training").setLevel(logging.ERROR)
-    with claimed(folder, run.accelerator):
-        # again: what was there may have been another run's beginning
-        changes = on_main(run.accelerator, lambda: check_folder(folder, recipe, resume=resume, accept_changes=accept))
-        if changes:
-            log.warning("the recipe has changed since the run was started:\n  %s", "\n  ".join(changes))
-        if resume and run.resume():
-            log.info("resumed at iteration %d", run.iteration)
-        elif resume:
-            log.info("nothing to resume in %s; starting anew", folder)
-        if main_process:
-            print(recipe.to_toml())
-        with stop.listening():
-            finished = run.train(stop)
-        log.info("prompts: %s", ", ".join(f"{count} {name}" for name, count in run.prompts.counts.items()))
-        if not finished:
-            log.info("stopped; go on with --resume %s", folder)
-            return stop.exit_code
-        student = run.export()
-    if main_process and recipe.prompts.source == "shapes" and recipe.student.train == "full":
-        print(f"student: {student}")
-        print("measuring one step on 200 partial captions of the small world (about a minute):")
-        models = {"before (the teacher in one step)": recipe.teacher.path, "after (the student)": str(student)}
-        for name, path in models.items():
-            right, valid = one_step_accuracy(load_backbone(path), count=200)
-            print(f"  {name:32s} all stated attributes right {right:.3f}, valid image {valid:.3f}")
-    elif main_process:
-        print(f"student: {student}")
-    return 0
+    from training.session import start
+
+    return start(recipe, cpu=args.cpu, resume=args.resume is not None, accept_changes=args.accept_changes)
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:

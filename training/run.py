@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from accelerate.utils import DistributedType
 
 from training.average import RunningMean
 from training.backbone import Backbone, decode_latents, fingerprint, load_teacher
@@ -22,13 +21,13 @@ from training.config import Recipe
 from training.distributed import trained_state
 from training.export import check_exportable, export_student
 from training.iteration import Distillation
-from training.keep import FailedElsewhere, capture, on_main, restore
-from training.launch import check_launch
+from training.keep import capture, restore
 from training.levels import Levels
 from training.loading import load_network
-from training.noise import Draws, draw, rows_of_process
+from training.noise import Draws, draw
 from training.optimizers import make_optimizer, set_learning_rates
 from training.players import Teachers, compile_blocks, make_student, trainable
+from training.processes import FailedElsewhere, on_main, rows_of_process
 from training.prompts import open_run_prompts
 from training.state import load_state, make_ready, newest_whole, save_state
 
@@ -62,20 +61,12 @@ def open_teacher(recipe: Recipe) -> tuple[Backbone, Levels]:
 class Run:
     """See the module."""
 
-    def __init__(self, recipe: Recipe, *, cpu: bool = False) -> None:
-        if recipe.loop.threads:
-            torch.set_num_threads(recipe.loop.threads)
+    def __init__(self, recipe: Recipe, accelerator: Accelerator) -> None:
         self.recipe, self.folder, self.iteration = recipe, Path(recipe.output.folder), 0
         self.counts = {"skipped": 0, "skipped_in_a_row": 0}
         self.distance: float | None = None
         self._told = False
-        self.accelerator = accelerator = Accelerator(
-            mixed_precision=recipe.loop.precision,
-            cpu=cpu,
-            # the others wait while one writes a checkpoint, on a slow disk for longer than NCCL's 10 minutes
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=1))],
-        )
-        check_launch(accelerator)
+        self.accelerator = accelerator
         self._own_rows = rows_of_process(recipe, accelerator)
         self._sharded = sharded = accelerator.distributed_type == DistributedType.FSDP
 
@@ -101,6 +92,7 @@ class Run:
             accelerator=accelerator,
             backbone=self.backbone,
             teachers=self.teachers,
+            teacher_fingerprint=self.teacher_fingerprint,
             levels=self.levels,
         )
         negatives = list(recipe.student.nasa_negatives) if recipe.student.nasa_alpha_max else []

@@ -40,11 +40,23 @@ stop     Ctrl-C or SIGTERM: it saves, and ends; a second Ctrl-C ends it at once
 resume   python -m training.pgsb --resume {folder}{launched}
 export   python -m training.export {folder} --out student.safetensors
 
-Figures: vsd, clip, lora are losses; gap is the mean of |g|, the difference of the two teachers' scores, and gap_t20 the
-same for timesteps from 20 on; student_grad and lora_grad are gradient norms before clipping; x0_* describe the latents
-of the student in training, and x0_diversity how much they differ (1: as independent noise). At a sampling point,
-sample_distance says how far the averaged student's images are from the teacher's (0: as near as its own, 1: a flat
-picture), and sample_diversity how much images of one prompt differ between seeds (1: as much as the teacher's).
+Figures, each of the iteration that was logged:
+  vsd, clip, lora           losses: the student's two (clip before its weight), and the LoRA teacher's
+  kappa                     the guidance scale that was drawn; kappa_0, kappa_1, ... where each process draws its own
+  gap                       mean |g|, the difference of the two teachers' scores; gap_t20: of timesteps from 20 on
+  student_grad, lora_grad   gradient norms, before clipping
+  skipped                   iterations so far whose loss or gradient was not finite, so that nothing was updated
+  x0_mean, x0_std           of the latents that the student drew for training; x0_std_c0: of channel 0
+  x0_std_of_teacher         x0_std in units of the teacher's samples
+  x0_far                    share of values more than 4 standard deviations from their channel's mean: burnt spots
+  x0_diversity              how much these latents differ (1: as independent noise)
+  iterations_per_s          since the line before, sampling and saving included
+  memory_gib                the most that tensors took on the GPU so far; without one, what the process takes
+and at a sampling point, of the averaged student beside the teacher:
+  sample_distance           how far its images are from the teacher's (0.1 to 0.2: as its own, 1: a flat picture)
+  sample_diversity          how much images of one prompt differ between seeds (1: as much as the teacher's)
+  sample_diversity_prompts  the same between prompts
+  sample_std                strength of the latents (1: the teacher's)
 """
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn import functional
@@ -22,6 +21,7 @@ from training.backbone import Backbone
 from training.config import Recipe
 from training.levels import Levels
 from training.noise import generator
+from training.processes import on_main
 from training.sampling import ddim_x0, one_step_x0
 from training.text import Text
 
@@ -46,10 +46,17 @@ class Sampler:
     """
 
     def __init__(
-        self, prompts: list[str], *, recipe: Recipe, accelerator: Accelerator, backbone: Backbone, levels: Levels
+        self,
+        prompts: list[str],
+        *,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        backbone: Backbone,
+        teacher_fingerprint: str,
+        levels: Levels,
     ) -> None:
         self.prompts, self.recipe, self.accelerator = prompts, recipe, accelerator
-        self.backbone, self.levels = backbone, levels
+        self.backbone, self.teacher_fingerprint, self.levels = backbone, teacher_fingerprint, levels
         size, seeds = recipe.loop.latent_size, recipe.output.sample_seeds
         shape = (len(prompts), seeds, backbone.latent_channels, size, size)
         self.z = torch.randn(shape, generator=generator(recipe.seed, "samples"))
@@ -77,14 +84,17 @@ class Sampler:
             network.train(training)
 
     def teacher(self, kept: Path) -> Samples:
-        """20 DDIM steps of the backbone's network, which must be without adapters now; drawn once, kept in a file."""
-        found = [self._read(kept) if self.accelerator.is_main_process else None]
-        broadcast_object_list(found)
-        if found[0] is not None:
-            return found[0]
+        """20 DDIM steps of the backbone's network, which must be without adapters now; drawn once, kept in a file.
+
+        Raises:
+            OSError, FailedElsewhere: the file cannot be written.
+        """
+        found = on_main(self.accelerator, lambda: self._read(kept))
+        if found is not None:
+            return found
         samples = self._spread(lambda text, z: ddim_x0(self.backbone, text, self.null, z, steps=STEPS, kappa=KAPPA))
-        if self.accelerator.is_main_process:
-            save_atomically(kept, {"x0": samples.x0, "tiles": samples.tiles}, {"made_by": self._made_by()})
+        tensors = {"x0": samples.x0, "tiles": samples.tiles}
+        on_main(self.accelerator, lambda: save_atomically(kept, tensors, {"made_by": self._made_by()}))
         return samples
 
     @torch.no_grad()
@@ -119,7 +129,7 @@ class Sampler:
     def _made_by(self) -> str:
         recipe = self.recipe
         settings = {
-            "teacher": recipe.teacher.model_dump(mode="json"),
+            "teacher": recipe.teacher.model_dump(mode="json") | {"network": self.teacher_fingerprint},
             "prompts": self.prompts,
             "seed": recipe.seed,
             "shape": list(self.z.shape),

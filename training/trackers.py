@@ -8,7 +8,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
-from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 
 from training.config import Recipe, RecipeError
@@ -19,7 +18,7 @@ _GROUPS = {"sample_": "samples", "x0_": "x0", "gap_t": "gap by timestep"}
 
 
 class Trackers:
-    """The trackers of a run, on the main process; elsewhere, and where the recipe names none, nothing happens.
+    """The trackers that a recipe names, in a run's main process.
 
     Args:
         done: iterations that are done. What an earlier session logged beyond them will be done again: TensorBoard
@@ -29,10 +28,8 @@ class Trackers:
         RecipeError: W&B does not know who is asking.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, accelerator: Accelerator, done: int) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, done: int) -> None:
         self.trackers: list[GeneralTracker] = []
-        if not accelerator.is_main_process:
-            return
         for name in recipe.output.trackers:
             self.trackers.append(_tensorboard(folder, done) if name == "tensorboard" else _wandb(folder, recipe))
         self.log_text("recipe", recipe.to_toml(), done)

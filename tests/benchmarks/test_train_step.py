@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
 def make_bench(variant, folder, **changes):
     loop = {"batch_size": 2, "latent_size": TINY.side, "precision": "no"}
     recipe = scratch_recipe(folder, {"loop": loop, "clip": {"weight": 0}, **changes})
-    return Bench(variant, recipe, cpu=True, threads=1)
+    return Bench(variant, recipe, cpu=True)
 
 
 def gradients(bench):

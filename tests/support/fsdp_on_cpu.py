@@ -27,5 +27,5 @@ if __name__ == "__main__":
     import training.run
     from training.pgsb import main
 
-    training.run.Accelerator = Accelerator
+    training.processes.Accelerator = Accelerator
     sys.exit(main(sys.argv[1:]))

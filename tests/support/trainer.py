@@ -17,6 +17,7 @@ import torch
 
 from training.iteration import Distillation
 from training.pgsb import main
+from training.session import start  # noqa: F401 - once, in the process that is forked
 from training.state import checkpoints
 
 _CONTEXT = multiprocessing.get_context("forkserver")

@@ -22,6 +22,7 @@ from training.loading.source import without_weights
 from training.noise import draw
 from training.pgsb import main
 from training.players import trainable
+from training.processes import start_accelerator
 from training.run import Run, open_teacher
 
 GIB = 2**30
@@ -109,7 +110,7 @@ LORA = ("student.train=lora", "lora.updates=3", "loop.gradient_checkpointing=fal
 def test_a_run_is_what_was_estimated(teacher, tmp_path, overrides):
     """Parameters, their bytes, and torch's own count of operations in the trainer's own iteration."""
     recipe = small(teacher, "loop.micro_batch=2", f"output.folder={tmp_path}", *overrides)
-    found, run = estimated(recipe), Run(recipe, cpu=True)
+    found, run = estimated(recipe), Run(recipe, start_accelerator(recipe, cpu=True))
     d, backbone = run.distillation, run.backbone
     assert found.trained == {
         "student": sum(weight.numel() for weight in trainable(run.student)),

@@ -31,12 +31,13 @@ def at_iteration(folder, number):
 
 
 def assert_within_rounding(folder, other):
+    """Adam's first steps go by the sign of a gradient, however small: rounding moves some weights by a whole step."""
     assert newest(folder) == newest(other)
     place, where = (checkpoints(run / "checkpoints")[-1] for run in (folder, other))
     for name in ("student", "ema", "lora"):
         ours, theirs = load_file(place / f"{name}.safetensors"), load_file(where / f"{name}.safetensors")
         error = sum((ours[key] - theirs[key]).double().square().sum() for key in ours)
-        assert (error / sum(value.double().square().sum() for value in theirs.values())) ** 0.5 <= 1e-5, name
+        assert (error / sum(value.double().square().sum() for value in theirs.values())) ** 0.5 <= 1e-4, name
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
