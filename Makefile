@@ -5,6 +5,7 @@
 # SNOOPI_HOST_VERSION=...    use this pinned ComfyUI (see scripts/host.py)
 # PYTHON=...                 the Python that the virtual environment is made with
 # PYTEST_ARGS=...            more arguments for pytest
+# JOBS=...                   so many tests at once, each file in one process (default: 2)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ifeq ($(PYTHON),)
@@ -12,12 +13,13 @@ $(error No Python found: install Python 3.11 (on Debian: apt-get install python3
 endif
 VENV := $(or $(SNOOPI_VENV),.venv)
 PY := "$(VENV)/bin/python"
+TOGETHER := -n $(or $(JOBS),2) --dist loadfile
 HOSTS := 0.16.3 0.20.1 0.24.0 0.27.0 0.30.0
 
 .PHONY: help demo test lint test-hosts compatibility models results shapes-study bench workflows lock setup setup-browser clean
 
 help:
-	@sed -n '1,8p' Makefile
+	@sed -n '1,9p' Makefile
 	@echo 'Targets: demo test lint test-hosts compatibility models results shapes-study bench workflows lock clean'
 
 setup:
@@ -31,8 +33,8 @@ demo: setup
 
 # Everything in the newest ComfyUI (or COMFYUI_PATH), and the nodes in the oldest that is supported.
 test: lint setup-browser
-	$(PY) -m pytest $(PYTEST_ARGS)
-	SNOOPI_HOST_VERSION=$(firstword $(HOSTS)) $(PY) -m pytest -q -m host tests/nodes $(PYTEST_ARGS)
+	$(PY) -m pytest $(TOGETHER) $(PYTEST_ARGS)
+	SNOOPI_HOST_VERSION=$(firstword $(HOSTS)) $(PY) -m pytest $(TOGETHER) -q -m host tests/nodes $(PYTEST_ARGS)
 
 lint: setup
 	$(PY) -m ruff check .
@@ -43,7 +45,7 @@ lint: setup
 test-hosts: setup
 	@for version in $(HOSTS); do \
 	  echo "== ComfyUI $$version"; \
-	  SNOOPI_HOST_VERSION=$$version $(PY) -m pytest -q -m '(host or server) and not browser' $(PYTEST_ARGS) || exit 1; \
+	  SNOOPI_HOST_VERSION=$$version $(PY) -m pytest $(TOGETHER) -q -m '(host or server) and not browser' $(PYTEST_ARGS) || exit 1; \
 	done
 
 # Measures the pack in the oldest and the newest ComfyUI; writes docs/COMPATIBILITY.md.

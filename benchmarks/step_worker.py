@@ -51,11 +51,8 @@ class OurStep:
         clock.watch(d, "lora_teacher_loss", "LoRA forward + backward")
         backward = {"LoRA forward + backward": "LoRA forward + backward", "teachers": "student backward"}
         clock.watch(run.accelerator, "backward", backward)
-        student, lora = "student optimiser + EMA", "LoRA optimiser"
-        update = {"student backward": student, student: student, "LoRA forward + backward": lora, lora: lora}
-        clock.watch(run.accelerator, "clip_grad_norm_", update)
-        for optimizer in self.optimizers:
-            clock.watch(optimizer, "step", update)
+        update = {"student backward": "student optimiser + EMA", "LoRA forward + backward": "LoRA optimiser"}
+        clock.watch(d, "update", update)
         self.clock = clock
 
     def step(self, prompts: list[str], draws: Draws) -> Figures:

@@ -100,12 +100,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs a GPU: set SNOOPI_TEST_GPU=1"))
 
 
+_UNLISTED: set[tuple[str, str]] = set()  # figures that workers measured
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist has ended."""
+    _UNLISTED.update(map(tuple, node.workeroutput.get("unlisted", ())))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """What was measured has to stand in the documentation: said always, and a failure where CI is set."""
     figures = sys.modules.get("figures")
     page = (ROOT / "docs" / "COMPATIBILITY.md").read_text(encoding="utf-8") if figures else ""
-    missing = sorted(pair for pair in getattr(figures, "MEASURED", ()) if f"| {pair[0]} | {pair[1]} |" not in page)
-    if missing:
+    unlisted = {pair for pair in getattr(figures, "MEASURED", ()) if f"| {pair[0]} | {pair[1]} |" not in page}
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["unlisted"] = [list(pair) for pair in unlisted]
+        return
+    if missing := sorted(unlisted | _UNLISTED):
         names = "".join(f"\n  {row}: {column}" for row, column in missing)
         print(f"\nNot in docs/COMPATIBILITY.md, which `make compatibility` writes:{names}")
         if os.environ.get("CI") and session.exitstatus == pytest.ExitCode.OK:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from snoopi_core.one_step import eps_from_output, x0_from_output
 from training.clip import ClipJudge, judged_rows
@@ -105,7 +106,7 @@ class Distillation:
             drawn.append(x0.detach())
             gaps.append(gap.abs().mean((1, 2, 3)))
             total += loss.detach()
-        norm = self._step("student", self.student, self.student_optimizer, total, figures)
+        norm = self.update("student", self.student, self.student_optimizer, total, figures)
         return torch.cat(drawn), torch.cat(gaps), norm
 
     def _lora_update(
@@ -119,7 +120,7 @@ class Distillation:
                 self.accelerator.backward(loss)
             total += loss.detach()
         figures["lora"] = total
-        return self._step("lora", self.lora_teacher, self.lora_optimizer, total, figures)
+        return self.update("lora", self.lora_teacher, self.lora_optimizer, total, figures)
 
     def student_x0(self, z: torch.Tensor, text: Text) -> torch.Tensor:
         """x0 = (z - sigma_T eps_theta(z, T, y)) / alpha_T, by the model's own parameterisation; fp32 (B, C, h, w)."""
@@ -209,7 +210,7 @@ class Distillation:
             last = start + size >= rows
             yield slice(start, min(start + size, rows)), nullcontext() if last else self.accelerator.no_sync(network)
 
-    def _step(
+    def update(
         self,
         who: str,
         network: nn.Module,
@@ -217,17 +218,21 @@ class Distillation:
         loss: torch.Tensor,
         figures: dict[str, torch.Tensor],
     ) -> float | None:
-        """Clip, and update; None, and no update, where the loss or the gradient is not finite in any process.
+        """Clip, and update; the gradient's norm, or None, and no update, where it or the loss is not finite in any
+        process.
 
         Gradients are let go of at once: the student's are as large as it is, and would lie beside all that the LoRA
         teacher's update needs.
         """
-        norm = self.accelerator.clip_grad_norm_(trainable(network), self.recipe.loop.gradient_clip)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        weights, limit = trainable(network), self.recipe.loop.gradient_clip
+        total = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        norm = total.full_tensor() if hasattr(total, "full_tensor") else total
         figures[f"{who}_grad"] = norm
         good = (torch.isfinite(loss) & torch.isfinite(norm)).float()
         finite = self.accelerator.reduce(good, "sum").item() == self.accelerator.num_processes
         if finite:
+            if norm.item() > limit:  # else all gradients would be read and written once more, to multiply by 1
+                clip_grads_with_norm_(weights, limit, total)
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return norm.item() if finite else None
