@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,8 @@ PROMPTS = 8  # that are drawn where the recipe names none
 class Sight:
     """The loop calls these methods, in every process, and nothing else.
 
-    All raise OSError where a file cannot be written; after `start`, that is no reason to end a run.
+    After `start`, nothing that goes wrong in showing a run ends it: a full disk, a tracker that is not reached, a
+    figure that cannot be computed. It is told once.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Sight:
         self.teachers = teachers
         self.main = accelerator.is_main_process
         self.watch = CollapseWatch(recipe.loop.iterations)
-        self._reported = True
+        self._reported, self._told = True, False
         self.sampler: Sampler | None = None
         self.teacher: Samples | None = None
         if recipe.output.sample_every:
@@ -89,22 +92,27 @@ class Sight:
             figures: means over the whole batch.
             x0, gap, t: of this process's rows: the images (B, C, h, w), mean |g| (B,), and its timestep (B,).
         """
-        self.progress.update(figures)
         sampled = self._is_sampled(iteration)
-        if not (sampled or iteration == 1 or iteration % self.recipe.output.log_every == 0):
-            return
-        x0, gap, t = self.accelerator.gather((x0.contiguous(), gap, t))
+        logged = sampled or iteration == 1 or iteration % self.recipe.output.log_every == 0
+        if logged:
+            x0, gap, t = self.accelerator.gather((x0.contiguous(), gap, t))
         if not self.main:
             return
-        self._held = figures | self._latents(x0) | gap_by_timestep(gap, t, self._bounds()) | self._resources(iteration)
-        if not sampled:  # else with the samples' figures, on the same line
-            self._write(iteration)
+        with self._unharmed(iteration):
+            self.progress.update(figures)
+        if not logged:
+            return
+        with self._unharmed(iteration):
+            latents, gaps = self._latents(x0), gap_by_timestep(gap, t, self._bounds())
+            self._held = figures | latents | gaps | self._resources(iteration)
+            if not sampled:  # else with the samples' figures, on the same line
+                self._write(iteration)
 
     def after_samples(self, iteration: int, student: nn.Module) -> float | None:
         """At a sampling point, after `after_iteration`: draw the averaged student, hold it against the teacher.
 
         Returns:
-            Distance from the teacher's samples, in the first process; None elsewhere, and where latents are not finite.
+            Distance from the teacher's samples, in the first process; None elsewhere, and where it is no number.
         """
         if self.sampler is None or self.teacher is None:
             return None
@@ -112,24 +120,36 @@ class Sight:
         if not self.main:
             return None
         found: dict[str, float] = {}
-        if samples.x0.isfinite().all():
-            found = compare(samples.x0, self.teacher.x0)
-        else:
-            log.warning("iteration %d: the averaged student's samples are not finite numbers", iteration)
-        self._held |= found
-        self._write(iteration)
-        self._show(iteration, samples)
-        self._report()
+        with self._unharmed(iteration):
+            if samples.x0.isfinite().all():
+                found = compare(samples.x0, self.teacher.x0)
+            else:
+                log.warning("iteration %d: the averaged student's samples are not finite numbers", iteration)
+        with self._unharmed(iteration):
+            self._held |= found
+            self._write(iteration)
+            self._show(iteration, samples)
+            self._report()
         return found.get("sample_distance")
 
     def close(self) -> None:
         """When the run ends, however it does."""
-        self.progress.close()
         if not self.main:
             return
-        self.trackers.close()
-        if not self._reported:
-            self._report()
+        for last in (self.progress.close, self.trackers.close, *([] if self._reported else [self._report])):
+            with self._unharmed():
+                last()
+
+    @contextmanager
+    def _unharmed(self, iteration: int | None = None) -> Iterator[None]:
+        """Around what the main process does alone: the others would wait for it in vain."""
+        try:
+            yield
+        except Exception as error:
+            if not self._told:
+                when = "at the end" if iteration is None else f"iteration {iteration}"
+                log.warning("%s: figures or samples cannot be written (%s: %s)", when, type(error).__name__, error)
+            self._told = True
 
     def _open_files(self, done: int) -> None:
         """In the first process, which alone writes."""

@@ -17,7 +17,7 @@ from training.processes import on_main
 from training.state import checkpoints, sweep
 
 LOCK = ".lock"
-# What changes no number of the training, or only how far it goes.
+# What changes no number of the training, or only how far it goes (and with a cooldown, when it slows down).
 _FREE = {
     "output",
     "loop.iterations",

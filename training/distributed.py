@@ -6,6 +6,7 @@ process must call these functions; the gathered state reaches the first process 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch.distributed.checkpoint.state_dict import (
 from snoopi_core.layouts import StateDict
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_QUANTISED = "__bnb_optimizer_quant_state__"  # bitsandbytes' name
 _ADAPTER = ".default"  # peft's name for the only adapter, which its own files leave out
 
 
@@ -59,21 +61,30 @@ def load_trained_state(network: nn.Module, state: StateDict) -> None:
 
 def optimizer_state(network: nn.Module, optimizer: torch.optim.Optimizer) -> OptimizerState:
     """Moments by the names of the weights, so that another number of processes can go on with them."""
+    if not _bare(optimizer).state:  # torch would make a step, to have something to save
+        return OptimizerState(tensors={}, settings={})
     whole = get_optimizer_state_dict(network, _bare(optimizer), options=_WHOLE)
     tensors: StateDict = {}
     others: dict[str, Any] = {}
     for name, values in whole.get("state", {}).items():
-        for key, value in values.items():
-            (tensors if isinstance(value, torch.Tensor) else others)[f"{name}.{key}"] = value
+        for key, value in _flat(values):
+            if isinstance(value, torch.Tensor):
+                tensors[f"{name}.{key}"] = value.clone()  # 8-bit moments share their tables, which no file may
+            else:
+                others[f"{name}.{key}"] = value
     return OptimizerState(tensors=tensors, settings={"param_groups": whole.get("param_groups", []), "others": others})
 
 
 def load_optimizer_state(network: nn.Module, optimizer: torch.optim.Optimizer, saved: OptimizerState) -> None:
     """The way back; every process gives the whole state."""
+    if not saved.tensors:  # saved before the first update
+        return
+    nested = getattr(_bare(optimizer), "non_castable_tensor_keys", ())
     state: dict[str, dict[str, Any]] = {}
     for name, value in [*saved.tensors.items(), *saved.settings["others"].items()]:
         weight, _, key = name.rpartition(".")
-        state.setdefault(weight, {})[key] = value
+        values = state.setdefault(weight, {})
+        (values.setdefault(_QUANTISED, {}) if key in nested else values)[key] = value
     whole = {"state": state, "param_groups": saved.settings["param_groups"]}
     set_optimizer_state_dict(network, _bare(optimizer), whole, options=_WHOLE)
     # fused updates walk through memory, so a moment must lie there as its weight does: channels last, for instance
@@ -81,6 +92,12 @@ def load_optimizer_state(network: nn.Module, optimizer: torch.optim.Optimizer, s
         for key, value in values.items():
             if isinstance(value, torch.Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
                 values[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+
+
+def _flat(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Of one weight; bitsandbytes keeps what must not be cast in a dict of its own."""
+    for key, value in values.items():
+        yield from value.items() if key == _QUANTISED else [(key, value)]
 
 
 def _trained_names(network: nn.Module) -> dict[str, str]:

@@ -19,7 +19,7 @@ from snoopi_core.architecture_pixart import pixart_arguments
 from snoopi_core.checkpoint import Checkpoint, Metadata, OneStepRecipe, Provenance, write_checkpoint
 from snoopi_core.layouts import StateDict, text_encoder_rename, to_single_file, vae_rename
 from snoopi_core.lora import LoraMetadata, adapters_of, write_lora
-from training.backbone import Backbone, load_backbone, load_teacher
+from training.backbone import Backbone, fingerprint, load_backbone, load_teacher
 from training.config import Recipe, find_file
 from training.levels import Levels
 from training.noise import generator
@@ -191,13 +191,20 @@ def _checkpoint_of(source: Path, which: str) -> Path:
     return found
 
 
-def _from_run(source: Path, which: str, alpha: float | None, out: Path) -> Path:
+def _from_run(source: Path, which: str, alpha: float | None, out: Path, teacher: str) -> Path:
     checkpoint = _checkpoint_of(source, which)
     recipe = Recipe.model_validate(check_whole(checkpoint)["recipe"])
     state = load_state(checkpoint)
     if alpha is not None:
         recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"recommended_alpha": alpha})})
-    return export_student(out, load_teacher(recipe.teacher, t5=None), state.averaged, recipe, state.iteration)
+    section = recipe.teacher.model_copy(update={"path": teacher}) if teacher else recipe.teacher
+    backbone = load_teacher(section, t5=None)
+    if fingerprint(backbone.network) != state.teacher:  # its VAE, text encoder and schedule go into the file
+        raise ValueError(
+            f"the teacher {section.path!r} is not the one that this run was trained from (its weights differ); name "
+            "that with --teacher"
+        )
+    return export_student(out, backbone, state.averaged, recipe, state.iteration)
 
 
 def _teacher_provenance(folder: Path) -> Provenance:
@@ -224,13 +231,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--alpha", type=float, help="recommended NASA alpha to write into the file")
     parser.add_argument("--title", default="Teacher", help="title of a teacher's file")
+    parser.add_argument("--teacher", default="", help="of a run whose teacher was moved: where it is now")
     for part in ("text-encoder", "vae"):
         parser.add_argument(f"--{part}", default="", help="of a model: diffusers folder or hub id to take it from")
     args = parser.parse_args(arguments)
     source = find_file(args.source)
     try:
         if (source / "state.json").is_file() or (source / "checkpoints").is_dir():
-            path = _from_run(source, args.checkpoint, args.alpha, args.out)
+            path = _from_run(source, args.checkpoint, args.alpha, args.out, args.teacher)
         else:
             path = export_backbone(
                 args.out,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -57,7 +58,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     saved = Path(args.resume) / "recipe.toml"
     if not saved.is_file():
         raise RecipeError(f"--resume {args.resume}: no run there, its recipe.toml is missing")
-    return load_recipe(str(saved), [*overrides, f"output.folder={args.resume}"], here=True)
+    return load_recipe(str(saved), [*overrides, f"output.folder={json.dumps(args.resume)}"], here=True)
 
 
 def _parser() -> argparse.ArgumentParser:

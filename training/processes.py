@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
@@ -21,6 +22,8 @@ def start_accelerator(recipe: Recipe, *, cpu: bool) -> Accelerator:
     Raises:
         RecipeError: accelerate was told to do what this trainer does not, or the batch cannot be shared out evenly.
     """
+    # else older transformers load weights in one process alone, also of what FSDP never hands on: the text encoder
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     if recipe.loop.threads:
         torch.set_num_threads(recipe.loop.threads)
     accelerator = Accelerator(
@@ -29,7 +32,7 @@ def start_accelerator(recipe: Recipe, *, cpu: bool) -> Accelerator:
         # the others wait while one writes a checkpoint, on a slow disk for longer than NCCL's 10 minutes
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=1))],
     )
-    check_launch(accelerator)
+    check_launch(accelerator, recipe)
     rows_of_process(recipe, accelerator)
     return accelerator
 
@@ -50,18 +53,20 @@ def rows_of_process(recipe: Recipe, accelerator: Accelerator) -> slice:
     return slice(accelerator.process_index * own, (accelerator.process_index + 1) * own)
 
 
-def check_launch(accelerator: Accelerator) -> None:
+def check_launch(accelerator: Accelerator, recipe: Recipe) -> None:
     """Refuse what would train something else, or save nothing, without a word.
 
     Raises:
-        RecipeError: accelerate was told to use DeepSpeed, Megatron or FSDP's version 1, to compile, or to add up
-            gradients itself.
+        RecipeError: accelerate was told to use DeepSpeed, Megatron, FSDP's version 1, or FSDP with 8-bit moments; to
+            compile; or to add up gradients itself.
     """
     kind, dynamo = accelerator.distributed_type, accelerator.state.dynamo_plugin.backend
     if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise RecipeError(f"accelerate was told to use {kind.value}; supported: --multi_gpu, or --use_fsdp, version 2")
     if kind == DistributedType.FSDP and not accelerator.is_fsdp2:
         raise RecipeError("accelerate was told to use FSDP's version 1; give it --fsdp_version 2")
+    if kind == DistributedType.FSDP and recipe.loop.optimizer != "adamw":
+        raise RecipeError(f"loop.optimizer {recipe.loop.optimizer} knows no FSDP; use loop.optimizer=adamw")
     if dynamo != DynamoBackend.NO:
         raise RecipeError(
             f"accelerate was told to compile (dynamo_backend {dynamo.value}); use loop.compile=true instead"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TextIO
 
 import psutil
@@ -64,14 +64,16 @@ def memory_gib() -> float:
 
 
 class _Lines:
-    """Turns a bar that is drawn over itself into lines."""
+    """Turns a bar that is drawn over itself into lines. A log that cannot be written to is no reason to end a run."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> None:
         if line := text.strip():
-            self.stream.write(line + "\n")
+            with suppress(OSError):
+                self.stream.write(line + "\n")
 
     def flush(self) -> None:
-        self.stream.flush()
+        with suppress(OSError):
+            self.stream.flush()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -65,7 +64,6 @@ class Run:
         self.recipe, self.folder, self.iteration = recipe, Path(recipe.output.folder), 0
         self.counts = {"skipped": 0, "skipped_in_a_row": 0}
         self.distance: float | None = None
-        self._told = False
         self.accelerator = accelerator
         self._own_rows = rows_of_process(recipe, accelerator)
         self._sharded = sharded = accelerator.distributed_type == DistributedType.FSDP
@@ -134,8 +132,7 @@ class Run:
                     self._try_to_save()
             log.info("saved %s", self.save())
         finally:
-            with self._seeing():
-                self.sight.close()
+            self.sight.close()
         return self.iteration >= loop.iterations
 
     def _iterate(self) -> None:
@@ -157,8 +154,7 @@ class Run:
             self.mean.update()
         self._count(outcome.skipped)
         figures = outcome.figures | self._kappas(drawn) | self._skipped()
-        with self._seeing():
-            self.sight.after_iteration(self.iteration, figures, outcome.x0, outcome.gap, own.t)
+        self.sight.after_iteration(self.iteration, figures, outcome.x0, outcome.gap, own.t)
 
     def save(self) -> Path:
         """A checkpoint of now.
@@ -195,7 +191,7 @@ class Run:
         return nullcontext() if self.mean is None else self.mean.in_place()
 
     def draw_samples(self) -> None:
-        with self.averaged(), self._seeing():
+        with self.averaged():
             self.distance = self.sight.after_samples(self.iteration, self.accelerator.unwrap_model(self.student))
 
     def export(self) -> Path:
@@ -230,22 +226,13 @@ class Run:
 
     def _prepare(self, network: torch.nn.Module, rate: float) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         loop = self.recipe.loop
-        # on a CPU it costs more than it gives (benchmarks/train_step.py), and FSDP wants weights contiguous
-        if loop.channels_last and self.accelerator.device.type == "cuda" and not self._sharded:
+        # on a CPU it costs more than it gives (benchmarks/train_step.py)
+        contiguous = self._sharded or loop.optimizer == "adamw8bit"
+        if loop.channels_last and self.accelerator.device.type == "cuda" and not contiguous:
             network.to(memory_format=torch.channels_last)
         if loop.compile:
             compile_blocks(network)
         return self.accelerator.prepare(network, make_optimizer(trainable(network), rate, self.recipe))
-
-    @contextmanager
-    def _seeing(self) -> Iterator[None]:
-        """A full disk is no reason to end a run because its figures cannot be written."""
-        try:
-            yield
-        except OSError as error:
-            if not self._told:
-                log.warning("iteration %d: figures or samples cannot be written (%s)", self.iteration, error)
-            self._told = True
 
     def _stopped(self, stop: Stop) -> bool:
         if stop.wished:
@@ -274,13 +261,14 @@ class Run:
             "iteration %d: the %s's loss or gradient is not finite; no update was made", self.iteration, skipped
         )
         if counts["skipped_in_a_row"] >= self.recipe.loop.max_skipped:
-            if not self.accelerator.is_main_process:
-                raise FailedElsewhere
-            raise NotFinite(
-                f"in {counts['skipped_in_a_row']} iterations in a row a loss or gradient was not finite (the last: the "
-                f"{skipped}'s); none of these updates was made; {self._last_good()}. Go on from it with a lower "
-                "learning rate, --resume and --accept-changes"
-            )
+            on_main(self.accelerator, lambda: self._give_up(skipped))
+
+    def _give_up(self, skipped: str) -> None:
+        raise NotFinite(
+            f"in {self.counts['skipped_in_a_row']} iterations in a row a loss or gradient was not finite (the last: "
+            f"the {skipped}'s); none of these updates was made; {self._last_good()}. Go on from it with a lower "
+            "learning rate, --resume and --accept-changes"
+        )
 
     def _kappas(self, drawn: Draws) -> dict[str, float]:
         """Each process's kappa, where they differ."""

@@ -26,19 +26,20 @@ _PACKAGES = (
 README = """\
 A run of `python -m training.pgsb`: {title}
 
-recipe.toml        every setting, as resolved; it is a recipe itself: --recipe {folder}/recipe.toml
+recipe.toml        every setting, as resolved; it is a recipe itself: --recipe {quoted}/recipe.toml
 environment.json   machine, versions and command line; one entry in "sessions" for each start
 metrics.jsonl      figures, one line for each logged iteration (see below)
 report.html        curves, warnings and all sample grids on one page; open it in a browser
 samples/           step-*.png: the student's images below the teacher's, for the same prompts and noise;
                    prompts.txt: the prompts in full; teacher.safetensors: the teacher's images, drawn once
-tensorboard/       tensorboard --logdir {folder}/tensorboard
+tensorboard/       tensorboard --logdir {quoted}/tensorboard
 checkpoints/       the newest {keep_last}, {best}each whole or absent
 export/            student.safetensors, once the run is done
 
-stop     Ctrl-C or SIGTERM: it saves, and ends; a second Ctrl-C ends it at once
-resume   python -m training.pgsb --resume {folder}{launched}
-export   python -m training.export {folder} --out student.safetensors
+stop     {stop}
+resume   python -m training.pgsb --resume {quoted}{launched}
+go back  move the newer folders out of checkpoints/, and resume: it goes on from the newest that is left
+export   python -m training.export {quoted} --out student.safetensors
 
 Figures, each of the iteration that was logged:
   vsd, clip, lora           losses: the student's two (clip before its weight), and the LoRA teacher's
@@ -74,18 +75,30 @@ def describe(folder: Path, recipe: Recipe, accelerator: Accelerator, done: int) 
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "folder": str(Path.cwd()),
         "command": command,
+        "pid": os.getpid(),
     }
     sessions = [*_sessions(folder / "environment.json"), session]
     content = environment(accelerator) | {"sessions": sessions}
     write_atomically(folder / "environment.json", json.dumps(content, indent=1) + "\n")
     text = README.format(
         title=recipe.output.title,
-        folder=folder,
+        quoted=shlex.quote(str(folder)),
+        stop=how_to_stop(processes),
         keep_last=recipe.output.keep_last,
         best="and the one nearest to the teacher, " if recipe.output.keep_best else "",
         launched="" if processes == 1 else f" (started by accelerate launch, as it was, on {processes} processes)",
     )
     write_atomically(folder / "README.txt", text)
+
+
+def how_to_stop(processes: int) -> str:
+    """In words. What launches several processes kills them half a minute after it is told to stop."""
+    if processes == 1:
+        return "Ctrl-C or SIGTERM: it saves, and ends; a second Ctrl-C ends it at once"
+    return (
+        f"kill -TERM {os.getpid()} on the first machine (the pid is of this start): all processes save, and end. "
+        "Ctrl-C stops the launcher, which leaves them 30 seconds, too few to save a large model"
+    )
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:

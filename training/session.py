@@ -16,6 +16,7 @@ from training.claim import check_folder, claimed
 from training.config import Recipe
 from training.processes import FailedElsewhere, on_main, start_accelerator
 from training.run import NotFinite, Run
+from training.run_folder import how_to_stop
 from training.shapes.evaluate import one_step_accuracy
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,8 @@ def _start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> 
             log.info("resumed at iteration %d", run.iteration)
         elif resume:
             log.info("nothing to resume in %s; starting anew", folder)
+        if accelerator.num_processes > 1:
+            log.info("to stop: %s", how_to_stop(accelerator.num_processes))
         with stop.listening():
             finished = run.train(stop)
         log.info("prompts: %s", ", ".join(f"{count} {name}" for name, count in run.prompts.counts.items()))

@@ -58,11 +58,11 @@ class Trackers:
         self.trackers = []
 
     def _each(self, action: Callable[[GeneralTracker], object]) -> None:
-        """A tracker whose files cannot be written is left out from then on: TensorBoard's writer does not recover."""
+        """A tracker that fails is left out from then on: TensorBoard's writer does not recover."""
         for tracker in list(self.trackers):
             try:
                 action(tracker)
-            except OSError as error:
+            except Exception as error:  # whatever W&B or TensorBoard raise, it is no reason to end a run
                 log.warning("%s cannot be written (%s); it is left out until the run is resumed", tracker.name, error)
                 self.trackers.remove(tracker)
 

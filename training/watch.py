@@ -46,7 +46,7 @@ class Rule:
         return value > limit if self.above else value < limit
 
 
-_SLOWER = "lower student.learning_rate, or resume from an older checkpoint with --accept-changes"
+_SLOWER = "lower student.learning_rate, or go back to an older checkpoint (README.txt)"
 
 RULES = (
     # A student begins as its teacher in one step, a blur that varies a third as much as the teacher's images. Later on

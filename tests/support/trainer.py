@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import multiprocessing.forkserver
@@ -124,6 +125,12 @@ def _run(log: Path, arguments: list[str], slow: float, alter: str, environment: 
     if alter:
         globals()[alter]()
     sys.exit(main(arguments))
+
+
+def with_a_full_log() -> None:
+    """What the first process says goes to a disk without room."""
+    if os.environ["RANK"] == "0":
+        sys.stderr = io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=True)
 
 
 def nan_on_the_second() -> None:

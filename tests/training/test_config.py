@@ -231,6 +231,14 @@ def test_hub_ids_are_not_looked_for(pack_root, monkeypatch):
     load_recipe("shapes", ["teacher.path=owner/name", "prompts.source=owner/name"], here=True)
 
 
+def test_what_is_text_stays_as_it_was_typed(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for typed in ("2026-11-25", "1_000", "1e3", "true", "[a]"):
+        assert load_recipe("shapes", [f"output.folder={typed}"]).output.folder == typed
+    assert load_recipe("shapes", ["output.folder='a b'"]).output.folder == "a b"
+    assert load_recipe("shapes", ["output.folder=~/runs"]).output.folder == str(tmp_path / "runs")
+
+
 NAMES = st.sampled_from([*Recipe.model_fields, "path", "source", "kappa_max", "t_min", "trackers", "extends", "x"])
 VALUES = st.recursive(
     st.one_of(

@@ -2,7 +2,7 @@
 
 import pytest
 from small_disk import SmallDisk
-from trainer import Trainer, assert_same, iterations, newest, train
+from trainer import Trainer, assert_same, iterations, newest, together, train
 
 from training.state import check_whole, checkpoints, newest_whole
 
@@ -77,3 +77,10 @@ def test_an_export_that_fails_is_an_error_and_leaves_no_file(tiny_run, tmp_path,
     assert f"the last good checkpoint is {newest_whole(folder / 'checkpoints')}" in said
     assert not list(folder.glob("export/*")) and not list(folder.glob("export/.*"))
     assert iterations(folder) == [1]
+
+
+def test_a_log_on_a_full_disk_leaves_no_process_waiting(tiny_run, tmp_path):
+    folder = tmp_path / "run"
+    for trainer in together(tmp_path / "log", *tiny_run(folder, "loop.iterations=3"), alter="with_a_full_log"):
+        trainer.end(0)
+    assert newest(folder) == 3 and iterations(folder) == [1, 2, 3]

@@ -73,6 +73,20 @@ def test_a_signal_in_the_middle_waits_for_the_end_of_the_iteration(tiny_run, nev
     assert_same(tmp_path, never)
 
 
+def test_stopped_before_the_first_update_it_goes_on_as_if_never_begun(tiny_run, never, tmp_path, monkeypatch):
+    def interrupted(self, done):
+        start(self, done)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    start = Sight.start
+    with monkeypatch.context() as patch:
+        patch.setattr(Sight, "start", interrupted)
+        assert main(tiny_run(tmp_path, "loop.iterations=1000")) == 143
+    assert newest(tmp_path) == 0 and checkpoints(tmp_path / "checkpoints")
+    assert main(tiny_run(tmp_path, f"loop.iterations={LAST}", "--resume")) == 0
+    assert_same(tmp_path, never)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
 def test_a_second_ctrl_c_ends_a_run_at_once_but_not_a_second_sigterm(tiny_run, tmp_path, number, code):
     folder = tmp_path / "run"

@@ -127,11 +127,18 @@ def small_world(tmp_path_factory):
     teacher = load_backbone("models/snoopi-shapes-teacher.safetensors")
     accelerator, folder = Accelerator(cpu=True), tmp_path_factory.mktemp("samples")
 
-    def sampler(seed):
+    def sampler(seed, fingerprint="teacher"):
         recipe = load_recipe("shapes", [f"seed={seed}"])
         prompts = open_prompts(recipe.prompts, 0).take(8)
         levels = Levels.from_schedule(teacher.alphas_cumprod(), recipe)
-        return Sampler(prompts, recipe=recipe, accelerator=accelerator, backbone=teacher, levels=levels)
+        return Sampler(
+            prompts,
+            recipe=recipe,
+            accelerator=accelerator,
+            backbone=teacher,
+            teacher_fingerprint=fingerprint,
+            levels=levels,
+        )
 
     return sampler, sampler(0).teacher(folder / "teacher.safetensors").x0, folder
 
@@ -165,5 +172,6 @@ def test_samples_of_another_teacher_or_prompt_are_not_taken_for_this_ones(small_
     same = sampler(0)
     assert same._read(kept) is not None
     assert sampler(1)._read(kept) is None
+    assert sampler(0, "the same path, other weights")._read(kept) is None
     kept.write_bytes(kept.read_bytes()[:100])
     assert same._read(kept) is None, "a damaged file is drawn anew"

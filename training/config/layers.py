@@ -145,11 +145,14 @@ def _apply_override(tree: Tree, override: str, problems: list[str]) -> None:
         if not isinstance(tree, dict):
             problems.append(f"override {override!r}: {section} is a value, not a section")
             return
-    tree[last] = _value(text)
+    tree[last] = _value(text, is_text=key.strip() in _texts())
 
 
-def _value(text: str) -> Any:
-    """A TOML value; or a bare word or path: quoting it would only be a nuisance in a shell."""
+def _value(text: str, *, is_text: bool) -> Any:
+    """A TOML value; or a bare word or path: quoting it would only be a nuisance in a shell. A setting that is text
+    stays as it was typed, be it a number or a date."""
+    if is_text and not text.startswith(("'", '"')):
+        return text
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
@@ -202,6 +205,18 @@ def _nearest(key: str) -> str:
         return f"did you mean {' or '.join(near)}?"
     siblings = [k for k in known if k.rpartition(".")[0] == section] or list(Recipe.model_fields)
     return f"known here: {', '.join(siblings)}"
+
+
+def _texts() -> set[str]:
+    """Settings that are text."""
+    sections = {name: info.annotation for name, info in Recipe.model_fields.items()}
+    return {
+        f"{section}.{name}"
+        for section, model in sections.items()
+        if isinstance(model, type) and issubclass(model, BaseModel)
+        for name, info in model.model_fields.items()
+        if info.annotation is str
+    }
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

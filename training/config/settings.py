@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from typing import Annotated, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 # SNOOPI's own negative for the scores (ICCV text)
 GENERIC_NEGATIVE = "worst quality, low quality, ugly, duplicate, out of frame, deformed, blurry, bad anatomy, watermark"
@@ -175,7 +176,7 @@ class Prompts(_Section):
 class Output(_Section):
     """What is written while it runs, below the run folder."""
 
-    folder: str = Field(default="runs/pgsb", min_length=1)
+    folder: Annotated[str, AfterValidator(os.path.expanduser)] = Field(default="runs/pgsb", min_length=1)
     title: str = "PG-SB student"
     save_every: int = Field(default=1000, ge=1)
     keep_last: int = Field(default=3, ge=1)

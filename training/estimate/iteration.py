@@ -78,7 +78,7 @@ class _Counting:
 class _Unmoved(Distillation):
     """Up to the updates, which need numbers; they are fused and in place, and take no memory of their own."""
 
-    def _step(self, who: str, network: nn.Module, *rest: Any) -> float:
+    def update(self, who: str, network: nn.Module, *rest: Any) -> float:
         for parameter in trainable(network):
             parameter.grad = None
         return 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -119,7 +120,7 @@ def _find_files(source: str) -> list[Path]:
                 f"no prompts in folder {source!r}: expected {', '.join(KINDS)} files; it has {held}"
             )
     elif glob.has_magic(source):
-        matches = glob.glob(source, recursive=True) or glob.glob(str(ROOT / source), recursive=True)
+        matches = glob.glob(os.path.expanduser(source), recursive=True) or glob.glob(str(ROOT / source), recursive=True)
         files = _known(map(Path, matches))
         if not files:
             raise FileNotFoundError(f"no prompts match {source!r}: expected {', '.join(KINDS)} files")

@@ -10,6 +10,7 @@ import argparse
 import logging
 import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def _run(recipe: Recipe, args: argparse.Namespace) -> int:
     if not recipe.prompts.text_cache:
         raise RecipeError("no folder is given: add prompts.text_cache=FOLDER, here and to the run")
     folder = Path(recipe.prompts.text_cache).expanduser()
-    state = PartialState(cpu=args.cpu)
+    state = PartialState(cpu=args.cpu, timeout=timedelta(hours=1))  # a fast process waits for a slow one
     log.setLevel(logging.INFO if state.is_main_process else logging.ERROR)
     backbone = load_teacher(recipe.teacher)
     if backbone.text_encoder is None:
