@@ -29,10 +29,10 @@ def provide() -> Path:
     scripts = folder / ("Scripts" if os.name == "nt" else "bin")
     stamp = folder / ".complete"
     if not stamp.exists():
-        print("Installing comfy-cli (about 350 MB) ...", file=sys.stderr, flush=True)
+        print("Installing comfy-cli (about 400 MB) ...", file=sys.stderr, flush=True)
         shutil.rmtree(folder, ignore_errors=True)  # one that was broken off
         venv.create(folder, with_pip=True)
-        pip = [str(scripts / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = [str(scripts / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         done = subprocess.run([*pip, "--requirement", str(PINS)], stdin=subprocess.DEVNULL, check=False)
         if done.returncode != 0:
             raise SystemExit(f"pip could not install {PINS.name} (its message is above). Is the network there?")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,3 +37,11 @@ def own_host(newest_host: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A ComfyUI folder as users have it, below a path with a space; custom_nodes/ is inside."""
     folder = tmp_path_factory.mktemp("user") / "My Programs" / "ComfyUI"
     return shutil.copytree(newest_host, folder, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+@pytest.fixture(scope="session")
+def comfy_cli(pack_root: Path) -> Path:
+    """The `comfy` command of scripts/comfy_cli.py's environment."""
+    say = "import sys, comfy_cli; sys.stdout.write(str(comfy_cli.provide()))"
+    done = subprocess.run([sys.executable, "-c", say], cwd=pack_root / "scripts", stdout=subprocess.PIPE, check=True)
+    return Path(done.stdout.decode().splitlines()[-1])

@@ -1,4 +1,4 @@
-"""What the registry gives to ComfyUI-Manager and comfy-cli: validated and packed by comfy-cli itself, then installed."""
+"""What the registry gives to ComfyUI-Manager: validated and packed by comfy-cli itself, then unpacked and run."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
-from importlib.metadata import Distribution, distribution
+from functools import cache
+from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -22,11 +23,24 @@ def make_clean_env(folder: Path, requirements: Path) -> Path:
     """An environment in ``folder`` with the closure of ``requirements`` and pip; gives its Python."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
-    query = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = Path(subprocess.run([python, "-c", query], check=True, capture_output=True, text=True).stdout.strip())
     for installed in closure([*requirement_lines(requirements), Requirement("pip")]):
-        _link(installed, site)
+        _link(installed, site_packages(python))
     return python
+
+
+def add_packages(python: Path, other: Path) -> None:
+    """Give the environment of ``python`` what that of ``other`` has and it has not."""
+    site = site_packages(python)
+    there = {canonicalize_name(one.name) for one in distributions(path=[str(site)])}
+    for installed in distributions(path=[str(site_packages(other))]):
+        if canonicalize_name(installed.name) not in there:
+            _link(installed, site)
+
+
+@cache
+def site_packages(python: Path) -> Path:
+    query = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return Path(subprocess.run([python, "-c", query], check=True, capture_output=True, text=True).stdout.strip())
 
 
 def requirement_lines(file: Path) -> list[Requirement]:
@@ -66,12 +80,16 @@ def _without_marker(requirement: Requirement) -> Requirement:
 
 def _link(installed: Distribution, site: Path) -> None:
     for file in installed.files or ():
-        if ".." in file.parts:  # scripts: they name the Python of the other environment
-            continue
-        source, target = Path(str(installed.locate_file(file))), site / file
-        if source.is_file() and not target.exists():
+        source, target = Path(str(installed.locate_file(file))), Path(os.path.normpath(site / file))
+        if source.is_file() and not target.exists() and not _is_script(source):
             target.parent.mkdir(parents=True, exist_ok=True)
             _link_file(source, target)
+
+
+def _is_script(file: Path) -> bool:
+    """One of those beside Python, which name the Python of the other environment."""
+    with file.open("rb") as opened:
+        return file.parent.name == "bin" and opened.read(2) == b"#!"
 
 
 def _link_file(source: Path, target: Path) -> None:
