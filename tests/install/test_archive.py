@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 import pytest
+from documented import documented
 from live_client import load_prompt
 from live_pack import FOLDER, ROOT, SHIPPED_FILES, SHIPPED_FOLDERS
 from live_server import Server
@@ -21,16 +22,16 @@ DEVELOPERS = {".ci", ".git", "benchmarks", "scripts", "tests", "runs", "out"}
 STAYS = {"benchmarks/RESULTS.md"}
 
 
-def comfy(*arguments: str, cwd: Path) -> str:
-    command = [sys.executable, str(ROOT / "scripts" / "comfy_cli.py"), *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+def run(command: str, cwd: Path) -> str:
+    words = [sys.executable, *command.split()[1:]]
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def archive(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    comfy("node", "pack", cwd=repository)
+    run(documented("python scripts/comfy_cli.py node pack"), repository)
     return (repository / "node.zip").rename(tmp_path_factory.mktemp("archive") / "node.zip")
 
 
@@ -41,7 +42,7 @@ def names(archive: Path) -> set[str]:
 
 
 def test_comfy_clis_validation_passes_without_a_warning(repository: Path) -> None:
-    said = comfy("node", "validate", cwd=repository)
+    said = run(documented("python scripts/comfy_cli.py node validate"), repository)
     assert "All validation checks passed" in said, said  # instead of "Security warnings found"
 
 

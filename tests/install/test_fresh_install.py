@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from documented import documented
 from live_client import Outcome, load_prompt
 from live_observer import Observer
 from live_pack import FOLDER
@@ -43,7 +45,8 @@ class Journey:
 
 
 def run(*command: object, cwd: Path) -> str:
-    done = subprocess.run([*map(str, command)], cwd=cwd, env=OFFLINE, capture_output=True, text=True, check=False)
+    words = [*map(str, command)]
+    done = subprocess.run(words, cwd=cwd, env=OFFLINE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -67,7 +70,10 @@ def journey(own_host: Path, clean_python: Path, repository: Path, tmp_path_facto
         pass
     frozen = run(clean_python, "-m", "pip", "freeze", "--all", cwd=own_host)
     custom_nodes = own_host / "custom_nodes"
-    run("git", "clone", repository, FOLDER, cwd=custom_nodes)
+    enter = documented("cd ComfyUI/custom_nodes")
+    clone = documented("git clone <this repository> snoopi").replace("<this repository>", shlex.quote(str(repository)))
+    run("bash", "-ec", f"{enter}\n{clone}", cwd=own_host.parent)
+    (custom_nodes / "snoopi").rename(custom_nodes / FOLDER)  # a name with a hyphen, as most packs have
     said = run(clean_python, "-m", "pip", "install", "-r", "requirements.txt", cwd=custom_nodes / FOLDER)
     after = run(clean_python, "-m", "pip", "freeze", "--all", cwd=own_host)
     (own_host / "server.log").unlink()  # the first start's

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from clean_env import add_packages, make_clean_env
+from documented import documented
 from live_client import load_prompt
 from live_server import Server
 
@@ -57,9 +58,9 @@ def test_it_installs_changes_no_package_and_runs(own_host: Path, python: Path, a
         return done.stdout
 
     before = run("pip", "freeze", "--all")
-    comfy = ("comfy_cli", "--skip-prompt", "--workspace", str(own_host))
+    words = documented("comfy node install <this repository>").replace("<this repository>", address).split()[1:]
     # --mode local: with the Manager's own list of packs rather than today's from the network.
-    run(*comfy, "node", "install", "--exit-on-fail", "--mode", "local", address)
+    run("comfy_cli", "--skip-prompt", "--workspace", str(own_host), *words, "--exit-on-fail", "--mode", "local")
     assert run("pip", "freeze", "--all") == before
     pack = own_host / "custom_nodes" / "snoopi"
     with Server(own_host, own_host, "--enable-manager", python=python, install=lambda base: None) as server:
