@@ -24,7 +24,8 @@ from live_server import Server  # noqa: E402
 
 OUT = ROOT / "web" / "docs" / "images"
 STUDENT, TEACHER = (f"snoopi-shapes-{name}.safetensors" for name in ("student", "teacher"))
-SEED, SIDE, GAP, LINE = 7, 180, 8, 26
+SEED = 7
+SIDE, GAP, LINE = 200, 8, 34  # three columns: ComfyUI shows its help in a narrow panel, at half of this size
 # KSampler's own defaults.
 KSAMPLER = {"steps": 20, "cfg": 8.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
 
@@ -47,9 +48,9 @@ class Page:
     rows: tuple[Case, Case]
 
 
-OPEN = ("a shape on the right", ""), ("a green shape", ""), ("a ring", ""), ("a shape, white background", "")
-STATED = ("a red ring", ""), ("a blue square", ""), ("a yellow triangle", ""), ("a green plus", "")
-AWAY = ("a shape on the right", "red"), ("a green shape", "triangle"), ("a ring", "green"), ("a blue shape", "square")
+OPEN = ("a red shape", ""), ("a green shape", ""), ("a ring", "")
+STATED = ("a red ring", ""), ("a blue square", ""), ("a green plus", "")
+AWAY = ("a green shape", "triangle"), ("a ring", "green"), ("a blue shape", "square")
 AFTER = Case(caption="")  # the student as it is meant
 PAGES = {
     "before_after_nasa.jpg": Page(
@@ -103,7 +104,7 @@ def draw(client: Client, page: Page) -> Image.Image:
     negatives = any(case.alpha for case in page.rows)
     head, step = GAP + LINE * (2 if negatives else 1), SIDE + LINE + GAP
     sheet = Image.new("RGB", (GAP + len(page.prompts) * (SIDE + GAP), head + GAP + len(page.rows) * step), "#ffffff")
-    pen, big, small = ImageDraw.Draw(sheet), ImageFont.load_default(18), ImageFont.load_default(15)
+    pen, big, small = ImageDraw.Draw(sheet), ImageFont.load_default(26), ImageFont.load_default(22)
     for column, (prompt, negative) in enumerate(page.prompts):
         left = GAP + column * (SIDE + GAP)
         pen.text((left, GAP), prompt, fill="#57606a", font=small)
