@@ -48,7 +48,7 @@ class Page:
     rows: tuple[Case, Case]
 
 
-OPEN = ("a red shape", ""), ("a green shape", ""), ("a ring", "")
+OPEN = ("a blue shape", ""), ("a green shape", ""), ("a ring", "")
 STATED = ("a red ring", ""), ("a blue square", ""), ("a green plus", "")
 AWAY = ("a green shape", "triangle"), ("a ring", "green"), ("a blue shape", "square")
 AFTER = Case(caption="")  # the student as it is meant

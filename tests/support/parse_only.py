@@ -64,7 +64,8 @@ def _recipe_problem(namespace: argparse.Namespace) -> str:
 
     if not hasattr(namespace, "overrides") or getattr(namespace, "resume", None):
         return ""
-    names, overrides = split_words([*namespace.recipe, *namespace.overrides])
+    recipes = [namespace.recipe] if isinstance(namespace.recipe, str) else namespace.recipe
+    names, overrides = split_words([*recipes, *namespace.overrides])
     try:
         load_recipe(names or "shapes", overrides)
     except RecipeError as error:
