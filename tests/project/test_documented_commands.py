@@ -146,10 +146,10 @@ def test_commands_are_found_wherever_they_stand() -> None:
     page = (
         "Say `make test`, `git  clone\nx` or `python`; `alpha 1` is none.\n\n    make demo    # comment\n"
         "    # accelerate in a comment\n    python -m a \\\n      b=1 \\\n      c=2\n\n    a -> b\n\n"
-        "```bash\nHF_HUB_OFFLINE=1 ls -l\n```\n"
+        "```bash\nHF_HUB_OFFLINE=1 curl -l\n```\n"
     )
     assert list(commands_in(page)) == [
-        ("HF_HUB_OFFLINE=1 ls -l", False),
+        ("HF_HUB_OFFLINE=1 curl -l", False),
         ("make demo", False),
         ("python -m a b=1 c=2", False),
         ("make test", True),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from live_pack import ROOT
 
-# Anything else on the PATH counts too: a new tool in the documentation is not overlooked.
-PROGRAMS = {"accelerate", "cd", "comfy", "git", "make", "pip", "pre-commit", "pytest", "python", "tensorboard"}
+PROGRAMS = {
+    *("accelerate", "cd", "comfy", "git", "make", "pip", "pre-commit", "pytest", "python", "tensorboard"),
+    # Not used so far; so that they are not overlooked when they are.
+    *("apt-get", "bash", "brew", "conda", "curl", "docker", "huggingface-cli", "npm", "python3", "sudo", "torchrun"),
+    *("uv", "wget"),
+}
 _FENCE = re.compile(r"^```.*?$(.*?)^```", re.M | re.S)
 _INDENTED = re.compile(r"(?:^ {4}.*\S.*\n?)+", re.M)
 _INLINE = re.compile(r"`([^`]+)`")
@@ -63,7 +66,7 @@ def commands_in(markdown: str) -> Iterator[tuple[str, bool]]:
 
 def is_command(text: str) -> bool:
     words = [word for word in text.split() if not _ASSIGNMENT.fullmatch(word)]
-    return bool(words) and (words[0] in PROGRAMS or shutil.which(words[0]) is not None)
+    return bool(words) and words[0] in PROGRAMS
 
 
 def _without_comment(line: str) -> str:
