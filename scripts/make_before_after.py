@@ -3,6 +3,8 @@
 NASA Apply: the same noise without and with it.
 One-Step Sampler: the student with KSampler as it stands when it is added, and with One-Step Sampler.
 PG-SB Loader: one step of the teacher, a model of many steps, and of the student that was distilled from it.
+
+The prompts are chosen to show the difference, and the help pages say so: how often it comes out is in docs/RESULTS.md.
 """
 
 from __future__ import annotations

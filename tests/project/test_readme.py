@@ -97,6 +97,16 @@ def test_the_share_of_removals_is_that_of_the_results_page() -> None:
         assert [row[key] for key in REMOVAL] == cells, method
 
 
+def test_the_examples_on_the_help_page_come_with_their_rates() -> None:
+    page = " ".join(read("web/docs/SnoopiNASAApply.md").split())
+    said = re.search(r"is gone in (\d+) % of the pictures, and (\d+) % are clean", page)
+    rows = {row["method"].strip("*"): row for row in table_of(read("docs/RESULTS.md"), "method", "absent")}
+    assert said is not None
+    assert [int(share) for share in said.groups()] == [
+        round(100 * float(rows["nasa 1"][column])) for column in ("absent", "clean")
+    ]
+
+
 @pytest.mark.host
 def test_every_node_is_named(pack: Any) -> None:
     async def names() -> list[str]:
