@@ -1,13 +1,39 @@
 """SNOOPI for ComfyUI: negative prompts for one-step models (NASA) and one-step models themselves (PG-SB)."""
 
+import logging
+import re
 from importlib.util import find_spec
 
 WEB_DIRECTORY = "./web"
+OLDEST_HOST = "0.16.3"  # as requires-comfyui in pyproject.toml, which the host reads and does not enforce
 __all__ = ["WEB_DIRECTORY"]
+
+
+def host_version() -> str:
+    try:
+        from comfyui_version import __version__
+    except ImportError:
+        return "0.3 or older"
+    return __version__
+
+
+def too_old(version: str) -> bool:
+    wanted, found = ([int(n) for n in re.findall(r"\d+", text)[:3]] for text in (OLDEST_HOST, version))
+    return found < wanted
+
 
 # Test runners and packaging tools import this file too. Without the host it does nothing; with it, the nodes are
 # imported here rather than inside the entry point, because the host logs no traceback for errors in there.
-if __package__ and find_spec("comfy_api") is not None:
-    from .nodes import comfy_entrypoint
+if __package__ and find_spec("folder_paths") is not None:
+    if too_old(host_version()):
+        logging.warning(
+            "SNOOPI is not loaded: this is ComfyUI %s, SNOOPI needs %s or newer. Update ComfyUI.",
+            host_version(),
+            OLDEST_HOST,
+        )
+        NODE_CLASS_MAPPINGS: dict[str, type] = {}  # there are none; without it the host would complain a second time
+        WEB_DIRECTORY = None
+    else:
+        from .nodes import comfy_entrypoint
 
-    __all__ += ["comfy_entrypoint"]
+        __all__ += ["comfy_entrypoint"]

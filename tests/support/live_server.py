@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -25,13 +26,25 @@ class ServerError(RuntimeError):
 class Server:
     """``with Server(host, base) as server: server.client.run(...)``. ``base`` must not exist or be empty.
 
-    ``arguments`` are more of the host's own, for its command line.
+    ``arguments`` are more of the host's own, for its command line. ``python`` and ``environment`` are what it runs in,
+    ``install`` puts the pack into the base directory.
     """
 
-    def __init__(self, host: Path, base: Path, *arguments: str) -> None:
+    def __init__(
+        self,
+        host: Path,
+        base: Path,
+        *arguments: str,
+        python: Path | str = sys.executable,
+        environment: Mapping[str, str] | None = None,
+        install: Callable[[Path], object] = install_pack,
+    ) -> None:
         self.host = host
         self.base = base
         self.arguments = arguments
+        self.python = python
+        self.environment = environment or {}
+        self.install = install
         self.log_file = base / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -41,7 +54,7 @@ class Server:
         # The host lists custom_nodes/ without looking whether it is there.
         for folder in ("custom_nodes", "models/checkpoints", "models/diffusion_models", "input", "output", "user"):
             (self.base / folder).mkdir(parents=True, exist_ok=True)
-        self.pack = install_pack(self.base)
+        self.pack = self.install(self.base)
         self.start()
         return self
 
@@ -59,9 +72,10 @@ class Server:
         arguments += ["--disable-api-nodes", "--disable-auto-launch", *self.arguments]
         # One thread: on models this small, more only wait for each other (six times slower on a busy machine).
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+        environment |= self.environment
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [str(self.python), *arguments],
                 cwd=self.host,
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,47 @@
+"""What a user has before installing: a ComfyUI of their own with its packages, and no more."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkout import make_repository
+from clean_env import make_clean_env
+
+
+@pytest.fixture(scope="session")
+def newest_host(host_script: Any, pinned_host: Callable[[str], Path]) -> Path:
+    """Pinned, whatever COMFYUI_PATH says: these tests copy the host and write into it."""
+    return pinned_host(host_script.NEWEST)
+
+
+@pytest.fixture(scope="session")
+def clean_python(newest_host: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with what that host asks for alone."""
+    return make_clean_env(tmp_path_factory.mktemp("clean") / "venv", newest_host / "requirements.txt")
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This checkout, to be cloned."""
+    return make_repository(tmp_path_factory.mktemp("repository") / "snoopi")
+
+
+@pytest.fixture(scope="module")
+def own_host(newest_host: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ComfyUI folder as users have it, below a path with a space; custom_nodes/ is inside."""
+    folder = tmp_path_factory.mktemp("user") / "My Programs" / "ComfyUI"
+    return shutil.copytree(newest_host, folder, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+@pytest.fixture(scope="session")
+def comfy_cli(pack_root: Path) -> Path:
+    """The `comfy` command of scripts/comfy_cli.py's environment."""
+    say = "import sys, comfy_cli; sys.stdout.write(str(comfy_cli.provide()))"
+    done = subprocess.run([sys.executable, "-c", say], cwd=pack_root / "scripts", stdout=subprocess.PIPE, check=True)
+    return Path(done.stdout.decode().splitlines()[-1])

@@ -1,0 +1,169 @@
+"""Every command in README and the other pages is run, or as much of it as fits in a test.
+
+Each is covered by exactly one of RULES; a command that none covers fails, and so does a rule that no command needs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import pytest
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from documented import Command, commands, commands_in
+from live_pack import ROOT
+
+COMMANDS = commands()
+Words = list[str]  # of a command line, without "python"
+Check = Callable[[list[Command]], list[Words]]  # gives what python is to parse, all of it in one process
+
+
+def run_by(file: str) -> Check:
+    """Another test takes exactly these words from the page, and runs them."""
+
+    def check(found: list[Command]) -> list[Words]:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        for command in found:
+            assert f'documented("{command.text}")' in text, f"{file} does not run `{command.text}`"
+        return []
+
+    return check
+
+
+def make_knows_the_target(found: list[Command]) -> list[Words]:
+    """`make -n`, and what it would run is parsed too: some of these take an hour."""
+    python = []
+    for text in {command.text for command in found}:
+        done = subprocess.run(["make", "-n", *text.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{text}: {done.stderr}"
+        for line in done.stdout.replace("\\\n", " ").splitlines():
+            match = re.match(r'"[^"]*python"? (-m training\.[^>]*|benchmarks/[^>]*)', line)
+            python += [shlex.split(match[1])] if match else []
+    assert len(python) > 5
+    return python
+
+
+def parse(lines: list[Words]) -> None:
+    script = [sys.executable, str(ROOT / "tests" / "support" / "parse_only.py")]
+    done = subprocess.run(script, input=json.dumps(lines), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    wrong = [f"python {shlex.join(line)}\n{one}" for line, one in zip(lines, said, strict=True) if one]
+    assert not wrong, "\n".join(wrong)
+
+
+def words_parse(found: list[Command]) -> list[Words]:
+    """The command's own parser takes the words, and the recipe they name can be resolved."""
+    lines = []
+    for command in found:
+        words = shlex.split(command.text.replace("[", "").replace("]", ""))[1:]  # what is optional too
+        named_only = command.inline and words[-1] == words[min(1, len(words) - 1)]
+        lines.append([*words, "--help"] if named_only else words)
+    return lines
+
+
+def accelerate_parses(found: list[Command]) -> list[Words]:
+    """Eight GPUs are not at hand: accelerate's parser takes its words, and the trainer's the rest."""
+    lines = []
+    for command in found:
+        arguments = launch_command_parser().parse_args(shlex.split(command.text)[2:])
+        _validate_launch_command(arguments)
+        assert arguments.module and arguments.training_script == "training.pgsb", command
+        lines.append(["-m", arguments.training_script, *arguments.training_script_args])
+    return lines
+
+
+def files_are_there(found: list[Command]) -> list[Words]:
+    """CI runs all of tests/."""
+    for command in found:
+        paths = [word for word in command.text.split() if word.startswith("tests/")]
+        assert paths and all((ROOT / path).exists() for path in paths), command
+    return []
+
+
+def message_says_the_same(found: list[Command]) -> list[Words]:
+    """Downloads are not for tests; the trainer gives the same advice where the package is missing."""
+    for command in found:
+        assert command.text in (ROOT / "training" / "optimizers.py").read_text(encoding="utf-8")
+    return []
+
+
+class Rule(NamedTuple):
+    pattern: str
+    check: Check
+
+
+CLONE = r"git clone <this repository> snoopi"
+RULES = {
+    "make": Rule(r"make [a-z-]+", make_knows_the_target),
+    "install": Rule(rf"cd ComfyUI/custom_nodes|{CLONE}", run_by("tests/install/test_fresh_install.py")),
+    "comfy-cli install": Rule(r"comfy node install .*", run_by("tests/install/test_manager.py")),
+    "comfy-cli": Rule(r"python scripts/comfy_cli\.py .*", run_by("tests/install/test_archive.py")),
+    "trainer": Rule(
+        rf"{CLONE} && cd snoopi|pip install '\.\[training\]'|python -m training\.pgsb --dry-run"
+        r"|(python -m training\.pgsb --resume|tensorboard --logdir|python -m training\.export) runs/mine.*",
+        run_by("tests/project/test_first_run.py"),
+    ),
+    "python": Rule(
+        r"python (-m training\.(?!pgsb --dry-run|pgsb --resume|export runs/mine)|benchmarks/).*", words_parse
+    ),
+    "accelerate": Rule(r"accelerate launch .*", accelerate_parses),
+    "pytest": Rule(r"(python -m )?pytest( -rP)? tests/\S+( -rP)?", files_are_there),
+    "optional": Rule(r"pip install bitsandbytes", message_says_the_same),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.page}: {command.text}")
+def test_exactly_one_rule_covers(command: Command) -> None:
+    matching = [name for name, rule in RULES.items() if re.fullmatch(rule.pattern, command.text)]
+    assert len(matching) == 1, f"{command.page}: `{command.text}` is covered by {matching or 'no rule'}"
+
+
+@cache
+def checked(name: str) -> list[Words]:
+    found = [command for command in COMMANDS if re.fullmatch(RULES[name].pattern, command.text)]
+    assert found, "no command needs this rule any more"
+    return RULES[name].check(found)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_rule_holds(name: str) -> None:
+    checked(name)
+
+
+@pytest.mark.slow
+def test_python_takes_the_words() -> None:
+    parse([words for name in RULES for words in checked(name)])
+
+
+def test_commands_are_found_wherever_they_stand() -> None:
+    page = (
+        "Say `make test`, `git  clone\nx` or `python`; `alpha 1` is none.\n\n    make demo    # comment\n"
+        "    # accelerate in a comment\n    python -m a \\\n      b=1 \\\n      c=2\n\n    a -> b\n\n"
+        "```bash\nHF_HUB_OFFLINE=1 curl -l\n```\n"
+    )
+    assert list(commands_in(page)) == [
+        ("HF_HUB_OFFLINE=1 curl -l", False),
+        ("make demo", False),
+        ("python -m a b=1 c=2", False),
+        ("make test", True),
+        ("git clone x", True),
+    ]
+
+
+def test_wrong_words_are_noticed() -> None:
+    wrong = {
+        ("-m", "training.pgsb", "--recipie", "sd15"): "unrecognized arguments",
+        ("-m", "training.pgsb", "--recipe", "sd51", "prompts.source=x"): "no such recipe",
+        ("-m", "training.merge", "a"): "required",
+        ("benchmarks/nasa_cost.py", "sd15", "--turns", "3"): "unrecognized arguments",
+    }
+    with pytest.raises(AssertionError) as told:
+        parse([list(line) for line in wrong])
+    assert [said for said in wrong.values() if said not in str(told.value)] == []

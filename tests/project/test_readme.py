@@ -1,0 +1,122 @@
+"""README's figures are those of the pages that commands write, and it names every node."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+from live_pack import ROOT
+
+Row = dict[str, str]
+# Row names of README's table, as docs/COMPATIBILITY.md has them, and the networks that benchmarks/RESULTS.md measures.
+COSTS = {"UNet SD1.5": "SD1.5", "UNet SDXL": "SDXL", "PixArt-alpha 512": "PixArt-alpha"}
+REMOVAL = ("the unwanted is absent", "the prompt is kept", "both, and a valid picture")
+ERRORS = {"relative error", "relative error, cfg 1"}
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def tables(markdown: str) -> list[list[Row]]:
+    """Every table, as rows by column title; of columns with the same title the first."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\n?)+", markdown, re.M):
+        head, _, *rows = ([cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines())
+        found.append([dict(reversed([*zip(head, row, strict=True)])) for row in rows])
+    return found
+
+
+def table_of(markdown: str, *columns: str) -> list[Row]:
+    (found,) = (table for table in tables(markdown) if table and set(columns) <= set(table[0]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def supported() -> dict[str, Row]:
+    return {row["network"]: row for row in table_of(read("README.md"), "network", "relative error")}
+
+
+@pytest.fixture(scope="module")
+def costs() -> dict[str, dict[str, Row]]:
+    """By network, then by case. SDXL was measured twice: time once more with more rounds, without CFG."""
+    sections = re.findall(r"^### ([^,\n]+), latent.*?$(.*?)(?=^#|\Z)", read("benchmarks/RESULTS.md"), re.M | re.S)
+    found: dict[str, dict[str, Row]] = {}
+    for name, text in sections:
+        found.setdefault(name, {}).update({row["case"]: row for row in tables(text)[0]})
+    return found
+
+
+def test_every_measured_family_stands_there_with_its_error(supported: dict[str, Row]) -> None:
+    page = read("docs/COMPATIBILITY.md")
+    families = page[page.index("## Families") : page.index("## Presets")]
+    (rows,) = tables(families)
+    measured = {
+        row["what"]: max((row["0.16.3"], row["0.30.0"]), key=float) for row in rows if row["measured"] in ERRORS
+    }
+    assert len(measured) > 10
+    assert {name: row["relative error"] for name, row in supported.items()} == measured
+
+
+def ratio(cell: str) -> str:
+    """The median, without the span."""
+    return cell.split()[0]
+
+
+def test_costs_are_those_that_were_measured(supported: dict[str, Row], costs: dict[str, Any]) -> None:
+    time, guided, work = "time of a step, NASA / plain", "CFG / plain", "FLOPs, NASA / plain"
+    for name, row in supported.items():
+        if name not in COSTS:
+            assert row[time] == row[guided] == row[work] == "", name
+            continue
+        cases = costs[COSTS[name]]
+        column = next(key for key in cases["NASA"] if key.startswith("time / plain"))
+        assert row[time] == ratio(cases["NASA"][column])
+        assert row[guided] == ratio(cases["CFG 2"][column])
+        assert row[work] == cases["NASA"]["FLOPs / plain"]
+
+
+def test_the_help_pages_say_the_same_in_percent(costs: dict[str, Any]) -> None:
+    page = " ".join(read("web/docs/SnoopiNASAApply.md").split())
+    said = re.search(r"about (\d+) % of the time of a step of SD1\.5, (\d+) % of SDXL's, (\d+) % of PixArt's", page)
+    assert said is not None
+    for percent, name in zip(said.groups(), ("SD1.5", "SDXL", "PixArt-alpha"), strict=True):
+        cases = costs[name]["NASA"]
+        column = next(key for key in cases if key.startswith("time / plain"))
+        assert int(percent) == round(100 * (float(ratio(cases[column])) - 1)), name
+
+
+def test_the_share_of_removals_is_that_of_the_results_page() -> None:
+    rows = {row["method"].strip("*"): row for row in table_of(read("docs/RESULTS.md"), "method", "absent")}
+    shown = table_of(read("README.md"), "the unwanted is absent")
+    assert len(shown) == 3
+    for row, method in zip(shown, ("none", "cfg 1.5", "nasa 1"), strict=True):
+        cells = [f"{round(100 * float(rows[method][column]))} %" for column in ("absent", "kept", "clean")]
+        assert [row[key] for key in REMOVAL] == cells, method
+
+
+def test_the_examples_on_the_help_page_come_with_their_rates() -> None:
+    page = " ".join(read("web/docs/SnoopiNASAApply.md").split())
+    said = re.search(r"is gone in (\d+) % of the pictures, and (\d+) % are clean", page)
+    rows = {row["method"].strip("*"): row for row in table_of(read("docs/RESULTS.md"), "method", "absent")}
+    assert said is not None
+    assert [int(share) for share in said.groups()] == [
+        round(100 * float(rows["nasa 1"][column])) for column in ("absent", "clean")
+    ]
+
+
+@pytest.mark.host
+def test_every_node_is_named(pack: Any) -> None:
+    async def names() -> list[str]:
+        extension = await pack.comfy_entrypoint()
+        return [node.GET_SCHEMA().display_name for node in await extension.get_node_list()]
+
+    told = {row["node"].strip("*") for row in table_of(read("README.md"), "node", "what it does")}
+    assert set(asyncio.run(names())) <= told
+
+
+def test_its_links_lead_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", read("README.md")) if "://" not in link]
+    assert links and [link for link in links if not (ROOT / link.partition("#")[0]).exists()] == []

@@ -1,0 +1,101 @@
+"""A virtual environment that holds what a ComfyUI asks for and nothing else: none of the trainer's packages.
+
+Made of the packages that are installed here already: the host's requirements, and theirs in turn, are linked file by
+file, by each distribution's own list. That takes seconds, where installing them anew takes minutes and 6 GB.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import Distribution, distribution, distributions
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+
+def make_clean_env(folder: Path, requirements: Path) -> Path:
+    """An environment in ``folder`` with the closure of ``requirements`` and pip; gives its Python."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    for installed in closure([*requirement_lines(requirements), Requirement("pip")]):
+        _link(installed, site_packages(python))
+    return python
+
+
+def add_packages(python: Path, other: Path) -> None:
+    """Give the environment of ``python`` what that of ``other`` has and it has not."""
+    site = site_packages(python)
+    there = {canonicalize_name(one.name) for one in distributions(path=[str(site)])}
+    for installed in distributions(path=[str(site_packages(other))]):
+        if canonicalize_name(installed.name) not in there:
+            _link(installed, site)
+
+
+@cache
+def site_packages(python: Path) -> Path:
+    query = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return Path(subprocess.run([python, "-c", query], check=True, capture_output=True, text=True).stdout.strip())
+
+
+def requirement_lines(file: Path) -> list[Requirement]:
+    """What a requirements.txt asks for."""
+    lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
+    return [Requirement(line) for line in lines if line]
+
+
+def closure(wanted: Iterable[Requirement]) -> list[Distribution]:
+    """The installed distributions that ``wanted`` name, and what those need in turn.
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: one of them is not installed here.
+    """
+    todo, found = list(wanted), {}
+    while todo:
+        requirement = todo.pop()
+        key = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        if key in found or not _applies(requirement, ()):
+            continue
+        found[key] = distribution(requirement.name)
+        needed = [Requirement(line) for line in found[key].requires or ()]
+        todo += [_without_marker(one) for one in needed if _applies(one, requirement.extras)]
+    return list({name: one for (name, _), one in found.items()}.values())
+
+
+def _applies(requirement: Requirement, extras: Iterable[str]) -> bool:
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
+
+
+def _without_marker(requirement: Requirement) -> Requirement:
+    """As one that applies: it has been asked already, with the extras of what needs it."""
+    requirement.marker = None
+    return requirement
+
+
+def _link(installed: Distribution, site: Path) -> None:
+    for file in installed.files or ():
+        source, target = Path(str(installed.locate_file(file))), Path(os.path.normpath(site / file))
+        if source.is_file() and not target.exists() and not _is_script(source):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link_file(source, target)
+
+
+def _is_script(file: Path) -> bool:
+    """One of those beside Python, which name the Python of the other environment."""
+    with file.open("rb") as opened:
+        return file.parent.name == "bin" and opened.read(2) == b"#!"
+
+
+def _link_file(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        target.symlink_to(source)  # on another disk

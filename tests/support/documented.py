@@ -1,0 +1,73 @@
+"""The commands that the documentation tells people to type: in blocks, and between backticks in a sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from live_pack import ROOT
+
+PROGRAMS = {
+    *("accelerate", "cd", "comfy", "git", "make", "pip", "pre-commit", "pytest", "python", "tensorboard"),
+    # Not used so far; so that they are not overlooked when they are.
+    *("apt-get", "bash", "brew", "conda", "curl", "docker", "huggingface-cli", "npm", "python3", "sudo", "torchrun"),
+    *("uv", "wget"),
+}
+_FENCE = re.compile(r"^```.*?$(.*?)^```", re.M | re.S)
+_INDENTED = re.compile(r"(?:^ {4}.*\S.*\n?)+", re.M)
+_INLINE = re.compile(r"`([^`]+)`")
+_ASSIGNMENT = re.compile(r"[A-Z_]+=\S+")
+
+
+class Command(NamedTuple):
+    page: str
+    text: str
+    inline: bool
+
+
+def pages() -> list[Path]:
+    """Every page that tells people what to do. CHANGELOG.md tells what has been."""
+    patterns = ("README.md", "CONTRIBUTING.md", "docs/*.md", "benchmarks/*.md", "training/*.md", "web/docs/**/*.md")
+    return sorted(path for pattern in patterns for path in ROOT.glob(pattern))
+
+
+def commands() -> list[Command]:
+    """Each command of each page once, without its comment and with its continuation lines."""
+    found = {
+        Command(page.relative_to(ROOT).as_posix(), text, inline): None
+        for page in pages()
+        for text, inline in commands_in(page.read_text(encoding="utf-8"))
+    }
+    return list(found)
+
+
+def documented(text: str) -> str:
+    """`text`, which some page has as a command: for tests that run what people are told to type."""
+    assert any(command.text == text for command in commands()), f"no page has the command {text!r} any more"
+    return text
+
+
+def commands_in(markdown: str) -> Iterator[tuple[str, bool]]:
+    """The commands of one page, and whether each stands in a sentence."""
+    blocks = [match[1] for match in _FENCE.finditer(markdown)]
+    prose = _FENCE.sub("", markdown)
+    blocks += [match[0] for match in _INDENTED.finditer(prose)]
+    for block in blocks:
+        for line in block.replace("\\\n", " ").splitlines():
+            if is_command(text := _without_comment(line)):
+                yield text, False
+    for match in _INLINE.finditer(_INDENTED.sub("", prose)):
+        text = " ".join(match[1].split())
+        if " " in text and is_command(text):
+            yield text, True
+
+
+def is_command(text: str) -> bool:
+    words = [word for word in text.split() if not _ASSIGNMENT.fullmatch(word)]
+    return bool(words) and words[0] in PROGRAMS
+
+
+def _without_comment(line: str) -> str:
+    return " ".join(re.sub(r"(^|\s)#.*", "", line).split())

@@ -1,0 +1,79 @@
+"""Let commands of ours read their arguments and stop there: `python parse_only.py < commands.json`.
+
+Reads a JSON list of command lines, each as words without "python", and writes what is wrong with each, or "". A module
+runs as its command would run it, up to the moment at which argparse has accepted the words; a recipe that they name is
+resolved. In a process of its own, since modules of benchmarks/ and tests/support/ have the same names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Accepted(Exception):
+    pass
+
+
+def stopping(parse: Callable[..., argparse.Namespace]) -> Callable[..., argparse.Namespace]:
+    def wrapper(self: argparse.ArgumentParser, args: list[str] | None = None, *more: Any) -> argparse.Namespace:
+        raise Accepted(parse(self, args, *more))
+
+    return wrapper
+
+
+def problem(words: list[str]) -> str:
+    """What argparse or the recipe's reader say against `words`."""
+    said = io.StringIO()
+    patches = [
+        mock.patch.object(argparse.ArgumentParser, name, stopping(getattr(argparse.ArgumentParser, name)))
+        for name in ("parse_args", "parse_intermixed_args")
+    ]
+    module = words[0] == "-m"
+    sys.argv = words[1:] if module else words
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.redirect_stderr(said))
+            stack.enter_context(contextlib.redirect_stdout(said))
+            for patch in patches:
+                stack.enter_context(patch)
+            if module:
+                runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+            else:
+                runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+    except SystemExit as ended:
+        return "" if ended.code == 0 else said.getvalue()  # 0: --help
+    except Accepted as accepted:
+        return _recipe_problem(accepted.args[0])
+    return f"it ran to its end without reading its arguments:\n{said.getvalue()}"
+
+
+def _recipe_problem(namespace: argparse.Namespace) -> str:
+    from training.config import RecipeError, load_recipe, split_words
+
+    if not hasattr(namespace, "overrides") or getattr(namespace, "resume", None):
+        return ""
+    recipes = [namespace.recipe] if isinstance(namespace.recipe, str) else namespace.recipe
+    names, overrides = split_words([*recipes, *namespace.overrides])
+    try:
+        load_recipe(names or "shapes", overrides)
+    except RecipeError as error:
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    sys.path[0:1] = [str(ROOT), str(ROOT / "benchmarks")]
+    print("\n" + json.dumps([problem(words) for words in json.load(sys.stdin)]))
