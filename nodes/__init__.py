@@ -8,13 +8,14 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .nasa_apply import NASAApply
+from .nasa_scale_sweep import NASAScaleSweep
 from .one_step_sampler import OneStepSampler
 from .pgsb_loader import PGSBLoader
 
 
 class SnoopiExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [PGSBLoader, NASAApply, OneStepSampler]
+        return [PGSBLoader, NASAApply, OneStepSampler, NASAScaleSweep]
 
 
 async def comfy_entrypoint() -> SnoopiExtension:

@@ -46,6 +46,19 @@ class Steering:
         total = sum(negative.strength for negative in now)
         return [(negative, negative.strength / total) for negative in now]
 
+    def nothing_to_do(self) -> str:
+        """Why this changes nothing; "" when it does something."""
+        if self.alpha == 0.0:
+            return "alpha is 0"
+        if self.window.is_empty:
+            return f"start_percent {self.window.start_percent:g} is not before end_percent {self.window.end_percent:g}"
+        if self.mask is not None and not self.mask.any():
+            return (
+                "the mask is black everywhere. Load Image's own MASK output is the picture's transparency, which is "
+                "black for most pictures; for a black-and-white picture use Convert Image to Mask"
+            )
+        return ""
+
 
 def apply_nasa(
     patcher: ModelPatcher,
@@ -58,7 +71,7 @@ def apply_nasa(
 ) -> ModelPatcher:
     """A clone of `patcher` that steers away from `negative`; `patcher` itself where nothing would be changed.
 
-    On a model that is steered already, the new negative is subtracted beside the others.
+    On a model that is steered already, the new negative is subtracted beside the others. Says what it did.
 
     Args:
         mask: where in the picture, (h, w) or (n, h, w) in [0, 1], n images of a batch or frames of a video; resized to
@@ -68,48 +81,59 @@ def apply_nasa(
         ValueError: an unsupported model, a negative that is not this model's, unknown blocks, not a mask, or an
             alpha that is no number.
     """
+    steering = read_steering(patcher, negative, alpha=alpha, window=window, blocks=blocks, mask=mask)
+    if nothing := steering.nothing_to_do():
+        logging.warning("NASA Apply does nothing: %s", nothing)
+        return patcher
+    family = family_of(patcher.model)
+    count = sum(layer.block in steering.blocks for layer in family.layers(patcher.model).values())
+    advice = recommended_alpha(patcher)
+    logging.info(
+        "NASA Apply: alpha %g in %d cross-attentions of %s%s", alpha, count, family.name, advice and f"; {advice}"
+    )
+    return steer(patcher, steering)
+
+
+def read_steering(
+    patcher: ModelPatcher,
+    negative: Conditioning,
+    *,
+    alpha: float,
+    window: Window,
+    blocks: str,
+    mask: torch.Tensor | None = None,
+) -> Steering:
+    """What `apply_nasa` is given, checked; its errors."""
     if not math.isfinite(alpha):
         raise ValueError(f"alpha is {alpha}, expected a number; 0 changes nothing")
     family = family_of(patcher.model)
     negatives = read_negative(negative)
     for each in negatives:
         family.check(patcher.model, each)
-    chosen = parse_blocks(blocks, family.blocks(patcher.model))
-    mask = None if mask is None else check_mask(mask)
-    if nothing := _nothing_to_do(alpha, window, mask):
-        logging.warning("NASA Apply does nothing: %s", nothing)
+    return Steering(
+        negatives=negatives,
+        alpha=alpha,
+        window=window,
+        blocks=parse_blocks(blocks, family.blocks(patcher.model)),
+        mask=None if mask is None else check_mask(mask),
+    )
+
+
+def steer(patcher: ModelPatcher, steering: Steering) -> ModelPatcher:
+    """A clone of `patcher` with one more negative; `patcher` itself where it would change nothing."""
+    if steering.nothing_to_do():
         return patcher
-    steering = Steering(negatives=negatives, alpha=alpha, window=window, blocks=chosen, mask=mask)
     before = patcher.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY)
     steerings = (*(each for wrapper in before for each in wrapper.steerings), steering)
     steered = patcher.clone()
     for kind, wrapper in (
         (WrappersMP.SAMPLER_SAMPLE, begin_run),
         (WrappersMP.CALC_COND_BATCH, mark_positive),
-        (WrappersMP.APPLY_MODEL, NASAWrapper(family, steerings)),
+        (WrappersMP.APPLY_MODEL, NASAWrapper(family_of(patcher.model), steerings)),
     ):
         steered.remove_wrappers_with_key(kind, WRAPPER_KEY)
         steered.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
-    count = sum(layer.block in chosen for layer in family.layers(patcher.model).values())
-    advice = recommended_alpha(patcher)
-    logging.info(
-        "NASA Apply: alpha %g in %d cross-attentions of %s%s", alpha, count, family.name, advice and f"; {advice}"
-    )
     return steered
-
-
-def _nothing_to_do(alpha: float, window: Window, mask: torch.Tensor | None) -> str:
-    """Why a node changes nothing; "" when it does something."""
-    if alpha == 0.0:
-        return "alpha is 0"
-    if window.is_empty:
-        return f"start_percent {window.start_percent:g} is not before end_percent {window.end_percent:g}"
-    if mask is not None and not mask.any():
-        return (
-            "the mask is black everywhere. Load Image's own MASK output is the picture's transparency, which is black "
-            "for most pictures; for a black-and-white picture use Convert Image to Mask"
-        )
-    return ""
 
 
 def recommended_alpha(patcher: ModelPatcher) -> str:

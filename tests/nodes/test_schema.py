@@ -30,11 +30,25 @@ INPUTS = {
         "timesteps": "STRING",
         "preset": "COMBO",
     },
+    "SnoopiNASAScaleSweep": {
+        "model": "MODEL",
+        "positive": "CONDITIONING",
+        "negative": "CONDITIONING",
+        "latent_image": "LATENT",
+        "vae": "VAE",
+        "alphas": "STRING",
+        "seed": "INT",
+        "timesteps": "STRING",
+        "preset": "COMBO",
+        "sampler": "SAMPLER",
+        "sigmas": "SIGMAS",
+    },
 }
 OUTPUTS = {
     "SnoopiPGSBLoader": ["MODEL", "CLIP", "VAE"],
     "SnoopiNASAApply": ["MODEL"],
     "SnoopiOneStepSampler": ["LATENT"],
+    "SnoopiNASAScaleSweep": ["IMAGE", "IMAGE"],
 }
 
 
