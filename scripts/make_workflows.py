@@ -171,7 +171,7 @@ def _mosaic(rows: Sequence[Sequence[Image.Image]], titles: Sequence[Sequence[str
     return page
 
 
-def card(page: Page, graph: dict[str, Any], workflow: Workflow) -> Image.Image:
+def card(page: Page, workflow: Workflow) -> Image.Image:
     """A picture of those nodes of the graph that matter, at a size that can be read."""
     numbers = {key: number for number, key in enumerate(workflow.nodes, start=1)}
     box = page.evaluate(
@@ -186,6 +186,22 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def make(client: Client, page: Page, workflow: Workflow, out: Path) -> None:
+    """Write the three files of one workflow."""
+    graph, prompt = build(page, workflow)
+    write_json(out / f"{workflow.name}.json", graph)
+    write_json(out / "api" / f"{workflow.name}.json", prompt)
+    if workflow.card:
+        image, done = card(page, workflow), "not run"
+    else:
+        outcome = client.run(prompt)
+        if outcome.error:
+            raise RuntimeError(f"{workflow.name} failed: {outcome.error['exception_message']}")
+        image, done = thumbnail(client, prompt, outcome), f"ran in {outcome.seconds:.2f} s"
+    image.save(out / f"{workflow.name}.jpg", quality=90)
+    print(f"{workflow.name}: {len(prompt)} nodes, {done}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="only these; all when none is given")
@@ -193,30 +209,16 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "workflows")
     options = parser.parse_args()
     chosen = [workflow for workflow in WORKFLOWS if not options.names or workflow.name in options.names]
-    with (
-        tempfile.TemporaryDirectory(prefix="snoopi-workflows-") as base,
-        Server(find_host(), Path(base)) as server,
-        front_end(server.client) as page,
-    ):
+    with tempfile.TemporaryDirectory(prefix="snoopi-workflows-") as base, Server(find_host(), Path(base)) as server:
         if options.student:
             shutil.copy2(options.student, server.base / "models" / "checkpoints" / STUDENT)
+        # Nothing is in these files, but the front end marks nodes in red whose file is missing.
         for file in {file for workflow in chosen for node in workflow.nodes.values() for file in node.files}:
             (server.base / "models" / file.directory).mkdir(exist_ok=True)
-            # Nothing is in it, but the front end marks nodes in red whose file is missing.
             (server.base / "models" / file.directory / file.name).touch()
-        for workflow in chosen:
-            graph, prompt = build(page, workflow)
-            write_json(options.out / f"{workflow.name}.json", graph)
-            write_json(options.out / "api" / f"{workflow.name}.json", prompt)
-            if workflow.card:
-                image, done = card(page, graph, workflow), "not run"
-            else:
-                outcome = server.client.run(prompt)
-                if outcome.error:
-                    raise RuntimeError(f"{workflow.name} failed: {outcome.error['exception_message']}")
-                image, done = thumbnail(server.client, prompt, outcome), f"ran in {outcome.seconds:.2f} s"
-            image.save(options.out / f"{workflow.name}.jpg", quality=90)
-            print(f"{workflow.name}: {len(prompt)} nodes, {done}")
+        with front_end(server.client) as page:
+            for workflow in chosen:
+                make(server.client, page, workflow, options.out)
     return 0
 
 

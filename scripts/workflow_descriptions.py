@@ -16,6 +16,7 @@ from workflow_parts import (
     one_step,
     picture,
     seed_node,
+    sweep,
     text,
     with_cfg,
 )
@@ -104,6 +105,20 @@ _BOTH = Workflow(
         ("decode_without", "scale_without", LOWER, "decode_with", "scale_with"),
         ("save_without", LOWER, "save_with"),
     ),
+)
+
+_SWEEP = Workflow(
+    name="alpha_sweep",
+    note=(
+        "Which alpha? The same noise at several strengths of the negative, side by side (the paper's Figure 5).",
+        NO_DOWNLOAD,
+        "Turn: alphas, both texts, the seed. Take the smallest alpha that removes it, for NASA Apply.",
+    ),
+    nodes={
+        **_common(),
+        "sweep": sweep("0, 0.25, 0.5, 1", SEED),
+    },
+    columns=(("note", "loader", "latent"), ("prompt", "negative"), ("sweep",)),
 )
 
 _MASKS = Workflow(
@@ -214,4 +229,4 @@ _FIGURE = Workflow(
     ),
 )
 
-WORKFLOWS = (_ONE, _BOTH, _MASKS, _STEPS, _FIGURE, *PUBLISHED)
+WORKFLOWS = (_ONE, _BOTH, _SWEEP, _MASKS, _STEPS, _FIGURE, *PUBLISHED)

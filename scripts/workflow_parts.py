@@ -21,7 +21,7 @@ class Link:
 
 @dataclass(frozen=True)
 class File:
-    """A file that the pack does not bring: its name, its folder in models/, and where it is downloaded from, if anywhere.
+    """A file that the pack does not bring: its name, its folder in models/, and where it is downloaded from ("": not).
 
     The front end's own notice of missing models shows these, from `properties.models` of the node that needs them.
     """
@@ -65,6 +65,7 @@ class Workflow:
 MODEL, CLIP, VAE = (Link("loader", slot) for slot in range(3))
 TEXT = (330, 110)
 PICTURE = (400, 460)
+SHEET = (900, 640)
 SIDE, SCALE = 64, 4  # the small world's pictures, and how much the workflows enlarge them
 
 
@@ -92,6 +93,12 @@ def with_cfg(model: Link, seed: int | Link, *, negative: str, steps: int, cfg: f
     inputs = {"model": model, "positive": Link("prompt"), "negative": Link(negative), "latent_image": Link("latent")}
     settings = {"seed": seed, "steps": steps, "cfg": cfg, "sampler_name": "euler", "scheduler": scheduler}
     return Node(type="KSampler", inputs={**inputs, **settings, "denoise": 1.0})
+
+
+def sweep(alphas: str, seed: int) -> Node:
+    links = {"model": MODEL, "positive": Link("prompt"), "negative": Link("negative"), "latent_image": Link("latent")}
+    settings = {"alphas": alphas, "seed": seed, "timesteps": "auto", "preset": "auto"}
+    return Node(type="SnoopiNASAScaleSweep", inputs={**links, "vae": VAE, **settings}, size=SHEET)
 
 
 def seed_node(seed: int) -> Node:
