@@ -35,7 +35,7 @@ from workflow_parts import Workflow, api_prompt  # noqa: E402
 
 THUMBNAIL, SEAM, LABEL = 512, 6, 26
 GAP = 48  # between nodes, in the canvas's pixels
-NOTE, LETTERS, LINE = 400, 56, 19  # width of the note; letters that fit into a line of it, and how high one is
+NOTE, LETTERS, LINE = 400, 56, 16  # width of the note; letters that fit into a line of it, and how high one is
 CARD_MARGIN, CARD_ZOOM = 20, 1.6
 
 # Loads the API form, sets sizes and columns, adds the note, and returns the file together with what the front end
