@@ -34,14 +34,14 @@ from workflow_descriptions import STUDENT, WORKFLOWS  # noqa: E402
 from workflow_parts import Workflow, api_prompt  # noqa: E402
 
 THUMBNAIL, SEAM, LABEL = 512, 6, 26
-GAP = 48  # between nodes, in the canvas's pixels
+GAP, COLLAPSED = 48, 150  # between nodes, and a collapsed one's width, in the canvas's pixels
 NOTE, LETTERS, LINE = 400, 56, 16  # width of the note; letters that fit into a line of it, and how high one is
 CARD_MARGIN, CARD_ZOOM = 20, 1.6
 
 # Loads the API form, sets sizes and columns, adds the note, and returns the file together with what the front end
 # would send for it. Nodes without a size of their own get the front end's.
 BUILD = """
-async ({prompt, name, nodes, columns, note, noteSize, gap}) => {
+async ({prompt, name, nodes, columns, note, noteSize, gap, collapsedWidth}) => {
   await app.loadApiJson(prompt, name + '.json');
   const byKey = {};
   for (const [key, {id}] of Object.entries(nodes)) byKey[key] = app.graph.getNodeById(id);
@@ -60,7 +60,8 @@ async ({prompt, name, nodes, columns, note, noteSize, gap}) => {
     for (const widget of node.widgets ?? [])
       if (widget.options?.values?.includes?.('increment')) widget.value = 'fixed';
   }
-  const height = node => node.flags?.collapsed ? 0 : node.size[1];
+  const width = node => node?.flags.collapsed ? collapsedWidth : node?.size[0] ?? 0;
+  const height = node => node.flags.collapsed ? 0 : node.size[1];
   let x = 0;
   for (const column of columns) {
     let y = 0;
@@ -69,7 +70,7 @@ async ({prompt, name, nodes, columns, note, noteSize, gap}) => {
       byKey[key].pos = [x, y];
       y += height(byKey[key]) + LiteGraph.NODE_TITLE_HEIGHT + gap / 2;
     }
-    x += Math.max(...column.map(key => byKey[key]?.size[0] ?? 0)) + gap;
+    x += Math.max(...column.map(key => width(byKey[key]))) + gap;
   }
   // As text, as it is saved: values that are undefined are left out.
   return JSON.stringify({graph: app.graph.serialize(), sent: (await app.graphToPrompt()).output});
@@ -112,7 +113,7 @@ def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any
                 "id": number,
                 "size": node.size,
                 "collapsed": node.collapsed,
-                "models": [asdict(file) for file in node.files if file.url],
+                "models": [asdict(file) for file in node.files],
             }
             for number, (key, node) in enumerate(workflow.nodes.items(), start=1)
         },
@@ -120,6 +121,7 @@ def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any
         "note": note,
         "noteSize": [NOTE, max(120, lines * LINE + 30)],
         "gap": GAP,
+        "collapsedWidth": COLLAPSED,
     }
     made = json.loads(page.evaluate(BUILD, arguments))
     for number, node in made["sent"].items():

@@ -28,7 +28,7 @@ ALPHA = 1.0
 PROMPT = "a blue shape"
 NEGATIVE = "square"
 SEED = 2
-LOWER = 520  # where the lower of two branches starts
+LOWER, FOUR = 520, 580  # where the lower of two branches starts, and the lower two of four
 NO_DOWNLOAD = "Nothing to download: the small model comes with this pack."
 
 
@@ -149,9 +149,10 @@ _MASKS = Workflow(
     columns=(
         ("note", "loader", "latent", "seed"),
         ("prompt", "negative_left", "negative_right", LOWER, "blank_left", "half_left", "blank_right", "half_right"),
-        ("mask_left", "mask_right", LOWER, "decode_without", "scale_without", "decode_with", "scale_with"),
+        ("mask_left", "mask_right"),
         ("nasa_left", "nasa_right"),
         ("sampler_without", LOWER, "sampler_with"),
+        ("decode_without", "scale_without", LOWER, "decode_with", "scale_with"),
         ("save_without", LOWER, "save_with"),
     ),
 )
@@ -193,10 +194,16 @@ _SUBTRACTED = {
             "conditioning_from": Link("negative"),
             "conditioning_to_strength": Link("weight"),
         },
-        title="Embeddings: w prompt + (1 - w) negative",
+        title="w prompt + (1 - w) negative",
         size=(330, 100),
     ),
 }
+
+
+def _result(way: str, title: str) -> dict[str, Node]:
+    return picture(f"sampler_{way}", title, f"figure_{way}", f"_{way}", collapsed=True, size=(330, 390))
+
+
 _FIGURE = Workflow(
     name="figure_3_cfg_embeddings_nasa",
     note=(
@@ -214,18 +221,18 @@ _FIGURE = Workflow(
         "sampler_cfg": with_cfg(MODEL, Link("seed"), negative="negative", steps=1, cfg=2.0, scheduler="sgm_uniform"),
         "sampler_embeddings": one_step(MODEL, Link("seed"), "embeddings"),
         "sampler_nasa": one_step(Link("nasa"), Link("seed")),
-        **picture("sampler_none", "No negative", "figure_none", "_none", collapsed=True),
-        **picture("sampler_cfg", "CFG", "figure_cfg", "_cfg", collapsed=True),
-        **picture("sampler_embeddings", "Embedding subtraction", "figure_embeddings", "_embeddings", collapsed=True),
-        **picture("sampler_nasa", "NASA", "figure_nasa", "_nasa", collapsed=True),
+        **_result("none", "No negative"),
+        **_result("cfg", "CFG"),
+        **_result("embeddings", "Embedding subtraction"),
+        **_result("nasa", "NASA"),
     },
     columns=(
         ("note", "loader", "latent", "seed"),
         ("prompt", "negative", "weight", "embeddings", "nasa"),
-        ("sampler_none", "sampler_cfg", "sampler_embeddings", "sampler_nasa"),
-        tuple(f"{kind}_{way}" for way in ("none", "cfg", "embeddings", "nasa") for kind in ("decode", "scale")),
-        ("save_none", LOWER, "save_embeddings"),
-        ("save_cfg", LOWER, "save_nasa"),
+        ("sampler_none", FOUR, "sampler_cfg"),
+        ("save_none", "decode_none", "scale_none", FOUR, "save_cfg", "decode_cfg", "scale_cfg"),
+        ("sampler_embeddings", FOUR, "sampler_nasa"),
+        ("save_embeddings", "decode_embeddings", "scale_embeddings", FOUR, "save_nasa", "decode_nasa", "scale_nasa"),
     ),
 )
 

@@ -65,7 +65,7 @@ class Workflow:
 MODEL, CLIP, VAE = (Link("loader", slot) for slot in range(3))
 TEXT = (330, 110)
 PICTURE = (400, 460)
-SHEET = (900, 640)
+SHEET = (620, 900)
 SIDE, SCALE = 64, 4  # the small world's pictures, and how much the workflows enlarge them
 
 
@@ -106,20 +106,22 @@ def seed_node(seed: int) -> Node:
     return Node(type="PrimitiveInt", inputs={"value": seed}, title="Seed")
 
 
-def picture(samples: str, title: str, prefix: str, key: str = "", collapsed: bool = False) -> dict[str, Node]:
+def picture(
+    samples: str, title: str, prefix: str, key: str = "", collapsed: bool = False, size: tuple[int, int] = PICTURE
+) -> dict[str, Node]:
     """Decode, enlarge (the small world is tiny) and save."""
     method = {"upscale_method": "nearest-exact", "width": SIDE * SCALE, "height": SIDE * SCALE, "crop": "disabled"}
     decode = {"samples": Link(samples), "vae": VAE}
     return {
         f"decode{key}": Node(type="VAEDecode", inputs=decode, collapsed=collapsed),
         f"scale{key}": Node(type="ImageScale", inputs={"image": Link(f"decode{key}"), **method}, collapsed=collapsed),
-        f"save{key}": save(f"scale{key}", title, prefix),
+        f"save{key}": save(f"scale{key}", title, prefix, size),
     }
 
 
-def save(images: str, title: str, prefix: str) -> Node:
+def save(images: str, title: str, prefix: str, size: tuple[int, int] = PICTURE) -> Node:
     inputs = {"images": Link(images), "filename_prefix": f"snoopi/{prefix}"}
-    return Node(type="SaveImage", inputs=inputs, title=title, size=PICTURE)
+    return Node(type="SaveImage", inputs=inputs, title=title, size=size)
 
 
 def api_prompt(workflow: Workflow) -> dict[str, dict[str, Any]]:

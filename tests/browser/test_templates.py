@@ -87,10 +87,10 @@ def test_the_template_browser_lists_every_template_with_its_picture(page: Page, 
 def test_a_template_opens_runs_and_shows_its_pictures(page: Page, screenshots: Path, name: str) -> None:
     open_template(page, name)
     assert page.evaluate(UNKNOWN_NODES) == []
-    assert page.evaluate(OVERLAPS) == []
     page.get_by_test_id("queue-button").click()
     page.wait_for_function(ALL_SHOWN)
     zoom = show_all(page)
+    assert page.evaluate(OVERLAPS) == []  # now that nodes have grown by their pictures and previews
     page.wait_for_timeout(2000)  # "Job queued" goes away
     picture = screenshot(page, screenshots / f"{name}.png")
     assert zoom >= MIN_ZOOM, f"too small to read, see {picture}"

@@ -75,7 +75,8 @@ def test_the_front_end_and_the_note_name_the_same_files(name: str) -> None:
     }
     for file in needed_files(name):
         assert file.name in note and f"models/{file.directory}" in note
-        # A student of one's own is not downloaded.
-        if file.name != "student.safetensors":
-            url = given[file.node, file.directory, file.name]
+        url = given[file.node, file.directory, file.name]
+        if file.name == "student.safetensors":
+            assert url == "", "a student of one's own is not downloaded"
+        else:
             assert url.startswith("https://huggingface.co/") and url.partition("/resolve/")[0] in note
