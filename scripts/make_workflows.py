@@ -2,7 +2,7 @@
 
 The front end itself turns the API form into a graph, sizes the nodes and writes the file, so the templates are what a
 user would have saved. Then each workflow runs once, and its pictures become the thumbnail; where the weights have to be
-downloaded, the thumbnail is a picture of the graph.
+downloaded, the thumbnail is a picture of the graph. The subgraph blueprint is written too.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from host import find_host  # noqa: E402
 from live_browser import front_end  # noqa: E402
 from live_client import Client, Outcome  # noqa: E402
 from live_server import Server  # noqa: E402
+from workflow_blueprint import NAME, blueprint  # noqa: E402
 from workflow_descriptions import STUDENT, WORKFLOWS  # noqa: E402
 from workflow_parts import Workflow, api_prompt  # noqa: E402
 
@@ -206,7 +207,7 @@ def make(client: Client, page: Page, workflow: Workflow, out: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="only these; all when none is given")
+    parser.add_argument("names", nargs="*", help="only these templates; all, and the blueprint, when none is given")
     parser.add_argument("--student", type=Path, help="a checkpoint to use instead of the bundled student")
     parser.add_argument("--out", type=Path, default=ROOT / "workflows")
     options = parser.parse_args()
@@ -221,6 +222,8 @@ def main() -> int:
         with front_end(server.client) as page:
             for workflow in chosen:
                 make(server.client, page, workflow, options.out)
+            if not options.names:
+                write_json(ROOT / "subgraphs" / f"{NAME}.json", blueprint(page))
     return 0
 
 

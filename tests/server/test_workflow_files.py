@@ -5,11 +5,14 @@ The host's own check of a prompt says so: classes, required inputs, kinds of lin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from live_client import PromptRejected, load_prompt
+from live_pack import FOLDER as PACK
+from live_pack import ROOT
 from live_server import Server
 from templates import NAMES, NEEDING, api_file, graph_of, needed_files
 
@@ -61,6 +64,20 @@ def test_a_file_is_found_in_the_folder_that_the_note_names(any_server: Server) -
     finally:
         for _, file in wanted:
             (any_server.base / "models" / file.directory / file.name).unlink(missing_ok=True)
+
+
+def test_the_blueprint_is_listed_and_given(any_server: Server) -> None:
+    """What the front end's node library asks the host for."""
+    (file,) = (ROOT / "subgraphs").glob("*.json")
+    listed = any_server.client.get_json("/global_subgraphs")
+    (number,) = (n for n, entry in listed.items() if entry["info"]["node_pack"] == f"custom_nodes.{PACK}")
+    entry = any_server.client.get_json(f"/global_subgraphs/{number}")
+    assert entry["name"] == file.stem
+    graph = json.loads(entry["data"])
+    assert graph == json.loads(file.read_text(encoding="utf-8"))
+    classes = any_server.client.get_json("/object_info")
+    (inside,) = graph["definitions"]["subgraphs"]
+    assert {node["type"] for node in inside["nodes"]} <= set(classes)
 
 
 @pytest.mark.parametrize("name", NEEDING)
