@@ -8,6 +8,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .nasa_apply import NASAApply
+from .nasa_inspect import NASAInspect
 from .nasa_scale_sweep import NASAScaleSweep
 from .one_step_sampler import OneStepSampler
 from .pgsb_loader import PGSBLoader
@@ -15,7 +16,7 @@ from .pgsb_loader import PGSBLoader
 
 class SnoopiExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [PGSBLoader, NASAApply, OneStepSampler, NASAScaleSweep]
+        return [PGSBLoader, NASAApply, OneStepSampler, NASAScaleSweep, NASAInspect]
 
 
 async def comfy_entrypoint() -> SnoopiExtension:

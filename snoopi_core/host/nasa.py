@@ -16,10 +16,10 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from ..alpha import paper_alphas
 from ..blocks import Block, parse_blocks
 from .attachment import get_metadata
-from .families import Call, Context, Family, Options, Term, family_of
+from .families import Call, Context, Family, Options, Term, Watch, family_of
 from .mask import check_mask, mask_of_rows, part_of
 from .negative import Conditioning, Negative, read_negative
-from .run import POSITIVE, RUN, Positive, Run, begin_run, mark_positive
+from .run import POSITIVE, RUN, WATCH, Positive, Run, begin_run, mark_positive
 from .window import Window
 
 WRAPPER_KEY = "snoopi_nasa"
@@ -168,6 +168,7 @@ class NASAWrapper:
 
         options = dict(transformer_options or {})
         run: Run | None = options.pop(RUN, None)
+        watch: Watch | None = options.pop(WATCH, None)
         positive: Positive = options.pop(POSITIVE, None) or Positive()
         chunks = tuple(number in positive.numbers for number in options.get("cond_or_uncond", (0,)))
         if not any(chunks):
@@ -178,7 +179,8 @@ class NASAWrapper:
             return proceed(options)
         if run is not None:
             run.acted = True
-        return self.attachment(model, options, Call(positive=chunks, terms=terms, shape=x.shape), proceed)
+        call = Call(positive=chunks, terms=terms, shape=x.shape, watch=watch)
+        return self.attachment(model, options, call, proceed)
 
     def _terms(
         self,

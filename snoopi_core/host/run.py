@@ -18,8 +18,8 @@ from comfy.samplers import CFGGuider
 
 from .mask import Area
 
-RUN, POSITIVE = "snoopi_run", "snoopi_positive"
-"""Keys in transformer_options of a run, and of one of its calls."""
+RUN, POSITIVE, WATCH = "snoopi_run", "snoopi_positive", "snoopi_watch"
+"""Keys in transformer_options: of a run, of one of its calls, and of what looks on."""
 Kept = TypeVar("Kept")
 
 
@@ -64,7 +64,7 @@ def begin_run(
 ) -> torch.Tensor:
     """Around the host's `Sampler.sample`."""
     run = Run(guider, steps=len(sigmas) - 1)
-    options = _with(extra_args["model_options"], RUN, run)
+    options = with_option(extra_args["model_options"], RUN, run)
     samples = executor(guider, sigmas, {**extra_args, "model_options": options}, *args, **kwargs)
     if not run.acted:
         logging.info(
@@ -97,10 +97,11 @@ def mark_positive(
         if one.get("area") is not None
     }
     positive = Positive(numbers=frozenset(numbers), areas=areas, size=size)
-    return executor(model, conditionings, x, sigma, _with(model_options, POSITIVE, positive))
+    return executor(model, conditionings, x, sigma, with_option(model_options, POSITIVE, positive))
 
 
-def _with(model_options: dict[str, Any], key: str, value: object) -> dict[str, Any]:
+def with_option(model_options: dict[str, Any], key: str, value: object) -> dict[str, Any]:
+    """A copy in which the network's calls find `value` under `key`."""
     options = model_options.get("transformer_options", {})
     return {**model_options, "transformer_options": {**options, key: value}}
 

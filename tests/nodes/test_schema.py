@@ -43,12 +43,20 @@ INPUTS = {
         "sampler": "SAMPLER",
         "sigmas": "SIGMAS",
     },
+    "SnoopiNASAInspect": {
+        "model": "MODEL",
+        "positive": "CONDITIONING",
+        "latent_image": "LATENT",
+        "seed": "INT",
+        "preset": "COMBO",
+    },
 }
 OUTPUTS = {
     "SnoopiPGSBLoader": ["MODEL", "CLIP", "VAE"],
     "SnoopiNASAApply": ["MODEL"],
     "SnoopiOneStepSampler": ["LATENT"],
     "SnoopiNASAScaleSweep": ["IMAGE", "IMAGE"],
+    "SnoopiNASAInspect": ["IMAGE", "STRING"],
 }
 
 
