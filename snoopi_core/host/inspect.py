@@ -16,9 +16,10 @@ from ..presets import AUTO, find_preset
 from ..strength import LayerStrength, Response, table, verdict
 from ..strength_chart import strength_chart
 from .families import Key, Watch, family_of
-from .nasa import WRAPPER_KEY, Steering
+from .nasa import WRAPPER_KEY
 from .one_step import Latent, OneStepSampler, Way, one_step_way, recipe_of, sample_alone
 from .run import WATCH, with_option
+from .steering import Steering
 from .uncompiled import uncompiled
 
 _NOT_STEERED = (

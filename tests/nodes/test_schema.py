@@ -21,6 +21,7 @@ INPUTS = {
         "end_percent": "FLOAT",
         "blocks": "STRING",
         "mask": "MASK",
+        "alpha_mode": "COMBO",
     },
     "SnoopiOneStepSampler": {
         "model": "MODEL",
@@ -78,6 +79,7 @@ def test_prompts_without_the_newer_inputs_are_still_complete(schemas):
     """The host asks scripts for every input that is not optional, whatever its default."""
     optional = {name: [i.id for i in schema.inputs if i.optional] for name, schema in schemas.items()}
     assert "preset" in optional["SnoopiOneStepSampler"]
+    assert optional["SnoopiNASAApply"] == ["mask", "alpha_mode"]
 
 
 def test_only_the_rarely_used_inputs_are_advanced(schemas):

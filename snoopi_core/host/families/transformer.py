@@ -186,6 +186,11 @@ class _SteeredLayer:
         out = self._forward(x, *args, **kwargs)
         # Some return a tuple of one.
         z = out if isinstance(out, torch.Tensor) else out[0]
+        if self._q is None:
+            raise ValueError(
+                f"NASA cannot steer block {self.key}: another node has replaced its cross-attention with one that does "
+                "not use the layer's own projections. Take that node out, or leave the block out of NASA Apply's blocks"
+            )
         x_pos = call.select(x)
         self._q = call.select(self._q)
 
