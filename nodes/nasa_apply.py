@@ -108,6 +108,6 @@ class NASAApply(io.ComfyNode):
     ) -> io.NodeOutput:
         if alpha_mode == AUTO:
             alpha, whose = auto_alpha(model)
-            show_on_node(f"alpha {alpha:g}, {whose}")
+            show_on_node(f"auto: alpha {alpha:g}, {whose}")
         window = Window(start_percent=start_percent, end_percent=end_percent)
         return io.NodeOutput(apply_nasa(model, negative, alpha=alpha, window=window, blocks=blocks, mask=mask))

@@ -72,4 +72,4 @@ def test_an_automatic_alpha_is_shown_on_its_node(server: Server) -> None:
         outcome = server.client.run(prompt)
     assert outcome.status == "success", outcome.error
     (text,) = [frame for frame in stream.previews if frame.startswith(TEXT_FRAME)]
-    assert text.endswith(number.encode() + b"alpha 1, measured for this file")
+    assert text.endswith(number.encode() + b"auto: alpha 1, measured for this file")
