@@ -31,8 +31,12 @@ SHOWING = {
         "latent_image": ("EmptyLatentImage", 0), "vae": ("SnoopiPGSBLoader", 2), "alphas": "0, 0.25, 0.5, 1", "seed": 2,
         "timesteps": "auto", "preset": "auto",
     },
+    "SnoopiNASAInspect": {
+        "model": ("SnoopiNASAApply", 0), "positive": ("Prompt", 0), "latent_image": ("EmptyLatentImage", 0), "seed": 2,
+        "preset": "auto",
+    },
 }  # fmt: skip
-SIZES = {"SnoopiNASAScaleSweep": (620, 870)}
+SIZES = {"SnoopiNASAScaleSweep": (620, 870), "SnoopiNASAInspect": (700, 740)}
 OUT = ROOT / "web" / "docs" / "images"
 SCALE, MARGIN = 1.5, 24  # of the canvas; in its pixels
 

@@ -32,6 +32,19 @@ def paper_alphas(kind: str | None) -> str | None:
     return ", ".join(f"{alpha:.2f} ({', '.join(several)})" for alpha, several in names.items())
 
 
+def paper_alpha(kind: str | None, *, is_pg_sb: bool) -> tuple[float, str] | None:
+    """The strength to take for a model of this kind, and the model that the paper has it from; None where it has none.
+
+    That of PG-SB for a file of our trainer's; for a file of others, of which no more is known, the lowest of the kind:
+    too little does less, too much breaks the picture.
+    """
+    names = PRESETS_OF_KIND.get(kind, ())
+    if is_pg_sb:
+        names = [name for name in names if name.startswith("PG-SB")]
+    found = [(find_preset(name).nasa_alpha, name) for name in names]
+    return min(found, key=lambda pair: pair[0], default=None)
+
+
 def parse_alphas(text: str) -> tuple[float, ...]:
     """Strengths a person typed: "0, 0.25, 0.5, 1", or a range with both ends, "0..1 step 0.25".
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from .drawing import INK, PAPER, SOFT, font_of, to_image
 
 SMALLEST, LARGEST = 256, 512
 """The longer side of a picture on the page, in pixels: small ones are enlarged, large ones reduced."""
 COLUMNS, ROWS = 5, 8
 """At most, of pictures side by side, and of pictures of one label."""
 _GAP, _MARGIN = 8, 16
-_PAPER, _INK, _SOFT = "#ffffff", "#1b1f24", "#6a737d"
 
 
 def contact_sheet(pictures: Sequence[torch.Tensor], labels: Sequence[str]) -> torch.Tensor:
@@ -32,7 +32,7 @@ def contact_sheet(pictures: Sequence[torch.Tensor], labels: Sequence[str]) -> to
     chosen = _spread(len(pictures[0]), ROWS)
     tiles = [[_tile(several[row]) for row in chosen] for several in pictures]
     width, height = tiles[0][0].size
-    font = ImageFont.load_default(max(16, width // 14))
+    font = font_of(max(16, width // 14))
     # Room for a label, and beside each row for its number, where there are several.
     above = font.size * 2
     beside = 0 if len(chosen) == 1 else round(font.getlength(f"#{chosen[-1] + 1}")) + _GAP
@@ -42,23 +42,18 @@ def contact_sheet(pictures: Sequence[torch.Tensor], labels: Sequence[str]) -> to
     pitch = max(width, *(ceil(font.getlength(label)) for label in labels)) + _GAP
     band_height = above + len(chosen) * (height + _GAP)
     size = (2 * _MARGIN + beside + columns * pitch - _GAP, 2 * _MARGIN + bands * band_height - _GAP)
-    page = Image.new("RGB", size, _PAPER)
+    page = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(page)
     for number, (label, column) in enumerate(zip(labels, tiles, strict=True)):
         band, place = divmod(number, columns)
         middle, top = _MARGIN + beside + place * pitch + (pitch - _GAP) // 2, _MARGIN + band * band_height
-        draw.text((middle, top + above / 2), label, fill=_INK, font=font, anchor="mm")
+        draw.text((middle, top + above / 2), label, fill=INK, font=font, anchor="mm")
         for row, tile in enumerate(column):
             y = top + above + row * (height + _GAP)
             page.paste(tile, (middle - width // 2, y))
             if beside and place == 0:
-                draw.text((_MARGIN, y + height / 2), f"#{chosen[row] + 1}", fill=_SOFT, font=font, anchor="lm")
-    return to_tensor(page)
-
-
-def to_tensor(page: Image.Image) -> torch.Tensor:
-    """The host's IMAGE, (1, h, w, 3) in [0, 1]."""
-    return torch.from_numpy(np.asarray(page.convert("RGB"), dtype=np.float32) / 255.0).unsqueeze(0)
+                draw.text((_MARGIN, y + height / 2), f"#{chosen[row] + 1}", fill=SOFT, font=font, anchor="lm")
+    return to_image(page)
 
 
 def _tile(picture: torch.Tensor) -> Image.Image:

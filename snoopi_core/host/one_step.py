@@ -81,7 +81,7 @@ def one_step_way(patcher: ModelPatcher, *, timesteps: str, preset: str = AUTO) -
     chosen, given = find_preset(preset), patcher
     if chosen is not None:
         patcher = with_preset(patcher, chosen)
-    recipe = chosen or _recipe(patcher)
+    recipe = chosen or recipe_of(patcher)
     sampling = patcher.get_model_object("model_sampling")
     last = last_timestep(sampling)
     at = parse_timesteps(timesteps, auto=recipe.timesteps if recipe else (last,), num_train_timesteps=last + 1)
@@ -193,7 +193,7 @@ def _as_the_host_keeps(samples: torch.Tensor) -> torch.Tensor:
 
 def _say(patcher: ModelPatcher, chosen: Preset | None, timesteps: Sequence[int], noise: Noise, steps: Steps) -> None:
     """Tell what is done, by whose word, and what may be a mistake; no warning, which would come with every prompt."""
-    recipe = _recipe(patcher)
+    recipe = recipe_of(patcher)
     if chosen is None:
         whose = "the file's recipe" if recipe else "auto, as the model brings no recipe"
         advice = "" if recipe else ". If the picture is noise or a smear, choose the model's preset"
@@ -204,6 +204,6 @@ def _say(patcher: ModelPatcher, chosen: Preset | None, timesteps: Sequence[int],
     logging.info("One-Step Sampler: timestep(s) %s, %s noise, %s steps, by %s%s", at, noise, steps, whose, advice)
 
 
-def _recipe(patcher: ModelPatcher) -> OneStepRecipe | None:
+def recipe_of(patcher: ModelPatcher) -> OneStepRecipe | None:
     metadata = get_metadata(patcher)
     return metadata.recipe if metadata else None
