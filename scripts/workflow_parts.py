@@ -78,9 +78,11 @@ def latent(side: int = SIDE, count: int = 4) -> Node:
 
 
 def nasa(alpha: float, model: Link = MODEL, negative: str = "negative", title: str = "", **more: Any) -> Node:
-    inputs = {"model": model, "negative": Link(negative), "alpha": alpha, **more}
-    neutral = {"start_percent": 0.0, "end_percent": 1.0, "blocks": "all"}
-    return Node(type="SnoopiNASAApply", inputs={**inputs, **neutral}, title=title)
+    neutral = {"start_percent": 0.0, "end_percent": 1.0, "blocks": "all", "alpha_mode": "as set"}
+    inputs = {**neutral, "model": model, "negative": Link(negative), "alpha": alpha, **more}
+    # With "auto", the node shows which alpha that is, below its settings.
+    size = (270, 280) if inputs["alpha_mode"] == "auto" else None
+    return Node(type="SnoopiNASAApply", inputs=inputs, title=title, size=size)
 
 
 def one_step(model: Link, seed: int | Link, positive: str = "prompt", preset: str = "auto") -> Node:

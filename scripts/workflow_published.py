@@ -95,7 +95,8 @@ def _published(
     loaders: Mapping[str, Node],
     *,
     preset: str,
-    alpha: float,
+    alpha: float = 0.3,
+    alpha_mode: str = "as set",
     turn: str,
     side: int,
     negative: str = "cat",
@@ -121,7 +122,7 @@ def _published(
             "prompt": text("A photo of a pet", "Prompt", clip),
             "negative": text(negative, "Negative prompt", clip),
             "latent": latent(side, 1),
-            "nasa": nasa(alpha, model),
+            "nasa": nasa(alpha, model, alpha_mode=alpha_mode),
             "sampler": one_step(Link("nasa"), SEED, preset=preset),
             **between,
             "decode": Node(type="VAEDecode", inputs={"samples": decoded, "vae": vae}),
@@ -139,6 +140,10 @@ def _published(
 
 _ALPHA = "Turn: alpha. None is published for this model: try 0.1, 0.3, 0.6; halve it when the picture breaks."
 _SWEPT = "Turn: alpha (the paper sweeps 0 to 1); halve it when the picture breaks."
+_AUTO = (
+    'Turn: alpha_mode to "as set", then alpha. "auto" takes what your file recommends, else the paper\'s for its kind, '
+    "and the node shows it."
+)
 # PixArt-alpha 512 looks like PixArt-sigma to the host, which scales its latents as SDXL does:
 # 0.13025 / 0.18215 = 0.715, and the widget has two digits.
 _AS_SD = Node(
@@ -153,7 +158,6 @@ PUBLISHED = (
         "SD-Turbo in one step, with a negative prompt and no CFG.",
         {"loader": _checkpoint(SD_TURBO)},
         preset="SD-Turbo, 1 step",
-        alpha=0.3,
         turn=_ALPHA,
         side=512,
     ),
@@ -162,7 +166,6 @@ PUBLISHED = (
         "SDXL-Turbo in one step, with a negative prompt and no CFG.",
         {"loader": _checkpoint(SDXL_TURBO)},
         preset="SDXL-Turbo, 1 step",
-        alpha=0.3,
         turn=_ALPHA,
         side=512,
     ),
@@ -171,7 +174,6 @@ PUBLISHED = (
         "SDXL-DMD2 in one step, at timestep 399. In the paper's Table 7 the dogs go from 60 % of the pictures to none.",
         {"loader": _checkpoint(SDXL), "network": _network(DMD2_1)},
         preset="SDXL-DMD2, 1 step",
-        alpha=0.3,
         turn=_SWEPT,
         side=1024,
         negative="dog",
@@ -182,7 +184,6 @@ PUBLISHED = (
         "SDXL-DMD2 in four steps. In the paper's Table 7 the cats go from 88 % of the pictures to none.",
         {"loader": _checkpoint(SDXL), "lora": _lora(DMD2_4)},
         preset="SDXL-DMD2, 4 steps",
-        alpha=0.3,
         turn=_SWEPT,
         side=1024,
         model=Link("lora"),
@@ -192,7 +193,6 @@ PUBLISHED = (
         "SDXL-Lightning in four steps, with a negative prompt and no CFG.",
         {"loader": _checkpoint(LIGHTNING)},
         preset="SDXL-Lightning, 4 steps",
-        alpha=0.3,
         turn=_ALPHA,
         side=1024,
     ),
@@ -201,7 +201,6 @@ PUBLISHED = (
         "SDXL with the LCM-LoRA in four steps, with a negative prompt and no CFG.",
         {"loader": _checkpoint(SDXL), "lora": _lora(LCM_LORA)},
         preset="LCM-LoRA, 4 steps",
-        alpha=0.3,
         turn=_ALPHA,
         side=1024,
         model=Link("lora"),
@@ -232,9 +231,9 @@ PUBLISHED = (
         "A student that you trained (SD1.5 or SD2.1; python -m training.pgsb): its file holds all, recipe included.",
         {"loader": _export()},
         preset="auto",
-        alpha=0.04,
+        alpha_mode="auto",
         card=("loader", "latent"),
-        turn="Turn: alpha. The paper's: SD1.5 0.04, SD2.1 0.30; the log says what your file recommends.",
+        turn=_AUTO,
         side=512,
         get=f"Put your export (export/{STUDENT.name} in the run's folder) into models/checkpoints, and choose it.",
     ),
@@ -243,9 +242,9 @@ PUBLISHED = (
         "A PixArt-alpha student that you trained: its file holds network, VAE and recipe; T5 is loaded beside it.",
         {"loader": _export(), "clip": _t5()},
         preset="auto",
-        alpha=0.8,
+        alpha_mode="auto",
         card=("loader", "clip"),
-        turn="Turn: alpha (0.80 is the paper's; the log says what your file recommends).",
+        turn=_AUTO,
         side=512,
         clip=Link("clip"),
         get=f"Put your export (export/{STUDENT.name} in the run's folder) into models/checkpoints. {_download(T5)}",
