@@ -222,7 +222,8 @@ def main() -> int:
         with front_end(server.client) as page:
             for workflow in chosen:
                 make(server.client, page, workflow, options.out)
-            if not options.names:
+        if not options.names:
+            with front_end(server.client) as page:  # a new one: it keeps the values of a graph's widgets for the next
                 write_json(ROOT / "subgraphs" / f"{NAME}.json", blueprint(page))
     return 0
 

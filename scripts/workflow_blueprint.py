@@ -17,14 +17,14 @@ DESCRIPTION = (
     "loader and the sampler."
 )
 CATEGORY = "SNOOPI"
-ALPHA = 0.3
+NEGATIVE, ALPHA = "low quality, blurry", 0.3
 
 # The loader and the sampler outside are there so that the front end sees which links cross the border.
 _AROUND = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": ""}},
     "2": {
         "class_type": "CLIPTextEncode",
-        "inputs": {"clip": ["1", 1], "text": "low quality, blurry"},
+        "inputs": {"clip": ["1", 1], "text": NEGATIVE},
         "_meta": {"title": "Negative prompt"},
     },
     "3": {
@@ -64,6 +64,8 @@ def blueprint(page: Page) -> dict[str, Any]:
     for number, made in enumerate([inner["id"], *(slot["id"] for slot in inner["inputs"] + inner["outputs"])]):
         text = text.replace(made, str(uuid.uuid5(uuid.NAMESPACE_URL, f"snoopi/blueprint/{number}")))
     graph = json.loads(text)
+    if (values := graph["nodes"][0]["widgets_values"]) != [NEGATIVE, ALPHA]:
+        raise RuntimeError(f"the blueprint's widgets came back as {values}, expected {[NEGATIVE, ALPHA]}")
     (inner,) = graph["definitions"]["subgraphs"]
     inner["category"], inner["description"] = CATEGORY, DESCRIPTION
     graph["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, "snoopi/blueprint"))
