@@ -79,6 +79,7 @@ def test_the_template_browser_lists_every_template_with_its_picture(page: Page, 
     assert cards.count() == len(NAMES)
     for number, shown in enumerate((cards.first, cards.last), start=1):
         shown.scroll_into_view_if_needed()
+        page.wait_for_timeout(1500)  # pictures that went out of view are loaded again
         screenshot(page, screenshots / f"template_browser_{number}.png")
     page.keyboard.press("Escape")
 
