@@ -36,7 +36,8 @@ class NASAInspect(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
+                    # Or each run of a larger graph would make it anew.
+                    control_after_generate=io.ControlAfterGenerate.fixed,
                     tooltip="Seed of the noise, as for the sampler. Other seeds change the numbers a little.",
                 ),
                 io.Combo.Input(

@@ -53,7 +53,8 @@ class NASAScaleSweep(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
+                    # Or each run of a larger graph would make it anew.
+                    control_after_generate=io.ControlAfterGenerate.fixed,
                     tooltip="Seed of the noise, which is the same for all alphas. A sampler with this seed gives the "
                     "same pictures.",
                 ),

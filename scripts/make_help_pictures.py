@@ -40,12 +40,15 @@ SIZES = {"SnoopiNASAScaleSweep": (620, 870), "SnoopiNASAInspect": (700, 740)}
 OUT = ROOT / "web" / "docs" / "images"
 SCALE, MARGIN = 1.5, 24  # of the canvas; in its pixels
 
-# Puts one node of a type into view, its title bar included, and says where it is on the page.
+# Puts one node of a type into view, its title bar included, and says where it is on the page. What stands close below
+# it moves on.
 SHOW = """
 async ({type, scale, margin}) => {
   const node = app.graph.nodes.find(node => node.type === type);
   const canvas = app.canvas, title = LiteGraph.NODE_TITLE_HEIGHT;
   canvas.deselectAll?.();
+  for (const other of app.graph.nodes)
+    if (other.pos[1] > node.pos[1] && Math.abs(other.pos[0] - node.pos[0]) < 10) other.pos[1] += 200;
   canvas.ds.scale = scale;
   canvas.ds.offset[0] = 300 - node.pos[0];
   canvas.ds.offset[1] = 150 - node.pos[1];
