@@ -5,16 +5,23 @@ The host has a module of the same name, so everything inside the pack is importe
 
 from __future__ import annotations
 
-from comfy_api.latest import ComfyExtension, io
+from comfy_api.latest import ComfyAPI, ComfyExtension, io
 
 from .nasa_apply import NASAApply
+from .nasa_inspect import NASAInspect
+from .nasa_scale_sweep import NASAScaleSweep
 from .one_step_sampler import OneStepSampler
 from .pgsb_loader import PGSBLoader
+from .replacements import REPLACEMENTS
 
 
 class SnoopiExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        for replacement in REPLACEMENTS:
+            await ComfyAPI().node_replacement.register(replacement)
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [PGSBLoader, NASAApply, OneStepSampler]
+        return [PGSBLoader, NASAApply, OneStepSampler, NASAScaleSweep, NASAInspect]
 
 
 async def comfy_entrypoint() -> SnoopiExtension:

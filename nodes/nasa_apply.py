@@ -6,7 +6,12 @@ import torch
 from comfy_api.latest import io
 
 from ..snoopi_core.host.nasa import apply_nasa
+from ..snoopi_core.host.recommended import auto_alpha
+from ..snoopi_core.host.show import show_on_node
 from ..snoopi_core.host.window import Window
+from ..snoopi_core.presets import AUTO
+
+AS_SET = "as set"
 
 
 class NASAApply(io.ComfyNode):
@@ -75,6 +80,16 @@ class NASAApply(io.ComfyNode):
                     tooltip="Where in the picture NASA acts: 1 (white) steers away from the negative there, 0 (black) "
                     "leaves the picture as it is. Any size. Nothing connected means everywhere.",
                 ),
+                # Workflows that were saved before there was a choice lack it.
+                io.Combo.Input(
+                    "alpha_mode",
+                    options=[AS_SET, AUTO],
+                    default=AS_SET,
+                    optional=True,
+                    tooltip='Where alpha comes from. "as set", the neutral value, is the number above. "auto" takes '
+                    "what was measured for this file, else the paper's for this kind of model, and shows it on the "
+                    "node; the number above then does nothing.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The steered model, for any sampler.")],
         )
@@ -89,6 +104,10 @@ class NASAApply(io.ComfyNode):
         end_percent: float = 1.0,
         blocks: str = "all",
         mask: torch.Tensor | None = None,
+        alpha_mode: str = AS_SET,
     ) -> io.NodeOutput:
+        if alpha_mode == AUTO:
+            alpha, whose = auto_alpha(model)
+            show_on_node(f"auto: alpha {alpha:g}, {whose}")
         window = Window(start_percent=start_percent, end_percent=end_percent)
         return io.NodeOutput(apply_nasa(model, negative, alpha=alpha, window=window, blocks=blocks, mask=mask))

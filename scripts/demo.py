@@ -29,7 +29,8 @@ from comparison import Block, Row, comparison  # noqa: E402
 from host import HostError, find_host  # noqa: E402
 from live_client import Client, load_prompt  # noqa: E402
 from live_server import Server, ServerError  # noqa: E402
-from workflow_descriptions import SCALE, STUDENT  # noqa: E402
+from workflow_descriptions import STUDENT  # noqa: E402
+from workflow_parts import SCALE  # noqa: E402
 
 from training.shapes import measure  # noqa: E402
 from training.shapes.rules import read  # noqa: E402

@@ -1,14 +1,17 @@
 """Write the help pages' pictures: each node of ours in a workflow that is shipped, cut out of the real front end.
 
-Run it after make_workflows.py: the picture of what NASA does is that workflow's thumbnail.
+Nodes that show a picture of their own are put into that workflow and run. Run it after make_workflows.py: the picture
+of what NASA does is that workflow's thumbnail.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
@@ -16,17 +19,36 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 from host import find_host  # noqa: E402
 from live_browser import front_end  # noqa: E402
 from live_server import Server  # noqa: E402
+from playwright.sync_api import Page  # noqa: E402
 
 WORKFLOW = ROOT / "workflows" / "one_step_with_negative_prompt.json"
+PLAIN = ("SnoopiPGSBLoader", "SnoopiNASAApply", "SnoopiOneStepSampler")
+# Nodes that show what they made, and their inputs in that workflow: a class and an output, a title and an output, or
+# a value.
+SHOWING = {
+    "SnoopiNASAScaleSweep": {
+        "model": ("SnoopiPGSBLoader", 0), "positive": ("Prompt", 0), "negative": ("Negative prompt", 0),
+        "latent_image": ("EmptyLatentImage", 0), "vae": ("SnoopiPGSBLoader", 2), "alphas": "0, 0.25, 0.5, 1", "seed": 2,
+        "timesteps": "auto", "preset": "auto",
+    },
+    "SnoopiNASAInspect": {
+        "model": ("SnoopiNASAApply", 0), "positive": ("Prompt", 0), "latent_image": ("EmptyLatentImage", 0), "seed": 2,
+        "preset": "auto",
+    },
+}  # fmt: skip
+SIZES = {"SnoopiNASAScaleSweep": (620, 870), "SnoopiNASAInspect": (700, 740)}
 OUT = ROOT / "web" / "docs" / "images"
 SCALE, MARGIN = 1.5, 24  # of the canvas; in its pixels
 
-# Puts one node of a type into view, its title bar included, and says where it is on the page.
+# Puts one node of a type into view, its title bar included, and says where it is on the page. What stands close below
+# it moves on.
 SHOW = """
 async ({type, scale, margin}) => {
   const node = app.graph.nodes.find(node => node.type === type);
   const canvas = app.canvas, title = LiteGraph.NODE_TITLE_HEIGHT;
   canvas.deselectAll?.();
+  for (const other of app.graph.nodes)
+    if (other.pos[1] > node.pos[1] && Math.abs(other.pos[0] - node.pos[0]) < 10) other.pos[1] += 200;
   canvas.ds.scale = scale;
   canvas.ds.offset[0] = 300 - node.pos[0];
   canvas.ds.offset[1] = 150 - node.pos[1];
@@ -41,20 +63,60 @@ async ({type, scale, margin}) => {
 """
 
 
+# Loads a prompt, gives one of its nodes a size, and waits until the node shows what it made.
+RUN = """
+async ({prompt, id, size}) => {
+  await app.loadApiJson(prompt, 'help.json');
+  const node = app.graph.getNodeById(id);
+  node.setSize(size);
+  for (const widget of node.widgets ?? [])
+    if (widget.options?.values?.includes?.('increment')) widget.value = 'fixed';
+  await app.queuePrompt(0);
+  for (let waited = 0; !node.imgs?.some(image => image.src.includes('/view')); waited += 200) {
+    if (waited > 60000) throw new Error('the node shows nothing');
+    await new Promise(done => setTimeout(done, 200));
+  }
+}
+"""
+
+
+def prompt_with(type_name: str) -> tuple[dict[str, Any], int]:
+    """The workflow in the server's format without its own results, a node in their place; and the node's number."""
+    prompt = json.loads((WORKFLOW.parent / "api" / WORKFLOW.name).read_text(encoding="utf-8"))
+    results = {"SnoopiOneStepSampler", "VAEDecode", "ImageScale", "SaveImage"}
+    prompt = {number: node for number, node in prompt.items() if node["class_type"] not in results}
+    numbers = {node["class_type"]: number for number, node in prompt.items()}
+    numbers |= {node["_meta"]["title"]: number for number, node in prompt.items() if "_meta" in node}
+    inputs = {
+        name: [numbers[value[0]], value[1]] if isinstance(value, tuple) else value
+        for name, value in SHOWING[type_name].items()
+    }
+    number = max(map(int, prompt)) + 1
+    return {**prompt, str(number): {"class_type": type_name, "inputs": inputs}}, number
+
+
+def cut_out(page: Page, type_name: str) -> None:
+    clip = page.evaluate(SHOW, {"type": type_name, "scale": SCALE, "margin": MARGIN})
+    path = OUT / f"{type_name}.jpg"
+    page.screenshot(path=str(path), clip=clip, type="jpeg", quality=90)
+    print(path.relative_to(ROOT))
+
+
 def main() -> int:
     OUT.mkdir(parents=True, exist_ok=True)
     shutil.copy2(ROOT / "workflows" / "with_and_without_negative.jpg", OUT / "with_and_without.jpg")
     with (
         tempfile.TemporaryDirectory(prefix="snoopi-help-") as base,
         Server(find_host(), Path(base)) as server,
-        front_end(server.client) as page,
+        front_end(server.client, size=(1920, 1600)) as page,
     ):
         page.evaluate("async text => { await app.loadGraphData(JSON.parse(text)); }", WORKFLOW.read_text("utf-8"))
-        for type_name in ("SnoopiPGSBLoader", "SnoopiNASAApply", "SnoopiOneStepSampler"):
-            clip = page.evaluate(SHOW, {"type": type_name, "scale": SCALE, "margin": MARGIN})
-            path = OUT / f"{type_name}.jpg"
-            page.screenshot(path=str(path), clip=clip, type="jpeg", quality=90)
-            print(path.relative_to(ROOT))
+        for type_name in PLAIN:
+            cut_out(page, type_name)
+        for type_name in SHOWING:
+            prompt, number = prompt_with(type_name)
+            page.evaluate(RUN, {"prompt": prompt, "id": number, "size": SIZES[type_name]})
+            cut_out(page, type_name)
     return 0
 
 

@@ -1,7 +1,8 @@
 """Write workflows/: each description as a template, its thumbnail and its API form, made by the real front end.
 
 The front end itself turns the API form into a graph, sizes the nodes and writes the file, so the templates are what a
-user would have saved. Then each workflow runs once, and its pictures become the thumbnail.
+user would have saved. Then each workflow runs once, and its pictures become the thumbnail; where the weights have to be
+downloaded, the thumbnail is a picture of the graph. The subgraph blueprint is written too.
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import shutil
 import sys
 import tempfile
 import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
@@ -25,40 +30,48 @@ from host import find_host  # noqa: E402
 from live_browser import front_end  # noqa: E402
 from live_client import Client, Outcome  # noqa: E402
 from live_server import Server  # noqa: E402
-from workflow_descriptions import STUDENT, WORKFLOWS, Workflow, api_prompt  # noqa: E402
+from workflow_blueprint import NAME, blueprint  # noqa: E402
+from workflow_descriptions import STUDENT, WORKFLOWS  # noqa: E402
+from workflow_parts import Workflow, api_prompt  # noqa: E402
 
-THUMBNAIL, SEAM = 512, 6
-GAP = 48  # between nodes, in the canvas's pixels
+THUMBNAIL, SEAM, LABEL = 512, 6, 26
+GAP, COLLAPSED = 48, 150  # between nodes, and a collapsed one's width, in the canvas's pixels
+NOTE, LETTERS, LINE = 400, 56, 16  # width of the note; letters that fit into a line of it, and how high one is
+CARD_MARGIN, CARD_ZOOM = 20, 1.6
 
 # Loads the API form, sets sizes and columns, adds the note, and returns the file together with what the front end
 # would send for it. Nodes without a size of their own get the front end's.
 BUILD = """
-async ({prompt, name, sizes, columns, note, gap}) => {
+async ({prompt, name, nodes, columns, note, noteSize, gap, collapsedWidth}) => {
   await app.loadApiJson(prompt, name + '.json');
   const byKey = {};
-  for (const [key, id] of Object.entries(columns.ids)) byKey[key] = app.graph.getNodeById(id);
+  for (const [key, {id}] of Object.entries(nodes)) byKey[key] = app.graph.getNodeById(id);
   const text = LiteGraph.createNode('Note');
   text.title = 'What this shows';
   app.graph.add(text);
   text.widgets[0].value = note;
-  text.setSize([400, 120]);
+  text.setSize(noteSize);
   byKey.note = text;
-  for (const [key, node] of Object.entries(byKey)) {
-    if (key === 'note') continue;
-    node.setSize(sizes[key] ?? [Math.max(node.computeSize()[0], 250), node.computeSize()[1]]);
+  for (const [key, {size, collapsed, models}] of Object.entries(nodes)) {
+    const node = byKey[key];
+    node.setSize(size ?? [Math.max(node.computeSize()[0], 250), node.computeSize()[1]]);
+    if (collapsed) node.flags.collapsed = true;
+    if (models.length) node.properties.models = models;
     // The menu beside a seed, whatever the node calls it: each run shows the next seed, and one can go back.
     for (const widget of node.widgets ?? [])
       if (widget.options?.values?.includes?.('increment')) widget.value = 'fixed';
   }
+  const width = node => node?.flags.collapsed ? collapsedWidth : node?.size[0] ?? 0;
+  const height = node => node.flags.collapsed ? 0 : node.size[1];
   let x = 0;
-  for (const column of columns.order) {
+  for (const column of columns) {
     let y = 0;
     for (const key of column) {
       if (typeof key === 'number') { y = key; continue; }
       byKey[key].pos = [x, y];
-      y += byKey[key].size[1] + LiteGraph.NODE_TITLE_HEIGHT + gap / 2;
+      y += height(byKey[key]) + LiteGraph.NODE_TITLE_HEIGHT + gap / 2;
     }
-    x += Math.max(...column.map(key => byKey[key]?.size[0] ?? 0)) + gap;
+    x += Math.max(...column.map(key => width(byKey[key]))) + gap;
   }
   // As text, as it is saved: values that are undefined are left out.
   return JSON.stringify({graph: app.graph.serialize(), sent: (await app.graphToPrompt()).output});
@@ -66,22 +79,52 @@ async ({prompt, name, sizes, columns, note, gap}) => {
 """
 
 
-def build(client: Client, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any]]:
+# Puts some nodes into view, their title bars included, and says where they are on the page.
+SHOW = """
+async ({ids, margin, zoom}) => {
+  const nodes = ids.map(id => app.graph.getNodeById(id)), canvas = app.canvas, title = LiteGraph.NODE_TITLE_HEIGHT;
+  const left = Math.min(...nodes.map(n => n.pos[0])) - margin;
+  const top = Math.min(...nodes.map(n => n.pos[1])) - title - margin;
+  const right = Math.max(...nodes.map(n => n.pos[0] + n.size[0])) + margin;
+  const bottom = Math.max(...nodes.map(n => n.pos[1] + n.size[1])) + margin;
+  canvas.deselectAll?.();
+  canvas.ds.scale = zoom;
+  canvas.ds.offset[0] = 200 - left;
+  canvas.ds.offset[1] = 60 - top;
+  canvas.setDirty(true, true);
+  await new Promise(done => setTimeout(done, 800));
+  const box = canvas.canvas.getBoundingClientRect();
+  return {
+    x: box.x + 200 * zoom, y: box.y + 60 * zoom, width: (right - left) * zoom, height: (bottom - top) * zoom,
+  };
+}
+"""
+
+
+def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any]]:
     """(the file for the UI, the file for the server) of one description."""
     prompt = api_prompt(workflow)
+    note = "\n".join(workflow.note)
+    lines = sum(math.ceil(len(line) / LETTERS) for line in workflow.note)
     arguments = {
         "prompt": prompt,
         "name": workflow.name,
-        "sizes": {key: node.size for key, node in workflow.nodes.items() if node.size},
-        "columns": {
-            "ids": {key: number for number, key in enumerate(workflow.nodes, start=1)},
-            "order": workflow.columns,
+        "nodes": {
+            key: {
+                "id": number,
+                "size": node.size,
+                "collapsed": node.collapsed,
+                "models": [asdict(file) for file in node.files],
+            }
+            for number, (key, node) in enumerate(workflow.nodes.items(), start=1)
         },
-        "note": workflow.note,
+        "columns": workflow.columns,
+        "note": note,
+        "noteSize": [NOTE, max(120, lines * LINE + 30)],
         "gap": GAP,
+        "collapsedWidth": COLLAPSED,
     }
-    with front_end(client) as page:
-        made = json.loads(page.evaluate(BUILD, arguments))
+    made = json.loads(page.evaluate(BUILD, arguments))
     for number, node in made["sent"].items():
         if (node["class_type"], node["inputs"]) != (prompt[number]["class_type"], prompt[number]["inputs"]):
             raise RuntimeError(f"{workflow.name}: node {number} came back as {node}, sent as {prompt[number]}")
@@ -92,18 +135,53 @@ def build(client: Client, workflow: Workflow) -> tuple[dict[str, Any], dict[str,
     return graph, made["sent"]
 
 
-def thumbnail(client: Client, outcome: Outcome) -> Image.Image:
-    """A square mosaic, as the template browser's cards are: each result fills one column, a lone one both."""
-    results = outcome.results
-    columns = [results[0][:2], results[0][2:4]] if len(results) == 1 else [result[:2] for result in results]
-    side = (THUMBNAIL - SEAM) // 2
-    mosaic = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white")
-    for x, column in enumerate(columns):
-        for y, image in enumerate(column):
-            picture = Image.open(io.BytesIO(client.view(image))).convert("RGB")
-            tile = picture.resize((side, side), Image.Resampling.LANCZOS)
-            mosaic.paste(tile, (x * (side + SEAM), y * (side + SEAM)))
-    return mosaic
+def thumbnail(client: Client, prompt: dict[str, Any], outcome: Outcome) -> Image.Image:
+    """A square, as the template browser's cards are, of what the nodes show that save pictures.
+
+    One result fills it with four pictures, or with its only one; two have a column each; four have a quarter each.
+    """
+    titles = [node["_meta"]["title"] for node in prompt.values() if node["class_type"] == "SaveImage"]
+    results = [[_picture(client, image) for image in result] for result in outcome.results]
+    if len(results) == 1 and len(results[0]) == 1:
+        return ImageOps.pad(results[0][0], (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, color="white")
+    if len(results) == 1:
+        return _mosaic([results[0][0:2], results[0][2:4]], [])
+    if len(results) == 2:
+        return _mosaic([[results[0][0], results[1][0]], [results[0][1], results[1][1]]], [titles])
+    firsts = [result[0] for result in results]
+    return _mosaic([firsts[0:2], firsts[2:4]], [titles[0:2], titles[2:4]])
+
+
+def _picture(client: Client, image: Mapping[str, str]) -> Image.Image:
+    return Image.open(io.BytesIO(client.view(image))).convert("RGB")
+
+
+def _mosaic(rows: Sequence[Sequence[Image.Image]], titles: Sequence[Sequence[str]]) -> Image.Image:
+    """Two rows of two pictures; a row of titles stands under the picture row of its number, counted from the last."""
+    side = (THUMBNAIL - SEAM - LABEL * len(titles)) // 2
+    left = (THUMBNAIL - SEAM - 2 * side) // 2
+    page = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white")
+    draw, font, y = ImageDraw.Draw(page), ImageFont.load_default(18), 0
+    labels = [[]] * (len(rows) - len(titles)) + list(titles)
+    for row, names in zip(rows, labels, strict=True):
+        for column, image in enumerate(row):
+            page.paste(image.resize((side, side), Image.Resampling.LANCZOS), (left + column * (side + SEAM), y))
+        y += side
+        for column, name in enumerate(names):
+            middle = (left + column * (side + SEAM) + side // 2, y + LABEL // 2)
+            draw.text(middle, name, fill="black", font=font, anchor="mm")
+        y += LABEL if names else SEAM
+    return page
+
+
+def card(page: Page, workflow: Workflow) -> Image.Image:
+    """A picture of those nodes of the graph that matter, at a size that can be read."""
+    numbers = {key: number for number, key in enumerate(workflow.nodes, start=1)}
+    box = page.evaluate(
+        SHOW, {"ids": [numbers[key] for key in workflow.card], "margin": CARD_MARGIN, "zoom": CARD_ZOOM}
+    )
+    picture = Image.open(io.BytesIO(page.screenshot(clip=box))).convert("RGB")
+    return ImageOps.pad(picture, (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, color=picture.getpixel((2, 2)))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -111,23 +189,42 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def make(client: Client, page: Page, workflow: Workflow, out: Path) -> None:
+    """Write the three files of one workflow."""
+    graph, prompt = build(page, workflow)
+    write_json(out / f"{workflow.name}.json", graph)
+    write_json(out / "api" / f"{workflow.name}.json", prompt)
+    if workflow.card:
+        image, done = card(page, workflow), "not run"
+    else:
+        outcome = client.run(prompt)
+        if outcome.error:
+            raise RuntimeError(f"{workflow.name} failed: {outcome.error['exception_message']}")
+        image, done = thumbnail(client, prompt, outcome), f"ran in {outcome.seconds:.2f} s"
+    image.save(out / f"{workflow.name}.jpg", quality=90)
+    print(f"{workflow.name}: {len(prompt)} nodes, {done}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="only these templates; all, and the blueprint, when none is given")
     parser.add_argument("--student", type=Path, help="a checkpoint to use instead of the bundled student")
     parser.add_argument("--out", type=Path, default=ROOT / "workflows")
     options = parser.parse_args()
+    chosen = [workflow for workflow in WORKFLOWS if not options.names or workflow.name in options.names]
     with tempfile.TemporaryDirectory(prefix="snoopi-workflows-") as base, Server(find_host(), Path(base)) as server:
         if options.student:
             shutil.copy2(options.student, server.base / "models" / "checkpoints" / STUDENT)
-        for workflow in WORKFLOWS:
-            graph, prompt = build(server.client, workflow)
-            outcome = server.client.run(prompt)
-            if outcome.error:
-                raise RuntimeError(f"{workflow.name} failed: {outcome.error['exception_message']}")
-            write_json(options.out / f"{workflow.name}.json", graph)
-            write_json(options.out / "api" / f"{workflow.name}.json", prompt)
-            thumbnail(server.client, outcome).save(options.out / f"{workflow.name}.jpg", quality=90)
-            print(f"{workflow.name}: {len(prompt)} nodes, ran in {outcome.seconds:.2f} s")
+        # Nothing is in these files, but the front end marks nodes in red whose file is missing.
+        for file in {file for workflow in chosen for node in workflow.nodes.values() for file in node.files}:
+            (server.base / "models" / file.directory).mkdir(exist_ok=True)
+            (server.base / "models" / file.directory / file.name).touch()
+        with front_end(server.client) as page:
+            for workflow in chosen:
+                make(server.client, page, workflow, options.out)
+        if not options.names:
+            with front_end(server.client) as page:  # a new one: it keeps the values of a graph's widgets for the next
+                write_json(ROOT / "subgraphs" / f"{NAME}.json", blueprint(page))
     return 0
 
 

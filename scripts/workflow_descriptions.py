@@ -1,150 +1,239 @@
 """What the shipped workflows hold, in short: scripts/make_workflows.py turns each into its files.
 
-A node's inputs are widget values, or `Link(node)` for another node's output. Columns say where nodes stand, from left
-to right, each from top to bottom; a number moves on to that height, and "note" stands for the note.
+Here those that run with the small models that come with the pack; scripts/workflow_published.py has the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from workflow_parts import (
+    MODEL,
+    SIDE,
+    Link,
+    Node,
+    Workflow,
+    latent,
+    nasa,
+    one_step,
+    picture,
+    seed_node,
+    sweep,
+    text,
+    with_cfg,
+)
+from workflow_published import PUBLISHED
 
 STUDENT = "snoopi-shapes-student.safetensors"
+TEACHER = "snoopi-shapes-teacher.safetensors"
 ALPHA = 1.0
 PROMPT = "a blue shape"
 NEGATIVE = "square"
 SEED = 2
-SIDE, SCALE = 64, 4  # the small world's pictures, and how much the workflows enlarge them
+LOWER, FOUR = 520, 580  # where the lower of two branches starts, and the lower two of four
+NO_DOWNLOAD = "Nothing to download: the small model comes with this pack."
 
 
-@dataclass(frozen=True)
-class Link:
-    """Output number `slot` of the node with key `node`."""
-
-    node: str
-    slot: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Node:
-    """One node: its class, its title ("" keeps the class's own), its inputs, and how large it is drawn."""
-
-    type: str
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    title: str = ""
-    size: tuple[int, int] | None = None
+def _loader(file: str = STUDENT) -> Node:
+    return Node(
+        type="SnoopiPGSBLoader",
+        inputs={"ckpt_name": file, "lora_name": "none", "latents": "auto"},
+        size=(400, 146),
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Workflow:
-    """One template. The note's lines: what it shows, what to look at, what to turn."""
-
-    name: str
-    note: str
-    nodes: Mapping[str, Node]
-    columns: tuple[tuple[str | int, ...], ...]
-
-
-MODEL, CLIP, VAE = (Link("loader", slot) for slot in range(3))
-TEXT = (330, 110)
-PICTURE = (400, 460)
-LOWER = 520  # where the lower of two branches starts
-
-
-def _text(text: str, title: str) -> Node:
-    return Node(type="CLIPTextEncode", inputs={"clip": CLIP, "text": text}, title=title, size=TEXT)
-
-
-def _nasa(alpha: float = ALPHA) -> Node:
-    inputs = {"model": MODEL, "negative": Link("negative"), "alpha": alpha}
-    return Node(type="SnoopiNASAApply", inputs={**inputs, "start_percent": 0.0, "end_percent": 1.0, "blocks": "all"})
-
-
-def _sampler(model: Link, seed: int | Link) -> Node:
-    inputs = {"model": model, "positive": Link("prompt"), "latent_image": Link("latent")}
-    return Node(type="SnoopiOneStepSampler", inputs={**inputs, "seed": seed, "timesteps": "auto", "preset": "auto"})
-
-
-def _picture(latent: str, title: str, prefix: str, key: str = "") -> dict[str, Node]:
-    """Decode, enlarge (the small world is tiny) and save."""
-    method = {"upscale_method": "nearest-exact", "width": SIDE * SCALE, "height": SIDE * SCALE, "crop": "disabled"}
-    saved = {"images": Link(f"scale{key}"), "filename_prefix": prefix}
+def _common(prompt: str = PROMPT, negative: str = NEGATIVE, file: str = STUDENT) -> dict[str, Node]:
     return {
-        f"decode{key}": Node(type="VAEDecode", inputs={"samples": Link(latent), "vae": VAE}),
-        f"scale{key}": Node(type="ImageScale", inputs={"image": Link(f"decode{key}"), **method}),
-        f"save{key}": Node(type="SaveImage", inputs=saved, title=title, size=PICTURE),
+        "loader": _loader(file),
+        "prompt": text(prompt, "Prompt"),
+        "negative": text(negative, "Negative prompt"),
+        "latent": latent(),
     }
 
 
-_COMMON = {
-    "loader": Node(
-        type="SnoopiPGSBLoader",
-        inputs={"ckpt_name": STUDENT, "lora_name": "none", "latents": "auto"},
-        size=(400, 146),
-    ),
-    "prompt": _text(PROMPT, "Prompt"),
-    "negative": _text(NEGATIVE, "Negative prompt"),
-    "latent": Node(type="EmptyLatentImage", inputs={"width": SIDE, "height": SIDE, "batch_size": 4}),
-    "nasa": _nasa(),
-}
+def _half(key: str, x: int) -> dict[str, Node]:
+    """A mask of the left (x = 0) or the right half, in the host's own nodes."""
+    blank, half = f"blank_{key}", f"half_{key}"
+    placed = {"destination": Link(blank), "source": Link(half), "x": x, "y": 0, "operation": "add"}
+    return {
+        blank: Node(type="SolidMask", inputs={"value": 0.0, "width": SIDE, "height": SIDE}, collapsed=True),
+        half: Node(type="SolidMask", inputs={"value": 1.0, "width": SIDE // 2, "height": SIDE}, collapsed=True),
+        f"mask_{key}": Node(type="MaskComposite", inputs=placed, title=f"Mask: {key} half"),
+    }
 
-WORKFLOWS = (
-    Workflow(
-        name="one_step_with_negative_prompt",
-        note="Text to image in ONE step, with a negative prompt (NASA).\n"
-        "The pictures follow the prompt and avoid the negative.\n"
+
+_ONE = Workflow(
+    name="one_step_with_negative_prompt",
+    note=(
+        "Text to image in ONE step: the pictures follow the prompt and avoid the negative (NASA).",
+        NO_DOWNLOAD,
         "Turn: both texts, and alpha (0 = the negative is ignored).",
-        nodes={
-            **_COMMON,
-            "sampler": _sampler(Link("nasa"), SEED),
-            **_picture("sampler", "Result", "snoopi/one_step"),
-        },
-        columns=(
-            ("note", "loader", "latent"),
-            ("prompt", "negative"),
-            ("nasa", "sampler"),
-            ("decode", "scale"),
-            ("save",),
-        ),
     ),
-    Workflow(
-        name="with_and_without_negative",
-        note="Same prompt, same noise: with the negative only below.\n"
-        "What it names is gone there; the prompt is kept, other details may change.\n"
-        "Turn: the negative prompt, alpha, the Seed node.",
-        nodes={
-            **_COMMON,
-            "seed": Node(type="PrimitiveInt", inputs={"value": SEED}, title="Seed"),
-            "sampler_without": _sampler(MODEL, Link("seed")),
-            "sampler_with": _sampler(Link("nasa"), Link("seed")),
-            **_picture("sampler_without", "Without the negative", "snoopi/without", "_without"),
-            **_picture("sampler_with", "With the negative", "snoopi/with", "_with"),
-        },
-        columns=(
-            ("note", "loader", "latent", "seed"),
-            ("prompt", "negative", "nasa"),
-            ("sampler_without", LOWER, "sampler_with"),
-            ("decode_without", "scale_without", LOWER, "decode_with", "scale_with"),
-            ("save_without", LOWER, "save_with"),
-        ),
+    nodes={
+        **_common(),
+        "nasa": nasa(ALPHA),
+        "sampler": one_step(Link("nasa"), SEED),
+        **picture("sampler", "Result", "one_step"),
+    },
+    columns=(
+        ("note", "loader", "latent"),
+        ("prompt", "negative"),
+        ("nasa", "sampler"),
+        ("decode", "scale"),
+        ("save",),
     ),
 )
 
+_BOTH = Workflow(
+    name="with_and_without_negative",
+    note=(
+        "Same prompt, same noise: what the negative names is gone below; other details may change.",
+        NO_DOWNLOAD,
+        "Turn: the negative prompt, alpha, the Seed node.",
+    ),
+    nodes={
+        **_common(),
+        "nasa": nasa(ALPHA),
+        "seed": seed_node(SEED),
+        "sampler_without": one_step(MODEL, Link("seed")),
+        "sampler_with": one_step(Link("nasa"), Link("seed")),
+        **picture("sampler_without", "Without the negative", "without", "_without"),
+        **picture("sampler_with", "With the negative", "with", "_with"),
+    },
+    columns=(
+        ("note", "loader", "latent", "seed"),
+        ("prompt", "negative", "nasa"),
+        ("sampler_without", LOWER, "sampler_with"),
+        ("decode_without", "scale_without", LOWER, "decode_with", "scale_with"),
+        ("save_without", LOWER, "save_with"),
+    ),
+)
 
-def api_prompt(workflow: Workflow) -> dict[str, dict[str, Any]]:
-    """The workflow in the server's format; node ids are numbers in the order of the description."""
-    ids = {key: str(number) for number, key in enumerate(workflow.nodes, start=1)}
+_SWEEP = Workflow(
+    name="alpha_sweep",
+    note=(
+        "Which alpha? The same noise at several strengths of the negative, side by side (the paper's Figure 5).",
+        NO_DOWNLOAD,
+        "Turn: alphas, both texts, the seed. Take the smallest alpha that removes it, for NASA Apply.",
+    ),
+    nodes={
+        **_common(),
+        "sweep": sweep("0, 0.25, 0.5, 1", SEED),
+    },
+    columns=(("note", "loader", "latent"), ("prompt", "negative"), ("sweep",)),
+)
 
-    def value(given: Any) -> Any:
-        return [ids[given.node], given.slot] if isinstance(given, Link) else given
+_MASKS = Workflow(
+    name="two_negatives_with_masks",
+    note=(
+        "Two negatives, each in its half: no green on the left, no yellow on the right. Above: neither.",
+        NO_DOWNLOAD,
+        "Turn: the negatives, either alpha, the masks (white is where a negative acts; Load Image gives painted ones).",
+    ),
+    nodes={
+        "loader": _loader(),
+        "prompt": text("a ring, black background", "Prompt"),
+        "negative_left": text("green", "Negative, left half"),
+        "negative_right": text("yellow", "Negative, right half"),
+        "latent": latent(),
+        "seed": seed_node(SEED),
+        **_half("left", 0),
+        **_half("right", SIDE // 2),
+        "nasa_left": nasa(ALPHA, MODEL, "negative_left", "NASA Apply, left half", mask=Link("mask_left")),
+        "nasa_right": nasa(
+            ALPHA, Link("nasa_left"), "negative_right", "NASA Apply, right half", mask=Link("mask_right")
+        ),
+        "sampler_without": one_step(MODEL, Link("seed")),
+        "sampler_with": one_step(Link("nasa_right"), Link("seed")),
+        **picture("sampler_without", "Without negatives", "without_masks", "_without", collapsed=True),
+        **picture("sampler_with", "Two negatives, two masks", "with_masks", "_with", collapsed=True),
+    },
+    columns=(
+        ("note", "loader", "latent", "seed"),
+        ("prompt", "negative_left", "negative_right", LOWER, "blank_left", "half_left", "blank_right", "half_right"),
+        ("mask_left", "mask_right"),
+        ("nasa_left", "nasa_right"),
+        ("sampler_without", LOWER, "sampler_with"),
+        ("decode_without", "scale_without", LOWER, "decode_with", "scale_with"),
+        ("save_without", LOWER, "save_with"),
+    ),
+)
 
-    prompt: dict[str, dict[str, Any]] = {}
-    for key, node in workflow.nodes.items():
-        prompt[ids[key]] = {
-            "class_type": node.type,
-            "inputs": {name: value(given) for name, given in node.inputs.items()},
-        }
-        if node.title:
-            prompt[ids[key]]["_meta"] = {"title": node.title}
-    return prompt
+_GUIDED = {"steps": 20, "cfg": 3.0, "scheduler": "normal"}
+_STEPS = Workflow(
+    name="many_steps_cfg_and_nasa",
+    note=(
+        "A model of many steps, guided by CFG 3, without and with NASA on top: both act in the same run.",
+        NO_DOWNLOAD,
+        "Turn: alpha, cfg, the negative prompt; the text for CFG takes a negative of its own.",
+    ),
+    nodes={
+        **_common(file=TEACHER),
+        "empty": text("", "Negative for CFG (empty)"),
+        "nasa": nasa(0.6),
+        "seed": seed_node(4),
+        "sampler_without": with_cfg(MODEL, Link("seed"), negative="empty", **_GUIDED),
+        "sampler_with": with_cfg(Link("nasa"), Link("seed"), negative="empty", **_GUIDED),
+        **picture("sampler_without", "CFG alone", "cfg", "_without"),
+        **picture("sampler_with", "CFG and NASA", "cfg_and_nasa", "_with"),
+    },
+    columns=(
+        ("note", "loader", "latent", "seed"),
+        ("prompt", "negative", "empty", "nasa"),
+        ("sampler_without", LOWER, "sampler_with"),
+        ("decode_without", "scale_without", LOWER, "decode_with", "scale_with"),
+        ("save_without", LOWER, "save_with"),
+    ),
+)
+
+# w e+ + (1 - w) e-, by a node for averages. Its widget ends at 1; a number from another node may be larger.
+_SUBTRACTED = {
+    "weight": Node(type="PrimitiveFloat", inputs={"value": 1.5}, title="w, of the embeddings", size=(330, 60)),
+    "embeddings": Node(
+        type="ConditioningAverage",
+        inputs={
+            "conditioning_to": Link("prompt"),
+            "conditioning_from": Link("negative"),
+            "conditioning_to_strength": Link("weight"),
+        },
+        title="w prompt + (1 - w) negative",
+        size=(330, 100),
+    ),
+}
+
+
+def _result(way: str, title: str) -> dict[str, Node]:
+    return picture(f"sampler_{way}", title, f"figure_{way}", f"_{way}", collapsed=True, size=(330, 390))
+
+
+_FIGURE = Workflow(
+    name="figure_3_cfg_embeddings_nasa",
+    note=(
+        "The paper's Figure 3 at one step: CFG blends, subtracted embeddings change little, NASA removes. One pair, "
+        "chosen to show it; docs/RESULTS.md counts over many, and embeddings do better there than in the paper.",
+        NO_DOWNLOAD,
+        "Turn: cfg, w (1.5 is 1.5 prompt - 0.5 negative), alpha, both texts, the Seed node.",
+    ),
+    nodes={
+        **_common("a triangle", "white background"),
+        "seed": seed_node(SEED),
+        **_SUBTRACTED,
+        "nasa": nasa(ALPHA),
+        "sampler_none": one_step(MODEL, Link("seed")),
+        "sampler_cfg": with_cfg(MODEL, Link("seed"), negative="negative", steps=1, cfg=2.0, scheduler="sgm_uniform"),
+        "sampler_embeddings": one_step(MODEL, Link("seed"), "embeddings"),
+        "sampler_nasa": one_step(Link("nasa"), Link("seed")),
+        **_result("none", "No negative"),
+        **_result("cfg", "CFG"),
+        **_result("embeddings", "Embedding subtraction"),
+        **_result("nasa", "NASA"),
+    },
+    columns=(
+        ("note", "loader", "latent", "seed"),
+        ("prompt", "negative", "weight", "embeddings", "nasa"),
+        ("sampler_none", FOUR, "sampler_cfg"),
+        ("save_none", "decode_none", "scale_none", FOUR, "save_cfg", "decode_cfg", "scale_cfg"),
+        ("sampler_embeddings", FOUR, "sampler_nasa"),
+        ("save_embeddings", "decode_embeddings", "scale_embeddings", FOUR, "save_nasa", "decode_nasa", "scale_nasa"),
+    ),
+)
+
+WORKFLOWS = (_ONE, _BOTH, _SWEEP, _MASKS, _STEPS, _FIGURE, *PUBLISHED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,38 +13,17 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
-from ..alpha import paper_alphas
-from ..blocks import Block, parse_blocks
-from .attachment import get_metadata
-from .families import Call, Context, Family, Options, Term, family_of
+from ..blocks import parse_blocks
+from .families import Call, Context, Family, Options, Term, Watch, family_of
 from .mask import check_mask, mask_of_rows, part_of
 from .negative import Conditioning, Negative, read_negative
-from .run import POSITIVE, RUN, Positive, Run, begin_run, mark_positive
+from .recommended import recommended_alpha
+from .run import POSITIVE, RUN, WATCH, Positive, Run, begin_run, mark_positive
+from .run_log import RunLog, described
+from .steering import Steering
 from .window import Window
 
 WRAPPER_KEY = "snoopi_nasa"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Steering:
-    """What one NASA Apply node wants.
-
-    mask: where in the picture, (n, h, w) in [0, 1]; None for everywhere.
-    """
-
-    negatives: tuple[Negative, ...]
-    alpha: float
-    window: Window
-    blocks: frozenset[Block]
-    mask: torch.Tensor | None
-
-    def active(self, is_active: Callable[[Window], bool]) -> list[tuple[Negative, float]]:
-        """The prompts that act now, each with its share: several are averaged, as the host averages predictions."""
-        if not is_active(self.window):
-            return []
-        now = [negative for negative in self.negatives if negative.strength > 0.0 and is_active(negative.window)]
-        total = sum(negative.strength for negative in now)
-        return [(negative, negative.strength / total) for negative in now]
 
 
 def apply_nasa(
@@ -58,7 +37,7 @@ def apply_nasa(
 ) -> ModelPatcher:
     """A clone of `patcher` that steers away from `negative`; `patcher` itself where nothing would be changed.
 
-    On a model that is steered already, the new negative is subtracted beside the others.
+    On a model that is steered already, the new negative is subtracted beside the others. Says what it did.
 
     Args:
         mask: where in the picture, (h, w) or (n, h, w) in [0, 1], n images of a batch or frames of a video; resized to
@@ -68,57 +47,55 @@ def apply_nasa(
         ValueError: an unsupported model, a negative that is not this model's, unknown blocks, not a mask, or an
             alpha that is no number.
     """
+    steering = read_steering(patcher, negative, alpha=alpha, window=window, blocks=blocks, mask=mask)
+    if nothing := steering.nothing_to_do():
+        logging.warning("NASA Apply does nothing: %s", nothing)
+        return patcher
+    advice = recommended_alpha(patcher)
+    logging.info("NASA Apply: %s%s", described(steering, patcher.model), advice and f"; {advice}")
+    return steer(patcher, steering)
+
+
+def read_steering(
+    patcher: ModelPatcher,
+    negative: Conditioning,
+    *,
+    alpha: float,
+    window: Window,
+    blocks: str,
+    mask: torch.Tensor | None = None,
+) -> Steering:
+    """What `apply_nasa` is given, checked; its errors."""
     if not math.isfinite(alpha):
         raise ValueError(f"alpha is {alpha}, expected a number; 0 changes nothing")
     family = family_of(patcher.model)
     negatives = read_negative(negative)
     for each in negatives:
         family.check(patcher.model, each)
-    chosen = parse_blocks(blocks, family.blocks(patcher.model))
-    mask = None if mask is None else check_mask(mask)
-    if nothing := _nothing_to_do(alpha, window, mask):
-        logging.warning("NASA Apply does nothing: %s", nothing)
+    return Steering(
+        negatives=negatives,
+        alpha=alpha,
+        window=window,
+        blocks=parse_blocks(blocks, family.blocks(patcher.model)),
+        mask=None if mask is None else check_mask(mask),
+    )
+
+
+def steer(patcher: ModelPatcher, steering: Steering) -> ModelPatcher:
+    """A clone of `patcher` with one more negative; `patcher` itself where it would change nothing."""
+    if steering.nothing_to_do():
         return patcher
-    steering = Steering(negatives=negatives, alpha=alpha, window=window, blocks=chosen, mask=mask)
     before = patcher.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY)
     steerings = (*(each for wrapper in before for each in wrapper.steerings), steering)
     steered = patcher.clone()
     for kind, wrapper in (
-        (WrappersMP.SAMPLER_SAMPLE, begin_run),
+        (WrappersMP.SAMPLER_SAMPLE, partial(begin_run, RunLog(steerings))),
         (WrappersMP.CALC_COND_BATCH, mark_positive),
-        (WrappersMP.APPLY_MODEL, NASAWrapper(family, steerings)),
+        (WrappersMP.APPLY_MODEL, NASAWrapper(family_of(patcher.model), steerings)),
     ):
         steered.remove_wrappers_with_key(kind, WRAPPER_KEY)
         steered.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
-    count = sum(layer.block in chosen for layer in family.layers(patcher.model).values())
-    advice = recommended_alpha(patcher)
-    logging.info(
-        "NASA Apply: alpha %g in %d cross-attentions of %s%s", alpha, count, family.name, advice and f"; {advice}"
-    )
     return steered
-
-
-def _nothing_to_do(alpha: float, window: Window, mask: torch.Tensor | None) -> str:
-    """Why a node changes nothing; "" when it does something."""
-    if alpha == 0.0:
-        return "alpha is 0"
-    if window.is_empty:
-        return f"start_percent {window.start_percent:g} is not before end_percent {window.end_percent:g}"
-    if mask is not None and not mask.any():
-        return (
-            "the mask is black everywhere. Load Image's own MASK output is the picture's transparency, which is black "
-            "for most pictures; for a black-and-white picture use Convert Image to Mask"
-        )
-    return ""
-
-
-def recommended_alpha(patcher: ModelPatcher) -> str:
-    """Which alpha to begin with, in words: the file's own, else the paper's for this kind of model; "" for neither."""
-    metadata = get_metadata(patcher)
-    if metadata is not None and metadata.recommended_alpha is not None:
-        return f"its file recommends {metadata.recommended_alpha:g}"
-    paper = paper_alphas(family_of(patcher.model).kind(patcher.model))
-    return "" if paper is None else f"the paper uses {paper}"
 
 
 class NASAWrapper:
@@ -144,17 +121,21 @@ class NASAWrapper:
 
         options = dict(transformer_options or {})
         run: Run | None = options.pop(RUN, None)
+        watch: Watch | None = options.pop(WATCH, None)
         positive: Positive = options.pop(POSITIVE, None) or Positive()
         chunks = tuple(number in positive.numbers for number in options.get("cond_or_uncond", (0,)))
         if not any(chunks):
             return proceed(options)
+        if run is not None:
+            run.calls += 1
         model: BaseModel = executor.class_obj
         terms = tuple(self._terms(model, x, sigma, options, chunks, positive, run))
         if not terms:
             return proceed(options)
         if run is not None:
-            run.acted = True
-        return self.attachment(model, options, Call(positive=chunks, terms=terms, shape=x.shape), proceed)
+            run.acted += 1
+        call = Call(positive=chunks, terms=terms, shape=x.shape, watch=watch)
+        return self.attachment(model, options, call, proceed)
 
     def _terms(
         self,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
@@ -32,14 +33,43 @@ Latent = dict[str, Any]
 _GOLDEN = 0x9E3779B97F4A7C15  # SplitMix64's increment: seeds of later steps lie far from anything a person types
 
 
+Callback = Callable[[int, torch.Tensor, torch.Tensor, int], None]
+"""What the host's samplers tell after each step: its number, x0, x, and how many there are."""
+NoiseOf = Callable[[int], torch.Tensor]
+"""Noise of unit variance for the step of this number, (B, C, h, w)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How a model is sampled with its positive prompt alone.
+
+    patcher: the model, with the noise schedule that this takes.
+    sigmas: of the steps, and 0.
+    sampler: gives the host's sampler for the noise of its steps.
+    is_patched: whether `patcher` has a schedule that the model must not keep.
+    """
+
+    patcher: ModelPatcher
+    sigmas: torch.Tensor
+    sampler: Callable[[NoiseOf], comfy.samplers.Sampler]
+    is_patched: bool = False
+
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
+
+
 def one_step(
     patcher: ModelPatcher, positive: list, latent: Latent, *, seed: int, timesteps: str, preset: str = AUTO
 ) -> Latent:
-    """Sample x0 from noise at each timestep in turn.
+    """Sample x0 from noise at each timestep in turn; the arguments are those of `one_step_way` and `sample_alone`."""
+    return sample_alone(one_step_way(patcher, timesteps=timesteps, preset=preset), positive, latent, seed=seed)
+
+
+def one_step_way(patcher: ModelPatcher, *, timesteps: str, preset: str = AUTO) -> Way:
+    """How a one-step or few-step model is sampled.
 
     Args:
-        latent: gives size and batch; what it shows is kept only where its noise mask is 0.
-        seed: of the noise, modulo 2^64; with a `batch_index`, a row's noise does not depend on the other rows.
         timesteps: as `parse_timesteps` takes them; `auto` is those of the preset.
         preset: of `presets.PRESETS`; `auto` is the recipe of the checkpoint, else the last timestep, with the model's
             own prediction type.
@@ -51,16 +81,32 @@ def one_step(
     chosen, given = find_preset(preset), patcher
     if chosen is not None:
         patcher = with_preset(patcher, chosen)
-    way = chosen or _recipe(patcher)
+    recipe = chosen or recipe_of(patcher)
     sampling = patcher.get_model_object("model_sampling")
     last = last_timestep(sampling)
-    at = parse_timesteps(timesteps, auto=way.timesteps if way else (last,), num_train_timesteps=last + 1)
+    at = parse_timesteps(timesteps, auto=recipe.timesteps if recipe else (last,), num_train_timesteps=last + 1)
     sigmas = torch.tensor([sigma_of(sampling, t) for t in at] + [0.0])
-    steps, noise = (way.steps, way.noise) if way else ("consistency", "unit")
+    steps, noise = (recipe.steps, recipe.noise) if recipe else ("consistency", "unit")
     _say(patcher, chosen, at, noise, steps)
     if steps == "tcd" and isinstance(sampling, RectifiedFlow):
         raise ValueError("TCD's steps are for noise schedules, this is a flow model; expected euler or consistency")
+    return Way(
+        patcher=patcher,
+        sigmas=sigmas,
+        sampler=lambda noise_of: OneStepSampler(noise_of, noise=noise, steps=steps),
+        is_patched=patcher is not given,
+    )
 
+
+def sample_alone(way: Way, positive: list, latent: Latent, *, seed: int, callback: Callback | None = None) -> Latent:
+    """Sample with the positive prompt alone, as the host's BasicGuider does.
+
+    Args:
+        latent: gives size and batch; what it shows is kept only where its noise mask is 0.
+        seed: of the noise, modulo 2^64; with a `batch_index`, a row's noise does not depend on the other rows.
+        callback: told of each step; without one the host's progress bar and preview are.
+    """
+    patcher = way.patcher
     samples = comfy.sample.fix_empty_latent_channels(patcher, latent["samples"], latent.get("downscale_ratio_spacial"))
     batch_index = latent.get("batch_index")
     seed %= 2**64
@@ -74,15 +120,15 @@ def one_step(
         x0 = guider.sample(
             noise_of(0),
             samples,
-            OneStepSampler(noise_of, noise=noise, steps=steps),
-            sigmas,
+            way.sampler(noise_of),
+            way.sigmas,
             denoise_mask=latent.get("noise_mask"),
-            callback=latent_preview.prepare_callback(patcher, len(sigmas) - 1),
+            callback=callback or latent_preview.prepare_callback(patcher, way.steps),
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=seed,
         )
     finally:
-        if patcher is not given:  # the host itself would put the model's own schedule back only at its next use
+        if way.is_patched:  # the host itself would put the model's own schedule back only at its next use
             patcher.unpatch_model(unpatch_weights=False)
     out = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio_")}
     return {**out, "samples": _as_the_host_keeps(x0)}
@@ -91,9 +137,7 @@ def one_step(
 class OneStepSampler(comfy.samplers.Sampler):
     """x0 at each sigma, and between two of them the steps that `presets` explains."""
 
-    def __init__(
-        self, noise_of: Callable[[int], torch.Tensor], *, noise: Noise = "unit", steps: Steps = "consistency"
-    ) -> None:
+    def __init__(self, noise_of: NoiseOf, *, noise: Noise = "unit", steps: Steps = "consistency") -> None:
         self.noise_of, self.noise, self.steps = noise_of, noise, steps
 
     def max_denoise(self, model_wrap: Any, sigmas: torch.Tensor) -> bool:
@@ -104,7 +148,7 @@ class OneStepSampler(comfy.samplers.Sampler):
         model_wrap: comfy.samplers.CFGGuider,
         sigmas: torch.Tensor,
         extra_args: dict[str, Any],
-        callback: Callable[[int, torch.Tensor, torch.Tensor, int], None] | None,
+        callback: Callback | None,
         noise: torch.Tensor,
         latent_image: torch.Tensor,
         denoise_mask: torch.Tensor | None = None,
@@ -149,7 +193,7 @@ def _as_the_host_keeps(samples: torch.Tensor) -> torch.Tensor:
 
 def _say(patcher: ModelPatcher, chosen: Preset | None, timesteps: Sequence[int], noise: Noise, steps: Steps) -> None:
     """Tell what is done, by whose word, and what may be a mistake; no warning, which would come with every prompt."""
-    recipe = _recipe(patcher)
+    recipe = recipe_of(patcher)
     if chosen is None:
         whose = "the file's recipe" if recipe else "auto, as the model brings no recipe"
         advice = "" if recipe else ". If the picture is noise or a smear, choose the model's preset"
@@ -160,6 +204,6 @@ def _say(patcher: ModelPatcher, chosen: Preset | None, timesteps: Sequence[int],
     logging.info("One-Step Sampler: timestep(s) %s, %s noise, %s steps, by %s%s", at, noise, steps, whose, advice)
 
 
-def _recipe(patcher: ModelPatcher) -> OneStepRecipe | None:
+def recipe_of(patcher: ModelPatcher) -> OneStepRecipe | None:
     metadata = get_metadata(patcher)
     return metadata.recipe if metadata else None

@@ -6,10 +6,9 @@ Self-Attention Guidance runs the negative as number 0, Dual CFG the positive as 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from comfy.model_base import BaseModel
@@ -18,8 +17,8 @@ from comfy.samplers import CFGGuider
 
 from .mask import Area
 
-RUN, POSITIVE = "snoopi_run", "snoopi_positive"
-"""Keys in transformer_options of a run, and of one of its calls."""
+RUN, POSITIVE, WATCH = "snoopi_run", "snoopi_positive", "snoopi_watch"
+"""Keys in transformer_options: of a run, of one of its calls, and of what looks on."""
 Kept = TypeVar("Kept")
 
 
@@ -30,7 +29,8 @@ class Run:
         conditionings = getattr(guider, "original_conds", {}).get("positive") or ()
         self.positive = frozenset(conditioning["uuid"] for conditioning in conditionings)
         self.steps = steps
-        self.acted = False
+        self.calls = self.acted = 0
+        """How often the model was called for the positive prompt, and in how many of these calls NASA acted."""
         self._kept: dict[Hashable, Any] = {}
 
     def keep(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
@@ -54,7 +54,16 @@ class Positive:
     size: tuple[int, ...] | None = None
 
 
+class Log(Protocol):
+    """Is told of each run once."""
+
+    def begins(self, guider: CFGGuider, run: Run) -> None: ...
+
+    def ends(self, guider: CFGGuider, run: Run) -> None: ...
+
+
 def begin_run(
+    log: Log,
     executor: WrapperExecutor,
     guider: CFGGuider,
     sigmas: torch.Tensor,
@@ -64,14 +73,10 @@ def begin_run(
 ) -> torch.Tensor:
     """Around the host's `Sampler.sample`."""
     run = Run(guider, steps=len(sigmas) - 1)
-    options = _with(extra_args["model_options"], RUN, run)
+    log.begins(guider, run)
+    options = with_option(extra_args["model_options"], RUN, run)
     samples = executor(guider, sigmas, {**extra_args, "model_options": options}, *args, **kwargs)
-    if not run.acted:
-        logging.info(
-            "NASA Apply acted in none of the %d step(s): none lies in its window (start_percent to end_percent, or the "
-            "negative's own timestep range). Leave 0 and 1 for one-step models",
-            run.steps,
-        )
+    log.ends(guider, run)
     return samples
 
 
@@ -97,10 +102,11 @@ def mark_positive(
         if one.get("area") is not None
     }
     positive = Positive(numbers=frozenset(numbers), areas=areas, size=size)
-    return executor(model, conditionings, x, sigma, _with(model_options, POSITIVE, positive))
+    return executor(model, conditionings, x, sigma, with_option(model_options, POSITIVE, positive))
 
 
-def _with(model_options: dict[str, Any], key: str, value: object) -> dict[str, Any]:
+def with_option(model_options: dict[str, Any], key: str, value: object) -> dict[str, Any]:
+    """A copy in which the network's calls find `value` under `key`."""
     options = model_options.get("transformer_options", {})
     return {**model_options, "transformer_options": {**options, key: value}}
 

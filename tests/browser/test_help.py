@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from live_browser import front_end, screenshot
+from live_browser import front_end, place, screenshot
 from live_pack import ROOT
 from live_server import Server
 from playwright.sync_api import Page
@@ -13,8 +13,6 @@ from playwright.sync_api import Page
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
 NODES = sorted(path.stem for path in (ROOT / "web" / "docs").glob("*.md"))
-WORKFLOW = ROOT / "workflows" / "one_step_with_negative_prompt.json"
-LOAD = "async text => { await app.loadGraphData(JSON.parse(text)); }"
 TITLE_BAR = """type => {
   const node = app.graph.nodes.find(node => node.type === type), view = app.canvas.ds;
   const canvas = app.canvas.canvas.getBoundingClientRect();
@@ -34,8 +32,7 @@ def open_help(page: Page, node: str) -> None:
 def test_a_help_page_opens_with_its_pictures(server: Server, screenshots: Path, node: str) -> None:
     heading = (ROOT / "web" / "docs" / f"{node}.md").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
     with front_end(server.client, size=(1920, 1080)) as page:
-        page.evaluate(LOAD, WORKFLOW.read_text(encoding="utf-8"))
-        page.wait_for_timeout(1000)  # the view moves to the graph
+        place(page, node)
         open_help(page, node)
         page.get_by_role("heading", name=heading, exact=True).wait_for()
         page.wait_for_function(f"() => ({PICTURES})().length > 0 && ({PICTURES})().every(width => width > 0)")

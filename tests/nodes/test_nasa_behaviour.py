@@ -10,8 +10,9 @@ from unets import Case, case, conditioning, host_sample
 
 from snoopi_core.host.attachment import get_metadata, set_metadata
 from snoopi_core.host.families.unet import UNetFamily
-from snoopi_core.host.nasa import apply_nasa, recommended_alpha
+from snoopi_core.host.nasa import apply_nasa
 from snoopi_core.host.one_step import sigma_of
+from snoopi_core.host.recommended import recommended_alpha
 from snoopi_core.host.window import Window
 
 pytestmark = pytest.mark.host
@@ -130,7 +131,8 @@ class TestSaysWhatItDoes:
     def test_layers_and_alpha_and_the_papers_value(self, subject, caplog):
         with caplog.at_level("INFO"):
             steer(subject.patcher, subject, blocks="middle")
-        assert "NASA Apply: alpha 0.5 in 1 cross-attentions of Stable Diffusion UNets" in caplog.text
+        assert "NASA Apply: alpha 0.5 in 1 of 7 cross-attentions of Stable Diffusion UNets" in caplog.text
+        assert "window 0 to 1" in caplog.text
 
     def test_a_files_own_recommendation_wins(self, subject, monkeypatch):
         monkeypatch.setattr(UNetFamily, "kind", lambda self, model: "SD2.1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 
@@ -21,6 +22,7 @@ INPUTS = {
         "end_percent": "FLOAT",
         "blocks": "STRING",
         "mask": "MASK",
+        "alpha_mode": "COMBO",
     },
     "SnoopiOneStepSampler": {
         "model": "MODEL",
@@ -30,11 +32,33 @@ INPUTS = {
         "timesteps": "STRING",
         "preset": "COMBO",
     },
+    "SnoopiNASAScaleSweep": {
+        "model": "MODEL",
+        "positive": "CONDITIONING",
+        "negative": "CONDITIONING",
+        "latent_image": "LATENT",
+        "vae": "VAE",
+        "alphas": "STRING",
+        "seed": "INT",
+        "timesteps": "STRING",
+        "preset": "COMBO",
+        "sampler": "SAMPLER",
+        "sigmas": "SIGMAS",
+    },
+    "SnoopiNASAInspect": {
+        "model": "MODEL",
+        "positive": "CONDITIONING",
+        "latent_image": "LATENT",
+        "seed": "INT",
+        "preset": "COMBO",
+    },
 }
 OUTPUTS = {
     "SnoopiPGSBLoader": ["MODEL", "CLIP", "VAE"],
     "SnoopiNASAApply": ["MODEL"],
     "SnoopiOneStepSampler": ["LATENT"],
+    "SnoopiNASAScaleSweep": ["IMAGE", "IMAGE"],
+    "SnoopiNASAInspect": ["IMAGE", "STRING"],
 }
 
 
@@ -56,6 +80,7 @@ def test_prompts_without_the_newer_inputs_are_still_complete(schemas):
     """The host asks scripts for every input that is not optional, whatever its default."""
     optional = {name: [i.id for i in schema.inputs if i.optional] for name, schema in schemas.items()}
     assert "preset" in optional["SnoopiOneStepSampler"]
+    assert optional["SnoopiNASAApply"] == ["mask", "alpha_mode"]
 
 
 def test_only_the_rarely_used_inputs_are_advanced(schemas):
@@ -76,6 +101,32 @@ def test_the_locale_says_what_the_schema_says(schemas, pack_root):
     }
     assert json.loads((pack_root / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8")) == texts
     assert all(o["tooltip"] for entry in texts.values() for o in entry["outputs"].values())
+
+
+@pytest.mark.parametrize("language", ["fr"])
+def test_a_translation_has_every_text_and_the_same_names(pack_root, language):
+    """Names of nodes, inputs and choices stay, so that help pages and messages speak of what is on the screen."""
+    read = [
+        json.loads((pack_root / "locales" / each / "nodeDefs.json").read_text(encoding="utf-8"))
+        for each in ("en", language)
+    ]
+    english, translated = (dict(_texts(each)) for each in read)
+    assert list(english) == list(translated)
+    for place, text in english.items():
+        if place.endswith("display_name"):
+            assert translated[place] == text
+        else:
+            assert translated[place] and translated[place] != text, place
+        for number in re.findall(r"\d+(?:\.\d+)?", text):
+            assert number in translated[place], f"{place} has no {number}"
+
+
+def _texts(node, place=""):
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _texts(value, f"{place}{key}.")
+        else:
+            yield place + key, value
 
 
 def test_the_pack_is_a_v3_extension_only(pack):

@@ -1,10 +1,13 @@
-"""The paper's strengths by kind of model, and that the help page shows them."""
+"""The paper's strengths by kind of model, that the help page shows them, and those that a person types."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from snoopi_core.alpha import PRESETS_OF_KIND, paper_alphas
+import pytest
+
+from snoopi_core.alpha import PRESETS_OF_KIND, paper_alphas, parse_alphas
 from snoopi_core.presets import PRESETS, find_preset
 
 
@@ -29,3 +32,46 @@ def test_the_help_page_shows_them(pack_root: Path):
             preset = find_preset(name)
             shown = name.split(",")[0]
             assert any(shown in row and f"| {preset.nasa_alpha:.2f} |" in row for row in rows), name
+
+
+@pytest.mark.parametrize(
+    ("text", "alphas"),
+    [
+        ("0", (0.0,)),
+        ("0, 0.25, 0.5, 1", (0.0, 0.25, 0.5, 1.0)),
+        (" 1 .5,0 ", (1.0, 0.5, 0.0)),
+        ("0..1 step 0.25", (0.0, 0.25, 0.5, 0.75, 1.0)),
+        ("0 .. 0.3 STEP .1", (0.0, 0.1, 0.2, 0.3)),
+        ("0.1..0.35 step 0.1", (0.1, 0.2, 0.3)),
+        ("0.5..0.5 step 1", (0.5,)),
+        ("0..3.1 step 0.1", tuple(number / 10 for number in range(32))),
+    ],
+)
+def test_alphas_that_are_typed(text, alphas):
+    assert parse_alphas(text) == alphas
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "alphas is empty"),
+        (" , ", "alphas is empty"),
+        ("0, a lot", "'a' is not a number"),
+        ("-1", "'-1' is not a number"),
+        ("nan", "'nan' is not a number"),
+        ("1e5", "'1e5' is not a number"),
+        ("0..1", "'0..1' is not a number"),
+        ("0..1 step 0", "the range has to rise"),
+        ("1..0 step 0.1", "the range has to rise"),
+        ("0, 5", "5 is past any use"),
+        ("0..5 step 1", "5 is past any use"),
+        ("0 " * 33, "are 33 pictures, at most 32"),
+        ("0..4 step 0.000001", "are 4000001 pictures, at most 32"),
+        ("9" * 5000, "is not a number"),
+    ],
+)
+def test_alphas_that_mean_nothing(text, said):
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
+        parse_alphas(text)
+    assert '"0, 0.25, 0.5, 1", or a range, for example "0..1 step 0.25"' in str(caught.value)
+    assert len(str(caught.value)) < 400

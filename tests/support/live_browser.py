@@ -30,6 +30,16 @@ SETTINGS = {
     "Comfy.Notification.ShowVersionUpdates": False,
     "Comfy.Minimap.Visible": False,
 }
+# A graph of one node alone, near the corner of the view.
+PLACE = """type => {
+  app.graph.clear();
+  const node = LiteGraph.createNode(type), view = app.canvas.ds;
+  node.pos = [300, 200];
+  app.graph.add(node);
+  view.scale = 1;
+  view.offset[0] = view.offset[1] = 0;
+  app.graph.setDirtyCanvas(true, true);
+}"""
 READY = "() => window.app?.graph && document.querySelector('#graph-canvas, canvas.graph-canvas-container, canvas')"
 
 
@@ -63,6 +73,17 @@ def front_end(client: Client, path: str = "/", size: tuple[int, int] = (1600, 10
             yield page
         finally:
             context.close()
+
+
+def place(page: Page, node: str) -> None:
+    """A graph of this node alone, drawn at its own size."""
+    for _ in range(10):
+        page.evaluate(PLACE, node)
+        page.wait_for_timeout(500)
+        # The front end may still have been loading the graph that it begins with.
+        if [found["type"] for found in graph(page)["nodes"]] == [node]:
+            return
+    raise RuntimeError(f"{node} does not stay in the graph: {graph(page)['nodes']}")
 
 
 def screenshot(page: Page, path: Path) -> Path:

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # With a hyphen: most packs' folders have one, so the host cannot import them by name.
 FOLDER = "ComfyUI-SNOOPI"
 # Everything the published pack needs at run time; the trainer, tests and tools are left out to prove it.
-SHIPPED_FOLDERS = ("nodes", "snoopi_core", "models", "workflows", "web", "locales")
+SHIPPED_FOLDERS = ("nodes", "snoopi_core", "models", "workflows", "subgraphs", "web", "locales")
 SHIPPED_FILES = ("__init__.py", "pyproject.toml", "requirements.txt")
 
 

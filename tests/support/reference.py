@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
+Seen = tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]
+"""Of a cross-attention: Z+, the Z- of each subtraction there, and what is left of Z+."""
 Condition = dict[str, torch.Tensor]
 """`context` (B, T, C), and for SDXL `pooled` (B, P) and `time_ids` (B, 6)."""
 
@@ -45,6 +47,7 @@ class WrittenOutAttention:
     def __init__(self, name: str) -> None:
         self.layer = name
         self.subtractions: Sequence[Subtraction] = ()
+        self.seen: list[Seen] = []
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
         assert attention_mask is None
@@ -52,10 +55,13 @@ class WrittenOutAttention:
         q = attn.to_q(hidden_states)
         z = self._respond(attn, q, encoder_hidden_states if is_cross else hidden_states)
         if is_cross:
+            z_pos, responses = z, []
             for subtraction in self.subtractions:
                 if subtraction.layers is None or self.layer in subtraction.layers:
                     context = subtraction.context.to(q).expand(q.shape[0], -1, -1)
-                    z = z - subtraction.weight(z.shape[1]) * self._respond(attn, q, context)
+                    responses.append(self._respond(attn, q, context))
+                    z = z - subtraction.weight(z.shape[1]) * responses[-1]
+            self.seen.append((z_pos, responses, z))
         return torch.nn.functional.linear(z, attn.to_out[0].weight, attn.to_out[0].bias)
 
     @staticmethod
@@ -94,8 +100,9 @@ class Reference:
         self, x: torch.Tensor, t: int, condition: Condition, subtractions: Sequence[Subtraction] = ()
     ) -> torch.Tensor:
         """The network's output for a unit-variance input x, (B, C, h, w) fp64."""
+        self.seen: list[Seen] = []
         for processor in self.processors.values():
-            processor.subtractions = subtractions
+            processor.subtractions, processor.seen = subtractions, self.seen
         rows = x.shape[0]
         added = None
         if "pooled" in condition:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from comfy.model_base import BaseModel
 
-from .base import Call, Context, Family, Options, Term, network_of
+from .base import Call, Context, Family, Key, Options, Term, Watch, network_of
 
-__all__ = ["FAMILIES", "Call", "Context", "Family", "Options", "Term", "family_of"]
+__all__ = ["FAMILIES", "Call", "Context", "Family", "Key", "Options", "Term", "Watch", "family_of"]
 
 _MODULES = {
     "unet": ("UNetFamily",),

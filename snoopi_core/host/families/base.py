@@ -62,6 +62,18 @@ class Term:
         return (self.alpha * mask_of_tokens(self.mask, grid(), z.shape[1])).to(z.dtype)
 
 
+class Watch(Protocol):
+    """Looks on while layers are steered, and changes nothing."""
+
+    def responded(self, key: Key, number: int, z_pos: torch.Tensor, z_neg: torch.Tensor) -> None:
+        """Z+ and Z- of the call's negative of this number, (R, N, C)."""
+        ...
+
+    def steered(self, key: Key, z_pos: torch.Tensor, z_nasa: torch.Tensor) -> None:
+        """Z+ and what became of it, (R, N, C)."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """What has to happen in one call of the model: `positive` tells which of its conditionings are steered."""
@@ -69,6 +81,7 @@ class Call:
     positive: tuple[bool, ...]
     terms: tuple[Term, ...]
     shape: torch.Size
+    watch: Watch | None = None
 
     @property
     def layers(self) -> frozenset[Key]:
@@ -108,10 +121,15 @@ class Call:
             respond: gives Z- of a negative for the positive rows, (R, N, C).
             grid: tells how the N tokens lie in the picture; asked only for a mask.
         """
-        z_pos = self.select(z)
-        for term in self.terms:
+        z_pos = before = self.select(z)
+        for number, term in enumerate(self.terms):
             if key in term.keys_values:
-                z_pos = steer_away(z_pos, respond(term), term.weight(z_pos, grid))
+                z_neg = respond(term)
+                if self.watch is not None:
+                    self.watch.responded(key, number, before, z_neg)
+                z_pos = steer_away(z_pos, z_neg, term.weight(z_pos, grid))
+        if self.watch is not None:
+            self.watch.steered(key, before, z_pos)
         if all(self.positive):
             return z_pos
         steered = iter(z_pos.chunk(sum(self.positive)))

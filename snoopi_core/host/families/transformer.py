@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from comfy.model_base import BaseModel
 
 from ...blocks import Block
 from ..negative import Negative, check_width
+from ..uncompiled import uncompiled
 from .base import Attachment, Call, Context, Family, Grid, KeysValues, Options, Term, network_of
 
 Forward = Callable[..., Any]
@@ -186,6 +186,11 @@ class _SteeredLayer:
         out = self._forward(x, *args, **kwargs)
         # Some return a tuple of one.
         z = out if isinstance(out, torch.Tensor) else out[0]
+        if self._q is None:
+            raise ValueError(
+                f"NASA cannot steer block {self.key}: another node has replaced its cross-attention with one that does "
+                "not use the layer's own projections. Take that node out, or leave the block out of NASA Apply's blocks"
+            )
         x_pos = call.select(x)
         self._q = call.select(self._q)
 
@@ -273,22 +278,8 @@ def _at_first_block(
         raise _Reached(signature.bind(block, *args, **kwargs).arguments)
 
     try:
-        with _replaced([(block, reached)]), _uncompiled():
+        with _replaced([(block, reached)]), uncompiled():
             model.apply_model(x, sigma[:1].repeat(rows), **arguments, transformer_options={})
     except _Reached as stop:
         return stop.arguments
     raise RuntimeError(f"{type(block).__name__} was never reached: this ComfyUI calls its blocks in another way")
-
-
-_STANCE = threading.Lock()
-
-
-@contextlib.contextmanager
-def _uncompiled() -> Iterator[None]:
-    """No graph of its own for a compiled network's way to its first block.
-
-    The stance is the whole process's. Threads of several GPUs that changed it across each other would leave it changed.
-    """
-    set_stance = getattr(torch.compiler, "set_stance", None)  # since torch 2.6
-    with _STANCE, contextlib.nullcontext() if set_stance is None else set_stance("force_eager"):
-        yield

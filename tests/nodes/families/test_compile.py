@@ -20,7 +20,7 @@ from host_nodes import run_node
 from torch._dynamo import eval_frame
 from torch._dynamo.utils import counters
 
-from snoopi_core.host.families import transformer
+from snoopi_core.host.uncompiled import uncompiled
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
@@ -76,7 +76,7 @@ def test_several_threads_leave_the_compilers_stance_as_it_was():
     first_is_in, second_has_begun = threading.Event(), threading.Event()
 
     def first():
-        with transformer._uncompiled():
+        with uncompiled():
             first_is_in.set()
             second_has_begun.wait()
             time.sleep(0.05)
@@ -84,7 +84,7 @@ def test_several_threads_leave_the_compilers_stance_as_it_was():
     def second():
         first_is_in.wait()
         second_has_begun.set()
-        with transformer._uncompiled():
+        with uncompiled():
             time.sleep(0.1)
 
     before = eval_frame._stance

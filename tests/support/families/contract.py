@@ -7,7 +7,10 @@ import torch
 from figures import measured
 from reference import relative_error
 
+from snoopi_core.host.families import family_of
+from snoopi_core.host.inspect import Strengths, first_step, watched_step
 from snoopi_core.host.nasa import apply_nasa
+from snoopi_core.host.one_step import sample_alone
 from snoopi_core.host.window import Window
 
 from . import Case, Condition, Subtraction, case, conditioning, failing
@@ -223,6 +226,29 @@ class FamilyContract:
             got = subject.sample(steer(subject.patcher, negative), positive, positive, rows=2)
         expected = subject.expected(positive, [subtract(negative)], rows=2)
         measured("families", self.name, "relative error", relative_error(got, expected), BAR)
+
+    # Looking on
+
+    def test_looking_on_changes_nothing_and_sees_what_the_formula_has(self, subject):
+        positive, first, second = subject.condition(1), subject.condition(3), subject.condition(4, padding=2)
+        steered = steer(steer(subject.patcher, first), second, alpha=0.2)
+        layers = family_of(subject.patcher.model).layers(subject.patcher.model)
+        watch = Strengths({key: str(layer.block.index) for key, layer in layers.items()})
+        way, latent = first_step(steered), {"samples": subject.latent(2)}
+        seen = watched_step(way, conditioning(positive), latent, seed=7, watch=watch)["samples"]
+        assert torch.equal(seen, sample_alone(way, conditioning(positive), latent, seed=7)["samples"])
+
+        expected = subject.expected(positive, [subtract(first), subtract(second, 0.2)], rows=2)
+        assert relative_error(seen, expected) <= BAR
+        assert [layer.name for layer in watch.layers] == [str(index) for index in range(subject.blocks)]
+        for layer, attention in zip(watch.layers, subject.reference.attentions, strict=True):
+            z_pos, responses, z = attention.seen
+            assert layer.change == pytest.approx(float((z - z_pos).norm() / z_pos.norm()), rel=1e-5)
+            assert layer.left == pytest.approx(float((z * z_pos).sum() / z_pos.square().sum()), abs=1e-5)
+            for number, z_neg in enumerate(responses):
+                negative, norms = layer.negatives[number], z_pos.norm() * z_neg.norm()
+                assert negative.ratio == pytest.approx(float(z_neg.norm() / z_pos.norm()), rel=1e-5)
+                assert negative.cosine == pytest.approx(float((z_pos * z_neg).sum() / norms), abs=1e-5)
 
     # Words
 

@@ -81,6 +81,8 @@ class WrittenOutAttention:
     def __init__(self, layer: torch.nn.Module, block: int) -> None:
         self.layer, self.block = layer, block
         self.subtractions: Sequence[Prepared] = ()
+        self.seen: tuple[torch.Tensor, list[torch.Tensor], torch.Tensor] | None = None
+        """Of the last call: Z+, the Z- of each subtraction, and what went into the output projection."""
 
     def response(self, q: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Z of text tokens (B, T, C), (B, N, H D)."""
@@ -89,15 +91,18 @@ class WrittenOutAttention:
     def steer(self, q: torch.Tensor, z: torch.Tensor, out: torch.nn.Linear) -> torch.Tensor:
         """The output projection of Z+ - sum alpha Z-."""
         late: torch.Tensor | float = 0.0
+        z_pos, responses = z, []
         for prepared in self.subtractions:
             if prepared.acts_in(self.block):
                 z_neg, alpha = self.response(q, prepared.tokens, prepared.mask), prepared.subtraction.alpha
+                responses.append(z_neg)
                 if prepared.subtraction.image_tokens is not None:
                     z_neg = z_neg * prepared.subtraction.image_tokens[:, None]
                 if prepared.subtraction.after_projection:
                     late = late + alpha * project(z_neg, out)
                 else:
                     z = z - alpha * z_neg
+        self.seen = (z_pos, responses, z)
         return project(z, out) - late
 
 

@@ -54,12 +54,12 @@ class PixArtReference:
 
     def __init__(self, network: PixArtTransformer2DModel) -> None:
         self.network = copy.deepcopy(network).double().eval()
-        self.processors = []
+        self.attentions = []
         for block, layers in enumerate(self.network.transformer_blocks):
             for attention in (layers.attn1, layers.attn2):
                 processor = WrittenOutProcessor(attention, block)
                 attention.set_processor(processor)
-                self.processors.append(processor)
+            self.attentions.append(processor)  # the cross-attention's
 
     @torch.no_grad()
     def output(
@@ -75,8 +75,8 @@ class PixArtReference:
             )
             for subtraction in subtractions
         ]
-        for processor in self.processors:
-            processor.subtractions = prepared
+        for attention in self.attentions:
+            attention.subtractions = prepared
         height, width = (8 * side for side in x.shape[-2:])  # where the prompt says nothing
         height, width = condition.get("height", height), condition.get("width", width)
         sizes = {

@@ -1,0 +1,72 @@
+"""NASA Inspect: what a negative prompt does, layer by layer."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..snoopi_core.host.inspect import inspect
+from ..snoopi_core.presets import AUTO, PRESETS
+
+
+class NASAInspect(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SnoopiNASAInspect",
+            display_name="NASA Inspect",
+            category="SNOOPI",
+            description=(
+                "Tells what NASA Apply does: runs the steered model once and shows, for each cross-attention, how "
+                "strong the negative is, how much it differs from the prompt, and how much it changes."
+            ),
+            search_aliases=["NASA strength", "debug negative", "does nothing", "attention chart", "SNOOPI"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="The steered model: what comes out of NASA Apply, after other patches."
+                ),
+                io.Conditioning.Input("positive", tooltip="What is drawn; the same that the sampler gets."),
+                io.Latent.Input(
+                    "latent_image",
+                    tooltip="Gives the size and the number of pictures, as for the sampler; only noise is looked at. "
+                    "One picture is enough, more give a better mean.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    # Or each run of a larger graph would make it anew.
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Seed of the noise, as for the sampler. Other seeds change the numbers a little.",
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=[AUTO, *(preset.name for preset in PRESETS)],
+                    default=AUTO,
+                    optional=True,
+                    tooltip='Which step is looked at: the first of One-Step Sampler\'s preset. "auto", the neutral '
+                    "value, takes the recipe stored in a PG-SB checkpoint, else the step from pure noise; it works for "
+                    "every model that NASA Apply takes.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="chart", tooltip="The verdict in words, and bars for each layer."),
+                io.String.Output(
+                    display_name="report", tooltip="The verdict and a table of all numbers, for Preview as Text."
+                ),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: io.Model.Type,
+        positive: io.Conditioning.Type,
+        latent_image: io.Latent.Type,
+        seed: int,
+        preset: str = AUTO,
+    ) -> io.NodeOutput:
+        chart, report = inspect(model, positive, latent_image, seed=seed, preset=preset)
+        return io.NodeOutput(chart, report, ui=ui.PreviewImage(chart, cls=cls))

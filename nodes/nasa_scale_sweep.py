@@ -1,0 +1,138 @@
+"""NASA Scale Sweep: the same picture at several strengths, side by side."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..snoopi_core.alpha import parse_alphas
+from ..snoopi_core.host.sweep import sweep
+from ..snoopi_core.one_step import parse_timesteps
+from ..snoopi_core.presets import AUTO, PRESETS
+
+
+class NASAScaleSweep(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SnoopiNASAScaleSweep",
+            display_name="NASA Scale Sweep",
+            category="SNOOPI",
+            description=(
+                "Shows which alpha is right: samples the same noise at several strengths of the negative prompt, and "
+                "puts the pictures side by side under their alpha."
+            ),
+            search_aliases=["alpha sweep", "NASA strength", "compare alpha", "XY plot", "contact sheet", "SNOOPI"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="The model to try the strengths on, from its loader or after LoRAs. No NASA Apply is "
+                    "needed before this node; one that is there goes on steering in every picture.",
+                ),
+                io.Conditioning.Input("positive", tooltip="What to draw, from a CLIP Text Encode."),
+                io.Conditioning.Input(
+                    "negative",
+                    tooltip="What should not appear, from a CLIP Text Encode of the same model's CLIP; what you will "
+                    "connect to NASA Apply.",
+                ),
+                io.Latent.Input(
+                    "latent_image",
+                    tooltip="Gives the size and the number of pictures at each alpha; an Empty Latent Image is the "
+                    "usual one. With several, each has a row of its own.",
+                ),
+                io.Vae.Input("vae", tooltip="Turns the results into pictures; the model's own VAE."),
+                io.String.Input(
+                    "alphas",
+                    default="0, 0.25, 0.5, 1",
+                    tooltip='The strengths: numbers separated by commas ("0, 0.25, 0.5, 1"), or a range ("0..1 step '
+                    '0.25"). 0 is the model without the negative, and worth having for comparison.',
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    # Or each run of a larger graph would make it anew.
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Seed of the noise, which is the same for all alphas. A sampler with this seed gives the "
+                    "same pictures.",
+                ),
+                io.String.Input(
+                    "timesteps",
+                    default=AUTO,
+                    optional=True,
+                    tooltip='As in One-Step Sampler: "auto", the neutral value, takes those of the preset; or one '
+                    'timestep ("399"), or several falling ones.',
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=[AUTO, *(preset.name for preset in PRESETS)],
+                    default=AUTO,
+                    optional=True,
+                    tooltip='As in One-Step Sampler: which model this is. "auto", the neutral value, takes the recipe '
+                    "stored in a PG-SB checkpoint, else the last timestep in one step.",
+                ),
+                io.Sampler.Input(
+                    "sampler",
+                    optional=True,
+                    tooltip="For models of several steps that One-Step Sampler has no preset for: from KSamplerSelect, "
+                    "together with sigmas. Sampled at cfg 1. Nothing connected means One-Step Sampler's way.",
+                ),
+                io.Sigmas.Input(
+                    "sigmas",
+                    optional=True,
+                    tooltip="Steps for the sampler, from a scheduler node such as Basic Scheduler. Nothing connected "
+                    "means One-Step Sampler's way.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="sheet", tooltip="All pictures on one page, each under its alpha."),
+                io.Image.Output(
+                    display_name="images",
+                    tooltip="The single pictures in full size: all of the first alpha, then all of the second ...",
+                ),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+        )
+
+    @classmethod
+    def validate_inputs(cls, alphas: str | None = None, timesteps: str | None = None) -> bool | str:
+        """Tell of text that means nothing before anything runs; None where another node gives the text."""
+        try:
+            parse_alphas("0" if alphas is None else alphas)
+            # How many timesteps there are is the model's to say, when it is there.
+            parse_timesteps(AUTO if timesteps is None else timesteps, auto=(), num_train_timesteps=None)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model: io.Model.Type,
+        positive: io.Conditioning.Type,
+        negative: io.Conditioning.Type,
+        latent_image: io.Latent.Type,
+        vae: io.Vae.Type,
+        alphas: str,
+        seed: int,
+        timesteps: str = AUTO,
+        preset: str = AUTO,
+        sampler: io.Sampler.Type | None = None,
+        sigmas: torch.Tensor | None = None,
+    ) -> io.NodeOutput:
+        sheet, images = sweep(
+            model,
+            positive,
+            negative,
+            latent_image,
+            vae,
+            alphas=parse_alphas(alphas),
+            seed=seed,
+            timesteps=timesteps,
+            preset=preset,
+            sampler=sampler,
+            sigmas=sigmas,
+        )
+        return io.NodeOutput(sheet, images, ui=ui.PreviewImage(sheet, cls=cls))

@@ -1,0 +1,73 @@
+"""The subgraph blueprint: a negative prompt for a one-step model as one node, from the front end's node library.
+
+Made by the front end itself, as a person would: the two nodes in a graph, chosen, "Convert to Subgraph".
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from playwright.sync_api import Page
+
+NAME = "Negative Prompt (NASA)"  # the file's name is what the node library shows and searches
+DESCRIPTION = (
+    "A negative prompt for a one-step model: steers it away in its cross-attention (NASA), at cfg 1. Goes between the "
+    "loader and the sampler."
+)
+CATEGORY = "SNOOPI"
+NEGATIVE, ALPHA = "low quality, blurry", 0.3
+
+# The loader and the sampler outside are there so that the front end sees which links cross the border.
+_AROUND = {
+    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": ""}},
+    "2": {
+        "class_type": "CLIPTextEncode",
+        "inputs": {"clip": ["1", 1], "text": NEGATIVE},
+        "_meta": {"title": "Negative prompt"},
+    },
+    "3": {
+        "class_type": "SnoopiNASAApply",
+        "inputs": {"model": ["1", 0], "negative": ["2", 0], "alpha": ALPHA, "end_percent": 1.0, "blocks": "all"},
+    },
+    "4": {"class_type": "SnoopiOneStepSampler", "inputs": {"model": ["3", 0], "seed": 0, "timesteps": "auto"}},
+}
+_BUILD = """
+async ({prompt, name}) => {
+  await app.loadApiJson(prompt, name);
+  const [loader, text, nasa, sampler] = [1, 2, 3, 4].map(id => app.graph.getNodeById(id));
+  text.setSize([330, 110]); text.pos = [0, 0];
+  nasa.setSize([270, 200]); nasa.pos = [380, 0];
+  const {node, subgraph} = app.graph.convertToSubgraph(new Set([text, nasa]));
+  const within = subgraph.nodes.find(made => made.type === nasa.type);
+  for (const name of ['alpha', 'mask']) {
+    const slot = within.inputs.find(input => input.name === name);
+    subgraph.addInput(name, slot.type).connect(slot, within);
+  }
+  subgraph.renameInput(subgraph.inputs.find(slot => slot.name === 'text'), 'negative');
+  subgraph.name = node.title = name;
+  app.graph.remove(loader);
+  app.graph.remove(sampler);
+  node.pos = [0, 0];
+  node.setSize([330, 200]);
+  return JSON.stringify(app.graph.serialize());
+}
+"""
+
+
+def blueprint(page: Page) -> dict[str, Any]:
+    """The file's content, the same each time."""
+    text = page.evaluate(_BUILD, {"prompt": _AROUND, "name": NAME})
+    graph = json.loads(text)
+    (inner,) = graph["definitions"]["subgraphs"]
+    for number, made in enumerate([inner["id"], *(slot["id"] for slot in inner["inputs"] + inner["outputs"])]):
+        text = text.replace(made, str(uuid.uuid5(uuid.NAMESPACE_URL, f"snoopi/blueprint/{number}")))
+    graph = json.loads(text)
+    if (values := graph["nodes"][0]["widgets_values"]) != [NEGATIVE, ALPHA]:
+        raise RuntimeError(f"the blueprint's widgets came back as {values}, expected {[NEGATIVE, ALPHA]}")
+    (inner,) = graph["definitions"]["subgraphs"]
+    inner["category"], inner["description"] = CATEGORY, DESCRIPTION
+    graph["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, "snoopi/blueprint"))
+    graph["extra"] = {"BlueprintDescription": DESCRIPTION}
+    return graph

@@ -1,0 +1,144 @@
+"""What the workflows' descriptions are made of: nodes, links, model files, and the blocks that most graphs share.
+
+A node's inputs are widget values, or `Link(node)` for another node's output. Columns say where nodes stand, from left
+to right, each from top to bottom; a number moves on to that height, and "note" stands for the note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Link:
+    """Output number `slot` of the node with key `node`."""
+
+    node: str
+    slot: int = 0
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that the pack does not bring: its name, its folder in models/, and where it is downloaded from ("": not).
+
+    The front end's own notice of missing models shows these, from `properties.models` of the node that needs them.
+    """
+
+    name: str
+    directory: str
+    url: str
+
+    @property
+    def page(self) -> str:
+        """Where a person reads about it: the repository of its address."""
+        return self.url.partition("/resolve/")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One node: its class, its title ("" keeps the class's own), its inputs, and how large it is drawn."""
+
+    type: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    title: str = ""
+    size: tuple[int, int] | None = None
+    collapsed: bool = False
+    files: tuple[File, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workflow:
+    """One template. The note's three lines: what it shows, what to download to where, what to turn.
+
+    `card`: the nodes that its thumbnail shows, where no picture can be made because the weights are not at hand.
+    """
+
+    name: str
+    note: tuple[str, str, str]
+    nodes: Mapping[str, Node]
+    columns: tuple[tuple[str | int, ...], ...]
+    card: tuple[str, ...] = ()
+
+
+MODEL, CLIP, VAE = (Link("loader", slot) for slot in range(3))
+TEXT = (330, 110)
+PICTURE = (400, 460)
+SHEET = (620, 900)
+SIDE, SCALE = 64, 4  # the small world's pictures, and how much the workflows enlarge them
+
+
+def text(words: str, title: str, clip: Link = CLIP) -> Node:
+    return Node(type="CLIPTextEncode", inputs={"clip": clip, "text": words}, title=title, size=TEXT)
+
+
+def latent(side: int = SIDE, count: int = 4) -> Node:
+    return Node(type="EmptyLatentImage", inputs={"width": side, "height": side, "batch_size": count})
+
+
+def nasa(alpha: float, model: Link = MODEL, negative: str = "negative", title: str = "", **more: Any) -> Node:
+    neutral = {"start_percent": 0.0, "end_percent": 1.0, "blocks": "all", "alpha_mode": "as set"}
+    inputs = {**neutral, "model": model, "negative": Link(negative), "alpha": alpha, **more}
+    # With "auto", the node shows which alpha that is, below its settings.
+    size = (270, 280) if inputs["alpha_mode"] == "auto" else None
+    return Node(type="SnoopiNASAApply", inputs=inputs, title=title, size=size)
+
+
+def one_step(model: Link, seed: int | Link, positive: str = "prompt", preset: str = "auto") -> Node:
+    inputs = {"model": model, "positive": Link(positive), "latent_image": Link("latent")}
+    return Node(type="SnoopiOneStepSampler", inputs={**inputs, "seed": seed, "timesteps": "auto", "preset": preset})
+
+
+def with_cfg(model: Link, seed: int | Link, *, negative: str, steps: int, cfg: float, scheduler: str) -> Node:
+    """The host's own sampler, whose negative input acts by classifier-free guidance."""
+    inputs = {"model": model, "positive": Link("prompt"), "negative": Link(negative), "latent_image": Link("latent")}
+    settings = {"seed": seed, "steps": steps, "cfg": cfg, "sampler_name": "euler", "scheduler": scheduler}
+    return Node(type="KSampler", inputs={**inputs, **settings, "denoise": 1.0})
+
+
+def sweep(alphas: str, seed: int) -> Node:
+    links = {"model": MODEL, "positive": Link("prompt"), "negative": Link("negative"), "latent_image": Link("latent")}
+    settings = {"alphas": alphas, "seed": seed, "timesteps": "auto", "preset": "auto"}
+    return Node(type="SnoopiNASAScaleSweep", inputs={**links, "vae": VAE, **settings}, size=SHEET)
+
+
+def seed_node(seed: int) -> Node:
+    """One seed for several samplers."""
+    return Node(type="PrimitiveInt", inputs={"value": seed}, title="Seed")
+
+
+def picture(
+    samples: str, title: str, prefix: str, key: str = "", collapsed: bool = False, size: tuple[int, int] = PICTURE
+) -> dict[str, Node]:
+    """Decode, enlarge (the small world is tiny) and save."""
+    method = {"upscale_method": "nearest-exact", "width": SIDE * SCALE, "height": SIDE * SCALE, "crop": "disabled"}
+    decode = {"samples": Link(samples), "vae": VAE}
+    return {
+        f"decode{key}": Node(type="VAEDecode", inputs=decode, collapsed=collapsed),
+        f"scale{key}": Node(type="ImageScale", inputs={"image": Link(f"decode{key}"), **method}, collapsed=collapsed),
+        f"save{key}": save(f"scale{key}", title, prefix, size),
+    }
+
+
+def save(images: str, title: str, prefix: str, size: tuple[int, int] = PICTURE) -> Node:
+    inputs = {"images": Link(images), "filename_prefix": f"snoopi/{prefix}"}
+    return Node(type="SaveImage", inputs=inputs, title=title, size=size)
+
+
+def api_prompt(workflow: Workflow) -> dict[str, dict[str, Any]]:
+    """The workflow in the server's format; node ids are numbers in the order of the description."""
+    ids = {key: str(number) for number, key in enumerate(workflow.nodes, start=1)}
+
+    def value(given: Any) -> Any:
+        return [ids[given.node], given.slot] if isinstance(given, Link) else given
+
+    prompt: dict[str, dict[str, Any]] = {}
+    for key, node in workflow.nodes.items():
+        prompt[ids[key]] = {
+            "class_type": node.type,
+            "inputs": {name: value(given) for name, given in node.inputs.items()},
+        }
+        if node.title:
+            prompt[ids[key]]["_meta"] = {"title": node.title}
+    return prompt

@@ -1,0 +1,252 @@
+"""Workflows for published models and for exports of one's own: the weights are downloaded, or trained, first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from workflow_parts import CLIP, MODEL, VAE, File, Link, Node, Workflow, latent, nasa, one_step, save, text
+
+SEED = 0
+_HUB = "https://huggingface.co"
+SD_TURBO = File("sd_turbo.safetensors", "checkpoints", f"{_HUB}/stabilityai/sd-turbo/resolve/main/sd_turbo.safetensors")
+SDXL_TURBO = File(
+    "sd_xl_turbo_1.0_fp16.safetensors",
+    "checkpoints",
+    f"{_HUB}/stabilityai/sdxl-turbo/resolve/main/sd_xl_turbo_1.0_fp16.safetensors",
+)
+SDXL = File(
+    "sd_xl_base_1.0.safetensors",
+    "checkpoints",
+    f"{_HUB}/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
+)
+LIGHTNING = File(
+    "sdxl_lightning_4step.safetensors",
+    "checkpoints",
+    f"{_HUB}/ByteDance/SDXL-Lightning/resolve/main/sdxl_lightning_4step.safetensors",
+)
+DMD2_1 = File(
+    "dmd2_sdxl_1step_unet_fp16.bin",
+    "diffusion_models",
+    f"{_HUB}/tianweiy/DMD2/resolve/main/dmd2_sdxl_1step_unet_fp16.bin",
+)
+DMD2_4 = File(
+    "dmd2_sdxl_4step_lora_fp16.safetensors",
+    "loras",
+    f"{_HUB}/tianweiy/DMD2/resolve/main/dmd2_sdxl_4step_lora_fp16.safetensors",
+)
+# Published under a name that says nothing; this is the usual one for it.
+LCM_LORA = File(
+    "lcm-lora-sdxl.safetensors",
+    "loras",
+    f"{_HUB}/latent-consistency/lcm-lora-sdxl/resolve/main/pytorch_lora_weights.safetensors",
+)
+PIXART_DMD = File(
+    "pixart_alpha_dmd_512.bin",
+    "diffusion_models",
+    f"{_HUB}/PixArt-alpha/PixArt-Alpha-DMD-XL-2-512x512/resolve/main/transformer/diffusion_pytorch_model.bin",
+)
+T5 = File(
+    "t5xxl_fp16.safetensors",
+    "text_encoders",
+    f"{_HUB}/comfyanonymous/flux_text_encoders/resolve/main/t5xxl_fp16.safetensors",
+)
+SD_VAE = File(
+    "vae-ft-mse-840000-ema-pruned.safetensors",
+    "vae",
+    f"{_HUB}/stabilityai/sd-vae-ft-mse-original/resolve/main/vae-ft-mse-840000-ema-pruned.safetensors",
+)
+STUDENT = File("student.safetensors", "checkpoints", "")  # what the trainer calls its export
+
+_LOADER = (400, 100)
+
+
+def _checkpoint(file: File) -> Node:
+    return Node(type="CheckpointLoaderSimple", inputs={"ckpt_name": file.name}, size=_LOADER, files=(file,))
+
+
+def _network(file: File) -> Node:
+    inputs = {"unet_name": file.name, "weight_dtype": "default"}
+    return Node(type="UNETLoader", inputs=inputs, size=_LOADER, files=(file,))
+
+
+def _lora(file: File) -> Node:
+    inputs = {"model": MODEL, "lora_name": file.name, "strength_model": 1.0}
+    return Node(type="LoraLoaderModelOnly", inputs=inputs, size=_LOADER, files=(file,))
+
+
+def _t5() -> Node:
+    inputs = {"clip_name": T5.name, "type": "pixart", "device": "default"}
+    return Node(type="CLIPLoader", inputs=inputs, size=(400, 110), files=(T5,))
+
+
+def _export() -> Node:
+    inputs = {"ckpt_name": STUDENT.name, "lora_name": "none", "latents": "auto"}
+    return Node(type="SnoopiPGSBLoader", inputs=inputs, size=(400, 146), files=(STUDENT,))
+
+
+def _download(*files: File) -> str:
+    """The note's second line."""
+    return "Download: " + "; ".join(f"{f.name} into models/{f.directory}, from {f.page}" for f in files)
+
+
+def _published(
+    name: str,
+    shows: str,
+    loaders: Mapping[str, Node],
+    *,
+    preset: str,
+    alpha: float = 0.3,
+    alpha_mode: str = "as set",
+    turn: str,
+    side: int,
+    negative: str = "cat",
+    get: str = "",
+    model: Link = MODEL,
+    clip: Link = CLIP,
+    vae: Link = VAE,
+    between: Mapping[str, Node] | None = None,
+    card: tuple[str, ...] = ("nasa", "sampler"),
+) -> Workflow:
+    """Loaders, NASA Apply, One-Step Sampler: the chain that all of them are.
+
+    `between` stands between sampler and decoder; `get` replaces the note's line on downloads.
+    """
+    between = between or {}
+    files = [file for node in loaders.values() for file in node.files]
+    decoded = Link(list(between)[-1] if between else "sampler")
+    return Workflow(
+        name=name,
+        note=(shows, get or _download(*files), turn),
+        nodes={
+            **loaders,
+            "prompt": text("A photo of a pet", "Prompt", clip),
+            "negative": text(negative, "Negative prompt", clip),
+            "latent": latent(side, 1),
+            "nasa": nasa(alpha, model, alpha_mode=alpha_mode),
+            "sampler": one_step(Link("nasa"), SEED, preset=preset),
+            **between,
+            "decode": Node(type="VAEDecode", inputs={"samples": decoded, "vae": vae}),
+            "save": save("decode", "Result", name),
+        },
+        columns=(
+            ("note", *loaders, "latent"),
+            ("prompt", "negative"),
+            ("nasa", "sampler"),
+            (*between, "decode", "save"),
+        ),
+        card=card,
+    )
+
+
+_ALPHA = "Turn: alpha. None is published for this model: try 0.1, 0.3, 0.6; halve it when the picture breaks."
+_SWEPT = "Turn: alpha (the paper sweeps 0 to 1); halve it when the picture breaks."
+_AUTO = (
+    'Turn: alpha_mode to "as set", then alpha. "auto" takes what your file recommends, else the paper\'s for its kind, '
+    "and the node shows it."
+)
+# PixArt-alpha 512 looks like PixArt-sigma to the host, which scales its latents as SDXL does:
+# 0.13025 / 0.18215 = 0.715, and the widget has two digits.
+_AS_SD = Node(
+    type="LatentMultiply",
+    inputs={"samples": Link("sampler"), "multiplier": 0.72},
+    title="To PixArt-alpha's latents",
+)
+
+PUBLISHED = (
+    _published(
+        "sd_turbo",
+        "SD-Turbo in one step, with a negative prompt and no CFG.",
+        {"loader": _checkpoint(SD_TURBO)},
+        preset="SD-Turbo, 1 step",
+        turn=_ALPHA,
+        side=512,
+    ),
+    _published(
+        "sdxl_turbo",
+        "SDXL-Turbo in one step, with a negative prompt and no CFG.",
+        {"loader": _checkpoint(SDXL_TURBO)},
+        preset="SDXL-Turbo, 1 step",
+        turn=_ALPHA,
+        side=512,
+    ),
+    _published(
+        "sdxl_dmd2_1_step",
+        "SDXL-DMD2 in one step, at timestep 399. In the paper's Table 7 the dogs go from 60 % of the pictures to none.",
+        {"loader": _checkpoint(SDXL), "network": _network(DMD2_1)},
+        preset="SDXL-DMD2, 1 step",
+        turn=_SWEPT,
+        side=1024,
+        negative="dog",
+        model=Link("network"),
+    ),
+    _published(
+        "sdxl_dmd2_4_steps",
+        "SDXL-DMD2 in four steps. In the paper's Table 7 the cats go from 88 % of the pictures to none.",
+        {"loader": _checkpoint(SDXL), "lora": _lora(DMD2_4)},
+        preset="SDXL-DMD2, 4 steps",
+        turn=_SWEPT,
+        side=1024,
+        model=Link("lora"),
+    ),
+    _published(
+        "sdxl_lightning_4_steps",
+        "SDXL-Lightning in four steps, with a negative prompt and no CFG.",
+        {"loader": _checkpoint(LIGHTNING)},
+        preset="SDXL-Lightning, 4 steps",
+        turn=_ALPHA,
+        side=1024,
+    ),
+    _published(
+        "sdxl_lcm_lora_4_steps",
+        "SDXL with the LCM-LoRA in four steps, with a negative prompt and no CFG.",
+        {"loader": _checkpoint(SDXL), "lora": _lora(LCM_LORA)},
+        preset="LCM-LoRA, 4 steps",
+        turn=_ALPHA,
+        side=1024,
+        model=Link("lora"),
+        get=f"{_download(SDXL)}; pytorch_lora_weights.safetensors from {LCM_LORA.page}, renamed to {LCM_LORA.name}, "
+        f"into models/{LCM_LORA.directory}",
+    ),
+    _published(
+        "pixart_dmd_512",
+        "PixArt-alpha-DMD in one step, at timestep 400 and 512 px.",
+        {
+            "network": _network(PIXART_DMD),
+            "clip": _t5(),
+            "vae": Node(type="VAELoader", inputs={"vae_name": SD_VAE.name}, size=(400, 60), files=(SD_VAE,)),
+        },
+        preset="PixArt-DMD",
+        alpha=0.45,
+        turn="Turn: alpha (0.45 is the paper's).",
+        side=512,
+        model=Link("network"),
+        clip=Link("clip"),
+        vae=Link("vae"),
+        between={"latents": _AS_SD},
+        get=f"Download: transformer/diffusion_pytorch_model.bin from {PIXART_DMD.page}, renamed to {PIXART_DMD.name}, "
+        f"into models/{PIXART_DMD.directory}; {_download(T5, SD_VAE).removeprefix('Download: ')}",
+    ),
+    _published(
+        "your_own_student",
+        "A student that you trained (SD1.5 or SD2.1; python -m training.pgsb): its file holds all, recipe included.",
+        {"loader": _export()},
+        preset="auto",
+        alpha_mode="auto",
+        card=("loader", "latent"),
+        turn=_AUTO,
+        side=512,
+        get=f"Put your export (export/{STUDENT.name} in the run's folder) into models/checkpoints, and choose it.",
+    ),
+    _published(
+        "your_own_student_pixart",
+        "A PixArt-alpha student that you trained: its file holds network, VAE and recipe; T5 is loaded beside it.",
+        {"loader": _export(), "clip": _t5()},
+        preset="auto",
+        alpha_mode="auto",
+        card=("loader", "clip"),
+        turn=_AUTO,
+        side=512,
+        clip=Link("clip"),
+        get=f"Put your export (export/{STUDENT.name} in the run's folder) into models/checkpoints. {_download(T5)}",
+    ),
+)

@@ -1,0 +1,96 @@
+"""What is said of a sampling run with NASA: before it, what is likely a mistake; after it, what was done."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+import torch
+from comfy.model_base import BaseModel
+from comfy.samplers import CFGGuider
+
+from .attachment import get_metadata
+from .families import family_of
+from .run import Run
+from .steering import Steering
+
+FEW = 8
+"""Steps that few-step models take, and for which cfg would be a mistake."""
+
+
+def described(steering: Steering, model: BaseModel) -> str:
+    """Such as "alpha 0.3 in 15 of 16 cross-attentions of ..., window 0 to 0.5"."""
+    family, window = family_of(model), steering.window
+    layers = family.layers(model).values()
+    count = sum(layer.block in steering.blocks for layer in layers)
+    return (
+        f"alpha {steering.alpha:g} in {count} of {len(layers)} cross-attentions of {family.name}, "
+        f"window {window.start_percent:g} to {window.end_percent:g}"
+    )
+
+
+class RunLog:
+    """Is told of each run once, at its beginning and at its end."""
+
+    def __init__(self, steerings: Sequence[Steering]) -> None:
+        self.steerings = steerings
+
+    def begins(self, guider: CFGGuider, run: Run) -> None:
+        if scales := _scales(guider):
+            # Ordinary models are meant to be guided: there it is no warning, which would come with each prompt.
+            level = logging.WARNING if _is_distilled(guider, run) else logging.INFO
+            logging.log(
+                level,
+                "NASA Apply: cfg is %s, so the sampler's own negative acts as well, beside NASA's and at twice the "
+                "time. One-step and few-step models need cfg 1",
+                scales,
+            )
+        if any(self._is_prompt(steering, guider) for steering in self.steerings):
+            logging.warning(
+                "NASA Apply: a negative is the prompt itself, so it only weakens the prompt. Name what should not "
+                "appear, and nothing of the prompt"
+            )
+
+    def ends(self, guider: CFGGuider, run: Run) -> None:
+        if not run.acted:
+            logging.info(
+                "NASA Apply acted in none of the %d step(s): none lies in its window (start_percent to end_percent, or "
+                "the negative's own timestep range). Leave 0 and 1 for one-step models",
+                run.steps,
+            )
+            return
+        what = "; ".join(described(steering, guider.inner_model) for steering in self.steerings)
+        logging.info("NASA Apply acted in %d of %d call(s) of the model: %s", run.acted, run.calls, what)
+
+    @staticmethod
+    def _is_prompt(steering: Steering, guider: CFGGuider) -> bool:
+        prompts = [conditioning.get("cross_attn") for conditioning in _conditionings(guider).get("positive") or ()]
+        return any(
+            isinstance(prompt, torch.Tensor)
+            and prompt.shape == negative.embedding.shape
+            and torch.equal(prompt, negative.embedding.to(prompt.device))
+            for prompt in prompts
+            for negative in steering.negatives
+        )
+
+
+def _conditionings(guider: CFGGuider) -> dict:
+    """Other packs' guiders may keep theirs elsewhere."""
+    return getattr(guider, "original_conds", {})
+
+
+def _scales(guider: CFGGuider) -> str:
+    """The guidance scales that are not 1, where there is a prompt for them: one, or Dual CFG's two."""
+    if not set(_conditionings(guider)) - {"positive"}:
+        return ""
+    names = ("cfg1", "cfg2") if hasattr(guider, "cfg1") else ("cfg",)
+    scales = [getattr(guider, name, 1.0) for name in names]
+    return "" if all(math.isclose(scale, 1.0) for scale in scales) else " and ".join(f"{scale:g}" for scale in scales)
+
+
+def _is_distilled(guider: CFGGuider, run: Run) -> bool:
+    """Whether the model was trained to be sampled without guidance, as far as one can tell."""
+    patcher = getattr(guider, "model_patcher", None)
+    metadata = patcher and get_metadata(patcher)
+    return run.steps <= FEW if metadata is None else metadata.recipe is not None

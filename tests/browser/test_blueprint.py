@@ -1,0 +1,67 @@
+"""The subgraph blueprint, as a person meets it: found in the node library, put on the canvas, connected, run."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live_browser import front_end, screenshot
+from live_pack import ROOT
+from live_server import Server
+from PIL import Image
+
+pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
+
+NAME = "Negative Prompt (NASA)"
+PLACE = (1200, 850)  # an empty spot of the canvas, beside the node library
+LOAD = "async text => { await app.loadGraphData(JSON.parse(text)); }"
+BLUEPRINT = "app.graph.nodes.find(n => n.isSubgraphNode?.())"
+WIDGETS = f"() => {BLUEPRINT}.widgets.map(w => [w.label ?? w.name, w.value])"
+# In place of NASA Apply and its prompt, with the same negative and alpha.
+CONNECT = f"""() => {{
+  const node = {BLUEPRINT}, of = type => app.graph.nodes.find(n => n.type === type);
+  const loader = of('SnoopiPGSBLoader'), sampler = of('SnoopiOneStepSampler'), steered = of('SnoopiNASAApply');
+  loader.connect(0, node, node.inputs.findIndex(i => i.name === 'model'));
+  loader.connect(1, node, node.inputs.findIndex(i => i.name === 'clip'));
+  node.connect(0, sampler, 0);
+  const [negative, alpha] = node.widgets;
+  negative.value = 'square';
+  alpha.value = steered.widgets.find(w => w.name === 'alpha').value;
+  app.graph.remove(steered.getInputNode(1));
+  app.graph.remove(steered);
+}}"""
+SENT = "async () => (await app.graphToPrompt()).output"
+
+
+def test_the_blueprint_does_what_its_two_nodes_do(server: Server, screenshots: Path) -> None:
+    graph = (ROOT / "workflows" / "one_step_with_negative_prompt.json").read_text(encoding="utf-8")
+    with front_end(server.client, size=(1920, 1080)) as page:
+        page.evaluate(LOAD, graph)
+        nodes = page.evaluate(SENT)
+        page.get_by_role("button", name="Node Library").click()
+        page.get_by_placeholder("Search").last.click()
+        page.keyboard.type("NASA")
+        page.get_by_text(NAME).first.click()
+        page.mouse.move(*PLACE)
+        page.wait_for_timeout(500)
+        page.mouse.click(*PLACE)
+        page.wait_for_function(f"() => Boolean({BLUEPRINT})")
+        screenshot(page, screenshots / "blueprint.png")
+        assert page.evaluate(WIDGETS) == [["negative", "low quality, blurry"], ["alpha", 0.3]]
+        page.evaluate(CONNECT)
+        blueprint = page.evaluate(SENT)
+    assert [node["class_type"] for node in blueprint.values()].count("SnoopiNASAApply") == 1
+    assert saved(server, blueprint, "blueprint") == saved(server, nodes, "nodes")
+
+
+def saved(server: Server, prompt: dict[str, Any], prefix: str) -> list[bytes]:
+    """The four pictures that a prompt gives, as they were drawn."""
+    (number,) = (number for number, node in prompt.items() if node["class_type"] == "SaveImage")
+    prompt[number]["inputs"]["filename_prefix"] = prefix
+    outcome = server.client.run(prompt)
+    assert outcome.status == "success", outcome.error
+    images = outcome.outputs[number]["images"]
+    assert len(images) == 4
+    return [Image.open(io.BytesIO(server.client.view(image))).tobytes() for image in images]

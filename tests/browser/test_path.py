@@ -1,0 +1,83 @@
+"""A person's path by mouse and keyboard: open a template, press Run, change the negative, Run again, see the change."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from live_browser import front_end, graph, screenshot
+from live_pack import FOLDER
+from live_server import Server
+from PIL import Image
+from playwright.sync_api import Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
+
+TEMPLATE = "one_step_with_negative_prompt"
+RESULT = """() => {
+  const node = app.graph.nodes.find(n => n.type === 'SaveImage');
+  const images = (node?.imgs ?? []).filter(i => i.complete && i.naturalWidth > 0);
+  return images.length === 4 ? images[0].src : null;
+}"""
+# Where the node's body is on the page, below its title bar.
+BOX = """() => {
+  const node = app.graph.nodes.find(n => n.type === 'SaveImage'), view = app.canvas.ds;
+  const canvas = app.canvas.canvas.getBoundingClientRect();
+  const at = (x, y) => [canvas.x + (x + view.offset[0]) * view.scale, canvas.y + (y + view.offset[1]) * view.scale];
+  const [x, y] = at(...node.pos), [right, bottom] = at(node.pos[0] + node.size[0], node.pos[1] + node.size[1]);
+  return {x, y, width: right - x, height: bottom - y};
+}"""
+
+
+# The middle of the box whose text this is.
+TEXT_BOX = """text => {
+  const box = [...document.querySelectorAll('textarea')].find(b => b.value === text)?.getBoundingClientRect();
+  return box && [box.x + box.width / 2, box.y + box.height / 2];
+}"""
+CLEARLY = 40  # of 255, in any colour
+
+
+def press_run(page: Page, before: str | None) -> str:
+    """Click Run and wait until the node shows another result than before; gives its address."""
+    page.get_by_test_id("queue-button").click()
+    another = f"before => {{ const now = ({RESULT})(); return now !== before && now; }}"
+    return page.wait_for_function(another, arg=before).json_value()
+
+
+def seen(page: Page) -> np.ndarray:
+    """What the node looks like on the screen: (H, W, 3)."""
+    page.wait_for_timeout(1500)  # drawn on the next frames
+    picture = Image.open(io.BytesIO(page.screenshot(clip=page.evaluate(BOX)))).convert("RGB")
+    return np.asarray(picture, dtype=int)
+
+
+def test_a_person_changes_the_negative_and_sees_the_picture_change(server: Server, screenshots: Path) -> None:
+    with front_end(server.client, size=(1920, 1080)) as page:
+        page.get_by_role("button", name="Templates").click()
+        page.get_by_text(FOLDER, exact=True).click()
+        page.get_by_test_id(f"template-workflow-{TEMPLATE}").click()
+        page.wait_for_function(f"() => ({TEXT_BOX})('square')")
+        page.wait_for_timeout(1000)  # the view moves to the graph
+
+        started = time.monotonic()
+        first = press_run(page, None)
+        seconds = time.monotonic() - started
+        before = seen(page)
+        screenshot(page, screenshots / "path_1_first_run.png")
+
+        page.mouse.click(*page.evaluate(TEXT_BOX, "square"))
+        page.keyboard.press("Control+A")
+        page.keyboard.type("triangle")
+        press_run(page, first)
+        after = seen(page)
+        screenshot(page, screenshots / "path_2_another_negative.png")
+
+        written = [n["widgets_values"] for n in graph(page)["nodes"] if n["type"] == "CLIPTextEncode"]
+    assert written == [["a blue shape"], ["triangle"]], "nothing else was changed"
+    changed = (np.abs(after - before).max(axis=-1) > CLEARLY).mean()
+    print(f"first picture {seconds:.1f} s after Run; {changed:.1%} of the node's points changed with the negative")
+    assert changed > 0.02
+    assert seconds < 60

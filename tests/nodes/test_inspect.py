@@ -1,0 +1,181 @@
+"""NASA Inspect: it changes nothing, its numbers are those of the formula, and it says what they mean."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from comfy.patcher_extension import WrappersMP
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+from host_nodes import run_node
+from host_world import HostStudent, pack_node
+from reference import Subtraction
+from unets import SIDE, case, conditioning, empty_latent
+
+from snoopi_core.host.families import family_of
+from snoopi_core.host.inspect import Strengths, first_step, inspect, watched_step
+from snoopi_core.host.nasa import apply_nasa
+from snoopi_core.host.one_step import one_step, sample_alone
+from snoopi_core.host.sampling import sigma_of
+from snoopi_core.host.window import Window
+
+pytestmark = pytest.mark.host
+
+ALPHA, SEED = 0.5, 7
+
+
+@pytest.fixture
+def subject():
+    return case("sd15")
+
+
+def steer(subject, patcher=None, *, negative=3, alpha=ALPHA, blocks="all", window=None, **settings):
+    negative = conditioning(subject.condition(negative), **settings)
+    return apply_nasa(patcher or subject.patcher, negative, alpha=alpha, window=window or Window(), blocks=blocks)
+
+
+def positive_of(subject):
+    return conditioning(subject.condition(1))
+
+
+def watched(patcher, subject, way=None, rows=2):
+    """(latent, layers) of the first step."""
+    layers = family_of(patcher.model).layers(patcher.model)
+    watch = Strengths({key: f"{layer.block.group}.{layer.block.index}" for key, layer in layers.items()})
+    latent = {"samples": empty_latent(rows, subject.size)}
+    out = watched_step(way or first_step(patcher), positive_of(subject), latent, seed=SEED, watch=watch)
+    return out["samples"], watch.layers
+
+
+def report_of(patcher, subject, **settings):
+    return inspect(patcher, positive_of(subject), {"samples": empty_latent()}, seed=SEED, **settings)[1]
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd21", "sdxl", "refiner", "ssd1b"])
+def test_it_changes_nothing_and_sees_what_the_formula_has(kind):
+    """The transformers' are in the contract of the families."""
+    subject = case(kind)
+    steered = steer(subject, steer(subject), negative=4, alpha=0.2)
+    way, latent = first_step(steered), {"samples": empty_latent(2, subject.size)}
+    got, layers = watched(steered, subject)
+    assert torch.equal(got, sample_alone(way, positive_of(subject), latent, seed=SEED)["samples"])
+
+    noise = torch.randn(2, 4, *subject.size, generator=torch.Generator().manual_seed(SEED))
+    subtractions = [Subtraction(subject.condition(n)["context"], alpha) for n, alpha in ((3, ALPHA), (4, 0.2))]
+    subject.reference.x0(noise, 999, subject.condition(1), subtractions)
+    assert len(layers) == len(subject.reference.seen)
+    for layer, (z_pos, responses, z) in zip(layers, subject.reference.seen, strict=True):
+        assert layer.change == pytest.approx(float((z - z_pos).norm() / z_pos.norm()), rel=1e-4)
+        assert layer.left == pytest.approx(float((z * z_pos).sum() / z_pos.square().sum()), abs=1e-4)
+        for number, z_neg in enumerate(responses):
+            negative, norms = layer.negatives[number], z_pos.norm() * z_neg.norm()
+            assert negative.ratio == pytest.approx(float(z_neg.norm() / z_pos.norm()), rel=1e-4)
+            assert negative.cosine == pytest.approx(float((z_pos * z_neg).sum() / norms), abs=1e-4)
+
+
+def test_nothing_is_left_behind(subject):
+    steered = steer(subject)
+    before = one_step(steered, positive_of(subject), {"samples": empty_latent()}, seed=SEED, timesteps="999")["samples"]
+    report = report_of(steered, subject)
+    assert report_of(steered, subject) == report
+    after = one_step(steered, positive_of(subject), {"samples": empty_latent()}, seed=SEED, timesteps="999")["samples"]
+    assert torch.equal(before, after)
+    assert "snoopi_watch" not in steered.model_options["transformer_options"]
+
+
+def test_a_presets_first_step_is_looked_at(subject):
+    steered = steer(subject)
+    way = first_step(steered, "SD-Turbo, 4 steps")
+    assert way.sigmas.tolist() == [sigma_of(subject.patcher.get_model_object("model_sampling"), 999), 0.0]
+    later = first_step(steered, "SiD-LSG")
+    assert later.sigmas.tolist() == [sigma_of(subject.patcher.get_model_object("model_sampling"), 625), 0.0]
+    early, late = ([layer.change for layer in watched(steered, subject, each)[1]] for each in (way, later))
+    assert early != late
+
+
+def test_a_compiled_model_is_looked_at_too(subject):
+    plain = report_of(steer(subject), subject)
+    compiled = subject.patcher.clone()
+    set_torch_compile_wrapper(compiled, keys=["diffusion_model"], backend="eager")
+    assert report_of(steer(subject, compiled), subject) == plain
+
+
+class TestSaysWhatItSees:
+    def test_where_it_acts(self, subject):
+        first = report_of(steer(subject), subject).splitlines()[0]
+        family = "Stable Diffusion UNets (SD1.x, SD2.x, SDXL)"
+        assert first == f"NASA acts in 7 of 7 cross-attentions of {family}, with alpha 0.5."
+        partly = report_of(steer(subject, blocks="middle, output"), subject).splitlines()[0]
+        assert partly == f"NASA acts in 5 of 7 cross-attentions of {family} (middle.0, output.2-5), with alpha 0.5."
+
+    @pytest.mark.parametrize("alpha", [None, 0.0])
+    def test_nothing_is_steered(self, subject, alpha):
+        patcher = subject.patcher if alpha is None else steer(subject, alpha=alpha)
+        chart, report = inspect(patcher, positive_of(subject), {"samples": empty_latent()}, seed=SEED)
+        assert report.startswith("Nothing is steered")
+        assert chart.shape[0] == 1 and float(chart.min()) < 0.3  # the sentence is on the page
+
+    @pytest.mark.parametrize(
+        "settings", [{"window": Window(start_percent=0.5)}, {"start_percent": 0.5, "end_percent": 1.0}]
+    )
+    def test_the_step_is_outside_of_the_window(self, subject, settings):
+        assert "NASA Apply does not act in this step" in report_of(steer(subject, **settings), subject)
+
+    def test_another_patch_takes_layers_away(self, subject):
+        """Not through the host's hooks, which NASA chains; but a wrapper may do anything to a call's options."""
+
+        def taking(executor, *args, **kwargs):
+            *others, options = args
+            replace = options["patches_replace"]
+            kept = {key: value for key, value in replace["attn2"].items() if key[0] != "middle"}
+            return executor(*others, {**options, "patches_replace": {**replace, "attn2": kept}}, **kwargs)
+
+        steered = steer(subject)
+        steered.add_wrapper(WrappersMP.DIFFUSION_MODEL, taking)
+        assert "NASA acts in 6 of the 7 cross-attentions that it was given" in report_of(steered, subject)
+
+    def test_the_prompt_itself(self, subject):
+        report = report_of(steer(subject, negative=1, alpha=1.0), subject)
+        assert "The negative is uninformative: it means what the prompt means (mean cosine 1.00)" in report
+        assert "Alpha is too strong" in report and " 0% of the prompt's own response is left" in report
+        assert "-0%" not in report
+
+    def test_too_strong_or_not(self, subject):
+        assert "Alpha is too strong" in report_of(steer(subject, alpha=3.0), subject)
+        fine = report_of(steer(subject), subject)
+        assert "Strength: the layers change by" in fine and "too strong" not in fine
+
+    def test_several_negatives_are_told_apart(self, subject):
+        report = report_of(steer(subject, steer(subject), negative=1), subject)
+        assert "Negative 1 is informative" in report and "Negative 2 is uninformative" in report
+        assert "middle.0 (2)" in report
+
+    def test_the_shares_are_of_one_whole(self, subject):
+        lines = report_of(steer(subject), subject).split("\n\n")[1].splitlines()
+        assert lines[0].split() == ["layer", "|Z-|/|Z+|", "cosine", "change", "share", "left"]
+        assert sum(float(line.split()[4].rstrip("%")) for line in lines[1:]) == pytest.approx(100, abs=4)
+
+
+class TestTheNode:
+    @pytest.fixture(scope="class")
+    def student(self):
+        return HostStudent()
+
+    def test_it_shows_its_chart(self, student):
+        with torch.inference_mode():
+            steered = pack_node("nasa_apply", "NASAApply").execute(student.model, student.encode("square"), 1.0)
+            latent = run_node("EmptyLatentImage", width=64, height=64, batch_size=2)
+            output = pack_node("nasa_inspect", "NASAInspect").execute(
+                steered.result[0], student.encode("a blue shape"), latent, 2
+            )
+        chart, report = output.result
+        assert "NASA acts in 7 of 7" in report and "is informative" in report
+        assert len(output.ui.as_dict()["images"]) == 1
+        assert chart.ndim == 4 and chart.shape[0] == 1 and chart.shape[3] == 3
+
+    def test_a_preset_for_another_model(self, student):
+        with pytest.raises(ValueError, match="is for SDXL models"):
+            steered = pack_node("nasa_apply", "NASAApply").execute(student.model, student.encode("square"), 1.0)
+            latent = {"samples": torch.zeros(1, 4, SIDE, SIDE)}
+            pack_node("nasa_inspect", "NASAInspect").execute(
+                steered.result[0], student.encode("a blue shape"), latent, 2, "SDXL-DMD2, 1 step"
+            )

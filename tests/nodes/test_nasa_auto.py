@@ -1,0 +1,91 @@
+"""alpha_mode "auto": whose alpha it takes, and that workflows from before there was a choice are as they were."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from families import case as transformer_case
+from host_world import HostStudent, pack_node
+from unets import case
+
+from snoopi_core.alpha import paper_alpha
+from snoopi_core.host.attachment import get_metadata, set_metadata
+from snoopi_core.host.families.unet import UNetFamily
+from snoopi_core.host.recommended import auto_alpha
+
+pytestmark = pytest.mark.host
+
+
+@pytest.fixture(scope="module")
+def student():
+    return HostStudent()
+
+
+def foreign(patcher):
+    """The model as another loader gives it: nothing is known of its file."""
+    clone = patcher.clone()
+    clone.attachments.pop("snoopi", None)
+    assert get_metadata(clone) is None
+    return clone
+
+
+@pytest.fixture
+def kind(monkeypatch):
+    """Makes the small UNet a model of the kind."""
+    return lambda name: monkeypatch.setattr(UNetFamily, "kind", lambda self, model: name)
+
+
+class TestWhose:
+    def test_a_files_own_is_first(self, student, kind):
+        kind("SD2.1")
+        assert auto_alpha(student.model) == (1.0, "measured for this file")
+
+    @pytest.mark.parametrize(("name", "alpha"), [("SD1.5", 0.04), ("SD2.1", 0.3)])
+    def test_then_the_papers_for_a_student_of_ours(self, student, kind, name, alpha):
+        kind(name)
+        unmeasured = student.model.clone()
+        set_metadata(unmeasured, get_metadata(unmeasured).model_copy(update={"recommended_alpha": None}))
+        assert auto_alpha(unmeasured) == (alpha, f"the paper's for PG-SB {name}")
+
+    @pytest.mark.parametrize(("name", "alpha"), [("SD1.5", 0.04), ("SD2.1", 0.3)])
+    def test_then_the_papers_lowest_for_models_of_others(self, kind, name, alpha):
+        kind(name)
+        assert auto_alpha(foreign(case("sd15").patcher)) == (alpha, f"the paper's for PG-SB {name}")
+
+    def test_pixart_has_one_for_ours_and_a_lower_one_for_others(self):
+        assert paper_alpha("PixArt", is_pg_sb=True) == (0.8, "PG-SB PixArt, 999")
+        assert paper_alpha("PixArt", is_pg_sb=False) == (0.2, "YOSO-PixArt")
+        assert auto_alpha(transformer_case("PixArt-alpha 512").patcher) == (0.2, "the paper's for YOSO-PixArt")
+
+    @pytest.mark.parametrize(
+        ("name", "said"), [("SDXL", "the paper only swept it, 0.0 to 1.0"), (None, "the paper has none")]
+    )
+    def test_else_a_choice(self, kind, name, said):
+        kind(name)
+        with pytest.raises(ValueError, match=f'alpha_mode is "auto", but nobody .* {said}') as caught:
+            auto_alpha(foreign(case("sd15").patcher))
+        assert 'Choose "as set" and begin with alpha 0.3' in str(caught.value)
+
+    def test_other_families(self):
+        with pytest.raises(ValueError, match=r"nobody has measured an alpha for this model \(Wan"):
+            auto_alpha(transformer_case("Wan 2.1 T2V").patcher)
+
+
+class TestTheNode:
+    def steered(self, student, *settings, **more):
+        return pack_node("nasa_apply", "NASAApply").execute(student.model, student.encode("square"), *settings, **more)
+
+    def sampled(self, student, model):
+        sampler, latent = pack_node("one_step_sampler", "OneStepSampler"), {"samples": torch.zeros(1, 4, 8, 8)}
+        return sampler.execute(model, student.encode("a blue shape"), latent, 2, "auto").result[0]["samples"]
+
+    @torch.no_grad()
+    def test_auto_is_that_alpha_and_the_number_above_does_nothing(self, student):
+        auto, by_hand = (self.steered(student, 0.1, alpha_mode="auto"), self.steered(student, 1.0))
+        assert torch.equal(self.sampled(student, auto.result[0]), self.sampled(student, by_hand.result[0]))
+
+    @torch.no_grad()
+    def test_without_a_choice_it_is_the_number(self, student):
+        set_, before = (self.steered(student, 0.1, alpha_mode="as set"), self.steered(student, 0.1))
+        assert torch.equal(self.sampled(student, set_.result[0]), self.sampled(student, before.result[0]))
+        assert self.steered(student, 0.0).result[0] is student.model

@@ -1,0 +1,179 @@
+"""NASA Scale Sweep: its pictures are those that NASA Apply and a sampler give, alpha by alpha."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import comfy.utils
+import pytest
+import torch
+from host_nodes import run_node
+from host_world import HostStudent, pack_node
+from unets import case, conditioning
+
+pytestmark = pytest.mark.host
+
+ALPHAS = (0.0, 0.3, 1.0)
+SEED = 2
+PRESET = {"timesteps": "auto", "preset": "SD-Turbo, 4 steps"}
+
+
+@pytest.fixture(scope="module")
+def student():
+    return HostStudent()
+
+
+@pytest.fixture(scope="module")
+def prompts(student):
+    return student.encode("a blue shape"), student.encode("square")
+
+
+@pytest.fixture(autouse=True)
+def without_gradients():
+    with torch.inference_mode():
+        yield
+
+
+def latent(rows=1):
+    return {"samples": torch.zeros(rows, 4, 8, 8)}
+
+
+def swept(student, prompts, *, model=None, alphas=ALPHAS, rows=1, seed=SEED, **settings):
+    """(sheet, images) of the node."""
+    node = pack_node("nasa_scale_sweep", "NASAScaleSweep")
+    text = ", ".join(map(str, alphas))
+    return node.execute(model or student.model, *prompts, latent(rows), student.vae, text, seed, **settings).result
+
+
+def nasa(model, negative, alpha):
+    return pack_node("nasa_apply", "NASAApply").execute(model, negative, alpha).result[0]
+
+
+def by_hand(student, prompts, alpha, *, model=None, rows=1, **settings):
+    """NASA Apply, One-Step Sampler, VAE Decode."""
+    positive, negative = prompts
+    model = model or student.model
+    steered = model if alpha == 0.0 else nasa(model, negative, alpha)
+    sampler = pack_node("one_step_sampler", "OneStepSampler")
+    settings = {"timesteps": "auto", **settings}
+    samples = sampler.execute(steered, positive, latent(rows), SEED, **settings).result[0]
+    return run_node("VAEDecode", vae=student.vae, samples=samples)
+
+
+@pytest.mark.parametrize("settings", [{}, PRESET, {"timesteps": "999, 499"}])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_each_picture_is_that_of_the_nodes_by_hand(student, prompts, rows, settings):
+    sheet, images = swept(student, prompts, rows=rows, **settings)
+    expected = [by_hand(student, prompts, alpha, rows=rows, **settings) for alpha in ALPHAS]
+    assert torch.equal(images, torch.cat(expected))
+    assert not torch.equal(expected[0], expected[1]) and not torch.equal(expected[1], expected[2])
+    assert sheet.ndim == 4 and sheet.shape[0] == 1
+
+
+def test_a_model_that_is_steered_already_stays_so(student, prompts):
+    other = nasa(student.model, student.encode("red"), 0.5)
+    images = swept(student, prompts, model=other)[1]
+    for alpha, image in zip(ALPHAS, images, strict=True):
+        assert torch.equal(image[None], by_hand(student, prompts, alpha, model=other))
+
+
+def test_nothing_is_left_on_the_model(student, prompts):
+    before = by_hand(student, prompts, 0.0)
+    first = swept(student, prompts, **PRESET)[1]
+    assert not student.model.wrappers
+    assert torch.equal(by_hand(student, prompts, 0.0), before)
+    assert torch.equal(swept(student, prompts, **PRESET)[1], first)
+
+
+def test_the_noise_is_the_same_for_all(student, prompts):
+    images = swept(student, prompts, alphas=(0.3, 0.3))[1]
+    assert torch.equal(images[0], images[1])
+    assert not torch.equal(swept(student, prompts, alphas=(0.3,), seed=3)[1], images[:1])
+
+
+def host_sampling(model, steps=3):
+    return {
+        "sampler": run_node("nodes_custom_sampler.KSamplerSelect", sampler_name="euler"),
+        "sigmas": run_node(
+            "nodes_custom_sampler.BasicScheduler", model=model, scheduler="simple", steps=steps, denoise=1.0
+        ),
+    }
+
+
+def test_with_a_sampler_of_the_hosts_it_is_the_hosts_custom_sampling(student, prompts):
+    positive, negative = prompts
+    sampling = host_sampling(student.model)
+    images = swept(student, prompts, rows=2, **sampling)[1]
+    for number, alpha in enumerate(ALPHAS):
+        model = student.model if alpha == 0.0 else nasa(student.model, negative, alpha)
+        guider = run_node("nodes_custom_sampler.BasicGuider", model=model, conditioning=positive)
+        noise = run_node("nodes_custom_sampler.RandomNoise", noise_seed=SEED)
+        out, _ = run_node(
+            "nodes_custom_sampler.SamplerCustomAdvanced", noise=noise, guider=guider, latent_image=latent(2), **sampling
+        )
+        assert torch.equal(images[2 * number : 2 * number + 2], student.vae.decode(out["samples"]))
+
+
+@pytest.mark.parametrize("settings", [{"timesteps": "999, 499"}, "host"])
+def test_one_progress_bar_for_all_steps_of_all_pictures(student, prompts, settings, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview=None, node_id=None: told.append((value, total))
+    )
+    monkeypatch.setattr(comfy.utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0.0, raising=False)
+    swept(student, prompts, **(host_sampling(student.model, 2) if settings == "host" else settings))
+    steps = [(value, total) for value, total in told if total == 6]
+    assert steps == [(value, 6) for value in range(1, 7)]
+
+
+def test_it_stops_when_it_is_told_to(student, prompts, monkeypatch):
+    told = []
+
+    def hook(value, total, preview=None, node_id=None):
+        told.append(value)
+        comfy.model_management.interrupt_current_processing(True)
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    try:
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            swept(student, prompts)
+    finally:
+        comfy.model_management.interrupt_current_processing(False)
+    assert told == [1]
+
+
+class TestWrongInput:
+    """Everything is told before the first picture is sampled."""
+
+    def test_no_vae(self, student, prompts):
+        node = pack_node("nasa_scale_sweep", "NASAScaleSweep")
+        with pytest.raises(ValueError, match="vae is empty"):
+            node.execute(student.model, *prompts, latent(), None, "0", SEED)
+
+    @pytest.mark.parametrize(("given", "missing"), [("sampler", "sigmas"), ("sigmas", "sampler")])
+    def test_half_of_custom_sampling(self, student, prompts, given, missing):
+        half = {given: host_sampling(student.model)[given]}
+        with pytest.raises(ValueError, match=f"{given} is connected but {missing} is not"):
+            swept(student, prompts, **half)
+
+    def test_no_step(self, student, prompts):
+        sampling = {**host_sampling(student.model), "sigmas": torch.tensor([])}
+        with pytest.raises(ValueError, match="sigmas has 0 value"):
+            swept(student, prompts, **sampling)
+
+    def test_a_negative_of_another_model(self, student, prompts):
+        other = conditioning(case("sd15").condition(3))
+        with pytest.raises(ValueError, match="another model's text encoder"):
+            swept(student, (prompts[0], other), alphas=(0.0,))
+
+    @pytest.mark.parametrize(
+        ("settings", "answer"),
+        [
+            ({"alphas": "0, 1", "timesteps": "auto"}, True),
+            ({"alphas": None, "timesteps": None}, True),
+            ({"alphas": "a", "timesteps": "auto"}, "'a' is not a number"),
+            ({"alphas": "0", "timesteps": "ten"}, "'ten' is not a whole number"),
+        ],
+    )
+    def test_text_is_checked_before_anything_runs(self, settings, answer):
+        got = pack_node("nasa_scale_sweep", "NASAScaleSweep").validate_inputs(**settings)
+        assert got is True if answer is True else answer in got

@@ -1,0 +1,74 @@
+"""Where NASA Inspect's thresholds come from: the bundled student's negatives, good ones and others.
+
+Prints the figures that stand in snoopi_core/strength.py and on the node's help page (pytest -rP).
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from host_world import STUDENT, HostStudent, pack_node
+
+from snoopi_core.checkpoint import read_metadata
+from snoopi_core.host.families import family_of
+from snoopi_core.host.inspect import Strengths, first_step, watched_step
+from snoopi_core.strength import CLOSE, SAME, STRONG
+from training.shapes import measure
+
+pytestmark = [pytest.mark.host, pytest.mark.slow]
+PICTURES, SEED = 12, 400_000  # seeds that nothing else has seen
+TOO_MUCH = 3.0  # times the recommended alpha
+
+
+@pytest.fixture(scope="module")
+def alpha(pack_root):
+    return read_metadata(pack_root / "models" / STUDENT).recommended_alpha
+
+
+@pytest.fixture(scope="module")
+def host():
+    return HostStudent()
+
+
+@pytest.fixture(scope="module")
+def pairs(host):
+    return measure.modal_pairs(host)
+
+
+def means(host, prompt: str, negative: str, alpha: float) -> tuple[float, float]:
+    """Mean over the layers of the cosine and of the change."""
+    steered = pack_node("nasa_apply", "NASAApply").execute(host.model, host.encode(negative), alpha).result[0]
+    names = dict.fromkeys(family_of(steered.model).layers(steered.model), "")
+    watch, latent = Strengths(names), {"samples": torch.zeros(4, 4, 8, 8)}
+    watched_step(first_step(steered), host.encode(prompt), latent, seed=2, watch=watch)
+    layers = watch.layers
+    return (
+        sum(layer.negatives[0].cosine for layer in layers) / len(layers),
+        sum(layer.change for layer in layers) / len(layers),
+    )
+
+
+@torch.no_grad()
+def test_the_cosine_tells_good_negatives_from_others(host, pairs, alpha):
+    good = [means(host, pair.prompt, pair.negative, alpha)[0] for pair in pairs]
+    prompts = sorted({pair.prompt for pair in pairs})
+    twice = [means(host, prompt, f"{prompt} {prompt}", alpha)[0] for prompt in prompts]
+    same = [means(host, prompt, prompt, alpha)[0] for prompt in prompts]
+    print(f"\ncosine: {len(good)} informative negatives {min(good):.2f} to {max(good):.2f}")
+    print(f"  the prompt said twice {min(twice):.2f} to {max(twice):.2f}, the prompt itself {min(same):.2f}")
+    assert max(good) < CLOSE < min(twice)
+    assert min(same) > SAME
+
+
+@torch.no_grad()
+def test_the_change_tells_where_pictures_break(host, pairs, alpha):
+    changes = {}
+    for times in (1.0, TOO_MUCH):
+        host.alpha = times * alpha
+        changes[times] = [means(host, pair.prompt, pair.negative, host.alpha)[1] for pair in pairs]
+        found = measure.mean_removal(measure.removal_table(host, pairs, count=PICTURES, seed=SEED))
+        print(
+            f"\nalpha {host.alpha:g}: change {min(changes[times]):.2f} to {max(changes[times]):.2f}, "
+            f"valid {found.valid:.2f}, prompt kept {found.kept:.2f}, clean {found.clean:.2f}"
+        )
+    assert max(changes[1.0]) < STRONG < min(changes[TOO_MUCH])

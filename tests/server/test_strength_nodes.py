@@ -1,0 +1,75 @@
+"""The nodes that tell which alpha is right, in a real server: what they show, refuse and keep."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from live_client import PromptRejected, load_prompt
+from live_pack import ROOT
+from live_server import Server
+from PIL import Image
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+MAIN = ROOT / "workflows" / "api" / "one_step_with_negative_prompt.json"
+TEXT_FRAME = b"\0\0\0\3"  # the host's kind of binary message
+
+
+def prompt_with(kind: str, **values: Any) -> tuple[dict[str, dict[str, Any]], str]:
+    """The main workflow with one more node, and that node's number."""
+    prompt = load_prompt(MAIN)
+    by_title = {node["_meta"]["title"]: number for number, node in prompt.items()}
+    inputs = {"positive": [by_title["Prompt"], 0], "latent_image": [by_title["Empty Latent Image"], 0], "seed": 5}
+    if kind == "SnoopiNASAScaleSweep":
+        loader, negative = by_title["PG-SB Loader"], by_title["Negative prompt"]
+        inputs |= {"model": [loader, 0], "vae": [loader, 2], "negative": [negative, 0], "alphas": "0, 0.5, 1"}
+    else:
+        inputs |= {"model": [by_title["NASA Apply"], 0]}
+    return {**prompt, "90": {"class_type": kind, "inputs": {**inputs, **values}}}, "90"
+
+
+def alone(**values: Any) -> tuple[dict[str, dict[str, Any]], str]:
+    """A sweep as the only result: the server runs what it can, and refuses a prompt where nothing is left."""
+    prompt, number = prompt_with("SnoopiNASAScaleSweep", **values)
+    others = {"SnoopiNASAApply", "SnoopiOneStepSampler", "VAEDecode", "ImageScale", "SaveImage"}
+    return {n: node for n, node in prompt.items() if node["class_type"] not in others}, number
+
+
+@pytest.mark.parametrize("kind", ["SnoopiNASAScaleSweep", "SnoopiNASAInspect"])
+def test_a_node_shows_its_picture_without_anything_connected_and_is_kept(server: Server, kind: str) -> None:
+    prompt, number = prompt_with(kind)
+    outcome = server.client.run(prompt)
+    assert outcome.status == "success", outcome.error
+    (shown,) = outcome.outputs[number]["images"]
+    picture = Image.open(io.BytesIO(server.client.view(shown))).convert("RGB")
+    assert min(picture.size) > 256 and picture.getpixel((2, 2)) == (255, 255, 255)
+    assert number in server.client.run(prompt).cached
+
+
+def test_a_sweep_tells_its_progress_and_sends_no_preview(server: Server) -> None:
+    """The front end would go on showing a preview in the place of the page."""
+    prompt, number = alone(seed=6)
+    with server.client.stream() as stream:
+        outcome = server.client.run(prompt)
+    assert outcome.status == "success", outcome.error
+    told = [message for message in stream.of("progress") if message.get("node") == number]
+    assert told[-1]["value"] == told[-1]["max"] == 3
+    assert not stream.previews
+
+
+def test_alphas_that_mean_nothing_are_refused_before_anything_runs(server: Server) -> None:
+    with pytest.raises(PromptRejected, match="is not a number; expected numbers from 0 to 4"):
+        server.client.queue(alone(alphas="a lot")[0])
+
+
+def test_an_automatic_alpha_is_shown_on_its_node(server: Server) -> None:
+    prompt = load_prompt(MAIN)
+    number, apply = next((n, node) for n, node in prompt.items() if node["class_type"] == "SnoopiNASAApply")
+    apply["inputs"] |= {"alpha": 0.0, "alpha_mode": "auto"}
+    with server.client.stream() as stream:
+        outcome = server.client.run(prompt)
+    assert outcome.status == "success", outcome.error
+    (text,) = [frame for frame in stream.previews if frame.startswith(TEXT_FRAME)]
+    assert text.endswith(number.encode() + b"auto: alpha 1, measured for this file")

@@ -1,0 +1,54 @@
+"""The shipped workflows as tests ask for them: which there are, which run as they are, which files the others need."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from live_pack import ROOT
+
+FOLDER = ROOT / "workflows"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+_BUNDLED = {path.name for path in (ROOT / "models").glob("*.safetensors")}
+# Inputs that name a file, by the folder of models/ in which the host or the pack looks for it.
+_FILE_INPUTS = {
+    ("CheckpointLoaderSimple", "ckpt_name"): "checkpoints",
+    ("UNETLoader", "unet_name"): "diffusion_models",
+    ("LoraLoaderModelOnly", "lora_name"): "loras",
+    ("CLIPLoader", "clip_name"): "text_encoders",
+    ("VAELoader", "vae_name"): "vae",
+    ("SnoopiPGSBLoader", "ckpt_name"): "checkpoints",
+}
+
+
+class Needed(NamedTuple):
+    """A file that the pack does not bring, and the node and input that name it."""
+
+    node: str
+    input: str
+    directory: str
+    name: str
+
+
+def api_file(name: str) -> Path:
+    return FOLDER / "api" / f"{name}.json"
+
+
+def graph_of(name: str) -> dict[str, Any]:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def needed_files(name: str) -> list[Needed]:
+    """What has to be downloaded or trained before this workflow runs."""
+    prompt = json.loads(api_file(name).read_text(encoding="utf-8"))
+    found = []
+    for number, node in prompt.items():
+        for key, value in node["inputs"].items():
+            if (directory := _FILE_INPUTS.get((node["class_type"], key))) and value not in _BUNDLED:
+                found.append(Needed(number, key, directory, value))
+    return found
+
+
+RUNNABLE = [name for name in NAMES if not needed_files(name)]
+NEEDING = [name for name in NAMES if needed_files(name)]
