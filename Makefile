@@ -55,6 +55,7 @@ compatibility: setup
 workflows: setup-browser
 	$(PY) scripts/make_workflows.py
 	$(PY) scripts/make_help_pictures.py
+	$(PY) scripts/make_before_after.py
 
 # Rebuilds the small world's models from nothing and measures them: about an hour on two cores. What is done already
 # under runs/ is not repeated.

@@ -1,13 +1,11 @@
 """Write the help pages' pictures: each node of ours in a workflow that is shipped, cut out of the real front end.
 
-Nodes that show a picture of their own are put into that workflow and run. Run it after make_workflows.py: the picture
-of what NASA does is that workflow's thumbnail.
+Nodes that show a picture of their own are put into that workflow and run. make_before_after.py makes the other pictures.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -104,7 +102,6 @@ def cut_out(page: Page, type_name: str) -> None:
 
 def main() -> int:
     OUT.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(ROOT / "workflows" / "with_and_without_negative.jpg", OUT / "with_and_without.jpg")
     with (
         tempfile.TemporaryDirectory(prefix="snoopi-help-") as base,
         Server(find_host(), Path(base)) as server,
