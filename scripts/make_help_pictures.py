@@ -1,6 +1,6 @@
 """Write the help pages' pictures: each node of ours in a workflow that is shipped, cut out of the real front end.
 
-Nodes that show a picture of their own are put into that workflow and run. make_before_after.py makes the other pictures.
+Nodes that show a picture of their own are put into that workflow and run. The other pictures: make_before_after.py.
 """
 
 from __future__ import annotations
