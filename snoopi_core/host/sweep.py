@@ -1,7 +1,7 @@
 """One picture for each strength of NASA, from the same noise (Figure 5 of SNOOPI, arXiv 2412.02687).
 
 Each strength is sampled and decoded by itself, with the whole batch of the latent: so its pictures are, bit for bit,
-those that NASA Apply and the sampler give at that strength, and memory does not grow with their number.
+those that NASA Apply and the sampler give at that strength, and a GPU's memory does not grow with their number.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import comfy.model_management
 import comfy.utils
+import families
 import pytest
 import torch
 from host_nodes import run_node
@@ -111,6 +112,20 @@ def test_with_a_sampler_of_the_hosts_it_is_the_hosts_custom_sampling(student, pr
             "nodes_custom_sampler.SamplerCustomAdvanced", noise=noise, guider=guider, latent_image=latent(2), **sampling
         )
         assert torch.equal(images[2 * number : 2 * number + 2], student.vae.decode(out["samples"]))
+
+
+@pytest.mark.parametrize("way", ["preset", "host"])
+def test_transformers_are_swept_too(student, way):
+    subject = families.case("PixArt-alpha 512")
+    positive, negative = (families.conditioning(subject.condition(seed)) for seed in (1, 3))
+    settings = {"preset": "PixArt-DMD"} if way == "preset" else host_sampling(subject.patcher)
+    node = pack_node("nasa_scale_sweep", "NASAScaleSweep")
+    arguments = (subject.patcher, positive, negative, {"samples": subject.latent()}, student.vae)
+    images = node.execute(*arguments, "0, 0.5", SEED, **settings).result[1]
+    assert torch.equal(images[:1], node.execute(*arguments, "0", SEED, **settings).result[1])
+    steered = nasa(subject.patcher, negative, 0.5)
+    assert torch.equal(images[1:], node.execute(steered, *arguments[1:], "0", SEED, **settings).result[1])
+    assert not torch.equal(images[0], images[1])
 
 
 @pytest.mark.parametrize("settings", [{"timesteps": "999, 499"}, "host"])

@@ -112,7 +112,7 @@ def graph(case: Case, *, blanks: int = 0) -> dict[str, dict[str, Any]]:
 
 def slow() -> dict[str, dict[str, Any]]:
     """Takes much longer than anybody waits."""
-    return graph(Case(text="slow", away=(Away(text="square", masked=True),), cfg=2.0, steps=5000))
+    return graph(Case(text="slow", model=TEACHER, away=(Away(text="square", masked=True),), cfg=2.0, steps=5000))
 
 
 def failing() -> list[dict[str, dict[str, Any]]]:
