@@ -21,6 +21,7 @@ from snoopi_core.host.window import Window
 ALPHA = 0.5
 T = 999  # the timestep of a one-step sampling run
 TOLERANCE = 2e-6  # relative, of fp32
+GUIDED = 4e-6  # where a guider weighs predictions against each other; 1.3e-6 and 2.4e-6 on two kinds of processor
 POSITIVE, UNCONDITIONAL, UNWANTED = 1, 2, 3  # seeds of the prompts
 
 

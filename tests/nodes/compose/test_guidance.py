@@ -10,6 +10,7 @@ import pytest
 import torch
 from comfyui_version import __version__ as HOST_VERSION
 from composed import (
+    GUIDED,
     POSITIVE,
     UNCONDITIONAL,
     T,
@@ -43,7 +44,7 @@ def text(seed: int) -> list:
 
 def check(name: str, got: torch.Tensor, expected: torch.Tensor, if_all_were_steered: torch.Tensor) -> None:
     assert relative_error(if_all_were_steered, expected) > 1e-2, "steering the other passes would not be seen here"
-    right(name, relative_error(got, expected))
+    right(name, relative_error(got, expected), GUIDED)
 
 
 def test_basic_guider():
