@@ -56,7 +56,7 @@ NASA = {"nasa_alpha_max": 1.0, "nasa_negatives": ["a blue ring"]}
         ({"student": {"ema_decay": 0.0}}, set()),
         ({"loop": {"gradient_checkpointing": True}}, set()),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_a_switch_moves_its_own_figures_only(changes, moved):
     plain, switched = first_step(), first_step(**changes)
