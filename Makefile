@@ -33,6 +33,7 @@ demo: setup
 
 # Everything in the newest ComfyUI (or COMFYUI_PATH), and the nodes in the oldest that is supported.
 test: lint setup-browser
+	@$(PY) scripts/comfy_cli.py --version >/dev/null # installed once, before tests that run at once
 	$(PY) -m pytest $(TOGETHER) $(PYTEST_ARGS)
 	SNOOPI_HOST_VERSION=$(firstword $(HOSTS)) $(PY) -m pytest $(TOGETHER) -q -m host tests/nodes $(PYTEST_ARGS)
 

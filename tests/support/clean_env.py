@@ -6,7 +6,6 @@ file, by each distribution's own list. That takes seconds, where installing them
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
@@ -95,7 +94,5 @@ def _is_script(file: Path) -> bool:
 def _link_file(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        target.symlink_to(source)  # on another disk
+    except OSError:  # on another disk, or one without hard links, or another user's file
+        target.symlink_to(source)
