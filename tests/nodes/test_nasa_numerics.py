@@ -18,7 +18,9 @@ from snoopi_core.host.window import Window
 pytestmark = pytest.mark.host
 
 TOLERANCE = 2e-6
-BAR = 1e-6  # at cfg 1; guidance multiplies rounding with everything else
+# At cfg 1; guidance multiplies rounding with everything else. Processors round differently: SD2.1 with v-prediction, the
+# largest, has 0.8e-6 on one kind and 1.3e-6 on another.
+BAR = 1.5e-6
 NAMES = {
     ("sd15", "epsilon"): "UNet SD1.5",
     ("sd21", "epsilon"): "UNet SD2.1",
