@@ -18,8 +18,8 @@ from snoopi_core.host.window import Window
 pytestmark = pytest.mark.host
 
 TOLERANCE = 2e-6
-# At cfg 1; guidance multiplies rounding with everything else. Processors round differently: SD2.1 with v-prediction, the
-# largest, has 0.8e-6 on one kind and 1.3e-6 on another.
+# At cfg 1; guidance multiplies rounding with everything else. Processors round differently: the largest, SD2.1 with
+# v-prediction, has 0.8e-6 on one kind and 1.3e-6 on another.
 BAR = 1.5e-6
 NAMES = {
     ("sd15", "epsilon"): "UNet SD1.5",
