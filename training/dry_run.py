@@ -14,10 +14,11 @@ from training.estimate import Estimate, estimate
 from training.estimate.rate import matmul_rate
 from training.loading import load_network
 from training.loading.source import without_weights
-from training.prompts import open_run_prompts
+from training.prompts import PromptSource, open_run_prompts
 from training.run import open_teacher
 
 GIB, GB, TERA = 2**30, 1e9, 1e12
+DRAWN = 1000  # prompts that are looked at
 
 
 def dry_run(recipe: Recipe, *, cpu: bool) -> None:
@@ -38,12 +39,14 @@ def dry_run(recipe: Recipe, *, cpu: bool) -> None:
         )
         if recipe.student.init:
             load_network(recipe.student.init, backbone)
-    open_run_prompts(recipe, backbone)
+    source = open_run_prompts(recipe, backbone)
+    drawn = source.take(DRAWN)
     if cache and backbone.family.name == "pixart":
         backbone = replace(backbone, text_encoder=None)  # T5 is not loaded then
     found = estimate(recipe, backbone, levels, processes=processes, cuda=device.type == "cuda")
     print("The recipe, the teacher's description and the prompts are in order.\n")
     for section in (
+        prompts(recipe, source, drawn),
         parameters(found),
         memory(found, device, processes),
         time(recipe, found, device),
@@ -54,6 +57,21 @@ def dry_run(recipe: Recipe, *, cpu: bool) -> None:
         with without_weights():
             open_run_prompts(recipe, open_teacher(recipe)[0])
     print("dry run: nothing was written")
+
+
+def prompts(recipe: Recipe, source: PromptSource, drawn: list[str]) -> str:
+    """What the first prompts are like."""
+    different, counts = len(set(drawn)), source.counts
+    what = "cut" if recipe.prompts.over_long == "cut" else "left out"
+    rows = [
+        ("from", recipe.prompts.source),
+        ("first", repr(drawn[0] if len(drawn[0]) <= 90 else f"{drawn[0][:90]} ...")),
+        ("of the first", f"{len(drawn)}: {different} different, {counts['over-long']} too long and {what}"),
+        ("left out", f"{counts['empty']} without text, as far as read"),
+    ]
+    if different < recipe.loop.batch_size and recipe.prompts.source != "shapes":
+        rows.append(("few", f"the source has {different}, a batch {recipe.loop.batch_size}: they are repeated"))
+    return _table("prompts", rows)
 
 
 def parameters(found: Estimate) -> str:
@@ -71,6 +89,7 @@ def memory(found: Estimate, device: torch.device, processes: int) -> str:
     else:
         name, size = "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // processes
     rows.append(("in all", f"{found.total / GIB:.2f} GiB, of {size / GIB:.1f} GiB that {name} has"))
+    rows.append(("on top", "Python and torch: about 1 GiB on a CPU, half of one on a GPU"))
     if found.total > 0.95 * size:
         rows.append(
             (

@@ -18,7 +18,8 @@ from snoopi_core.architecture import text_arguments, unet_arguments, vae_argumen
 from snoopi_core.architecture_pixart import pixart_arguments
 from snoopi_core.checkpoint import Checkpoint, Metadata, OneStepRecipe, Provenance, write_checkpoint
 from snoopi_core.layouts import StateDict, text_encoder_rename, to_single_file, vae_rename
-from snoopi_core.lora import LoraMetadata, adapters_of, write_lora
+from snoopi_core.lora import LoraMetadata, adapters_of, own_lora_metadata, write_lora
+from snoopi_core.tensor_file import open_tensor_file
 from training.backbone import Backbone, fingerprint, load_backbone, load_teacher
 from training.config import Recipe, find_file
 from training.levels import Levels
@@ -204,7 +205,17 @@ def _from_run(source: Path, which: str, alpha: float | None, out: Path, teacher:
             f"the teacher {section.path!r} is not the one that this run was trained from (its weights differ); name "
             "that with --teacher"
         )
-    return export_student(out, backbone, state.averaged, recipe, state.iteration)
+    path = export_student(out, backbone, state.averaged, recipe, state.iteration)
+    weights = "averaged weights" if "ema" in state.networks else "weights as they are"
+    print(
+        f"{checkpoint.name}, {weights}: timestep {recipe.student.timestep}, "
+        f"recommended alpha {recipe.output.recommended_alpha}"
+    )
+    return path
+
+
+def _place(path: Path) -> str:
+    return "checkpoints" if own_lora_metadata(open_tensor_file(path, "file")) is None else "loras"
 
 
 def _teacher_provenance(folder: Path) -> Provenance:
@@ -252,7 +263,8 @@ def main(arguments: list[str] | None = None) -> int:
         also = "" if source.exists() else "; or the folder of a run, or one of its checkpoints"
         print(f"error: {error}{also}", file=sys.stderr)
         return 2
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    place = f"ComfyUI/models/{_place(path)}"
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; put it into {place} and open it with PG-SB Loader")
     return 0
 
 

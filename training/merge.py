@@ -44,7 +44,10 @@ def merge(full: Path, lora: Path, out: Path, *, base: str = "", weight: float = 
     lora_file = open_tensor_file(lora, "LoRA")
     about, other = checkpoint.metadata, own_lora_metadata(lora_file)
     if other is None:
-        raise CheckpointError(f"{lora.name} is no LoRA made by `python -m training.export`: its header has no recipe")
+        raise CheckpointError(
+            f"{lora.name} is no LoRA made by `python -m training.export`; expected the export of a student that was "
+            "trained with student.train=lora, after that of one trained in full"
+        )
     if problems := differences(about, other):
         raise ValueError(f"{full.name} and {lora.name} are not the same kind of student: {'; '.join(problems)}")
     network = open_source(str(full)).network()

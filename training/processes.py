@@ -53,6 +53,17 @@ def rows_of_process(recipe: Recipe, accelerator: Accelerator) -> slice:
     return slice(accelerator.process_index * own, (accelerator.process_index + 1) * own)
 
 
+def share_of_work(recipe: Recipe, accelerator: Accelerator) -> str:
+    """How a batch is spread, in words."""
+    batch, processes = recipe.loop.batch_size, accelerator.num_processes
+    own = batch // processes
+    rows = min(recipe.loop.micro_batch or own, own)
+    return (
+        f"{processes} process(es) ({accelerator.distributed_type.value}) on {accelerator.device.type}: a batch of "
+        f"{batch} is {processes} x {own // rows} x {rows}, by process, times that gradients add up, and rows at once"
+    )
+
+
 def check_launch(accelerator: Accelerator, recipe: Recipe) -> None:
     """Refuse what would train something else, or save nothing, without a word.
 

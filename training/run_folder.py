@@ -94,10 +94,11 @@ def describe(folder: Path, recipe: Recipe, accelerator: Accelerator, done: int) 
 def how_to_stop(processes: int) -> str:
     """In words. What launches several processes kills them half a minute after it is told to stop."""
     if processes == 1:
-        return "Ctrl-C or SIGTERM: it saves, and ends; a second Ctrl-C ends it at once"
+        return f"Ctrl-C, or kill -TERM {os.getpid()}: it saves, and ends; a second Ctrl-C ends it at once"
     return (
         f"kill -TERM {os.getpid()} on the first machine (the pid is of this start): all processes save, and end. "
-        "Ctrl-C stops the launcher, which leaves them 30 seconds, too few to save a large model"
+        "The launcher then tells of exit status 143: that is the stop, no error. Ctrl-C stops the launcher, which "
+        "leaves them 30 seconds, too few to save a large model"
     )
 
 

@@ -14,7 +14,7 @@ from types import FrameType
 from training.backbone import load_backbone
 from training.claim import check_folder, claimed
 from training.config import Recipe
-from training.processes import FailedElsewhere, on_main, start_accelerator
+from training.processes import FailedElsewhere, on_main, share_of_work, start_accelerator
 from training.run import NotFinite, Run
 from training.run_folder import how_to_stop
 from training.shapes.evaluate import one_step_accuracy
@@ -82,9 +82,10 @@ def _start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> 
         log.info("loading %s ...", recipe.teacher.path)
         run = Run(recipe, accelerator)
         if resume and run.resume():
-            log.info("resumed at iteration %d", run.iteration)
+            log.info("resumed at iteration %d of %d", run.iteration, recipe.loop.iterations)
         elif resume:
             log.info("nothing to resume in %s; starting anew", folder)
+        log.info("%s", share_of_work(recipe, accelerator))
         if accelerator.num_processes > 1:
             log.info("to stop: %s", how_to_stop(accelerator.num_processes))
         with stop.listening():

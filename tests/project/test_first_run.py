@@ -63,7 +63,7 @@ def test_the_dry_run_of_the_small_world(clone: Path) -> None:
 
 def test_it_goes_on_and_is_exported(mine: Path, clone: Path) -> None:
     assert "resumed at iteration 2" in shell(documented("python -m training.pgsb --resume runs/mine"), clone)
-    shell(documented("python -m training.export runs/mine --out student.safetensors --alpha 0.04"), clone)
+    shell(documented("python -m training.export runs/mine --out student.safetensors"), clone)
     assert (clone / "student.safetensors").stat().st_size > 1e6
 
 

@@ -97,7 +97,10 @@ def _read(name: str, asking: Path | None, below: tuple[Path, ...], problems: lis
     except (FileNotFoundError, NotADirectoryError):
         near = difflib.get_close_matches(name, recipe_names(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        problems.append(f"{who}: no such recipe; {hint}shipped: {', '.join(recipe_names())}; or a path to a .toml file")
+        problems.append(
+            f"{who}: no such recipe; {hint}shipped: {', '.join(recipe_names())}; or a path to a .toml file; a setting "
+            "is key=value"
+        )
         return {}
     except OSError as error:
         problems.append(f"{who} cannot be read: {error.strerror}")

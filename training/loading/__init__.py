@@ -142,7 +142,8 @@ def _folder(path: str) -> Folder:
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FileNotFoundError(
-            f"{missing}, and for {path} on the hub, which gave nothing ({reason}); {_EXPECTED}"
+            f"{missing}, and for {path} on the hub, which gave nothing ({reason}); {_EXPECTED}. Without the "
+            "hub, download it elsewhere and name the folder or file"
         ) from error
 
 
