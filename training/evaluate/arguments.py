@@ -117,8 +117,8 @@ def _computing(p: argparse.ArgumentParser) -> None:
 
 
 def _zero_shot(p: argparse.ArgumentParser, *, computing: bool = True) -> None:
-    p.add_argument("--clip-model", default="ViT-L-14", help="of the judge clip: open_clip's name, or local-dir:FOLDER")
-    p.add_argument("--clip-weights", default="openai", help="local file, or open_clip's tag")
+    p.add_argument("--clip-model", default="ViT-H-14", help="of the judge clip: open_clip's name, or local-dir:FOLDER")
+    p.add_argument("--clip-weights", default="laion2b_s32b_b79k", help="local file, or open_clip's tag")
     if computing:
         _computing(p)
 

@@ -51,7 +51,8 @@ class Maker:
         own = batches[self.accelerator.process_index :: self.accelerator.num_processes]
         made, self.sampling, started = 0, 0.0, time.monotonic()
         total = sum(map(len, own))
-        with tqdm(total=total, desc=manifest.method, unit="image", disable=not self.accelerator.is_main_process) as bar:
+        main = self.accelerator.is_main_process
+        with tqdm(total=total, desc=manifest.method, unit="image", mininterval=1, disable=not main) as bar:
             for batch in own:
                 missing = [n for n, row in enumerate(batch) if not is_whole(folder / row.file, manifest.info(row))]
                 if missing:
@@ -60,7 +61,7 @@ class Maker:
                         write_image(folder / batch[n].file, images[n], manifest.info(batch[n]))
                     made += len(missing)
                 bar.update(len(batch))
-        if made and self.accelerator.is_main_process:
+        if made and main:
             self._tell_cost(folder, made, time.monotonic() - started)
         return made
 

@@ -2,6 +2,8 @@
 
 import pytest
 from evaluation import PAIRS, STUDENT, evaluate
+from live_browser import FLAGS, find_chromium
+from playwright.sync_api import sync_playwright
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +22,12 @@ def removal_sets(pairs_file, tmp_path_factory):
         *("--methods", "none", "nasa", "cfg:1.5"),
     )
     return out
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A real browser, without a server."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), headless=True, args=FLAGS)
+        yield browser
+        browser.close()
