@@ -49,7 +49,7 @@ def _generate(p: argparse.ArgumentParser) -> None:
 
 def _score(p: argparse.ArgumentParser) -> None:
     _sets(p, "scores.json")
-    p.add_argument("--metrics", nargs="+", choices=METRICS, default=list(METRICS), help="(default: all)")
+    p.add_argument("--metrics", nargs="*", choices=METRICS, default=list(METRICS), help="(default: all)")
     p.add_argument("--plugins", nargs="*", default=[], help="imagereward, pickscore, or package.module:function")
     p.add_argument("--reference", type=Path, help="a folder of images, or an .npz of their statistics")
     p.add_argument("--save-reference", type=Path, help="keep the reference's statistics and features in this .npz")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -19,3 +20,12 @@ def device_of(args: argparse.Namespace) -> torch.device:
 def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Pieces of `size`, the last one shorter."""
     return (items[n : n + size] for n in range(0, len(items), size))
+
+
+def prepared(
+    items: Sequence[T], prepare: Callable[[T], torch.Tensor], size: int, threads: int = 4
+) -> Iterator[torch.Tensor]:
+    """Batches of prepared items, read ahead: decoding and resizing happen outside of Python's lock."""
+    with ThreadPoolExecutor(threads) as pool:
+        for some in batches(items, size):
+            yield torch.stack(list(pool.map(prepare, some)))

@@ -12,7 +12,11 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from training.config import find_file
 
 
-class MissingWeights(FileNotFoundError):
+class NotRun(FileNotFoundError):
+    """Something that a metric needs is not there; the message says what, and how to get it. Others can still run."""
+
+
+class MissingWeights(NotRun):
     """Weights that are neither here nor to be had; the message says which, how large, and where to put them."""
 
 
@@ -84,10 +88,10 @@ def find_weights(known: Known, given: str | None) -> Path:
 
 def missing(model: str, tag: str, option: str, reason: str) -> MissingWeights:
     """The error for weights of open_clip that could not be had."""
-    size = _CLIP_SIZES.get((model, tag))
+    size = f" ({_CLIP_SIZES[model, tag]})" if (model, tag) in _CLIP_SIZES else ""
     return MissingWeights(
-        f"CLIP weights {tag!r} of {model}{f' ({size})' if size else ''} are missing: {reason}. They come from the hub "
-        f"by themselves where it is in reach; else name a local file with {option}"
+        f"CLIP weights {tag!r} of {model}{size} are missing: {reason.strip('. ')}. They come from the hub by "
+        f"themselves where it is in reach; else name a local file with {option}"
     )
 
 

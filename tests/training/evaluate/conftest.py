@@ -4,6 +4,7 @@ import pytest
 from evaluation import PAIRS, STUDENT, evaluate
 from live_browser import FLAGS, find_chromium
 from playwright.sync_api import sync_playwright
+from tiny_inception import write_inception
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +32,9 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=find_chromium(), headless=True, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def inception(tmp_path_factory):
+    """Inception's weights, random."""
+    return write_inception(tmp_path_factory.mktemp("inception") / "inception.pth")

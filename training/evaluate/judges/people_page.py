@@ -7,7 +7,7 @@ PAGE = """\
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; margin: 1.5em auto; padding: 0 1em; max-width: 720px; color: #222;
        text-align: center }
-#stage { height: 56vh; display: flex; align-items: center; justify-content: center; background: #f2f2f2 }
+#stage { height: 50vh; display: flex; align-items: center; justify-content: center; background: #f2f2f2 }
 #stage img { max-width: 100%; max-height: 100%; min-height: 60%; object-fit: contain; image-rendering: auto }
 #keys { display: grid; gap: .4em; margin: 1em 0; text-align: left }
 button { font: inherit; padding: .45em .8em; border: 1px solid #999; border-radius: 6px; background: #fff;
