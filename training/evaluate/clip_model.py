@@ -5,6 +5,7 @@ Dimensions: B images or texts, E width of the embedding.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import open_clip
@@ -46,6 +47,7 @@ class OpenClip:
         """
         file = find_file(weights) if weights else None
         here = file is not None and file.is_file()
+        logging.disable(logging.WARNING)  # it would call a model random whose weights come in the next moment
         try:
             self.model, _, preprocess = open_clip.create_model_and_transforms(
                 name,
@@ -61,6 +63,8 @@ class OpenClip:
                 f"CLIP model {name!r} cannot be built ({readable(str(error), 300)}); expected local-dir:FOLDER, or one "
                 f"of open_clip's names, such as ViT-H-14"
             ) from error
+        finally:
+            logging.disable(logging.NOTSET)
         if here:
             self._read(name, str(file))
         self.model = self.model.to(device).eval().requires_grad_(False)

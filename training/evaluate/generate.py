@@ -42,14 +42,15 @@ class Maker:
     recipe: OneStepRecipe
     accelerator: Accelerator
     latents: tuple[int, int, int]
-    sampling: float = field(default=0.0, init=False)  # seconds in the network
+    sampling: list[tuple[int, float]] = field(default_factory=list, init=False)  # images and seconds of each batch
 
     def make(self, folder: Path, manifest: Manifest) -> int:
         """Write what is missing of this process's batches; returns how many images that were."""
         rows, size = manifest.images, manifest.batch
         batches = [rows[n : n + size] for n in range(0, len(rows), size)]
         own = batches[self.accelerator.process_index :: self.accelerator.num_processes]
-        made, self.sampling, started = 0, 0.0, time.monotonic()
+        made, started = 0, time.monotonic()
+        self.sampling.clear()
         total = sum(map(len, own))
         main = self.accelerator.is_main_process
         with tqdm(total=total, desc=manifest.method, unit="image", mininterval=1, disable=not main) as bar:
@@ -81,7 +82,7 @@ class Maker:
             x0 = steered_x0(model, method, positive, negative, self.recipe, partial(self._noise, rows))
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        self.sampling += time.monotonic() - began
+        self.sampling.append((len(rows), time.monotonic() - began))
         return torch.cat([model.decode(row.float()).cpu() for row in x0.split(1)])  # big images take much memory
 
     def _noise(self, rows: list[Row], step: int) -> torch.Tensor:
@@ -91,10 +92,12 @@ class Maker:
 
     def _tell_cost(self, folder: Path, made: int, seconds: float) -> None:
         device = self.accelerator.device
+        sampling = self.sampling[1:] or self.sampling  # the first one warms up
         cost = {
             "images": made,
             "seconds": round(seconds, 3),
-            "sampling_seconds": round(self.sampling, 3),
+            "sampled": sum(images for images, _ in sampling),
+            "sampling_seconds": round(sum(seconds for _, seconds in sampling), 3),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "processes": self.accelerator.num_processes,
         }
@@ -120,7 +123,7 @@ def generate(args: argparse.Namespace) -> int:
     for method in methods:
         manifest = Manifest(
             format=1,
-            title=args.title or f"{Path(args.model).stem}, {method}",
+            title=args.title or Path(args.model).stem,
             model=about,
             method=str(method),
             recipe=maker.recipe,
