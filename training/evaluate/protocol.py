@@ -42,6 +42,8 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
         paper["count"] = PAIR_IMAGES
     strict = getattr(args, "protocol", "") == "paper"
     wrong = []
+    if strict and getattr(args, "pairs", None) not in (None, "paper"):
+        wrong.append(f"--pairs {args.pairs} (the paper's: paper)")
     for name, value in paper.items():
         given = getattr(args, name)
         if strict and given not in (None, value) and name != "clip_weights":  # a local file is as good as the hub's

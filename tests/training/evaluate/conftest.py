@@ -1,10 +1,14 @@
 """The bundled student's images of a few pairs, with and without a negative, made once."""
 
 import pytest
+import torch
 from evaluation import PAIRS, STUDENT, evaluate
 from live_browser import FLAGS, find_chromium
+from PIL import Image
 from playwright.sync_api import sync_playwright
 from tiny_inception import write_inception
+
+from training.shapes.scene import render, sample_scenes
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +42,12 @@ def chromium():
 def inception(tmp_path_factory):
     """Inception's weights, random."""
     return write_inception(tmp_path_factory.mktemp("inception") / "inception.pth")
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory):
+    """Six scenes as the small world draws them."""
+    folder = tmp_path_factory.mktemp("reference")
+    for n, image in enumerate(render(sample_scenes(6, torch.Generator().manual_seed(1)))):
+        Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).save(folder / f"{n}.png")
+    return folder

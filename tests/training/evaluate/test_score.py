@@ -20,7 +20,6 @@ from training.evaluate.manifest import read_manifest
 from training.evaluate.metrics.inception import Inception, clean_resize
 from training.evaluate.metrics.text_fit import hps_preparation
 from training.evaluate.plugins import _pick_score
-from training.shapes.scene import render, sample_scenes
 from training.tokenizer import clip_tokenizer
 
 
@@ -39,14 +38,6 @@ def clip(tmp_path_factory):
     folder = write_tiny_clip(tmp_path_factory.mktemp("clip"))
     torch.manual_seed(7)
     torch.save({"state_dict": open_clip.CLIP(**CONFIG).state_dict()}, folder / "hps.pt")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reference")
-    for n, image in enumerate(render(sample_scenes(6, torch.Generator().manual_seed(1)))):
-        Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).save(folder / f"{n}.png")
     return folder
 
 
