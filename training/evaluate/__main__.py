@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
@@ -9,7 +10,6 @@ from importlib import import_module
 
 from training.evaluate.arguments import parser
 from training.evaluate.protocol import settle
-from training.processes import FailedElsewhere
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,13 +19,20 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settle(args)
         # torch and what builds on it take ten seconds to import: help and wrong words come before
-        command = getattr(import_module(f"training.evaluate.{args.command}"), args.command)
-        return command(args)
-    except FailedElsewhere:
-        return 2
+        return _run(args)
     except (OSError, ValueError) as error:
+        # every process finds the same fault: one of each machine tells
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    from training.processes import FailedElsewhere
+
+    try:
+        return getattr(import_module(f"training.evaluate.{args.command}"), args.command)(args)
+    except FailedElsewhere:
         return 2
 
 
