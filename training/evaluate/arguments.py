@@ -129,7 +129,7 @@ def _sets(p: argparse.ArgumentParser, result: str) -> None:
 
 
 def _protocol(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--protocol", choices=("", "paper"), default="", help="hold to the paper's settings, and say so")
+    p.add_argument("--protocol", choices=("paper",), default="", help="hold to the paper's settings, and say so")
 
 
 def _positive(text: str) -> int:

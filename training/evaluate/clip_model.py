@@ -87,8 +87,12 @@ class OpenClip:
     @torch.no_grad()
     def images(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
         """(B, E) of B pictures, of length 1."""
-        batch = torch.stack([self.prepare(picture) for picture in pictures]).to(self.device)
-        return functional.normalize(self.model.encode_image(batch).float(), dim=-1)
+        return self.encode(torch.stack([self.prepare(picture) for picture in pictures]))
+
+    @torch.no_grad()
+    def encode(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(B, E) of B prepared pictures (B, 3, H, W), of length 1."""
+        return functional.normalize(self.model.encode_image(inputs.to(self.device)).float(), dim=-1)
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> torch.Tensor:

@@ -33,10 +33,9 @@ def is_whole(path: Path, info: dict[str, str]) -> bool:
     """Whether an image is there, undamaged and made with the very same settings."""
     try:
         with Image.open(path) as image:
+            same = all(image.info.get(key) == text for key, text in info.items())  # they stand before the pixels
             image.verify()  # every chunk's checksum
-        with Image.open(path) as image:
-            image.load()  # metadata may stand behind the pixels
-            return all(image.info.get(key) == text for key, text in info.items())
+        return same
     except (OSError, SyntaxError, ValueError):  # PIL raises all of these for damaged files
         return False
 

@@ -99,7 +99,8 @@ def test_the_papers_removals_have_its_means():
 
 
 def test_pictures_need_what_they_show(measured):
-    found = collect([measured])
+    found = collect([measured, measured, measured / "none"])  # what is named twice is there once
+    assert (len(found.sets), len(found.scores), len(found.removals)) == (3, 3, 1)
     assert len(grids(found, 2)) == 1
     assert curves(found) == {}  # one strength of each method
 

@@ -168,6 +168,21 @@ def test_wrong_files_are_refused_and_nothing_is_written(two, clip, reference, in
     shutil.copytree(reference, mixed)
     Image.new("RGB", (32, 40)).save(mixed / "z.png")
     assert "images of several sizes" in refused(capsys, *fid, inception, "--reference", mixed, "--batch", 7)
+    evaluate(
+        "score",
+        two / "none",
+        "--metrics",
+        "fid",
+        "--inception-weights",
+        inception,
+        "--reference",
+        mixed,
+        "--side",
+        32,
+        "--out",
+        tmp_path / "side.json",
+    )
+    assert read(tmp_path / "side.json")["none"]["scores"]["fid"]["side"] == 32
     (mixed / "z.png").write_bytes((mixed / "0.png").read_bytes()[:80])
     assert "z.png is damaged" in refused(capsys, *fid, inception, "--reference", mixed, "--batch", 7)
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")

@@ -18,7 +18,7 @@ from torchvision.transforms.functional import pad, resize, to_tensor
 from tqdm import tqdm
 
 from training.evaluate.clip_model import OpenClip
-from training.evaluate.computing import batches, device_of
+from training.evaluate.computing import batches, device_of, prepared
 from training.evaluate.images import read_image
 from training.evaluate.manifest import Manifest
 from training.evaluate.metrics.summary import mean_of, styles_of
@@ -89,8 +89,8 @@ def _cosines(
 ) -> list[float]:
     found: list[float] = []
     with tqdm(total=len(prompts), desc=f"{title}, {manifest.method}", unit="image", mininterval=1) as bar:
-        for rows, texts in zip(batches(manifest.images, batch), batches(prompts, batch), strict=True):
-            seen, said = clip.images([read_image(folder / row.file) for row in rows]), clip.texts(texts)
-            found += (seen * said).sum(dim=1).tolist()
-            bar.update(len(rows))
+        inputs = prepared(manifest.images, lambda row: clip.prepare(read_image(folder / row.file)), batch)
+        for images, texts in zip(inputs, batches(prompts, batch), strict=True):
+            found += (clip.encode(images) * clip.texts(texts)).sum(dim=1).tolist()
+            bar.update(len(images))
     return found

@@ -33,25 +33,25 @@ def collect(places: Iterable[Path]) -> Collected:
         FileNotFoundError: a place holds none of them.
         ValueError: a manifest or a file of figures is damaged.
     """
-    found = Collected()
+    found, read = Collected(), set()
     for place in places:
-        before = len(found.sets) + len(found.scores) + len(found.removals)
-        for path in sorted({*place.glob("*.json"), *place.glob("*/*.json")}):
-            kind = _kind(path)
-            if kind == "scores":
-                found.scores.extend(read_result(path, kind)["sets"])
-            elif kind == "removal":
-                found.removals.append(read_result(path, kind))
-        if (place / NAME).is_file() or any(place.glob(f"*/{NAME}")):
-            for folder in find_sets([place]):
-                found.sets[folder] = read_manifest(folder)
-                if (folder / COST).is_file():
-                    found.costs[folder] = json.loads((folder / COST).read_text(encoding="utf-8"))
-        if len(found.sets) + len(found.scores) + len(found.removals) == before:
+        files = {path: _kind(path) for path in sorted({*place.glob("*.json"), *place.glob("*/*.json")})}
+        sets = find_sets([place]) if any(path.name == NAME for path in files) else []
+        if not sets and not any(files.values()):
             held = "no such folder" if not place.is_dir() else "none is in it or directly below"
             raise FileNotFoundError(
                 f"nothing to report in {place} ({held}): expected images of `generate`, scores.json or removal.json"
             )
+        for folder in sets:
+            found.sets[folder] = read_manifest(folder)
+            if (folder / COST).is_file():
+                found.costs[folder] = json.loads((folder / COST).read_text(encoding="utf-8"))
+        for path in (path for path in files if path not in read):
+            if files[path] == "scores":
+                found.scores.extend(read_result(path, "scores")["sets"])
+            elif files[path] == "removal":
+                found.removals.append(read_result(path, "removal"))
+        read |= files.keys()
     return found
 
 

@@ -106,7 +106,9 @@ def others(found: Collected) -> Table | None:
 
 def never_measured() -> list[Table]:
     """Tables 1 and 2 are of teachers and of training runs, which these commands do not make."""
-    note = "FID as in the paper. It belongs to training, not to one student: compare runs of `training.pgsb`."
+    note = (
+        "FID as in the paper. Like Figure 2 it belongs to training, not to one student: compare runs of training.pgsb."
+    )
     return [
         Table(
             title=title,
