@@ -67,7 +67,7 @@ def _score(p: argparse.ArgumentParser) -> None:
 
 
 def _removal(p: argparse.ArgumentParser) -> None:
-    _sets(p, "removal.json")
+    _sets(p, "removal-JUDGE.json")
     p.add_argument("--judge", required=True, help=JUDGES)
     p.add_argument("--answers", type=Path, nargs="*", default=[], help="of people: what their pages saved")
     p.add_argument("--page", type=Path, help="of people: the page to write (default: people.html beside the images)")
@@ -76,7 +76,7 @@ def _removal(p: argparse.ArgumentParser) -> None:
 
 
 def _report(p: argparse.ArgumentParser) -> None:
-    p.add_argument("folders", nargs="+", type=Path, help="folders that hold images, scores.json or removal.json")
+    p.add_argument("folders", nargs="+", type=Path, help="folders that hold images, scores or removals")
     p.add_argument("--out", type=Path, default=Path("report.html"), help="the page; a .md of the same name beside it")
     p.add_argument("--title", default="Evaluation")
     p.add_argument("--grid", type=int, default=6, help="prompts in a grid of images")

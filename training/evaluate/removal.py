@@ -7,6 +7,7 @@ shares of images that keep the prompt, that are sound, and that are all three at
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -31,7 +32,7 @@ Verdicts = dict[Path, dict[str, Verdict]]  # of each folder's files
 def removal(args: argparse.Namespace) -> int:
     """The command; see `training.evaluate.arguments`. Raises OSError and ValueError, in words for the user."""
     sets = open_sets(args.folders)
-    out = args.out or args.folders[0] / REMOVAL
+    out = args.out or args.folders[0] / REMOVAL.format(re.sub(r"\W+", "-", args.judge))
     if args.judge == PEOPLE:
         from training.evaluate.judges.people import read_answers, write_page
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ from training.evaluate.manifest import Manifest
 from training.export import provenance
 from training.run_folder import command_line, write_atomically
 
-SCORES, REMOVAL = "scores.json", "removal.json"
+SCORES, REMOVAL = "scores.json", "removal-{}.json"  # with the judge's name: several may judge the same images
 Result = dict[str, Any]
+_JUDGES = ("numpy", "open_clip_torch", "pillow", "torch-fidelity", "torchvision")
 
 
 def about_set(folder: Path, manifest: Manifest) -> Result:
@@ -45,10 +48,19 @@ def write_result(path: Path, kind: str, content: Result) -> Path:
     result |= {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command_line(),
-        "versions": provenance().versions,
+        "versions": provenance().versions | _versions(),
     }
     write_atomically(path, json.dumps(result, indent=1) + "\n")
     return path
+
+
+def _versions() -> dict[str, str]:
+    """Of what the judges compute with."""
+    found = {}
+    for name in _JUDGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def read_result(path: Path, kind: str) -> Result:

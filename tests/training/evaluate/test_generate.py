@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from evaluation import STUDENT, evaluate, pictures, pixels, refused, started
 from PIL import Image
+from published import KINDS, save_folder
 
 from training.backbone import load_backbone
 from training.evaluate.images import is_whole
@@ -173,6 +174,19 @@ def test_the_papers_protocol_fixes_what_it_fixes(prompts, tmp_path, capsys):
         capsys, "generate", STUDENT, "--prompts", prompts, "--out", tmp_path, "--protocol", "paper", "--count", "3"
     )
     assert "--count 3 (the paper's: 1)" in said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_students_of_other_programs_in_diffusers_folders(kind, prompts, tmp_path):
+    folder = save_folder(tmp_path / "model", kind)
+    evaluate(
+        *("generate", folder, "--prompts", prompts, "--limit", 1, "--negative", "blue", "--out", tmp_path / "out"),
+        *("--methods", "none", "nasa:0.5", "--timesteps", 999, 499, "--size", 64, "--cpu"),
+    )
+    manifest = read_manifest(tmp_path / "out" / "none")
+    assert manifest.recipe.timesteps == (999, 499)
+    assert manifest.model.family == ("pixart" if kind == "pixart" else "unet")
+    assert len(pictures(tmp_path / "out" / "nasa-0.5")) == 1
 
 
 def test_files_become_groups_and_a_list_of_strings_is_read(tmp_path):

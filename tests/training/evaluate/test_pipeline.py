@@ -46,7 +46,7 @@ def test_generate_score_removal_report(pairs_file, reference, inception, chromiu
             *("--metrics", "clip", "hps-v2.0", *(("fid", "prc") if name == "one" else ())),
             *("--reference", reference, "--inception-weights", inception),
         )
-    assert measured(tmp_path / "one" / "removal.json") == measured(tmp_path / "two" / "removal.json")
+    assert measured(tmp_path / "one" / "removal-shapes.json") == measured(tmp_path / "two" / "removal-shapes.json")
     scores = [measured(tmp_path / name / "scores.json") for name in ("one", "two")]
     for one, two in zip(*scores, strict=True):
         assert one["scores"]["clip"] == two["scores"]["clip"]

@@ -77,7 +77,7 @@ def test_the_two_pages_agree(measured, tmp_path):
 
 def test_removals_are_the_measured_ones(measured):
     [means, pairs] = removal_tables(collect([measured]), everything=False)
-    result = json.loads((measured / "removal.json").read_text(encoding="utf-8"))
+    result = json.loads((measured / "removal-shapes.json").read_text(encoding="utf-8"))
     by = {row["method"]: row["means"]["all"] for row in result["sets"]}
     for row in means.rows:
         assert row[3].startswith(f"{by[row[1]]['absent']['share']:.2f} [")

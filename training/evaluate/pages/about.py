@@ -9,8 +9,6 @@ from training.evaluate.pages.tables import NONE, Table
 
 def about_tables(found: Collected) -> list[Table]:
     """Costs, then settings and versions."""
-    if not found.sets:
-        return []
     return [table for table in (_costs(found), _settings(found), _versions(found)) if table is not None]
 
 
@@ -19,10 +17,11 @@ def _costs(found: Collected) -> Table | None:
     per_image = {
         folder: cost["sampling_seconds"] / cost["sampled"] for folder, cost in found.costs.items() if cost["sampled"]
     }
-    for folder in sorted(per_image, key=lambda f: (found.sets[f].title, *parsed(found.sets[f].method))):
+    warm = {folder for folder, cost in found.costs.items() if cost["sampled"] < cost["images"]}
+    for folder in sorted(per_image, key=lambda f: (found.sets[f].title, _order(found.sets[f].method))):
         manifest, cost = found.sets[folder], found.costs[folder]
         plain = next((f for f in per_image if found.sets[f].method == "none" and _same(found.sets[f], manifest)), None)
-        times = NONE if plain is None or per_image[plain] == 0 else f"{per_image[folder] / per_image[plain]:.2f}"
+        times = f"{per_image[folder] / per_image[plain]:.2f}" if {plain, folder} <= warm else NONE
         rows.append(
             [
                 *(manifest.title, manifest.method, cost["device"], str(cost["images"])),
@@ -38,7 +37,11 @@ def _costs(found: Collected) -> Table | None:
     return Table(title="Cost", head=head, rows=rows, notes=[note]) if rows else None
 
 
-def _settings(found: Collected) -> Table:
+def _order(method: str) -> tuple[bool, str, float]:
+    return method != "none", *parsed(method)
+
+
+def _settings(found: Collected) -> Table | None:
     rows = []
     for folder, manifest in found.sets.items():
         recipe, size = manifest.recipe, manifest.size
@@ -53,13 +56,17 @@ def _settings(found: Collected) -> Table:
             ]
         )
     head = ["folder", "model", "method", "images", "seed", "timesteps", "size", "precision", "weights", "protocol"]
-    return Table(title="Images", head=head, rows=rows, notes=["Weights: the beginning of their SHA-256."])
+    return (
+        Table(title="Images", head=head, rows=rows, notes=["Weights: the beginning of their SHA-256."])
+        if rows
+        else None
+    )
 
 
 def _versions(found: Collected) -> Table | None:
     names: dict[str, list[str]] = {}
-    for manifest in found.sets.values():
-        for name, version in manifest.versions.items():
+    for versions in found.versions:
+        for name, version in versions.items():
             names.setdefault(name, [])
             if version not in names[name]:
                 names[name].append(version)

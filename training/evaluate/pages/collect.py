@@ -18,12 +18,14 @@ NOT_RUN = "not run"
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """sets: manifests by folder. costs: of the sets that have one. scores: rows of sets. removals: whole results."""
+    """sets: manifests by folder. costs: of the sets that have one. scores: rows of sets. removals: whole results.
+    versions: of libraries, of each set and each result."""
 
     sets: dict[Path, Manifest] = field(default_factory=dict)
     costs: dict[Path, dict[str, Any]] = field(default_factory=dict)
     scores: list[Result] = field(default_factory=list)
     removals: list[Result] = field(default_factory=list)
+    versions: list[dict[str, str]] = field(default_factory=list)
 
 
 def collect(places: Iterable[Path]) -> Collected:
@@ -40,17 +42,23 @@ def collect(places: Iterable[Path]) -> Collected:
         if not sets and not any(files.values()):
             held = "no such folder" if not place.is_dir() else "none is in it or directly below"
             raise FileNotFoundError(
-                f"nothing to report in {place} ({held}): expected images of `generate`, scores.json or removal.json"
+                f"nothing to report in {place} ({held}): expected images of `generate`, or what `score` and `removal` "
+                "have written"
             )
         for folder in sets:
             found.sets[folder] = read_manifest(folder)
+            found.versions.append(found.sets[folder].versions)
             if (folder / COST).is_file():
                 found.costs[folder] = json.loads((folder / COST).read_text(encoding="utf-8"))
         for path in (path for path in files if path not in read):
+            if files[path] not in ("scores", "removal"):
+                continue
+            result = read_result(path, files[path])
+            found.versions.append(result["versions"])
             if files[path] == "scores":
-                found.scores.extend(read_result(path, "scores")["sets"])
-            elif files[path] == "removal":
-                found.removals.append(read_result(path, "removal"))
+                found.scores.extend(result["sets"])
+            else:
+                found.removals.append(result)
         read |= files.keys()
     return found
 

@@ -106,9 +106,7 @@ def others(found: Collected) -> Table | None:
 
 def never_measured() -> list[Table]:
     """Tables 1 and 2 are of teachers and of training runs, which these commands do not make."""
-    note = (
-        "FID as in the paper. Like Figure 2 it belongs to training, not to one student: compare runs of training.pgsb."
-    )
+    note = "FID; of a teacher and of training runs, as Figure 2 is, so that no command here measures it of a student."
     return [
         Table(
             title=title,
