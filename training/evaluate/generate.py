@@ -11,11 +11,13 @@ import json
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from tqdm import tqdm
 
 from snoopi_core.checkpoint import OneStepRecipe
@@ -116,7 +118,9 @@ def generate(args: argparse.Namespace) -> int:
     rows = _rows(args, pairs)
     if args.threads:
         torch.set_num_threads(args.threads)
-    accelerator = Accelerator(mixed_precision=args.precision, cpu=args.cpu)
+    # a process whose images are there already waits for the others, for longer than NCCL's 10 minutes
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
+    accelerator = Accelerator(mixed_precision=args.precision, cpu=args.cpu, kwargs_handlers=[patience])
     model = load_student(args.model, text_encoder=args.text_encoder, vae=args.vae)
     maker, size = new_maker(model, accelerator, timesteps=tuple(args.timesteps), size=args.size)
     about = Model(path=args.model, fingerprint=weights_of(model), family=model.family.name)
