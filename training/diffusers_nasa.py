@@ -67,8 +67,12 @@ class NasaProcessor:
         query = _heads(attn.to_q(hidden_states), attn.heads)
         z_pos = _respond(attn, query, encoder_hidden_states, attention_mask)
         z_neg = _respond(attn, query, negative, self._mask(query))
-        output = attn.to_out[1](attn.to_out[0](steer_away(z_pos, z_neg, self.alpha)))
+        output = attn.to_out[1](attn.to_out[0](self.combine(z_pos, z_neg)))
         return output / attn.rescale_output_factor
+
+    def combine(self, z_pos: torch.Tensor, z_neg: torch.Tensor) -> torch.Tensor:
+        """What the layer answers, (B, N, C), from Z+ and Z-; other ways than NASA's differ in this alone."""
+        return steer_away(z_pos, z_neg, self.alpha)
 
     def _mask(self, query: torch.Tensor) -> torch.Tensor | None:
         """The negative's own padding as diffusers writes it: added to the scores, (B, 1, T)."""
@@ -111,11 +115,19 @@ def nasa(
     if alpha == 0:
         yield network
         return
+    with processed(network, NasaProcessor(negative, alpha), layers):
+        yield network
+
+
+@contextmanager
+def processed(
+    network: nn.Module, steered: NasaProcessor, layers: Callable[[str], bool] = lambda name: True
+) -> Iterator[nn.Module]:
+    """`steered` in the cross-attention layers of `network` while the context lasts; see `nasa`."""
     before = dict(network.attn_processors)
     chosen = [name for name in before if name.endswith(CROSS_ATTENTION) and layers(name)]
     if not chosen:
         raise ValueError("no cross-attention layer is chosen; NASA would do nothing")
-    steered = NasaProcessor(negative, alpha)
     # PixArt projects the text once, before its layers; the negative goes with it, while the weights are in place
     project = getattr(network, "caption_projection", None)
     hook = project.register_forward_hook(steered.project) if project is not None else None

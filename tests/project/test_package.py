@@ -81,7 +81,7 @@ def test_a_wheel_holds_the_libraries_only_and_they_import_without_the_host(pack_
 
 
 # Imported where a setting asks for them; a message names what to install where they are missing.
-OPTIONAL = {"bitsandbytes", "wandb"}
+OPTIONAL = {"ImageReward", "bitsandbytes", "wandb"}
 
 
 def third_party_imports(folder: Path) -> set[str]:

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
-from training.diffusers_nasa import nasa
-from training.sampling import ddim_x0, one_step_x0
+from training.sampling import ddim_x0
 from training.shapes.captions import NULL_PROMPT
-from training.text import Text
+from training.steering import Method, sampling_recipe, steered_x0
 
 if TYPE_CHECKING:
     from training.backbone import Backbone
 
 BATCH = 100
-LAST_TIMESTEP = 999
-Method = Literal["nasa", "cfg", "embeddings"]
 
 
 def noise(seeds: list[int], shape: tuple[int, int, int]) -> torch.Tensor:
@@ -52,15 +49,12 @@ class ManySteps:
 class OneStep:
     """One call of the network, at `timestep` or by the file's recipe, else at 999.
 
-    A negative prompt acts by `method` with strength `scale`.
-
-    nasa: Z+ - scale Z- in every cross-attention. cfg: x0(neg) + scale (x0(pos) - x0(neg)).
-    embeddings: the text embeddings e+ - scale e-.
+    A negative prompt acts by `method` (see `training.steering.METHODS`) with strength `scale`.
     """
 
     model: Backbone
     timestep: int | None = None
-    method: Method = "nasa"
+    method: str = "nasa"
     scale: float = 0.8
 
     @torch.no_grad()
@@ -69,39 +63,11 @@ class OneStep:
 
     def _batch(self, prompts: list[str], seeds: list[int], negative: str | None) -> torch.Tensor:
         model = self.model
-        z, positive = noise(seeds, _latent_shape(model)), model.encode(prompts)
-        if negative is None:
-            return model.decode(self._x0(z, positive))
-        away = model.encode([negative])
-        if self.method == "nasa":
-            with nasa(model.network, away, self.scale):
-                x0 = self._x0(z, positive)
-        elif self.method == "cfg":
-            base = self._x0(z, away.expand(len(positive)))
-            x0 = base + self.scale * (self._x0(z, positive) - base)
-        elif self.method == "embeddings":
-            x0 = self._x0(z, Text(states=positive.states - self.scale * away.states))
-        else:
-            raise ValueError(f"method {self.method!r} is not known; available: nasa, cfg, embeddings")
-        return model.decode(x0)
-
-    def _x0(self, z: torch.Tensor, context: Text) -> torch.Tensor:
-        recipe = self.model.recipe
-        if self.timestep is None and recipe is not None:
-            timestep, alpha_T, sigma_T = recipe.timesteps[0], recipe.alpha_T, recipe.sigma_T
-        else:
-            timestep = LAST_TIMESTEP if self.timestep is None else self.timestep
-            power = self.model.alphas_cumprod()[timestep].item()
-            alpha_T, sigma_T = power**0.5, (1 - power) ** 0.5
-        return one_step_x0(
-            self.model,
-            self.model.network,
-            context,
-            z,
-            timestep=timestep,
-            alpha_T=alpha_T,
-            sigma_T=sigma_T,
-        )
+        recipe = sampling_recipe(model, () if self.timestep is None else (self.timestep,))
+        recipe = recipe.model_copy(update={"timesteps": recipe.timesteps[:1]})
+        away = None if negative is None else model.encode([negative])
+        z, method = noise(seeds, _latent_shape(model)), Method(self.method, self.scale)
+        return model.decode(steered_x0(model, method, model.encode(prompts), away, recipe, lambda step: z))
 
 
 def _latent_shape(model: Backbone) -> tuple[int, int, int]:

@@ -1,0 +1,202 @@
+"""Images from the bundled student: the same ones, whatever makes them and however often it is stopped."""
+
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+from evaluation import STUDENT, evaluate, pictures, pixels, refused, started
+from PIL import Image
+from published import KINDS, save_folder
+
+from training.backbone import load_backbone
+from training.evaluate.images import is_whole
+from training.evaluate.manifest import read_manifest
+from training.evaluate.rows import seed_of
+from training.shapes.sampling import OneStep
+
+PROMPTS = "a ring\na red square\na ring\n\n  a blue plus on the left\n"
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    path.write_text(PROMPTS, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(prompts, tmp_path_factory):
+    """Two methods, 4 prompts, 3 images each, in batches of 5; made at one go."""
+    out = tmp_path_factory.mktemp("whole")
+    evaluate(*words(prompts, out))
+    return out
+
+
+def words(prompts, out, *more, methods=("none", "nasa:0.7")):
+    return (
+        *("generate", STUDENT, "--prompts", prompts, "--negative", "triangle", "--count", 3, "--batch", 5),
+        *("--methods", *methods, "--out", out, "--cpu", *more),
+    )
+
+
+def test_every_prompt_gets_its_images_and_its_own_seeds(whole):
+    manifest = read_manifest(whole / "none")
+    assert [row.prompt for row in manifest.images] == [
+        p for p in ("a ring", "a red square", "a ring", "a blue plus on the left") for _ in range(3)
+    ]
+    assert [row.number for row in manifest.images[6:9]] == [3, 4, 5]  # the second "a ring" gets other noise
+    assert len({row.seed for row in manifest.images}) == 12
+    assert manifest.images[1].seed == seed_of(0, "a ring", 1)
+    assert {row.negative for row in manifest.images} == {"triangle"}
+    assert manifest.recipe.timesteps == (999,) and manifest.size == (64, 64)
+    assert [row.seed for row in read_manifest(whole / "nasa-0.7").images] == [row.seed for row in manifest.images]
+
+
+def test_the_images_are_the_small_worlds_own_samplers(whole):
+    model = load_backbone(STUDENT)
+    for name, negative in (("none", None), ("nasa-0.7", "triangle")):
+        rows = read_manifest(whole / name).images
+        generate = OneStep(model=model, method="nasa", scale=0.7)
+        images = generate([row.prompt for row in rows], [row.seed for row in rows], negative)
+        expected = (images * 255).round().int().permute(0, 2, 3, 1).numpy()
+        for row, image in zip(rows, expected, strict=True):
+            assert np.abs(pixels(whole / name / row.file) - image).max() <= 1  # other batches, other rounding
+
+
+def test_the_metadata_tell_how_an_image_was_made(whole):
+    with Image.open(whole / "nasa-0.7" / "000001.png") as image:
+        assert image.size == (64, 64) and image.mode == "RGB"
+        assert image.info["prompt"] == "a ring"
+        said = json.loads(image.info["snoopi"])
+    assert (said["method"], said["negative"], said["number"]) == ("nasa:0.7", "triangle", 1)
+    assert said["seed"] == seed_of(0, "a ring", 1) and len(said["model"]["fingerprint"]) == 64
+    assert json.loads((whole / "none" / "cost.json").read_text(encoding="utf-8"))["images"] == 12
+
+
+def test_alpha_zero_is_no_negative(prompts, whole, tmp_path):
+    evaluate(*words(prompts, tmp_path, methods=("nasa:0", "nag:0")))
+    for name in ("nasa-0", "nag-0"):
+        for file in pictures(whole / "none"):
+            assert np.array_equal(pixels(tmp_path / name / file), pixels(whole / "none" / file))
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_files(prompts, whole, tmp_path):
+    straight, killed = ((tmp_path / name, "--count", 9) for name in ("straight", "killed"))
+    evaluate(*words(prompts, *straight, methods=["none"]))
+    [process] = started(tmp_path / "log", *words(prompts, *killed, methods=["none"]))
+    folder, deadline = killed[0] / "none", time.monotonic() + 120
+    while len(pictures(folder)) < 7 and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("0*.png")}
+    assert 7 <= len(before) < 36, (tmp_path / "log").read_text(encoding="utf-8")[-2000:]
+    evaluate(*words(prompts, *killed, methods=["none"]))
+    assert pictures(folder) == pictures(straight[0] / "none")
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert not list(folder.glob(".*.tmp"))
+
+
+def test_two_processes_make_the_very_same_files(prompts, whole, tmp_path):
+    running = started(tmp_path / "log", *words(prompts, tmp_path / "out"), processes=2)
+    for process in running:
+        process.join(timeout=200)
+    said = (tmp_path / "log").read_text(encoding="utf-8")
+    assert [process.exitcode for process in running] == [0, 0], said[-3000:]
+    for name in ("none", "nasa-0.7"):
+        assert len(pictures(whole / name)) == 12
+        assert pictures(tmp_path / "out" / name) == pictures(whole / name)
+
+
+def test_other_batches_change_nothing_but_rounding(prompts, whole, tmp_path):
+    evaluate(*words(prompts, tmp_path, "--batch", 12))
+    for file in pictures(whole / "nasa-0.7"):
+        assert np.abs(pixels(tmp_path / "nasa-0.7" / file) - pixels(whole / "nasa-0.7" / file)).max() <= 1
+
+
+def test_damaged_and_foreign_images_are_made_again_and_whole_ones_kept(prompts, whole, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(whole, out)
+    folder = out / "none"
+    whole_file = (folder / "000003.png").read_bytes()
+    (folder / "000003.png").write_bytes(whole_file[: len(whole_file) // 2])
+    Image.new("RGB", (64, 64)).save(folder / "000004.png")  # whole, but of another program
+    (folder / "000005.png").unlink()
+    shutil.copy(folder / "000001.png", folder / "000006.png")  # of another row
+    kept = (folder / "000007.png").stat().st_mtime_ns
+    evaluate(*words(prompts, out))
+    assert pictures(folder) == pictures(whole / "none")
+    assert (folder / "000007.png").stat().st_mtime_ns == kept
+    manifest = read_manifest(folder)
+    assert is_whole(folder / "000003.png", manifest.info(manifest.images[3]))
+
+
+def test_other_settings_are_refused_and_nothing_is_overwritten(prompts, whole, tmp_path, capsys):
+    before = pictures(whole / "none")
+    said = refused(capsys, *words(prompts, whole, "--seed", 1))
+    assert "seed: 0 -> 1" in said and "choose another --out" in said
+    said = refused(capsys, *words(prompts, whole, "--count", 2))
+    assert "12 images -> 8" in said
+    assert pictures(whole / "none") == before
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "000000.png").write_bytes(b"mine")
+    assert "not empty" in refused(capsys, *words(prompts, tmp_path))
+    assert (tmp_path / "none" / "000000.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"model": "nowhere.safetensors"}, "no model at"),
+        ({"--prompts": "nowhere.txt"}, "no prompts at"),
+        ({"--methods": "nasa:x"}, "from 0 up"),
+        ({"--methods": "magic:1"}, "available: none"),
+        ({"--methods": "nasa"}, ""),
+        ({"--size": "100"}, "multiple of 8"),
+        ({"--timesteps": "1500"}, "ends at 999"),
+    ],
+)
+def test_wrong_words(prompts, tmp_path, capsys, change, expected):
+    given = {"model": STUDENT, "--prompts": prompts, "--out": tmp_path / "out", "--limit": 1, **change}
+    line = ["generate", given.pop("model"), "--cpu", *(word for pair in given.items() for word in pair)]
+    if not expected:
+        evaluate(*line)  # the file's own alpha
+        assert (tmp_path / "out" / "nasa-1").is_dir()
+        return
+    assert expected in refused(capsys, *line)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_papers_protocol_fixes_what_it_fixes(prompts, tmp_path, capsys):
+    said = refused(
+        capsys, "generate", STUDENT, "--prompts", prompts, "--out", tmp_path, "--protocol", "paper", "--count", "3"
+    )
+    assert "--count 3 (the paper's: 1)" in said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_students_of_other_programs_in_diffusers_folders(kind, prompts, tmp_path):
+    folder = save_folder(tmp_path / "model", kind)
+    evaluate(
+        *("generate", folder, "--prompts", prompts, "--limit", 1, "--negative", "blue", "--out", tmp_path / "out"),
+        *("--methods", "none", "nasa:0.5", "--timesteps", 999, 499, "--size", 64, "--cpu"),
+    )
+    manifest = read_manifest(tmp_path / "out" / "none")
+    assert manifest.recipe.timesteps == (999, 499)
+    assert manifest.model.family == ("pixart" if kind == "pixart" else "unet")
+    assert len(pictures(tmp_path / "out" / "nasa-0.5")) == 1
+
+
+def test_files_become_groups_and_a_list_of_strings_is_read(tmp_path):
+    folder = tmp_path / "styles"
+    folder.mkdir()
+    (folder / "anime.json").write_text('["a ring", "a square"]', encoding="utf-8")
+    (folder / "photo.json").write_text('["a plus", "a ring"]', encoding="utf-8")
+    evaluate(
+        *("generate", STUDENT, "--prompts", folder, "--limit", 1, "--methods", "none"),
+        *("--out", tmp_path / "out", "--cpu"),
+    )
+    rows = read_manifest(tmp_path / "out" / "none").images
+    assert [(row.group, row.prompt) for row in rows] == [("anime", "a ring"), ("photo", "a plus")]

@@ -1,0 +1,92 @@
+"""People as judges, on the real page in a real browser: blind, in another order, undone, continued and counted."""
+
+import json
+
+import pytest
+from evaluation import evaluate, refused
+
+from training.evaluate.images import read_image
+from training.evaluate.judges.people import name_of
+from training.evaluate.judges.shapes import judge
+from training.evaluate.manifest import find_sets, read_manifest
+
+pytestmark = pytest.mark.browser
+
+
+def keys_of(folder):
+    """What a person with perfect eyes would press, by the pixel rules; image name: key."""
+    keys = {}
+    for place in find_sets([folder]):
+        manifest = read_manifest(place)
+        for row in manifest.images:
+            [verdict] = judge([read_image(place / row.file)], manifest.pairs[row.pair])
+            key = "1" if not verdict.absent else "2" if verdict.kept else "3"
+            keys[name_of(manifest, row.file)] = key
+    return keys
+
+
+def test_the_page_is_blind_and_its_answers_count(removal_sets, chromium, tmp_path, capsys):
+    page_file = removal_sets / "people.html"
+    evaluate("removal", removal_sets, "--judge", "people", "--page", page_file)
+    evaluate("removal", removal_sets, "--judge", "people", "--page", page_file)  # its own page may be written again
+    keys = keys_of(removal_sets)
+    assert len(keys) == 36 and len(set(keys.values())) > 1
+    page = chromium.new_page(viewport={"width": 900, "height": 900})
+    page.goto(page_file.as_uri())
+    items = page.evaluate("items")
+    assert {item["id"] for item in items} == keys.keys()
+    methods = [item["src"].split("/")[0] for item in items]
+    assert methods != sorted(methods) and len(set(methods[:9])) > 1
+    for n, item in enumerate(items):
+        assert page.evaluate("current()") == n
+        page.wait_for_function("document.getElementById('picture').complete")
+        assert page.evaluate("document.getElementById('picture').naturalWidth") == 64
+        seen = page.inner_text("body")
+        assert item["not"] in seen and "nasa" not in seen and "cfg" not in seen
+        if n == 5:
+            page.screenshot(path=tmp_path / "people.png")
+            page.keyboard.press("9")  # no answer
+            page.keyboard.press("1")
+            page.keyboard.press("Backspace")
+        if n == 20:
+            page.reload()  # a closed tab loses nothing
+            assert page.evaluate("current()") == 20
+        page.keyboard.press(keys[item["id"]])
+    assert "All images are judged" in page.inner_text("body")
+    with page.expect_download() as download:
+        page.click("#save")
+    answers = tmp_path / "answers.json"
+    download.value.save_as(answers)
+    page.close()
+    assert json.loads(answers.read_text(encoding="utf-8"))["answers"] == keys
+
+    judged = ("removal", removal_sets, "--judge", "people", "--out", tmp_path / "people.json", "--answers")
+    evaluate(*judged, answers)
+    evaluate("removal", removal_sets, "--judge", "shapes", "--out", tmp_path / "rules.json")
+    people, rules = (json.loads((tmp_path / f"{n}.json").read_text(encoding="utf-8")) for n in ("people", "rules"))
+    for one, other in zip(people["sets"], rules["sets"], strict=True):
+        assert one["means"]["all"]["absent"] == other["means"]["all"]["absent"]
+    assert people["judge"] == {"name": "people", "people": 1, "unanimous": 1.0}
+
+    # two more who see the unwanted everywhere outvote the first
+    harsh = json.loads(answers.read_text(encoding="utf-8"))
+    harsh["answers"] = dict.fromkeys(harsh["answers"], "1")
+    (tmp_path / "harsh.json").write_text(json.dumps(harsh), encoding="utf-8")
+    evaluate(*judged, answers, tmp_path / "harsh.json", tmp_path / "harsh.json")
+    outvoted = json.loads((tmp_path / "people.json").read_text(encoding="utf-8"))
+    assert all(row["means"]["all"]["absent"]["share"] == 0.0 for row in outvoted["sets"])
+    assert outvoted["judge"]["people"] == 3 and 0 < outvoted["judge"]["unanimous"] < 1
+
+    harsh["answers"].popitem()
+    for changed, expected in (
+        (harsh, "1 of 36 images have no answer"),
+        (harsh | {"images": "others"}, "about other images"),
+        (harsh | {"answers": {"x": "7"}}, "answer '7' is not known"),
+        ([], "holds no answers"),
+    ):
+        (tmp_path / "wrong.json").write_text(json.dumps(changed), encoding="utf-8")
+        assert expected in refused(capsys, *judged, tmp_path / "wrong.json")
+    (tmp_path / "mine.html").write_text("mine", encoding="utf-8")
+    words = ("removal", removal_sets, "--judge", "people", "--page", tmp_path / "mine.html")
+    assert "is no such page" in refused(capsys, *words)
+    assert (tmp_path / "mine.html").read_text(encoding="utf-8") == "mine"

@@ -1,0 +1,87 @@
+"""From a student to a report: every command of the README, the same figures on one process and on two."""
+
+import json
+import re
+import shlex
+import time
+
+import pytest
+from evaluation import STUDENT, evaluate, started
+from live_pack import ROOT
+from tiny_clip import write_tiny_clip
+
+from training.evaluate.__main__ import main
+from training.evaluate.arguments import parser
+from training.evaluate.protocol import settle
+from training.evaluate.student import find_student
+
+README = (ROOT / "training" / "evaluate" / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^    (?:accelerate .* -m|python -m) training\.evaluate (.+)$", README, re.MULTILINE)
+BUNDLED = [line for line in COMMANDS if "runs/evaluate" in line]
+
+
+def measured(path):
+    """What a file of figures says, but for when and where."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return [{key: value for key, value in row.items() if key != "folder"} for row in content["sets"]]
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_generate_score_removal_report(pairs_file, reference, inception, chromium, tmp_path):
+    began = time.monotonic()
+    clip = write_tiny_clip(tmp_path / "clip")
+    words = ("generate", STUDENT, "--pairs", pairs_file, "--count", 2, "--methods", "none", "nasa", "--cpu")
+    running = started(tmp_path / "log", *words, "--batch", 4, "--out", tmp_path / "two", processes=2)
+    evaluate(*words, "--batch", 4, "--out", tmp_path / "one")
+    for process in running:
+        process.join(timeout=200)
+    said = (tmp_path / "log").read_text(encoding="utf-8")
+    assert [process.exitcode for process in running] == [0, 0], said[-3000:]
+    for name in ("one", "two"):
+        evaluate("removal", tmp_path / name, "--judge", "shapes")
+        evaluate(
+            *("score", tmp_path / name, "--clip-model", f"local-dir:{clip}", "--clip-weights", ""),
+            *("--hps-model", f"local-dir:{clip}", "--hps-v2.0-weights", clip / "open_clip_model.safetensors"),
+            *("--metrics", "clip", "hps-v2.0", *(("fid", "prc") if name == "one" else ())),
+            *("--reference", reference, "--inception-weights", inception),
+        )
+    assert measured(tmp_path / "one" / "removal-shapes.json") == measured(tmp_path / "two" / "removal-shapes.json")
+    scores = [measured(tmp_path / name / "scores.json") for name in ("one", "two")]
+    for one, two in zip(*scores, strict=True):
+        assert one["scores"]["clip"] == two["scores"]["clip"]
+        assert one["scores"].keys() == {"fid", "prc", "clip", "hps-v2.0"}
+    evaluate("report", tmp_path / "one", "--out", tmp_path / "report.html")
+    page = chromium.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    assert min(page.evaluate("[...document.images].map(image => image.naturalWidth)")) > 300
+    assert "not run" not in page.locator("tr").filter(has_text="snoopi-shapes-student + NASA").first.inner_text()
+    page.close()
+    taken = time.monotonic() - began
+    print(f"{taken:.0f} s from the student to the report")
+    assert taken < 240
+
+
+def test_the_readmes_commands_are_understood():
+    assert len(COMMANDS) >= 12
+    for line in COMMANDS:
+        settle(parser().parse_args(shlex.split(line)))
+
+
+def test_the_readmes_small_world_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [line.split()[0] for line in BUNDLED] == ["generate", "removal", "report"]
+    for line in BUNDLED:
+        line = line.replace("--count 4", "--count 1")  # the same, sooner
+        assert main(shlex.split(line)) == 0
+    page = (tmp_path / "runs" / "evaluate" / "report.html").read_text(encoding="utf-8")
+    assert "Removal over strength" in page and "nasa:0.5" in page
+
+
+def test_a_runs_folder_stands_for_what_it_exported(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"has not exported its student yet"):
+        find_student(str(tmp_path))
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "student.safetensors").write_bytes(b"")
+    assert find_student(str(tmp_path)) == str(tmp_path / "export" / "student.safetensors")

@@ -1,0 +1,23 @@
+"""Improved precision and recall (Kynkäänniemi et al. 2019), by torch-fidelity.
+
+Dimensions: N, M images, D features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+def precision_recall(made: np.ndarray, real: np.ndarray, k: int) -> tuple[float, float]:
+    """Precision: the share of made images (N, D) within the k-th neighbour's distance of some real one (M, D) among
+    its like; recall the other way round.
+
+    Raises:
+        ValueError: no more images than neighbours.
+    """
+    if (least := min(len(made), len(real))) <= k:
+        raise ValueError(f"precision and recall with k = {k} need more than {k} images on either side, got {least}")
+    from torch_fidelity.metric_prc import calculate_precision_recall_part
+
+    return calculate_precision_recall_part(torch.from_numpy(made), torch.from_numpy(real), neighborhood=k)

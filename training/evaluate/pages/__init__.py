@@ -1,0 +1,1 @@
+"""The parts of the report: what was measured, the paper's tables beside it, pictures, and the two pages."""

@@ -1,0 +1,106 @@
+"""`score`: FID, precision and recall, CLIP score and HPSv2 of images, and whatever a plug-in measures.
+
+What cannot be measured for want of weights or a library is told, and written down as not run; the rest is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from training.evaluate.images import check_images
+from training.evaluate.manifest import Manifest, find_sets, read_manifest
+from training.evaluate.metrics.distribution import Distribution
+from training.evaluate.metrics.text_fit import ClipScore, Hps
+from training.evaluate.plugins import Plugin
+from training.evaluate.protocol import shortfalls
+from training.evaluate.results import SCORES, Result, about_set, read_result, write_result
+from training.evaluate.weights import NotRun
+
+Measure = Callable[[Path, Manifest], dict[str, Any]]
+
+
+def score(args: argparse.Namespace) -> int:
+    """The command; see `training.evaluate.arguments`.
+
+    Returns:
+        0, or 2 when nothing at all could be measured.
+
+    Raises:
+        OSError, ValueError: what is wrong, in words for the user; nothing was written.
+    """
+    sets = {folder: read_manifest(folder) for folder in find_sets(args.folders)}
+    for folder, manifest in sets.items():
+        check_images(folder, manifest)
+    out = args.out or args.folders[0] / SCORES
+    before = read_result(out, "scores")["sets"] if out.is_file() else []
+    measures = metrics(args)
+    absent: dict[str, str] = {}
+    measured = [measure_set(folder, manifest, measures, absent) for folder, manifest in sets.items()]
+    write_result(out, "scores", {"protocol": args.protocol, "sets": merged(before, measured)})
+    for name, reason in absent.items():
+        print(f"not run: {name}: {reason}", file=sys.stderr)
+    print(said(measured))
+    print(out, file=sys.stderr)
+    return 0 if any(row["scores"] for row in measured) else 2
+
+
+def metrics(args: argparse.Namespace) -> dict[str, Measure]:
+    """What a command line asks for, by name; loads nothing yet.
+
+    Raises:
+        ValueError: a plug-in is not known.
+    """
+    distribution = Distribution(args)
+    known: dict[str, Measure] = {"fid": distribution.fid, "prc": distribution.prc, "clip": ClipScore(args)}
+    known |= {f"hps-{version}": Hps(args, version) for version in ("v2.0", "v2.1")}
+    return {name: known[name] for name in args.metrics} | {name: Plugin(args, name) for name in args.plugins}
+
+
+def measure_set(folder: Path, manifest: Manifest, measures: dict[str, Measure], absent: dict[str, str]) -> Result:
+    """All scores of one set. `absent`: what cannot run, and why; is not tried twice."""
+    scores: dict[str, Any] = {}
+    for name, measure in measures.items():
+        if name in absent:
+            continue
+        try:
+            scores[name] = measure(folder, manifest)
+        except NotRun as error:
+            absent[name] = str(error)
+    short = shortfalls(Counter(row.group for row in manifest.images))
+    return about_set(folder, manifest) | {"scores": scores, "not_run": dict(absent), "shortfalls": short}
+
+
+def merged(before: list[Result], now: list[Result]) -> list[Result]:
+    """Measured now, and what was measured before of the same images by other metrics."""
+    kept = []
+    for row in now:
+        old = next((b for b in before if _same(b, row)), None)
+        if old is not None:
+            row = row | {"scores": old["scores"] | row["scores"]}
+            row["not_run"] = {k: v for k, v in (old["not_run"] | row["not_run"]).items() if k not in row["scores"]}
+        kept.append(row)
+    return [b for b in before if not any(b["folder"] == row["folder"] for row in now)] + kept
+
+
+def said(rows: list[Result]) -> str:
+    """A line each set."""
+    lines = []
+    for row in rows:
+        parts = []
+        for name, value in row["scores"].items():
+            if name == "prc":
+                parts += [f"precision {value['precision']:.3f}", f"recall {value['recall']:.3f}"]
+            else:
+                parts.append(f"{name} {value['value']:.4g}")
+        lines.append(f"{row['method']:24s} {row['images']} images  " + ("  ".join(parts) or "nothing measured"))
+    return "\n".join(lines)
+
+
+def _same(before: Result, now: Result) -> bool:
+    keys = ("folder", "method", "model", "images", "seed")
+    return all(before.get(key) == now[key] for key in keys)
