@@ -18,6 +18,7 @@ import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from documented import Command, commands, commands_in
 from live_pack import ROOT
+from torch.distributed.run import get_args_parser
 
 COMMANDS = commands()
 Words = list[str]  # of a command line, without "python"
@@ -68,6 +69,16 @@ def words_parse(found: list[Command]) -> list[Words]:
     return lines
 
 
+def torchrun_parses(found: list[Command]) -> list[Words]:
+    """tests/training starts several processes this way; here its parser takes its words, and the trainer's the rest."""
+    lines = []
+    for command in found:
+        arguments = get_args_parser().parse_args(shlex.split(command.text)[1:])
+        assert arguments.module and arguments.training_script == "training.pgsb", command
+        lines.append(["-m", arguments.training_script, *arguments.training_script_args])
+    return lines
+
+
 def accelerate_parses(found: list[Command]) -> list[Words]:
     """Eight GPUs are not at hand: accelerate's parser takes its words, and the trainer's the rest."""
     lines = []
@@ -114,6 +125,7 @@ RULES = {
         r"python (-m training\.(?!pgsb --dry-run|pgsb --resume|export runs/mine)|benchmarks/).*", words_parse
     ),
     "accelerate": Rule(r"accelerate launch .*", accelerate_parses),
+    "torchrun": Rule(r"torchrun .*", torchrun_parses),
     "pytest": Rule(r"(python -m )?pytest( -rP)? tests/\S+( -rP)?", files_are_there),
     "optional": Rule(r"pip install bitsandbytes", message_says_the_same),
 }
