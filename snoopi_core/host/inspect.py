@@ -22,6 +22,7 @@ from .run import WATCH, with_option
 from .steering import Steering
 from .uncompiled import uncompiled
 
+_SPEAKER = "NASA Inspect"
 _NOT_STEERED = (
     "Nothing is steered: this model does not come out of NASA Apply, or that node does nothing (alpha 0, a black mask, "
     "an empty window). Connect the MODEL output of NASA Apply."
@@ -99,13 +100,14 @@ def first_step(patcher: ModelPatcher, preset: str = AUTO) -> Way:
     """
     chosen = find_preset(preset) or recipe_of(patcher)
     if chosen is not None:
-        return one_step_way(patcher, timesteps=str(chosen.timesteps[0]), preset=preset)
+        return one_step_way(patcher, timesteps=str(chosen.timesteps[0]), preset=preset, speaker=_SPEAKER)
     sigma = patcher.get_model_object("model_sampling").sigma_max
-    return Way(patcher=patcher, sigmas=torch.tensor([float(sigma), 0.0]), sampler=OneStepSampler)
+    return Way(patcher=patcher, sigmas=torch.tensor([float(sigma), 0.0]), sampler=OneStepSampler, speaker=_SPEAKER)
 
 
 def watched_step(way: Way, positive: list, latent: Latent, *, seed: int, watch: Watch) -> Latent:
-    """What the step gives, which is the same as without the watch."""
+    """What the step gives from noise alone, which is the same as without the watch."""
+    latent = {key: value for key, value in latent.items() if key != "noise_mask"}
     watched = dataclasses.replace(way, sampler=lambda noise_of: Watched(way.sampler(noise_of), watch))
     # Without a preview: the front end would go on showing it in place of the node's chart.
     return sample_alone(watched, positive, latent, seed=seed, callback=lambda *step: None)

@@ -23,6 +23,8 @@ from .negative import Conditioning
 from .one_step import Callback, Latent, Way, one_step_way, sample_alone
 from .window import Window
 
+_SPEAKER = "NASA Scale Sweep"
+
 
 def sweep(
     patcher: ModelPatcher,
@@ -73,13 +75,13 @@ def _way(
     sigmas: torch.Tensor | None,
 ) -> Way:
     if sampler is None and sigmas is None:
-        return one_step_way(patcher, timesteps=timesteps, preset=preset)
+        return one_step_way(patcher, timesteps=timesteps, preset=preset, speaker=_SPEAKER)
     if sampler is None or sigmas is None:
         missing, there = ("sampler", "sigmas") if sampler is None else ("sigmas", "sampler")
         raise ValueError(f"{there} is connected but {missing} is not; connect both, or none for a one-step model")
     if len(sigmas) < 2:
         raise ValueError(f"sigmas has {len(sigmas)} value(s), which is no step; expected 2 or more")
-    return Way(patcher=patcher, sigmas=sigmas, sampler=lambda noise_of: sampler)
+    return Way(patcher=patcher, sigmas=sigmas, sampler=lambda noise_of: sampler, speaker=_SPEAKER)
 
 
 def _part(progress: comfy.utils.ProgressBar, done: int) -> Callback:

@@ -142,7 +142,27 @@ class TestTheNegativeIsThePrompt:
 
 
 class TestAPatchAfterwards:
-    """One that replaces the attention where NASA acts. On UNets the host chains it (compose/test_attention.py)."""
+    """One that replaces the attention where NASA acts.
+
+    On UNets the host chains those at the attention's address (compose/test_attention.py), and leaves out those that
+    stand in the place of the whole layer.
+    """
+
+    @pytest.mark.parametrize("before", [True, False])
+    def test_one_that_a_unet_leaves_out_is_told_once(self, subject, caplog, heard, before):
+        def take(patcher):
+            patcher = patcher.clone()
+            address = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.forward"
+            patcher.add_object_patch(address, lambda x, *args, **kwargs: x)
+            return patcher
+
+        steered = steer(subject, take(subject.patcher)) if before else take(steer(subject))
+        sampled(subject, heard(steered), steps=3)
+        (warning,) = said(caplog, logging.WARNING)
+        assert "another node has replaced the cross-attention of middle.0, and NASA takes its place" in warning
+        elsewhere = steer(subject, take(subject.patcher), blocks="input, output")
+        sampled(subject, heard(elsewhere))
+        assert not said(caplog, logging.WARNING)
 
     @staticmethod
     def replaced(subject, forward):

@@ -196,6 +196,10 @@ class Family(ABC):
     def attach(self) -> Attachment:
         """Something that carries out calls of models of this family."""
 
+    def dropped(self, model: BaseModel) -> tuple[Block, ...]:
+        """Blocks in which another node has replaced the cross-attention, and NASA would act without it."""
+        return ()
+
     def kind(self, model: BaseModel) -> str | None:
         """The kind of model, as snoopi_core/alpha.py names it; None for one that the paper does not have."""
         return None

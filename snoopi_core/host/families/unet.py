@@ -65,6 +65,11 @@ class UNetFamily(Family):
             for depth, inner in enumerate(transformer.transformer_blocks)
         }
 
+    def dropped(self, model: BaseModel) -> tuple[Block, ...]:
+        # With a patch at its address the host calls a layer's projections, and not the layer (see above).
+        layers = self.layers(model).values()
+        return tuple(dict.fromkeys(each.block for each in layers if "forward" in vars(each.transformer.attn2)))
+
     def kind(self, model: BaseModel) -> str | None:
         return _KINDS.get(self._text_width(model))
 
