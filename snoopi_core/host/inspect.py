@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,6 +62,7 @@ class Strengths:
     def __init__(self, names: dict[Key, str]) -> None:
         self._names = names
         self._layers: dict[Key, LayerStrength] = {}
+        self._lock = threading.Lock()  # the host runs several GPUs in threads
 
     @property
     def layers(self) -> list[LayerStrength]:
@@ -68,10 +70,12 @@ class Strengths:
         return [self._layers[key] for key in self._names if key in self._layers]
 
     def responded(self, key: Key, number: int, z_pos: torch.Tensor, z_neg: torch.Tensor) -> None:
-        self._layer(key).negatives.setdefault(number, Response()).add(z_pos, z_neg)
+        with self._lock:
+            self._layer(key).negatives.setdefault(number, Response()).add(z_pos, z_neg)
 
     def steered(self, key: Key, z_pos: torch.Tensor, z_nasa: torch.Tensor) -> None:
-        self._layer(key).difference.add(z_pos, z_nasa - z_pos)
+        with self._lock:
+            self._layer(key).difference.add(z_pos, z_nasa - z_pos)
 
     def _layer(self, key: Key) -> LayerStrength:
         return self._layers.setdefault(key, LayerStrength(self._names[key]))
@@ -136,4 +140,8 @@ def _where(patcher: ModelPatcher, way: Way, steerings: Sequence[Steering], seen:
     alphas = ", ".join(f"{each.alpha:g}" for each in active)
     blocks = describe_blocks(block for block in family.blocks(patcher.model) if block in chosen)
     where = "" if wanted == len(layers) else f" ({blocks})"
-    return f"NASA acts in {wanted} of {len(layers)} cross-attentions of {family.name}{where}, with alpha {alphas}."
+    idle = len(steerings) - len(active)
+    rest = f" {idle} of {len(steerings)} NASA Apply nodes do not act in this step." if idle else ""
+    return (
+        f"NASA acts in {wanted} of {len(layers)} cross-attentions of {family.name}{where}, with alpha {alphas}.{rest}"
+    )

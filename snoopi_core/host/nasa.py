@@ -104,6 +104,7 @@ class NASAWrapper:
     def __init__(self, family: Family, steerings: tuple[Steering, ...]) -> None:
         self.family, self.steerings = family, steerings
         self.attachment = family.attach()
+        self._numbers = {each: n for n, each in enumerate(n for steering in steerings for n in steering.negatives)}
 
     def __call__(
         self,
@@ -166,7 +167,8 @@ class NASAWrapper:
                     (negative, model.diffusion_model, x.device),
                     lambda s=steering, n=negative: self._prepare(model, s, n, x, sigma, keep is not _make),
                 )
-                terms.append(Term(alpha=alpha, context=context, keys_values=keys_values, mask=mask))
+                number = self._numbers[negative]
+                terms.append(Term(number=number, alpha=alpha, context=context, keys_values=keys_values, mask=mask))
         return terms
 
     def _prepare(
