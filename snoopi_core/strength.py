@@ -80,9 +80,10 @@ def verdict(layers: Sequence[LayerStrength]) -> list[str]:
     """What the numbers of the layers mean, in sentences."""
     if broken := [layer.name for layer in layers if not layer.is_finite]:
         return [
-            f"The model gives NaN or infinity in {len(broken)} of {len(layers)} cross-attentions, first in {broken[0]}, "
-            "so nothing can be said of the negative, and a picture would be black. Look first for what breaks the "
-            "model without NASA Apply (a damaged file, a LoRA of another model); then try ComfyUI with --force-fp32."
+            f"The model gives NaN or infinity in {len(broken)} of {len(layers)} cross-attentions, first in "
+            f"{broken[0]}, so nothing can be said of the negative, and a picture would be black. Look first for what "
+            "breaks the model without NASA Apply (a damaged file, a LoRA of another model); then try ComfyUI with "
+            "--force-fp32."
         ]
     sentences = []
     numbers = sorted({number for layer in layers for number in layer.negatives})

@@ -142,6 +142,5 @@ def _where(patcher: ModelPatcher, way: Way, steerings: Sequence[Steering], seen:
     where = "" if wanted == len(layers) else f" ({blocks})"
     idle = len(steerings) - len(active)
     rest = f" {idle} of {len(steerings)} NASA Apply nodes do not act in this step." if idle else ""
-    return (
-        f"NASA acts in {wanted} of {len(layers)} cross-attentions of {family.name}{where}, with alpha {alphas}.{rest}"
-    )
+    acts = f"NASA acts in {wanted} of {len(layers)} cross-attentions of {family.name}{where}, with alpha {alphas}."
+    return acts + rest
