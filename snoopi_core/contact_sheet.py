@@ -16,7 +16,10 @@ from .drawing import INK, PAPER, SOFT, font_of, to_image
 SMALLEST, LARGEST = 256, 512
 """The longer side of a picture on the page, in pixels: small ones are enlarged, large ones reduced."""
 PIXELS = 2**24
-"""Of all pictures on the page together: where there are many they are smaller. With its labels an IMAGE of less than 300 MB."""
+"""Of all pictures on the page together: where there are many they are smaller.
+
+With labels and gaps the page is an IMAGE of less than 300 MB.
+"""
 COLUMNS, ROWS = 5, 8
 """At most, of pictures side by side, and of pictures of one label."""
 _GAP, _MARGIN = 8, 16
