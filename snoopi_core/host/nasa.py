@@ -104,7 +104,8 @@ class NASAWrapper:
     def __init__(self, family: Family, steerings: tuple[Steering, ...]) -> None:
         self.family, self.steerings = family, steerings
         self.attachment = family.attach()
-        self._numbers = {each: n for n, each in enumerate(n for steering in steerings for n in steering.negatives)}
+        negatives = (negative for steering in steerings for negative in steering.negatives)
+        self._numbers = {negative: number for number, negative in enumerate(negatives)}
 
     def __call__(
         self,

@@ -137,8 +137,9 @@ def _numbers(cfg: object) -> list[float]:
 
 def _is_distilled(guider: CFGGuider, run: Run) -> bool:
     """Whether the model was trained to be sampled without guidance, as far as one can tell."""
-    if float(run.sigmas[0]) < NOISY * float(guider.inner_model.model_sampling.sigma_max):
-        return False
     patcher = getattr(guider, "model_patcher", None)
     metadata = patcher and get_metadata(patcher)
-    return run.steps <= FEW if metadata is None else metadata.recipe is not None
+    if metadata is not None:
+        return metadata.recipe is not None
+    begin, highest = float(run.sigmas[0]), float(guider.inner_model.model_sampling.sigma_max)
+    return run.steps <= FEW and begin >= NOISY * highest

@@ -94,13 +94,14 @@ class TestCfg:
         assert not said(caplog, logging.WARNING)
         assert sum("cfg is 4" in line for line in said(caplog)) == 1
 
+    @pytest.mark.parametrize("start", [0, 6])
     @pytest.mark.parametrize(("number", "level"), [(0, logging.WARNING), (1, logging.INFO)])
-    def test_a_student_is_warned_of_and_a_teacher_is_not(self, models, caplog, heard, number, level):
+    def test_a_student_is_warned_of_and_a_teacher_is_not(self, models, caplog, heard, number, level, start):
         world = models[number]
         model = pack_node("nasa_apply", "NASAApply").execute(world.model, world.encode("square"), 0.5).result[0]
         prompt = world.encode("a blue shape")
         with torch.inference_mode():
-            host_sample(heard(model), prompt, world.encode("blurred"), cfg=3.0, steps=12)
+            host_sample(heard(model), prompt, world.encode("blurred"), cfg=3.0, steps=12, start_step=start)
         assert sum("cfg is 3" in line for line in said(caplog, level)) == 1
         assert sum("cfg is 3" in line for line in said(caplog, logging.WARNING)) == (number == 0)
 
