@@ -87,8 +87,8 @@ class NASAApply(io.ComfyNode):
                     default=AS_SET,
                     optional=True,
                     tooltip='Where alpha comes from. "as set", the neutral value, is the number above. "auto" takes '
-                    "what was measured for this file, else the paper's for this kind of model, and shows it on the "
-                    "node; the number above then does nothing.",
+                    "what was measured for this file, else the paper's for a PG-SB file, else a guess, the lowest "
+                    "published for such networks. The node shows which; the number above then does nothing.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The steered model, for any sampler.")],
@@ -108,6 +108,6 @@ class NASAApply(io.ComfyNode):
     ) -> io.NodeOutput:
         if alpha_mode == AUTO:
             alpha, whose = auto_alpha(model)
-            show_on_node(f"auto: alpha {alpha:g}, {whose}")
+            show_on_node("NASA Apply", f"auto: alpha {alpha:g}, {whose}")
         window = Window(start_percent=start_percent, end_percent=end_percent)
         return io.NodeOutput(apply_nasa(model, negative, alpha=alpha, window=window, blocks=blocks, mask=mask))

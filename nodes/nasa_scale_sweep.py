@@ -45,8 +45,8 @@ class NASAScaleSweep(io.ComfyNode):
                 io.String.Input(
                     "alphas",
                     default="0, 0.25, 0.5, 1",
-                    tooltip='The strengths: numbers separated by commas ("0, 0.25, 0.5, 1"), or a range ("0..1 step '
-                    '0.25"). 0 is the model without the negative, and worth having for comparison.',
+                    tooltip='The strengths: numbers with a decimal point, separated by commas ("0, 0.25, 0.5, 1"), or '
+                    'a range ("0..1 step 0.25"). 0 is the model without the negative, and worth having for comparison.',
                 ),
                 io.Int.Input(
                     "seed",

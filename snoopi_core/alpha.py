@@ -49,11 +49,12 @@ def parse_alphas(text: str) -> tuple[float, ...]:
     """Strengths a person typed: "0, 0.25, 0.5, 1", or a range with both ends, "0..1 step 0.25".
 
     Raises:
-        ValueError: in neither syntax, too large, or too many; says what was got and what is expected.
+        ValueError: in neither syntax, too large, too many, or with 0 in it twice, as "0,1, 0,2" has, where a comma was
+            meant for a point; says what was got and what is expected.
     """
     expected = (
         f'expected numbers from 0 to {LARGEST:g} separated by commas, for example "0, 0.25, 0.5, 1", or a range, '
-        'for example "0..1 step 0.25"'
+        'for example "0..1 step 0.25"; a decimal has a point, "0.5" and not "0,5"'
     )
     shown = shorten(text)
     if match := _RANGE.fullmatch(text.strip().lower()):
@@ -76,4 +77,6 @@ def parse_alphas(text: str) -> tuple[float, ...]:
         raise ValueError(f"alphas {shown!r}: {max(alphas):g} is past any use; {expected}")
     if count > _MOST:
         raise ValueError(f"alphas {shown!r} are {count} pictures, at most {_MOST}; {expected}")
+    if alphas.count(0.0) > 1:
+        raise ValueError(f"alphas {shown!r}: 0 is in it {alphas.count(0.0)} times; {expected}")
     return alphas

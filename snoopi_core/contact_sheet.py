@@ -6,7 +6,7 @@ Dimensions: A labels, R pictures of each, h x w height and width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, isqrt
 
 import torch
 from PIL import Image, ImageDraw
@@ -15,6 +15,11 @@ from .drawing import INK, PAPER, SOFT, font_of, to_image
 
 SMALLEST, LARGEST = 256, 512
 """The longer side of a picture on the page, in pixels: small ones are enlarged, large ones reduced."""
+PIXELS = 2**24
+"""Of all pictures on the page together: where there are many they are smaller.
+
+With labels and gaps the page is an IMAGE of less than 300 MB.
+"""
 COLUMNS, ROWS = 5, 8
 """At most, of pictures side by side, and of pictures of one label."""
 _GAP, _MARGIN = 8, 16
@@ -30,7 +35,8 @@ def contact_sheet(pictures: Sequence[torch.Tensor], labels: Sequence[str]) -> to
         pictures: (R, h, w, 3) in [0, 1] for each label, all of the same shape.
     """
     chosen = _spread(len(pictures[0]), ROWS)
-    tiles = [[_tile(several[row]) for row in chosen] for several in pictures]
+    largest = _largest(*pictures[0].shape[1:3], count=len(pictures) * len(chosen))
+    tiles = [[_tile(several[row], largest) for row in chosen] for several in pictures]
     width, height = tiles[0][0].size
     font = font_of(max(16, width // 14))
     # Room for a label, and beside each row for its number, where there are several.
@@ -56,17 +62,23 @@ def contact_sheet(pictures: Sequence[torch.Tensor], labels: Sequence[str]) -> to
     return to_image(page)
 
 
-def _tile(picture: torch.Tensor) -> Image.Image:
+def _largest(height: int, width: int, *, count: int) -> int:
+    """The longer side that `count` pictures may have: L^2 x shorter / longer pixels each, `PIXELS` together."""
+    longer, shorter = max(height, width), min(height, width)
+    return min(LARGEST, max(1, isqrt(PIXELS * longer // (count * shorter))))
+
+
+def _tile(picture: torch.Tensor, largest: int) -> Image.Image:
     """(h, w, 3) as it is shown."""
     pixels = (picture[..., :3].float().clamp(0.0, 1.0) * 255.0).round().byte().cpu().numpy()
     image = Image.fromarray(pixels)
     longer = max(image.size)
-    if longer < SMALLEST:
+    if longer < min(SMALLEST, largest):
         # By a whole number, so that pixels stay squares of one size.
-        factor = ceil(SMALLEST / longer)
+        factor = min(ceil(SMALLEST / longer), max(1, largest // longer))
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    if longer > LARGEST:
-        size = (max(1, round(side * LARGEST / longer)) for side in image.size)
+    if longer > largest:
+        size = (max(1, round(side * largest / longer)) for side in image.size)
         return image.resize(tuple(size), Image.Resampling.LANCZOS)
     return image
 

@@ -5,6 +5,7 @@ Dimensions: R positive rows, N image tokens, C = heads x head width. Norms and p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -35,9 +36,9 @@ class Response:
         """Add what one call has, (R, N, C) each."""
         # Kept on their device: asking for a number would make the CPU wait for a GPU in every layer.
         z_pos, z_other = z_pos.detach().float(), z_other.detach().float()
-        self.pos = self.pos + z_pos.square().sum()
-        self.other = self.other + z_other.square().sum()
-        self.dot = self.dot + (z_pos * z_other).sum()
+        self.pos = _plus(self.pos, z_pos.square().sum())
+        self.other = _plus(self.other, z_other.square().sum())
+        self.dot = _plus(self.dot, (z_pos * z_other).sum())
 
     @property
     def ratio(self) -> float:
@@ -68,14 +69,27 @@ class LayerStrength:
         """<Z+, Z_NASA> / ||Z+||^2, what is left of the prompt's own response: 1 is all of it."""
         return 1.0 + self.difference.cosine * self.difference.ratio
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all of this is numbers, which the others take for granted."""
+        several = (self.difference, *self.negatives.values())
+        return all(math.isfinite(float(x)) for each in several for x in (each.pos, each.other, each.dot))
+
 
 def verdict(layers: Sequence[LayerStrength]) -> list[str]:
     """What the numbers of the layers mean, in sentences."""
+    if broken := [layer.name for layer in layers if not layer.is_finite]:
+        return [
+            f"The model gives NaN or infinity in {len(broken)} of {len(layers)} cross-attentions, first in "
+            f"{broken[0]}, so nothing can be said of the negative, and a picture would be black. Look first for what "
+            "breaks the model without NASA Apply (a damaged file, a LoRA of another model); then try ComfyUI with "
+            "--force-fp32."
+        ]
     sentences = []
     numbers = sorted({number for layer in layers for number in layer.negatives})
     for number in numbers:
         cosine = _mean([layer.negatives[number].cosine for layer in layers if number in layer.negatives])
-        which = "The negative" if len(numbers) == 1 else f"Negative {number + 1}"
+        which = "The negative" if numbers == [0] else f"Negative {number + 1}"
         shown = f"mean cosine {cosine:.2f}"
         if cosine >= SAME:
             sentences.append(
@@ -101,7 +115,7 @@ def verdict(layers: Sequence[LayerStrength]) -> list[str]:
 def table(layers: Sequence[LayerStrength]) -> str:
     """A line for each layer and negative; the share is the layer's part in the sum of all changes."""
     total = max(sum(layer.change for layer in layers), 1e-30)
-    several = len({number for layer in layers for number in layer.negatives}) > 1
+    several = {number for layer in layers for number in layer.negatives} != {0}
     lines = [f"{'layer':<12} {'|Z-|/|Z+|':>10} {'cosine':>7} {'change':>7} {'share':>6} {'left':>6}"]
     for layer in layers:
         for place, (number, response) in enumerate(layer.negatives.items()):
@@ -119,6 +133,11 @@ def _percent(value: float) -> str:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def _plus(total: torch.Tensor | float, more: torch.Tensor) -> torch.Tensor:
+    """On the device of what came first: several GPUs have layers of the same name."""
+    return total + (more.to(total.device) if isinstance(total, torch.Tensor) else more)
 
 
 def _root(squares: torch.Tensor | float) -> float:

@@ -52,9 +52,12 @@ def strength_chart(sentences: Sequence[str], layers: Sequence[LayerStrength]) ->
 def _draw_panel(
     draw: ImageDraw.ImageDraw, top: int, bars: list[list[tuple[str, float]]], low: float, limit: float | None
 ) -> None:
-    """Bars of each layer from 0, each with its colour; `limit` as a red line, where it lies in the panel."""
-    values = [value for several in bars for _, value in several]
-    high = 1.0 if low < 0.0 else max(1.0, math.ceil(max(values) * 2.2) / 2)  # with room for the numbers
+    """Bars of each layer from 0, each with its colour, for what is a number.
+
+    `limit` is a red line, where it lies in the panel.
+    """
+    values = [value for several in bars for _, value in several if math.isfinite(value)]
+    high = 1.0 if low < 0.0 else max(1.0, math.ceil(max(values, default=0.0) * 2.2) / 2)  # with room for the numbers
     small = font_of(14)
 
     def y(value: float) -> float:
@@ -69,8 +72,11 @@ def _draw_panel(
         left, width = _slot(place, len(bars))
         each = width * 0.8 / len(several)
         for number, (colour, value) in enumerate(several):
+            if not math.isfinite(value):
+                continue
             start = left + width * 0.1 + number * each
-            draw.rectangle((start, min(y(value), y(0.0)), start + each - 1, max(y(value), y(0.0))), fill=colour)
+            end = max(start, start + each - 1)  # of many, a bar may be thinner than a pixel
+            draw.rectangle((start, min(y(value), y(0.0)), end, max(y(value), y(0.0))), fill=colour)
             if len(values) <= _MOST_NUMBERED:
                 above = value >= 0.0
                 draw.text(
@@ -81,8 +87,8 @@ def _draw_panel(
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, middle: float, numbers: Sequence[int]) -> None:
-    """The colours of several negatives, at the right of the first title."""
-    for place, number in enumerate(reversed(numbers if len(numbers) > 1 else ())):
+    """The colours of several negatives, at the right of the first title; of many, those that it has room for."""
+    for place, number in enumerate(reversed(numbers[: len(_COLOURS)] if list(numbers) != [0] else ())):
         right = WIDTH - _MARGIN - place * 120
         draw.text((right, middle), f"negative {number + 1}", fill=INK, font=font_of(14), anchor="rm")
         draw.rectangle((right - 104, middle - 6, right - 92, middle + 6), fill=_colour(number))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from .run import WATCH, with_option
 from .steering import Steering
 from .uncompiled import uncompiled
 
+_SPEAKER = "NASA Inspect"
 _NOT_STEERED = (
     "Nothing is steered: this model does not come out of NASA Apply, or that node does nothing (alpha 0, a black mask, "
     "an empty window). Connect the MODEL output of NASA Apply."
@@ -60,6 +62,7 @@ class Strengths:
     def __init__(self, names: dict[Key, str]) -> None:
         self._names = names
         self._layers: dict[Key, LayerStrength] = {}
+        self._lock = threading.Lock()  # the host runs several GPUs in threads
 
     @property
     def layers(self) -> list[LayerStrength]:
@@ -67,10 +70,12 @@ class Strengths:
         return [self._layers[key] for key in self._names if key in self._layers]
 
     def responded(self, key: Key, number: int, z_pos: torch.Tensor, z_neg: torch.Tensor) -> None:
-        self._layer(key).negatives.setdefault(number, Response()).add(z_pos, z_neg)
+        with self._lock:
+            self._layer(key).negatives.setdefault(number, Response()).add(z_pos, z_neg)
 
     def steered(self, key: Key, z_pos: torch.Tensor, z_nasa: torch.Tensor) -> None:
-        self._layer(key).difference.add(z_pos, z_nasa - z_pos)
+        with self._lock:
+            self._layer(key).difference.add(z_pos, z_nasa - z_pos)
 
     def _layer(self, key: Key) -> LayerStrength:
         return self._layers.setdefault(key, LayerStrength(self._names[key]))
@@ -99,13 +104,14 @@ def first_step(patcher: ModelPatcher, preset: str = AUTO) -> Way:
     """
     chosen = find_preset(preset) or recipe_of(patcher)
     if chosen is not None:
-        return one_step_way(patcher, timesteps=str(chosen.timesteps[0]), preset=preset)
+        return one_step_way(patcher, timesteps=str(chosen.timesteps[0]), preset=preset, speaker=_SPEAKER)
     sigma = patcher.get_model_object("model_sampling").sigma_max
-    return Way(patcher=patcher, sigmas=torch.tensor([float(sigma), 0.0]), sampler=OneStepSampler)
+    return Way(patcher=patcher, sigmas=torch.tensor([float(sigma), 0.0]), sampler=OneStepSampler, speaker=_SPEAKER)
 
 
 def watched_step(way: Way, positive: list, latent: Latent, *, seed: int, watch: Watch) -> Latent:
-    """What the step gives, which is the same as without the watch."""
+    """What the step gives from noise alone, which is the same as without the watch."""
+    latent = {key: value for key, value in latent.items() if key != "noise_mask"}
     watched = dataclasses.replace(way, sampler=lambda noise_of: Watched(way.sampler(noise_of), watch))
     # Without a preview: the front end would go on showing it in place of the node's chart.
     return sample_alone(watched, positive, latent, seed=seed, callback=lambda *step: None)
@@ -134,4 +140,7 @@ def _where(patcher: ModelPatcher, way: Way, steerings: Sequence[Steering], seen:
     alphas = ", ".join(f"{each.alpha:g}" for each in active)
     blocks = describe_blocks(block for block in family.blocks(patcher.model) if block in chosen)
     where = "" if wanted == len(layers) else f" ({blocks})"
-    return f"NASA acts in {wanted} of {len(layers)} cross-attentions of {family.name}{where}, with alpha {alphas}."
+    idle = len(steerings) - len(active)
+    rest = f" {idle} of {len(steerings)} NASA Apply nodes do not act in this step." if idle else ""
+    acts = f"NASA acts in {wanted} of {len(layers)} cross-attentions of {family.name}{where}, with alpha {alphas}."
+    return acts + rest

@@ -104,6 +104,8 @@ class NASAWrapper:
     def __init__(self, family: Family, steerings: tuple[Steering, ...]) -> None:
         self.family, self.steerings = family, steerings
         self.attachment = family.attach()
+        negatives = (negative for steering in steerings for negative in steering.negatives)
+        self._numbers = {negative: number for number, negative in enumerate(negatives)}
 
     def __call__(
         self,
@@ -166,7 +168,8 @@ class NASAWrapper:
                     (negative, model.diffusion_model, x.device),
                     lambda s=steering, n=negative: self._prepare(model, s, n, x, sigma, keep is not _make),
                 )
-                terms.append(Term(alpha=alpha, context=context, keys_values=keys_values, mask=mask))
+                number = self._numbers[negative]
+                terms.append(Term(number=number, alpha=alpha, context=context, keys_values=keys_values, mask=mask))
         return terms
 
     def _prepare(

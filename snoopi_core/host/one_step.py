@@ -27,6 +27,7 @@ from ..checkpoint import OneStepRecipe
 from ..one_step import euler_step, parse_timesteps, tcd_step
 from ..presets import AUTO, Noise, Preset, Steps, find_preset
 from .attachment import get_metadata
+from .run import SPEAKER
 from .sampling import RectifiedFlow, last_timestep, sigma_of, with_preset
 
 Latent = dict[str, Any]
@@ -47,12 +48,14 @@ class Way:
     sigmas: of the steps, and 0.
     sampler: gives the host's sampler for the noise of its steps.
     is_patched: whether `patcher` has a schedule that the model must not keep.
+    speaker: the node in whose name is logged what NASA does; "" for NASA Apply, whose doing it is in a sampler.
     """
 
     patcher: ModelPatcher
     sigmas: torch.Tensor
     sampler: Callable[[NoiseOf], comfy.samplers.Sampler]
     is_patched: bool = False
+    speaker: str = ""
 
     @property
     def steps(self) -> int:
@@ -66,13 +69,14 @@ def one_step(
     return sample_alone(one_step_way(patcher, timesteps=timesteps, preset=preset), positive, latent, seed=seed)
 
 
-def one_step_way(patcher: ModelPatcher, *, timesteps: str, preset: str = AUTO) -> Way:
+def one_step_way(patcher: ModelPatcher, *, timesteps: str, preset: str = AUTO, speaker: str = "") -> Way:
     """How a one-step or few-step model is sampled.
 
     Args:
         timesteps: as `parse_timesteps` takes them; `auto` is those of the preset.
         preset: of `presets.PRESETS`; `auto` is the recipe of the checkpoint, else the last timestep, with the model's
             own prediction type.
+        speaker: the node in whose name this is logged, in place of One-Step Sampler.
 
     Raises:
         ValueError: a preset that is for other models; timesteps that cannot be read, or that the model's noise
@@ -87,7 +91,7 @@ def one_step_way(patcher: ModelPatcher, *, timesteps: str, preset: str = AUTO) -
     at = parse_timesteps(timesteps, auto=recipe.timesteps if recipe else (last,), num_train_timesteps=last + 1)
     sigmas = torch.tensor([sigma_of(sampling, t) for t in at] + [0.0])
     steps, noise = (recipe.steps, recipe.noise) if recipe else ("consistency", "unit")
-    _say(patcher, chosen, at, noise, steps)
+    _say(speaker or "One-Step Sampler", patcher, chosen, at, noise, steps)
     if steps == "tcd" and isinstance(sampling, RectifiedFlow):
         raise ValueError("TCD's steps are for noise schedules, this is a flow model; expected euler or consistency")
     return Way(
@@ -95,6 +99,7 @@ def one_step_way(patcher: ModelPatcher, *, timesteps: str, preset: str = AUTO) -
         sigmas=sigmas,
         sampler=lambda noise_of: OneStepSampler(noise_of, noise=noise, steps=steps),
         is_patched=patcher is not given,
+        speaker=speaker,
     )
 
 
@@ -116,6 +121,8 @@ def sample_alone(way: Way, positive: list, latent: Latent, *, seed: int, callbac
 
     guider = comfy.samplers.CFGGuider(patcher)
     guider.inner_set_conds({"positive": positive})
+    if way.speaker:
+        setattr(guider, SPEAKER, way.speaker)
     try:
         x0 = guider.sample(
             noise_of(0),
@@ -191,7 +198,14 @@ def _as_the_host_keeps(samples: torch.Tensor) -> torch.Tensor:
     return samples.to(management.intermediate_device(), dtype)
 
 
-def _say(patcher: ModelPatcher, chosen: Preset | None, timesteps: Sequence[int], noise: Noise, steps: Steps) -> None:
+def _say(
+    speaker: str,
+    patcher: ModelPatcher,
+    chosen: Preset | None,
+    timesteps: Sequence[int],
+    noise: Noise,
+    steps: Steps,
+) -> None:
     """Tell what is done, by whose word, and what may be a mistake; no warning, which would come with every prompt."""
     recipe = recipe_of(patcher)
     if chosen is None:
@@ -201,7 +215,7 @@ def _say(patcher: ModelPatcher, chosen: Preset | None, timesteps: Sequence[int],
         whose = f"preset {chosen.name}"
         advice = ", in place of the file's own recipe, which auto takes" if recipe else ""
     at = ", ".join(map(str, timesteps))
-    logging.info("One-Step Sampler: timestep(s) %s, %s noise, %s steps, by %s%s", at, noise, steps, whose, advice)
+    logging.info("%s: timestep(s) %s, %s noise, %s steps, by %s%s", speaker, at, noise, steps, whose, advice)
 
 
 def recipe_of(patcher: ModelPatcher) -> OneStepRecipe | None:

@@ -29,7 +29,8 @@ def auto_alpha(patcher: ModelPatcher) -> tuple[float, str]:
         return metadata.recommended_alpha, "measured for this file"
     family = family_of(patcher.model)
     kind = family.kind(patcher.model)
-    found = paper_alpha(kind, is_pg_sb=metadata is not None and metadata.recipe is not None)
+    is_pg_sb = metadata is not None and metadata.recipe is not None
+    found = paper_alpha(kind, is_pg_sb=is_pg_sb)
     if found is None:
         known = paper_alphas(kind)
         have = f"the paper only swept it, {known}" if known else "the paper has none"
@@ -38,4 +39,6 @@ def auto_alpha(patcher: ModelPatcher) -> tuple[float, str]:
             f'none, and {have}. Choose "as set" and begin with alpha 0.3; NASA Scale Sweep shows which is right'
         )
     alpha, name = found
+    if not is_pg_sb:
+        return alpha, f"a guess: the lowest published for {kind} networks"
     return alpha, f"the paper's for {name.partition(',')[0]}"

@@ -6,6 +6,7 @@ Self-Attention Guidance runs the negative as number 0, Dual CFG the positive as 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -19,16 +20,18 @@ from .mask import Area
 
 RUN, POSITIVE, WATCH = "snoopi_run", "snoopi_positive", "snoopi_watch"
 """Keys in transformer_options: of a run, of one of its calls, and of what looks on."""
+SPEAKER = "snoopi_speaker"
+"""Attribute of a guider: the node of this pack that samples by itself, in whose name the run's lines are logged."""
 Kept = TypeVar("Kept")
 
 
 class Run:
     """Lives in the run's own model options, so it ends with them."""
 
-    def __init__(self, guider: CFGGuider, steps: int) -> None:
+    def __init__(self, guider: CFGGuider, sigmas: torch.Tensor) -> None:
         conditionings = getattr(guider, "original_conds", {}).get("positive") or ()
         self.positive = frozenset(conditioning["uuid"] for conditioning in conditionings)
-        self.steps = steps
+        self.sigmas, self.steps = sigmas, len(sigmas) - 1
         self.calls = self.acted = 0
         """How often the model was called for the positive prompt, and in how many of these calls NASA acted."""
         self._kept: dict[Hashable, Any] = {}
@@ -72,12 +75,20 @@ def begin_run(
     **kwargs: Any,
 ) -> torch.Tensor:
     """Around the host's `Sampler.sample`."""
-    run = Run(guider, steps=len(sigmas) - 1)
-    log.begins(guider, run)
+    run = Run(guider, sigmas)
+    _tell(log.begins, guider, run)
     options = with_option(extra_args["model_options"], RUN, run)
     samples = executor(guider, sigmas, {**extra_args, "model_options": options}, *args, **kwargs)
-    log.ends(guider, run)
+    _tell(log.ends, guider, run)
     return samples
+
+
+def _tell(log: Callable[[CFGGuider, Run], None], guider: CFGGuider, run: Run) -> None:
+    """What is said of a run must not end it: guiders of other packs keep what they like where they like."""
+    try:
+        log(guider, run)
+    except Exception:
+        logging.warning("NASA Apply: of this sampling run nothing can be told; it goes on as it is", exc_info=True)
 
 
 def mark_positive(

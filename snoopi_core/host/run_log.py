@@ -5,18 +5,24 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from comfy.model_base import BaseModel
 from comfy.samplers import CFGGuider
 
+from ..blocks import Block, describe_blocks
 from .attachment import get_metadata
 from .families import family_of
-from .run import Run
+from .run import SPEAKER, Run
 from .steering import Steering
 
 FEW = 8
 """Steps that few-step models take, and for which cfg would be a mistake."""
+NOISY = 0.75
+"""Of the highest noise level: a run that begins below it goes on with a picture (second passes, detailers), and has few
+steps whatever the model."""
+_USUAL = "NASA Apply"
 
 
 def described(steering: Steering, model: BaseModel) -> str:
@@ -42,26 +48,50 @@ class RunLog:
             level = logging.WARNING if _is_distilled(guider, run) else logging.INFO
             logging.log(
                 level,
-                "NASA Apply: cfg is %s, so the sampler's own negative acts as well, beside NASA's and at twice the "
-                "time. One-step and few-step models need cfg 1",
+                "%s: cfg is %s, so the sampler's own negative acts as well, beside NASA's and at twice the time. "
+                "One-step and few-step models need cfg 1",
+                _speaker(guider),
                 scales,
             )
         if any(self._is_prompt(steering, guider) for steering in self.steerings):
             logging.warning(
-                "NASA Apply: a negative is the prompt itself, so it only weakens the prompt. Name what should not "
-                "appear, and nothing of the prompt"
+                "%s: a negative is the prompt itself, so it only weakens the prompt. Name what should not appear, and "
+                "nothing of the prompt",
+                _speaker(guider),
+            )
+        if dropped := self._dropped(guider.inner_model):
+            logging.warning(
+                "%s: another node has replaced the cross-attention of %s, and NASA takes its place: that node does "
+                "nothing there. Leave these out of NASA Apply's blocks, or take that node out",
+                _speaker(guider),
+                describe_blocks(dropped),
             )
 
     def ends(self, guider: CFGGuider, run: Run) -> None:
-        if not run.acted:
+        speaker = _speaker(guider)
+        who = speaker if speaker == _USUAL else f"{speaker}: NASA"
+        if not run.calls:
             logging.info(
-                "NASA Apply acted in none of the %d step(s): none lies in its window (start_percent to end_percent, or "
-                "the negative's own timestep range). Leave 0 and 1 for one-step models",
+                "%s acted in none of the %d step(s): the sampler never ran the model for the positive prompt that it "
+                "was given. A guider that makes prompts of its own cannot be steered; use one of ComfyUI's",
+                who,
                 run.steps,
             )
-            return
-        what = "; ".join(described(steering, guider.inner_model) for steering in self.steerings)
-        logging.info("NASA Apply acted in %d of %d call(s) of the model: %s", run.acted, run.calls, what)
+        elif not run.acted:
+            logging.info(
+                "%s acted in none of the %d step(s): none lies in its window (start_percent to end_percent, or the "
+                "negative's own timestep range). Leave 0 and 1 for one-step models",
+                who,
+                run.steps,
+            )
+        else:
+            what = "; ".join(described(steering, guider.inner_model) for steering in self.steerings)
+            logging.info("%s acted in %d of %d call(s) of the model: %s", who, run.acted, run.calls, what)
+
+    def _dropped(self, model: BaseModel) -> list[Block]:
+        family = family_of(model)
+        chosen = frozenset[Block]().union(*(steering.blocks for steering in self.steerings))
+        return [block for block in family.dropped(model) if block in chosen]
 
     @staticmethod
     def _is_prompt(steering: Steering, guider: CFGGuider) -> bool:
@@ -69,10 +99,14 @@ class RunLog:
         return any(
             isinstance(prompt, torch.Tensor)
             and prompt.shape == negative.embedding.shape
-            and torch.equal(prompt, negative.embedding.to(prompt.device))
+            and torch.equal(prompt, negative.embedding.to(prompt))
             for prompt in prompts
             for negative in steering.negatives
         )
+
+
+def _speaker(guider: CFGGuider) -> str:
+    return getattr(guider, SPEAKER, _USUAL)
 
 
 def _conditionings(guider: CFGGuider) -> dict:
@@ -85,12 +119,27 @@ def _scales(guider: CFGGuider) -> str:
     if not set(_conditionings(guider)) - {"positive"}:
         return ""
     names = ("cfg1", "cfg2") if hasattr(guider, "cfg1") else ("cfg",)
-    scales = [getattr(guider, name, 1.0) for name in names]
-    return "" if all(math.isclose(scale, 1.0) for scale in scales) else " and ".join(f"{scale:g}" for scale in scales)
+    scales = [scale for name in names for scale in _numbers(getattr(guider, name, 1.0))]
+    if all(math.isclose(scale, 1.0) for scale in scales):
+        return ""
+    if len(scales) > len(names):
+        return f"{min(scales):g} to {max(scales):g}"
+    return " and ".join(f"{scale:g}" for scale in scales)
+
+
+def _numbers(cfg: object) -> list[float]:
+    """A scale, or the scales of a guider that has one for each step; none where it is something else again."""
+    if isinstance(cfg, torch.Tensor):
+        cfg = cfg.flatten().tolist()
+    several = cfg if isinstance(cfg, list | tuple) else [cfg]
+    return [float(each) for each in several if isinstance(each, Real)]
 
 
 def _is_distilled(guider: CFGGuider, run: Run) -> bool:
     """Whether the model was trained to be sampled without guidance, as far as one can tell."""
     patcher = getattr(guider, "model_patcher", None)
     metadata = patcher and get_metadata(patcher)
-    return run.steps <= FEW if metadata is None else metadata.recipe is not None
+    if metadata is not None:
+        return metadata.recipe is not None
+    begin, highest = float(run.sigmas[0]), float(guider.inner_model.model_sampling.sigma_max)
+    return run.steps <= FEW and begin >= NOISY * highest

@@ -1,7 +1,8 @@
 """One picture for each strength of NASA, from the same noise (Figure 5 of SNOOPI, arXiv 2412.02687).
 
 Each strength is sampled and decoded by itself, with the whole batch of the latent: so its pictures are, bit for bit,
-those that NASA Apply and the sampler give at that strength, and a GPU's memory does not grow with their number.
+those that NASA Apply and the sampler give at that strength, and a GPU's memory does not grow with their number. All are
+sampled before the first is decoded, so that network and VAE change places on the GPU once.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from .nasa import read_steering, steer
 from .negative import Conditioning
 from .one_step import Callback, Latent, Way, one_step_way, sample_alone
 from .window import Window
+
+_SPEAKER = "NASA Scale Sweep"
 
 
 def sweep(
@@ -55,14 +58,15 @@ def sweep(
     way = _way(patcher, timesteps, preset, sampler, sigmas)
     # Without previews of the latents: the front end would go on showing the last one in place of the node's page.
     progress = comfy.utils.ProgressBar(way.steps * len(alphas))
-    pictures = []
+    samples = []
     for number, alpha in enumerate(alphas):
         comfy.model_management.throw_exception_if_processing_interrupted()
         steered = steer(way.patcher, dataclasses.replace(steering, alpha=alpha))
         one = dataclasses.replace(way, patcher=steered)
-        samples = sample_alone(one, positive, latent, seed=seed, callback=_part(progress, number * way.steps))
-        pictures.append(_decode(vae, samples["samples"]))
-    return contact_sheet(pictures, [f"alpha {alpha:g}" for alpha in alphas]), torch.cat(pictures)
+        sampled = sample_alone(one, positive, latent, seed=seed, callback=_part(progress, number * way.steps))
+        samples.append(sampled["samples"])
+    pictures = _decode(vae, samples)
+    return contact_sheet(pictures, [f"alpha {alpha:g}" for alpha in alphas]), pictures.flatten(0, 1)
 
 
 def _way(
@@ -73,13 +77,13 @@ def _way(
     sigmas: torch.Tensor | None,
 ) -> Way:
     if sampler is None and sigmas is None:
-        return one_step_way(patcher, timesteps=timesteps, preset=preset)
+        return one_step_way(patcher, timesteps=timesteps, preset=preset, speaker=_SPEAKER)
     if sampler is None or sigmas is None:
         missing, there = ("sampler", "sigmas") if sampler is None else ("sigmas", "sampler")
         raise ValueError(f"{there} is connected but {missing} is not; connect both, or none for a one-step model")
     if len(sigmas) < 2:
         raise ValueError(f"sigmas has {len(sigmas)} value(s), which is no step; expected 2 or more")
-    return Way(patcher=patcher, sigmas=sigmas, sampler=lambda noise_of: sampler)
+    return Way(patcher=patcher, sigmas=sigmas, sampler=lambda noise_of: sampler, speaker=_SPEAKER)
 
 
 def _part(progress: comfy.utils.ProgressBar, done: int) -> Callback:
@@ -87,7 +91,14 @@ def _part(progress: comfy.utils.ProgressBar, done: int) -> Callback:
     return lambda step, x0, x, steps: progress.update_absolute(done + step + 1)
 
 
-def _decode(vae: comfy.sd.VAE, samples: torch.Tensor) -> torch.Tensor:
-    """Pictures (B, h, w, 3), the frames of videos one after the other, as the host's VAE Decode gives them."""
-    images = vae.decode(samples)
-    return images.reshape(-1, *images.shape[-3:])
+def _decode(vae: comfy.sd.VAE, samples: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Pictures (alphas, B, h, w, 3), the frames of videos one after the other, as the host's VAE Decode gives them."""
+    pictures = None
+    for number, each in enumerate(samples):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        images = vae.decode(each)
+        images = images.reshape(-1, *images.shape[-3:])
+        if pictures is None:  # all at once, because to join them in the end would take twice the memory
+            pictures = images.new_empty(len(samples), *images.shape)
+        pictures[number] = images
+    return pictures

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -82,6 +84,31 @@ def test_nothing_is_left_behind(subject):
     assert "snoopi_watch" not in steered.model_options["transformer_options"]
 
 
+def test_only_noise_is_looked_at(subject):
+    steered, positive = steer(subject), positive_of(subject)
+    expected = inspect(steered, positive, {"samples": empty_latent()}, seed=SEED)[1]
+    picture = torch.randn(empty_latent().shape, generator=torch.Generator().manual_seed(1))
+    mask = torch.zeros(1, 1, *picture.shape[-2:])
+    latent = {"samples": picture, "noise_mask": mask}
+    assert inspect(steered, positive, latent, seed=SEED)[1] == expected
+    assert latent["noise_mask"] is mask
+
+
+def test_threads_of_several_gpus_may_look_on_at_once():
+    threads, times = 4, 200
+    watch, z_pos, z_neg = Strengths({0: "middle.0"}), torch.ones(8), torch.full((8,), 0.5)
+
+    def look(_):
+        for _ in range(times):
+            watch.responded(0, 0, z_pos, z_neg)
+            watch.steered(0, z_pos, z_pos - z_neg)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(look, range(threads)))
+    (layer,) = watch.layers
+    assert float(layer.negatives[0].pos) == float(layer.difference.pos) == threads * times * 8
+
+
 def test_a_presets_first_step_is_looked_at(subject):
     steered = steer(subject)
     way = first_step(steered, "SD-Turbo, 4 steps")
@@ -148,6 +175,33 @@ class TestSaysWhatItSees:
         report = report_of(steer(subject, steer(subject), negative=1), subject)
         assert "Negative 1 is informative" in report and "Negative 2 is uninformative" in report
         assert "middle.0 (2)" in report
+
+    def test_a_negative_keeps_its_number_when_one_before_it_does_not_act(self, subject):
+        late = steer(subject, negative=1, window=Window(start_percent=0.5))
+        report = report_of(steer(subject, steer(subject, late), negative=1), subject)
+        assert "Negative 2 is informative" in report and "Negative 3 is uninformative" in report
+        assert "Negative 1" not in report and "1 of 3 NASA Apply nodes do not act in this step." in report
+        assert "Negative 2 is informative" in report_of(steer(subject, late), subject)
+
+    def test_prompts_that_are_combined_are_told_apart_too(self, subject):
+        combined = [prompt for seed in (3, 1) for prompt in conditioning(subject.condition(seed))]
+        steered = apply_nasa(steer(subject), combined, alpha=0.2, window=Window(), blocks="all")
+        report = report_of(steered, subject)
+        assert all(f"Negative {n} is informative" in report for n in (1, 2)) and "Negative 3 is unin" in report
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_a_model_that_is_broken(self, subject, value):
+        """Its attention gives no numbers, as a damaged file's or an overflow in half precision does."""
+
+        def breaking(q, *args):
+            return torch.full_like(q, value)
+
+        steered = steer(subject)
+        steered.set_model_attn2_replace(breaking, "middle", 0)
+        chart, report = inspect(steered, positive_of(subject), {"samples": empty_latent()}, seed=SEED)
+        assert "The model gives NaN or infinity in" in report and "first in middle.0" in report
+        assert "informative" not in report and "Strength" not in report
+        assert chart.isfinite().all()
 
     def test_the_shares_are_of_one_whole(self, subject):
         lines = report_of(steer(subject), subject).split("\n\n")[1].splitlines()

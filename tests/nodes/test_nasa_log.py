@@ -94,13 +94,14 @@ class TestCfg:
         assert not said(caplog, logging.WARNING)
         assert sum("cfg is 4" in line for line in said(caplog)) == 1
 
+    @pytest.mark.parametrize("start", [0, 6])
     @pytest.mark.parametrize(("number", "level"), [(0, logging.WARNING), (1, logging.INFO)])
-    def test_a_student_is_warned_of_and_a_teacher_is_not(self, models, caplog, heard, number, level):
+    def test_a_student_is_warned_of_and_a_teacher_is_not(self, models, caplog, heard, number, level, start):
         world = models[number]
         model = pack_node("nasa_apply", "NASAApply").execute(world.model, world.encode("square"), 0.5).result[0]
         prompt = world.encode("a blue shape")
         with torch.inference_mode():
-            host_sample(heard(model), prompt, world.encode("blurred"), cfg=3.0, steps=12)
+            host_sample(heard(model), prompt, world.encode("blurred"), cfg=3.0, steps=12, start_step=start)
         assert sum("cfg is 3" in line for line in said(caplog, level)) == 1
         assert sum("cfg is 3" in line for line in said(caplog, logging.WARNING)) == (number == 0)
 
@@ -142,7 +143,29 @@ class TestTheNegativeIsThePrompt:
 
 
 class TestAPatchAfterwards:
-    """One that replaces the attention where NASA acts. On UNets the host chains it (compose/test_attention.py)."""
+    """One that replaces the attention where NASA acts.
+
+    On UNets the host chains those at the attention's address (compose/test_attention.py), and leaves out those that
+    stand in the place of the whole layer.
+    """
+
+    @pytest.mark.parametrize("before", [True, False])
+    def test_one_that_a_unet_leaves_out_is_told_once(self, subject, caplog, heard, before):
+        def take(patcher):
+            patcher = patcher.clone()
+            address = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.forward"
+            patcher.add_object_patch(address, lambda x, *args, **kwargs: x)
+            return patcher
+
+        steered = steer(subject, take(subject.patcher)) if before else take(steer(subject))
+        sampled(subject, heard(steered), steps=3)
+        (warning,) = said(caplog, logging.WARNING)
+        assert "another node has replaced the cross-attention of middle.0, and NASA takes its place" in warning
+        elsewhere = steer(subject, take(subject.patcher), blocks="input, output")
+        # Nor where that node has been taken out again: the host then leaves the layer's own forward on the layer.
+        for patcher in (elsewhere, steer(subject)):
+            sampled(subject, heard(patcher))
+            assert not said(caplog, logging.WARNING)
 
     @staticmethod
     def replaced(subject, forward):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import comfy.model_management
+import comfy.samplers
 import comfy.utils
 import families
 import pytest
@@ -75,6 +76,20 @@ def test_a_model_that_is_steered_already_stays_so(student, prompts):
     images = swept(student, prompts, model=other)[1]
     for alpha, image in zip(ALPHAS, images, strict=True):
         assert torch.equal(image[None], by_hand(student, prompts, alpha, model=other))
+
+
+def test_all_are_sampled_before_the_first_is_decoded(student, prompts, monkeypatch):
+    """Or a GPU that holds only one of network and VAE would change them at each alpha."""
+    order = []
+
+    def noted(owner, name):
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, **kwargs: order.append(name) or original(*args, **kwargs))
+
+    noted(comfy.samplers.CFGGuider, "sample")
+    noted(student.vae, "decode")
+    swept(student, prompts)
+    assert order == ["sample"] * len(ALPHAS) + ["decode"] * len(ALPHAS)
 
 
 def test_nothing_is_left_on_the_model(student, prompts):

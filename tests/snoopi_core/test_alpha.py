@@ -68,10 +68,14 @@ def test_alphas_that_are_typed(text, alphas):
         ("0 " * 33, "are 33 pictures, at most 32"),
         ("0..4 step 0.000001", "are 4000001 pictures, at most 32"),
         ("9" * 5000, "is not a number"),
+        ("0,1, 0,2", "0 is in it 2 times"),
+        ("0,25", "25 is past any use"),
+        ("0;5", "'0;5' is not a number"),
     ],
 )
 def test_alphas_that_mean_nothing(text, said):
     with pytest.raises(ValueError, match=re.escape(said)) as caught:
         parse_alphas(text)
     assert '"0, 0.25, 0.5, 1", or a range, for example "0..1 step 0.25"' in str(caught.value)
+    assert 'a decimal has a point, "0.5" and not "0,5"' in str(caught.value)
     assert len(str(caught.value)) < 400

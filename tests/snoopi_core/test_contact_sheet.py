@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from snoopi_core.contact_sheet import COLUMNS, LARGEST, ROWS, SMALLEST, contact_sheet
+from snoopi_core.contact_sheet import COLUMNS, LARGEST, PIXELS, ROWS, SMALLEST, contact_sheet
 
 INK = 0.3  # darker than this is text, where the pictures are bright
 
@@ -76,6 +76,18 @@ def test_of_many_pictures_some_are_shown_with_their_numbers():
     sheet = contact_sheet(pictures, ["a", "b"])
     shown = [n for n, picture in enumerate(pictures[0]) if found(sheet, picture[0, 0]).any()]
     assert len(shown) == ROWS and shown[0] == 0 and shown[-1] == 32
+
+
+def test_many_pictures_are_smaller_so_that_the_page_stays_one():
+    """As large as it can be: the most alphas, and the most rows that are shown."""
+    pictures = plain(32, ROWS, 512, 384)
+    pictures[0] = torch.zeros_like(pictures[0])
+    pictures[0][0] = red = torch.tensor([1.0, 0.0, 0.0])
+    sheet = contact_sheet(pictures, [f"alpha {n}" for n in range(32)])
+    _, _, width, height = box(found(sheet, red))
+    assert 0.9 * PIXELS < 32 * ROWS * width * height <= PIXELS * 1.01
+    assert sheet.nbytes < 300e6  # as the help page says
+    assert height / width == pytest.approx(512 / 384, rel=0.01)
 
 
 def test_values_out_of_range_are_cut_off():

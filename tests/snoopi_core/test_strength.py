@@ -60,6 +60,31 @@ def test_a_negative_that_is_not_in_every_layer():
     assert [line.split()[0] for line in table(layers).splitlines()] == ["layer", "a.0", "b.0", "b.0"]
 
 
+def test_numbers_of_negatives_are_the_nodes_own():
+    one = layer()
+    one.negatives = {1: one.negatives[0]}
+    assert verdict([one])[0].startswith("Negative 2 is informative")
+    assert table([one]).splitlines()[1].startswith("middle.0 (2)")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["pos", "other", "difference"])
+def test_what_is_no_number_is_said_in_words_and_drawn_as_nothing(value, where):
+    layers = [layer("input.1"), layer("middle.0"), layer("output.3")]
+    several = layers[1].difference if where == "difference" else layers[1].negatives[0]
+    setattr(several, "other" if where == "difference" else where, torch.tensor(value))
+    (sentence,) = verdict(layers)
+    assert "gives NaN or infinity in 1 of 3 cross-attentions, first in middle.0" in sentence
+    assert len(table(layers).splitlines()) == 4
+    assert strength_chart([sentence], layers).isfinite().all()
+    assert strength_chart([sentence], layers[1:2]).isfinite().all()
+
+
+def test_more_negatives_than_a_layer_has_pixels():
+    several = tuple([0.1 * n, 1.0] for n in range(11))
+    assert strength_chart(["Words."], [layer(f"output.{n}", z_neg=several) for n in range(70)]).isfinite().all()
+
+
 @pytest.mark.parametrize("count", [1, 7, 70])
 @pytest.mark.parametrize("negatives", [1, 3])
 def test_a_chart_has_a_bar_for_every_layer_and_negative(count, negatives):

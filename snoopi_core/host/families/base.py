@@ -43,6 +43,7 @@ class Context:
 class Term:
     """One negative's share in a call of the model.
 
+    number: of the negative among all that the model carries, also those that do not act in this call.
     alpha: its strength, a 0-dim tensor, so that a compiled model does not compile again when it changes.
     context: the negative.
     keys_values: the layers where it acts, each with K- and V- where they are kept for later steps. In a single step
@@ -50,6 +51,7 @@ class Term:
     mask: where in the picture it acts, (R, F, h, w); None for everywhere.
     """
 
+    number: int
     alpha: torch.Tensor
     context: Context
     keys_values: Mapping[Key, KeysValues | None]
@@ -66,7 +68,7 @@ class Watch(Protocol):
     """Looks on while layers are steered, and changes nothing."""
 
     def responded(self, key: Key, number: int, z_pos: torch.Tensor, z_neg: torch.Tensor) -> None:
-        """Z+ and Z- of the call's negative of this number, (R, N, C)."""
+        """Z+ and Z- of the negative of this number, (R, N, C). Threads of several GPUs call it at once."""
         ...
 
     def steered(self, key: Key, z_pos: torch.Tensor, z_nasa: torch.Tensor) -> None:
@@ -122,11 +124,11 @@ class Call:
             grid: tells how the N tokens lie in the picture; asked only for a mask.
         """
         z_pos = before = self.select(z)
-        for number, term in enumerate(self.terms):
+        for term in self.terms:
             if key in term.keys_values:
                 z_neg = respond(term)
                 if self.watch is not None:
-                    self.watch.responded(key, number, before, z_neg)
+                    self.watch.responded(key, term.number, before, z_neg)
                 z_pos = steer_away(z_pos, z_neg, term.weight(z_pos, grid))
         if self.watch is not None:
             self.watch.steered(key, before, z_pos)
@@ -195,6 +197,10 @@ class Family(ABC):
     @abstractmethod
     def attach(self) -> Attachment:
         """Something that carries out calls of models of this family."""
+
+    def dropped(self, model: BaseModel) -> tuple[Block, ...]:
+        """Blocks in which another node has replaced the cross-attention, and NASA would act without it."""
+        return ()
 
     def kind(self, model: BaseModel) -> str | None:
         """The kind of model, as snoopi_core/alpha.py names it; None for one that the paper does not have."""

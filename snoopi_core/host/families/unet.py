@@ -65,6 +65,11 @@ class UNetFamily(Family):
             for depth, inner in enumerate(transformer.transformer_blocks)
         }
 
+    def dropped(self, model: BaseModel) -> tuple[Block, ...]:
+        # With a patch at its address the host calls a layer's projections, and not the layer (see above).
+        layers = self.layers(model).values()
+        return tuple(dict.fromkeys(each.block for each in layers if _has_another_forward(each.transformer.attn2)))
+
     def kind(self, model: BaseModel) -> str | None:
         return _KINDS.get(self._text_width(model))
 
@@ -79,6 +84,12 @@ class UNetFamily(Family):
 
     def _text_width(self, model: BaseModel) -> int:
         return next(iter(self.layers(model).values())).transformer.attn2.to_k.in_features
+
+
+def _has_another_forward(layer: torch.nn.Module) -> bool:
+    """Whether a patch stands in for it. Where one has been taken away, the host leaves the class's own, bound to it."""
+    forward = vars(layer).get("forward")
+    return forward is not None and getattr(forward, "__func__", None) is not type(layer).forward
 
 
 class _SteeredAttention:

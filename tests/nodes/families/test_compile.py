@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 
 import comfy.ldm.modules.attention as attention
 import pytest
@@ -73,19 +73,22 @@ def test_nasa_comes_and_goes_and_changes(name, compiled):
 
 def test_several_threads_leave_the_compilers_stance_as_it_was():
     """The host runs several GPUs in threads; a stance left behind would switch compilation off for good."""
-    first_is_in, second_has_begun = threading.Event(), threading.Event()
+    first_is_in, second_is_in, first_is_out = threading.Event(), threading.Event(), threading.Event()
+    seen = []
 
     def first():
         with uncompiled():
             first_is_in.set()
-            second_has_begun.wait()
-            time.sleep(0.05)
+            assert second_is_in.wait(10.0)
+        seen.append(eval_frame._stance.stance)
+        first_is_out.set()
 
     def second():
-        first_is_in.wait()
-        second_has_begun.set()
+        assert first_is_in.wait(10.0)
         with uncompiled():
-            time.sleep(0.1)
+            second_is_in.set()
+            assert first_is_out.wait(10.0)
+            seen.append(eval_frame._stance.stance)
 
     before = eval_frame._stance
     threads = [threading.Thread(target=each) for each in (first, second)]
@@ -93,4 +96,21 @@ def test_several_threads_leave_the_compilers_stance_as_it_was():
         thread.start()
     for thread in threads:
         thread.join(10.0)
+    assert seen == ["force_eager", "force_eager"]  # as long as anyone is in
+    assert eval_frame._stance == before
+
+
+@pytest.mark.timeout(60)
+def test_one_who_is_in_may_come_in_again_and_wait_for_a_thread_that_does():
+    """NASA Inspect looks on at a step in which the negative goes its way to the first block, on each GPU."""
+
+    def inside():
+        with uncompiled():
+            return eval_frame._stance.stance
+
+    before = eval_frame._stance
+    with uncompiled(), ThreadPoolExecutor(1) as pool:
+        assert inside() == "force_eager"
+        assert pool.submit(inside).result() == "force_eager"
+        assert eval_frame._stance.stance == "force_eager"
     assert eval_frame._stance == before

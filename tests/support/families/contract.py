@@ -8,7 +8,7 @@ from figures import measured
 from reference import relative_error
 
 from snoopi_core.host.families import family_of
-from snoopi_core.host.inspect import Strengths, first_step, watched_step
+from snoopi_core.host.inspect import Strengths, first_step, inspect, watched_step
 from snoopi_core.host.nasa import apply_nasa
 from snoopi_core.host.one_step import sample_alone
 from snoopi_core.host.window import Window
@@ -249,6 +249,16 @@ class FamilyContract:
                 negative, norms = layer.negatives[number], z_pos.norm() * z_neg.norm()
                 assert negative.ratio == pytest.approx(float(z_neg.norm() / z_pos.norm()), rel=1e-5)
                 assert negative.cosine == pytest.approx(float((z_pos * z_neg).sum() / norms), abs=1e-5)
+
+    @pytest.mark.timeout(120)
+    def test_inspect_comes_back_with_a_report(self, subject):
+        """It runs uncompiled, and so does the negative's way to the first block, inside it."""
+        positive, steered = conditioning(subject.condition(1)), steer(subject.patcher, subject.condition(3))
+        chart, report = inspect(steered, positive, {"samples": subject.latent()}, seed=7)
+        family = family_of(subject.patcher.model).name
+        assert report.startswith(f"NASA acts in {subject.blocks} of {subject.blocks} cross-attentions of {family}")
+        assert "The negative " in report and "nan" not in report and chart.isfinite().all()
+        assert inspect(steered, positive, {"samples": subject.latent()}, seed=7)[1] == report
 
     # Words
 
