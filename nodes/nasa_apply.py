@@ -29,8 +29,8 @@ class NASAApply(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The model to steer. Place this node last before the sampler; LoRAs and other patches may "
-                    "come before or after it.",
+                    tooltip="The model to steer. This node goes anywhere between the loader and the sampler; LoRAs and "
+                    "other patches may come before or after it.",
                 ),
                 io.Conditioning.Input(
                     "negative",

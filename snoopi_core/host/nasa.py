@@ -20,6 +20,7 @@ from .negative import Conditioning, Negative, read_negative
 from .recommended import recommended_alpha
 from .run import POSITIVE, RUN, WATCH, Positive, Run, begin_run, mark_positive
 from .run_log import RunLog, described
+from .show import show_text
 from .steering import Steering
 from .window import Window
 
@@ -50,6 +51,7 @@ def apply_nasa(
     steering = read_steering(patcher, negative, alpha=alpha, window=window, blocks=blocks, mask=mask)
     if nothing := steering.nothing_to_do():
         logging.warning("NASA Apply does nothing: %s", nothing)
+        show_text(f"does nothing: {nothing}")
         return patcher
     advice = recommended_alpha(patcher)
     logging.info("NASA Apply: %s%s", described(steering, patcher.model), advice and f"; {advice}")

@@ -73,3 +73,14 @@ def test_an_automatic_alpha_is_shown_on_its_node(server: Server) -> None:
     assert outcome.status == "success", outcome.error
     (text,) = [frame for frame in stream.previews if frame.startswith(TEXT_FRAME)]
     assert text.endswith(number.encode() + b"auto: alpha 1, measured for this file")
+
+
+def test_a_node_that_does_nothing_says_so_on_itself(server: Server) -> None:
+    prompt = load_prompt(MAIN)
+    number, apply = next((n, node) for n, node in prompt.items() if node["class_type"] == "SnoopiNASAApply")
+    apply["inputs"]["alpha"] = 0.0
+    with server.client.stream() as stream:
+        outcome = server.client.run(prompt)
+    assert outcome.status == "success", outcome.error
+    (text,) = [frame for frame in stream.previews if frame.startswith(TEXT_FRAME)]
+    assert text.endswith(number.encode() + b"does nothing: alpha is 0")
