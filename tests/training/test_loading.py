@@ -132,7 +132,8 @@ class TestSingleFiles:
         assert heads == {name: m.heads for name, m in parts["network"].named_modules() if hasattr(m, "heads")}
         x, text = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 64)
         got, expected = (p["network"](x, 500, text).sample for p in (parts, original))
-        assert torch.equal(got, expected)
+        # the same weights at other addresses: some processors take other paths there
+        assert (got - expected).norm() <= 1e-6 * expected.norm()
         tokens = ids(parts["tokenizer"])
         assert torch.equal(tokens, ids(original["tokenizer"]))
         own = original["text_encoder"](tokens).last_hidden_state
@@ -183,7 +184,8 @@ class TestSingleFiles:
             p["network"](x, states, torch.tensor([400]), added_cond_kwargs=sizes).sample
             for p in (parts, published("pixart"))
         )
-        assert torch.equal(got, expected)
+        # the same weights at other addresses: some processors take other paths there
+        assert (got - expected).norm() <= 1e-6 * expected.norm()
 
     def test_pixarts_transformer_as_diffusers_saves_it(self, tmp_path, folders):
         path = write(tmp_path / "model.safetensors", published("pixart")["network"].state_dict())
