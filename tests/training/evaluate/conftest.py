@@ -29,9 +29,9 @@ def removal_sets(pairs_file, tmp_path_factory):
     return out
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """A real browser, without a server."""
+    """A real browser, without a server. Closed before other files open theirs: Playwright runs once in a process."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), headless=True, args=FLAGS)
         yield browser

@@ -67,7 +67,7 @@ def test_negatives_by_every_method(folder):
     assert torch.equal(OneStep(model=model, scale=0.0)(["a ring"], [1], "red"), plain)
     for method in ("nasa", "cfg", "embeddings"):
         assert not torch.equal(OneStep(model=model, method=method, scale=1.5)(["a ring"], [1], "red"), plain)
-    with pytest.raises(ValueError, match="available: nasa, cfg, embeddings"):
+    with pytest.raises(ValueError, match="available: none, nasa, cfg, embeddings, nag"):
         OneStep(model=model, method="hope")(["a ring"], [1], "red")
     with pytest.raises(ValueError, match="one seed a prompt"):
         OneStep(model=model)(["a ring"], [1, 2])
