@@ -89,7 +89,7 @@ def memory(found: Estimate, device: torch.device, processes: int) -> str:
     else:
         name, size = "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // processes
     rows.append(("in all", f"{found.total / GIB:.2f} GiB, of {size / GIB:.1f} GiB that {name} has"))
-    rows.append(("on top", "Python and torch: about 1 GiB on a CPU, half of one on a GPU"))
+    rows.append(("on top", "Python and torch themselves"))
     if found.total > 0.95 * size:
         rows.append(
             (
