@@ -17,12 +17,22 @@ class Cell:
 
 
 _TEACHER, _LORA = "guidance.teacher_kappa", "guidance.lora_kappa"
+_SWIFTBRUSH = (f"{_TEACHER}=4.5", f"{_LORA}=4.5")
+_FIXED = (f"{_TEACHER}=2.25", f"{_LORA}=2.25")
+_FAST = ("student.learning_rate=1.2e-3",)  # three times the recipe's
 CELLS = {
     "pgsb": Cell(title="PG-SB: both random (Table 2: both)", overrides=()),
-    "swiftbrush": Cell(title="SwiftBrush: both 4.5", overrides=(f"{_TEACHER}=4.5", f"{_LORA}=4.5")),
-    "fixed": Cell(title="same mean: both 2.25 (Table 2: neither)", overrides=(f"{_TEACHER}=2.25", f"{_LORA}=2.25")),
+    "swiftbrush": Cell(title="SwiftBrush: both 4.5", overrides=_SWIFTBRUSH),
+    "fixed": Cell(title="same mean: both 2.25 (Table 2: neither)", overrides=_FIXED),
     "teacher-only": Cell(title="only the teacher random", overrides=(f"{_LORA}=2.25",)),
     "lora-only": Cell(title="only the LoRA teacher random", overrides=(f"{_TEACHER}=2.25",)),
+    "dmd2trick": Cell(title="SwiftBrush + 5 LoRA updates", overrides=(*_SWIFTBRUSH, "lora.updates=5")),
+    "pgsb-high": Cell(
+        title="PG-SB, kappa ~ U(3, 6): SwiftBrush's mean", overrides=("guidance.kappa_min=3", "guidance.kappa_max=6")
+    ),
+    "pgsb-fast": Cell(title="PG-SB, learning rate x 3", overrides=_FAST),
+    "swiftbrush-fast": Cell(title="SwiftBrush, learning rate x 3", overrides=(*_SWIFTBRUSH, *_FAST)),
+    "fixed-fast": Cell(title="both 2.25, learning rate x 3", overrides=(*_FIXED, *_FAST)),
 }
 
 
