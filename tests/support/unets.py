@@ -227,6 +227,13 @@ def noise(rows: int = 1, seed: int = 7, size: Size = (SIDE, SIDE)) -> torch.Tens
     return comfy.sample.prepare_noise(empty_latent(rows, size), seed)
 
 
+def own_forwards(patcher: ModelPatcher) -> dict[str, Any]:
+    """The forwards that modules have of their own. A model that other tests have used may have some: where the host
+    takes a patched one away, it puts the class's own, bound, in its place.
+    """
+    return {name: vars(m)["forward"] for name, m in patcher.model.named_modules() if "forward" in vars(m)}
+
+
 def host_sample(
     patcher: ModelPatcher,
     positive: list,
