@@ -30,9 +30,13 @@ def one_step_x0(
 
 @torch.no_grad()
 def ddim_x0(
-    backbone: Backbone, text: Text, null: Text, z: torch.Tensor, *, steps: int = 20, kappa: float = 3.0
+    backbone: Backbone, text: Text, null: Text, z: torch.Tensor, *, steps: int = 20, kappa: float | torch.Tensor = 3.0
 ) -> torch.Tensor:
-    """x0 (B, C, h, w) by DDIM with classifier-free guidance; B prompts, null of one row, z (B, C, h, w)."""
+    """x0 (B, C, h, w) by DDIM with classifier-free guidance; B prompts, null of one row, z (B, C, h, w).
+
+    Args:
+        kappa: for all, or for each image, (B, 1, 1, 1).
+    """
     scheduler = DDIMScheduler(
         **backbone.schedule.model_dump(),
         prediction_type=backbone.prediction_type,

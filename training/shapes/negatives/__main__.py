@@ -1,0 +1,65 @@
+"""`python -m training.shapes.negatives`: what a negative prompt does to a student, by NASA and by other means.
+
+Every arm is measured on the same pairs, noise and blocks of seeds. Results are written after each arm; what is there
+already, of the same model and protocol, is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from training.backbone import fingerprint, load_backbone
+from training.shapes.measure import Pair, modal_pairs
+from training.shapes.negatives.measure import flops, measure_arm
+from training.shapes.negatives.settings import Protocol, arms
+from training.shapes.negatives.strength import strength
+from training.shapes.sampling import OneStep, in_tens
+from training.shapes.study.settings import read_json, write_json
+from training.steering import METHODS, Method
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m training.shapes.negatives", description=__doc__)
+    parser.add_argument("model", nargs="?", default="models/snoopi-shapes-student.safetensors")
+    parser.add_argument("--json", type=Path, default=Path("docs/data/negatives.json"))
+    parser.add_argument(
+        "--images", type=int, default=Protocol.images, help="of every pair, in each of 3 blocks of seeds"
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    model, protocol = load_backbone(args.model), Protocol(images=args.images)
+    about = {"model": args.model, "fingerprint": fingerprint(model.network), "protocol": asdict(protocol)}
+    about = json.loads(json.dumps(about))  # as a file has it
+    found = read_json(args.json)
+    if {name: found.get(name) for name in about} != about:
+        plain = in_tens(OneStep(model=model, method="none"))
+        pairs = modal_pairs(
+            plain, per_attribute=protocol.pairs_per_attribute, count=protocol.pair_images, seed=protocol.pair_seed
+        )
+        seeds = list(range(protocol.pair_seed, protocol.pair_seed + protocol.strength_images))
+        rows = [asdict(pair) | {"negative": pair.negative} | strength(model, pair, seeds) for pair in pairs]
+        found = about | {"pairs": rows, "arms": {}}
+        write_json(args.json, found)
+    pairs = [
+        Pair(**{key: row[key] for key in ("prompt", "stated", "attribute", "value", "share")}) for row in found["pairs"]
+    ]
+    found["flops"] = {name: flops(model, Method(name, 1.0), pairs[0]) for name in METHODS}
+    missing = [arm for arm in arms() if str(arm) not in found["arms"]]
+    for arm in tqdm(missing, unit="arm"):
+        found["arms"][str(arm)] = measure_arm(model, arm, pairs, protocol)
+        write_json(args.json, found)
+    print(f"{args.json}: {len(found['arms'])} arms, {len(missing)} measured now")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
