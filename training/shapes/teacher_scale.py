@@ -7,7 +7,6 @@ what is there already, of the same model and protocol, is not measured again.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -60,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     model = load_backbone(args.model)
     about = {"model": args.model, "fingerprint": fingerprint(model.network), "steps": args.steps, "count": args.count}
-    about = json.loads(json.dumps(about | {"seeds": SEEDS, "real": REAL}))  # as a file has it
+    about |= {"seeds": list(SEEDS), "real": REAL}
     found = read_json(args.json)
     if {name: found.get(name) for name in about} != about:
         found = about | {"scales": {}}

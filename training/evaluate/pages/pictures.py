@@ -18,7 +18,7 @@ from training.grid import sample_grid
 from training.samples import as_tiles
 
 SEEDS = 2  # of each prompt in a grid
-_NEUTRAL = {"nasa": 0.0, "cfg": 1.0, "embeddings": 0.0, "nag": 0.0}
+_NEUTRAL = {"nasa": 0.0, "cfg": 1.0, "embeddings": 0.0, "nag": 0.0, "orthogonal": 0.0}  # VSF has none
 _SCORES = {"fid": "FID", "clip": "CLIP score", "hps-v2.0": "HPSv2 v2.0", "hps-v2.1": "HPSv2 v2.1"}
 Pictures = dict[str, bytes]  # by what is written below
 
@@ -88,13 +88,13 @@ def _series(rows: list[Result]) -> dict[str, list[tuple[float, Result]]]:
     found: dict[str, list[tuple[float, Result]]] = {}
     for row in rows:
         name, strength = parsed(row["method"])
-        if name in _NEUTRAL:
+        if name != "none":
             found.setdefault(f"{row['title']}, {name}", []).append((strength, row))
     for key, points in found.items():
         model, name = points[0][1]["model"], key.rpartition(", ")[2]
-        neutral = _NEUTRAL[name]
+        neutral = _NEUTRAL.get(name)
         plain = [row for row in rows if row["method"] == "none" and row["model"] == model]
-        if plain and all(strength != neutral for strength, _ in points):
+        if neutral is not None and plain and all(strength != neutral for strength, _ in points):
             points.append((neutral, plain[0]))
         points.sort(key=lambda point: point[0])
     return {key: points for key, points in found.items() if len({row["method"] for _, row in points} - {"none"}) > 1}

@@ -7,7 +7,6 @@ already, of the same model and protocol, is not measured again.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,7 @@ from training.shapes.negatives.measure import flops, measure_arm
 from training.shapes.negatives.settings import Protocol, arms
 from training.shapes.negatives.strength import strength
 from training.shapes.sampling import OneStep, in_tens
-from training.shapes.study.settings import read_json, write_json
+from training.shapes.study.settings import as_json, read_json, write_json
 from training.steering import METHODS, Method
 
 
@@ -37,8 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     model, protocol = load_backbone(args.model), Protocol(images=args.images)
-    about = {"model": args.model, "fingerprint": fingerprint(model.network), "protocol": asdict(protocol)}
-    about = json.loads(json.dumps(about))  # as a file has it
+    about = {"model": args.model, "fingerprint": fingerprint(model.network), "protocol": as_json(asdict(protocol))}
     found = read_json(args.json)
     if {name: found.get(name) for name in about} != about:
         plain = in_tens(OneStep(model=model, method="none"))

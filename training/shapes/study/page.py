@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from textwrap import fill
 
-from training.shapes.report import table
+from training.intervals import wilson
+from training.markdown import spread, table
 from training.shapes.study.findings import (
     Results,
     claims,
@@ -21,7 +22,6 @@ from training.shapes.study.findings import (
     pace,
     stated,
     valid,
-    wilson,
 )
 from training.shapes.study.plots import TRAINING, curves, draw
 
@@ -102,14 +102,6 @@ _LIMITS = """\
 - What too large a scale does to a large model: in this world 4.5 need not be too large.
 - Small differences: the seeds are few ({seeds}).
 """
-
-
-def spread(values: list[float], digits: int = 3) -> str:
-    """Mean (smallest .. largest)."""
-    if not values:
-        return "-"
-    mean, low, high = (f"{value:.{digits}f}" for value in (fmean(values), min(values), max(values)))
-    return mean if len(values) == 1 else f"{mean} ({low} .. {high})"
 
 
 def final_table(results: Results) -> str:

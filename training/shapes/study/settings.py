@@ -36,6 +36,15 @@ CELLS = {
 }
 
 
+# What is drawn in one picture, and why: the paper's Figure 2, its Table 2, and whether the claim is one of stability.
+GROUPS = {
+    "Figure 2, and the same mean": ("pgsb", "swiftbrush", "dmd2trick", "fixed"),
+    "Table 2: which is random": ("pgsb", "teacher-only", "lora-only", "fixed"),
+    "a higher range": ("pgsb-high", "swiftbrush"),
+    "learning rate x 3": ("pgsb-fast", "swiftbrush-fast", "fixed-fast"),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
     """How many images are looked at: along the way (curve_*), and of the last checkpoint."""
@@ -96,6 +105,11 @@ def is_measured(found: dict[str, Any], protocol: Protocol, iterations: int, ever
         and all(str(step) in found["curve"] for step in planned(iterations, every))
         and found.get("final", {}).get("iteration") == iterations
     )
+
+
+def as_json(content: Any) -> Any:
+    """`content` as a file gives it back: tuples are lists."""
+    return json.loads(json.dumps(content))
 
 
 def read_json(path: Path) -> dict[str, Any]:
