@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.shapes.teacher_scale", description=__doc__)
     parser.add_argument("model", nargs="?", default="models/snoopi-shapes-teacher.safetensors")
     parser.add_argument("--json", type=Path, default=Path("docs/data/teacher_scale.json"))
-    parser.add_argument("--count", type=int, default=100, help="captions in each of 3 blocks")
+    parser.add_argument("--count", type=int, default=60, help="captions in each of 3 blocks")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(arguments)

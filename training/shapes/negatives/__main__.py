@@ -17,7 +17,9 @@ from tqdm import tqdm
 from training.backbone import fingerprint, load_backbone
 from training.shapes.measure import Pair, modal_pairs
 from training.shapes.negatives.measure import flops, measure_arm
+from training.shapes.negatives.results import Negatives
 from training.shapes.negatives.settings import Protocol, arms
+from training.shapes.negatives.sheets import draw_sheets
 from training.shapes.negatives.strength import strength
 from training.shapes.sampling import OneStep, in_tens
 from training.shapes.study.settings import as_json, read_json, write_json
@@ -32,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--images", type=int, default=Protocol.images, help="of every pair, in each of 3 blocks of seeds"
     )
+    parser.add_argument("--pictures", type=Path, default=Path("docs/images"), help="folder (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
@@ -55,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     for arm in tqdm(missing, unit="arm"):
         found["arms"][str(arm)] = measure_arm(model, arm, pairs, protocol)
         write_json(args.json, found)
+    draw_sheets(model, Negatives(found), pairs, args.pictures)
     print(f"{args.json}: {len(found['arms'])} arms, {len(missing)} measured now")
     return 0
 

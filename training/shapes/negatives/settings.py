@@ -27,7 +27,7 @@ class Protocol:
     pairs_per_attribute: int = 4
     pair_images: int = 50  # of every prompt, to find the pairs
     pair_seed: int = 50_000
-    images: int = 50  # of every pair, in every block of seeds
+    images: int = 25  # of every pair, in every block of seeds
     seeds: tuple[int, ...] = (90_000, 91_000, 92_000)  # where each block begins
     strength_images: int = 20  # of every pair, for |Z-|/|Z+| and cos(Z+, Z-)
 

@@ -38,8 +38,8 @@ def _teacher_scale(scale: dict[str, Any]) -> Iterator[str]:
     places = ", ".join(f"{place} by {measure}" for measure, place in found.items())
     word = CONFIRMED if max(found.values()) <= 2 else OPEN
     yield (
-        f"Table 1, a random scale for the teacher is nearly the best: {word}. Of the paper's five scales U(2, 5) is second "
-        f"there, by FID; here it has place {places}."
+        f"Table 1, a random scale for the teacher is nearly the best: {word}. Of the paper's five scales U(2, 5) is "
+        f"second there, by FID; here it has place {places}."
     )
 
 
@@ -86,9 +86,9 @@ def _methods(found: Negatives) -> Iterator[str]:
     )
     mine = found.share(found.best("nasa"), "clean")
     yield (
-        f"NASA beside what came after it, clean removals at the best strength: NASA {mine:.2f}, {said}; in brackets who is "
-        "ahead, where the interval over pairs settles it. NAG's paper reports being ahead on published models, VSF's more "
-        "removed at less kept."
+        f"NASA beside what came after it, clean removals at the best strength: NASA {mine:.2f}, {said}; in brackets "
+        "who is ahead, where the interval over pairs settles it. NAG's paper reports being ahead on published models, "
+        "VSF's more removed at less kept."
     )
 
 
@@ -106,6 +106,6 @@ def _alpha(found: Negatives) -> Iterator[str]:
 def _diversity(teacher: dict[str, Any], student: dict[str, Any]) -> Iterator[str]:
     kept = sum(student["prompt_entropy"].values()) / sum(teacher["prompt_entropy"].values())
     yield (
-        f"Diversity, which the paper does not report on: the student keeps {kept:.0%} of the teacher's entropy within a "
-        "prompt."
+        f"Diversity, which the paper does not report on: the student keeps {kept:.0%} of the teacher's entropy within "
+        "a prompt."
     )

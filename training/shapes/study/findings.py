@@ -113,8 +113,6 @@ def claims(results: Results) -> str:
             "swiftbrush-fast",
             calmer,
         ),
-        (f"{fast} draws better than the fixed 2.25.", "pgsb-fast", "fixed-fast", better),
-        (f"{fast} trains more steadily than the fixed 2.25.", "pgsb-fast", "fixed-fast", calmer),
     )
     lines, signs = [], []
     for text, one, other, values in asked:

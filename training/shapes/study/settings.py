@@ -32,7 +32,6 @@ CELLS = {
     ),
     "pgsb-fast": Cell(title="PG-SB, learning rate x 3", overrides=_FAST),
     "swiftbrush-fast": Cell(title="SwiftBrush, learning rate x 3", overrides=(*_SWIFTBRUSH, *_FAST)),
-    "fixed-fast": Cell(title="both 2.25, learning rate x 3", overrides=(*_FIXED, *_FAST)),
 }
 
 
@@ -41,7 +40,7 @@ GROUPS = {
     "Figure 2, and the same mean": ("pgsb", "swiftbrush", "dmd2trick", "fixed"),
     "Table 2: which is random": ("pgsb", "teacher-only", "lora-only", "fixed"),
     "a higher range": ("pgsb-high", "swiftbrush"),
-    "learning rate x 3": ("pgsb-fast", "swiftbrush-fast", "fixed-fast"),
+    "learning rate x 3": ("pgsb-fast", "swiftbrush-fast"),
 }
 
 
