@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -31,14 +31,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.shapes.negatives", description=__doc__)
     parser.add_argument("model", nargs="?", default="models/snoopi-shapes-student.safetensors")
     parser.add_argument("--json", type=Path, default=Path("docs/data/negatives.json"))
-    parser.add_argument(
-        "--images", type=int, default=Protocol.images, help="of every pair, in each of 3 blocks of seeds"
-    )
     parser.add_argument("--pictures", type=Path, default=Path("docs/images"), help="folder (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1)
+    counts = [field for field in fields(Protocol) if isinstance(field.default, int)]
+    for field in counts:
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    model, protocol = load_backbone(args.model), Protocol(images=args.images)
+    model, protocol = load_backbone(args.model), Protocol(**{field.name: getattr(args, field.name) for field in counts})
     about = {"model": args.model, "fingerprint": fingerprint(model.network), "protocol": as_json(asdict(protocol))}
     found = read_json(args.json)
     if {name: found.get(name) for name in about} != about:

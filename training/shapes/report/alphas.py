@@ -17,7 +17,8 @@ The same noise in each row, alpha from left to right: {alphas}.
 ![Pictures over alpha, a pair a row](images/results-alpha-sheet.png)
 
 The most clean removals are at alpha {best:g} ({clean:.2f}). The best for each of the {pairs} pairs: {spread}.
-One alpha for all loses {lost:.2f} of the clean removals against an alpha chosen pair by pair.
+One alpha for all loses at most {lost:.2f} of the clean removals against an alpha chosen pair by pair (an upper bound:
+chosen and counted on the same images).
 
 """
 _PREDICTED = """\

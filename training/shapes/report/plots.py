@@ -40,7 +40,8 @@ def _alpha(found: Negatives) -> Figure:
     )
     bits.set(ylabel="bits, of what is left open", ylim=(0, None))
     handles = [*axes.get_lines(), *bits.get_lines()]
-    axes.legend(handles, [line.get_label() for line in handles], frameon=False, loc="center right")
+    labels = [line.get_label() for line in handles]
+    figure.legend(handles, labels, frameon=False, loc="outside upper center", ncols=len(labels))
     axes.grid(alpha=0.25)
     return figure
 

@@ -25,6 +25,11 @@ TRAINING = {
 }
 
 
+_CELLS = ("pgsb", "swiftbrush", "fixed", "dmd2trick", "teacher-only", "lora-only")
+_STYLES = dict(zip(_CELLS, STYLES, strict=True))
+_STYLES |= {"pgsb-high": STYLES[0], "pgsb-fast": STYLES[0], "swiftbrush-fast": STYLES[1]}
+
+
 def curves(results: dict[str, Any], cell: str, key: str) -> list[tuple[int, list[float]]]:
     """(iteration, one value a seed), where every finished run of the cell has a value."""
     runs = [run["curve"] for run in results["runs"] if run["cell"] == cell and not run["problem"]]
@@ -64,7 +69,8 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def _panel(axes: Axes, results: dict[str, Any], cells: list[str], key: str, start: float | None = None) -> None:
-    for cell, (colour, marker) in zip(cells, STYLES, strict=False):
+    for cell in cells:
+        colour, marker = _STYLES.get(cell, STYLES[-1])
         points = curves(results, cell, key)
         if not points:
             continue
