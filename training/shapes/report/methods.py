@@ -90,10 +90,10 @@ def section(found: Negatives) -> str:
         arm = found.best(name)
         rows.append([title, arm.rpartition(":")[2], *_cells(found, arm), f"{flops[name] / flops['none']:.3f}"])
         rows[-1] += ["", ""] if name == "nasa" else [sure(lead(found, name)), verdict(found, name)]
-    head = ["method", "strength", "absent", "kept", "valid", "clean", "entropy", "FLOPs", "lead of NASA", "ahead"]
+    head = ["negative by", "strength", "absent", "kept", "valid", "clean", "entropy", "FLOPs", "lead of NASA", "ahead"]
     levels = [f"absent where {'kept' if key == 'kept' else 'kept and valid'} >= {level:g}" for key, level in LEVELS]
     even = [[title, *(matched(found, name, key, level) for key, level in LEVELS)] for name, title in TITLES.items()]
-    return _BEST + table(head, rows) + _MATCHED + table(["method", *levels], even) + _CURVES + every_strength(found)
+    return _BEST + table(head, rows) + _MATCHED + table(["negative by", *levels], even) + _CURVES + every_strength(found)
 
 
 def every_strength(found: Negatives) -> str:

@@ -28,7 +28,7 @@ from training.shapes.study.plots import TRAINING, curves, draw
 _INTRO = """\
 # The teachers' guidance, in the small world
 
-Written by `make shapes-study` from docs/study.json; do not edit. {ended} of {runs} runs ended well.
+Written by `make study` from docs/study.json; do not edit. {ended} of {runs} runs ended well.
 
 PG-SB draws the guidance scale of its two teachers at random, kappa ~ U({low:g}, {high:g}), once an iteration for both;
 SwiftBrush fixes it, here at 4.5. Each cell below is one way of choosing kappa, the rest being the recipe `{recipe}`
