@@ -93,7 +93,8 @@ def section(found: Negatives) -> str:
     head = ["negative by", "strength", "absent", "kept", "valid", "clean", "entropy", "FLOPs", "lead of NASA", "ahead"]
     levels = [f"absent where {'kept' if key == 'kept' else 'kept and valid'} >= {level:g}" for key, level in LEVELS]
     even = [[title, *(matched(found, name, key, level) for key, level in LEVELS)] for name, title in TITLES.items()]
-    return _BEST + table(head, rows) + _MATCHED + table(["negative by", *levels], even) + _CURVES + every_strength(found)
+    parts = [_BEST, table(head, rows), _MATCHED, table(["negative by", *levels], even), _CURVES, every_strength(found)]
+    return "".join(parts)
 
 
 def every_strength(found: Negatives) -> str:
