@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 BATCH = 100
 _AT_ONCE = 10  # images; the decoder takes twice as long for each when it makes a hundred
-_NEXT_STEP, _SCALES = 10_000_000, 2**40  # seeds of later noise and of scales are those of the image, so far on
+# Seeds of later noise and of scales: the image's, so far on. Below 2^32, of which torch keeps no more on a CPU.
+_NEXT_STEP, _SCALES = 10_000_000, 3_000_000_000
 
 
 def noise(seeds: list[int], shape: tuple[int, int, int]) -> torch.Tensor:
