@@ -70,6 +70,12 @@ class ManySteps:
         return (low + (high - low) * torch.stack(drawn)).view(-1, 1, 1, 1)
 
 
+def one_step(model: Backbone, timestep: int | None = None) -> OneStepRecipe:
+    """A single step at `timestep`, or at the first of the file's recipe, else at 999."""
+    recipe = sampling_recipe(model, () if timestep is None else (timestep,))
+    return recipe.model_copy(update={"timesteps": recipe.timesteps[:1]})
+
+
 @dataclass(frozen=True, kw_only=True)
 class FewSteps:
     """One step or a few by a recipe. A negative acts by a method of `training.steering.METHODS`."""
@@ -105,8 +111,7 @@ class OneStep:
     scale: float = 0.8
 
     def __call__(self, prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
-        recipe = sampling_recipe(self.model, () if self.timestep is None else (self.timestep,))
-        recipe = recipe.model_copy(update={"timesteps": recipe.timesteps[:1]})
+        recipe = one_step(self.model, self.timestep)
         generate = FewSteps(model=self.model, recipe=recipe, method=Method(self.method, self.scale))
         return generate(prompts, seeds, negative)
 

@@ -7,6 +7,7 @@ what is there already, of the same model and protocol, is not measured again.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -18,10 +19,10 @@ from tqdm import tqdm
 
 from training.backbone import fingerprint, load_backbone
 from training.evaluate.metrics.frechet import Gaussian, frechet_distance
+from training.shapes.json_file import other_than, read_json, write_json
 from training.shapes.measure import Generate, accuracy, caption_set
 from training.shapes.sampling import ManySteps, in_tens
 from training.shapes.scene import render, sample_scenes
-from training.shapes.study.settings import read_json, write_json
 
 # The paper's, one without guidance, and the range that PG-SB draws from.
 SCALES: tuple[float | tuple[float, float], ...] = (1.0, 2.0, 3.0, 4.0, 5.0, (2.0, 5.0), (0.5, 4.0))
@@ -44,7 +45,8 @@ def measure(generate: Generate, count: int, seed: int) -> tuple[dict[str, float]
     texts, stated = caption_set(count, seed, "partial")
     images = generate(texts, list(range(seed, seed + count)))
     row = accuracy(images, stated)
-    return {"stated": row.stated, "valid": round(row.valid, 6), "entropy": fmean(row.entropy.values())}, images
+    bits = [value for value in row.entropy.values() if not math.isnan(value)]
+    return {"stated": row.stated, "valid": round(row.valid, 6), "entropy": fmean(bits) if bits else 0.0}, images
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,8 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
     about = {"model": args.model, "fingerprint": fingerprint(model.network), "steps": args.steps, "count": args.count}
     about |= {"seeds": list(SEEDS), "real": REAL}
     found = read_json(args.json)
-    if {name: found.get(name) for name in about} != about:
-        found = about | {"scales": {}}
+    if problem := other_than(about, found, args.json):
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    found = found or about | {"scales": {}}
     real = Gaussian.of_features(features(render(sample_scenes(REAL, torch.Generator().manual_seed(REAL_SEED)))))
     missing = [scale for scale in SCALES if name_of(scale) not in found["scales"]]
     for scale in tqdm(missing, unit="scale"):

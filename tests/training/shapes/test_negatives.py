@@ -58,6 +58,8 @@ def test_what_a_picture_costs(model):
 def test_a_random_scale_is_the_images_own(model):
     """It lies in its range, and does not depend on the batch."""
     drawn = ManySteps(model=model, cfg=(2.0, 5.0))._kappa([1, 2, 3])
+    noise = torch.stack([torch.rand((), generator=torch.Generator().manual_seed(seed)) for seed in (1, 2, 3)])
+    assert not torch.allclose(drawn.flatten(), 2 + 3 * noise)  # torch keeps 32 bits of a seed
     assert drawn.shape == (3, 1, 1, 1) and bool(((drawn >= 2) & (drawn < 5)).all()) and drawn.unique().numel() == 3
     assert torch.equal(ManySteps(model=model, cfg=(2.0, 5.0))._kappa([3]), drawn[2:])
     together = ManySteps(model=model, steps=2, cfg=(2.0, 5.0))(["a ring", "left"], [1, 2])
@@ -66,7 +68,7 @@ def test_a_random_scale_is_the_images_own(model):
 
 
 @pytest.mark.slow
-def test_what_is_measured_is_kept_and_another_protocol_begins_anew(tmp_path, monkeypatch, capsys):
+def test_what_is_measured_is_kept_and_another_protocol_refused(tmp_path, monkeypatch, capsys):
     first = [Arm(1, Method("none")), Arm(1, Method("cfg", 1.5)), Arm(1, Method("embeddings", 0.5))]
     first += [Arm(1, Method("nasa", 1.0))]
     monkeypatch.setattr(negatives, "arms", lambda: iter(first[:2]))
@@ -81,36 +83,50 @@ def test_what_is_measured_is_kept_and_another_protocol_begins_anew(tmp_path, mon
     after = json.loads((tmp_path / "n.json").read_text(encoding="utf-8"))
     assert "4 arms, 2 measured now" in capsys.readouterr().out
     assert after["pairs"] == before["pairs"] and {n: after["arms"][n] for n in before["arms"]} == before["arms"]
-    monkeypatch.setattr(negatives, "arms", lambda: iter(first[:1]))
-    assert negatives.main([*call[:-1], "2"]) == 0
-    assert list(json.loads((tmp_path / "n.json").read_text(encoding="utf-8"))["arms"]) == ["1 none"]
+    written = (tmp_path / "n.json").read_bytes()
+    assert negatives.main([*call[:-1], "2"]) == 2  # what is there is not overwritten
+    assert "choose another --json" in capsys.readouterr().err and (tmp_path / "n.json").read_bytes() == written
 
 
 def made_up(clean):
-    """Results whose arms have these numbers of clean images out of 10, pair by pair; all of them absent and kept."""
-    whole = [[10] * 4]
-    found = {arm: {"absent": [row], "kept": whole, "valid": [row], "clean": [row]} for arm, row in clean.items()}
+    """Results whose arms have these numbers of clean images out of 10, pair by pair, in two blocks; all of them kept."""
+    found = {
+        arm: {"absent": [row, row], "kept": [[10] * 4] * 2, "valid": [row, row], "clean": [row, row]}
+        for arm, row in clean.items()
+    }
     pairs = [{"ratio": 1.0 + n, "cosine": -float(n)} for n in range(4)]
-    return Negatives({"protocol": {"images": 10, "seeds": [0]}, "pairs": pairs, "arms": found})
+    return Negatives({"protocol": {"images": 10, "seeds": [0, 1]}, "pairs": pairs, "arms": found})
 
 
 def test_the_pages_sentences_follow_from_the_numbers():
     found = made_up(
-        {PLAIN: [0, 3, 1, 2], "1 nasa:0.5": [9, 8, 2, 1], "1 nasa:1": [5, 8, 9, 9], "1 cfg:3": [1, 0, 0, 0]}
-        | {"1 nag:1": [5, 8, 9, 9], "1 embeddings:1": [10, 10, 10, 10]}
+        {PLAIN: [0, 3, 1, 2], "1 nasa:1": [5, 8, 9, 9], "1 nasa:0.5": [9, 8, 2, 1], "1 cfg:3": [1, 0, 0, 0]}
+        | {"1 nag:1": [5, 8, 9, 9], "1 embeddings:1": [10, 10, 10, 10], "1 vsf:9": [9, 9, 9, 9]}
     )
-    assert found.lower_half == [0, 2] and found.share(PLAIN, "absent") == pytest.approx(0.15)
-    assert found.best("nasa") == "1 nasa:1" and found.strengths("nasa") == {0.5: "1 nasa:0.5", 1.0: "1 nasa:1"}
+    assert found.lower_half() == [0, 2] and made_up({PLAIN: [0, 0, 0, 2]}).lower_half() == []
+    assert found.share(PLAIN, "absent") == pytest.approx(0.15)
+    assert found.strengths("nasa") == {0.5: "1 nasa:0.5", 1.0: "1 nasa:1"}  # rising
+    assert found.best("nasa") == "1 nasa:1" and found.strengths("vsf") == {}  # 9 is no strength any more
     assert alphas.best_alphas(found) == [0.5, 0.5, 1.0, 1.0]  # of equals the smaller
-    assert methods.verdict(found, "cfg") == "NASA" and methods.verdict(found, "nag") == "not settled"
-    assert methods.verdict(found, "embeddings") == "embedding subtraction"
+    assert alphas.held_out_gain(found) == pytest.approx([0.4, 0.0, 0.0, 0.0])
+    assert methods.ahead(found, "cfg") == "NASA" and methods.ahead(found, "nag") == "not settled"
+    assert methods.ahead(found, "embeddings") == "embedding subtraction"
     assert methods.matched(found, "nasa", "kept", 0.99) == "0.78 (1)"
+    assert methods.matched(found, "nasa", "valid", 0.7) == "0.78 (1)"
     assert (
-        methods.matched(found, "nasa", "valid", 0.7) == "0.78 (1)"
-        and methods.matched(found, "nasa", "valid", 0.8) == "-"
+        methods.matched(found, "nasa", "valid", 0.8) == "-"
+        and methods.matched(found, "cfg", "valid", 0.1) == "0.15 (plain)"
     )
-    rho, _ = alphas.predictions(found)["||Z-|| / ||Z+||", "the pair's best alpha"]
+    rho, _ = alphas.predictions(found)["norm of Z- over norm of Z+", "the pair's best alpha"]
     assert rho == pytest.approx(0.894, abs=1e-3)
+
+
+def test_an_alpha_chosen_on_the_same_images_is_not_taken_for_a_gain():
+    """Two blocks that disagree: what each chooses is worse in the other."""
+    found = made_up({PLAIN: [0] * 4, "1 nasa:0.5": [5] * 4, "1 nasa:1": [5] * 4})
+    found.found["arms"]["1 nasa:0.5"]["clean"] = [[9, 2, 2, 2], [1, 8, 8, 8]]
+    found.found["arms"]["1 nasa:1"]["clean"] = [[6, 3, 3, 3], [2, 3, 3, 3]]
+    assert sum(alphas.held_out_gain(found)) <= 0
 
 
 def test_every_method_has_arms_and_every_arm_a_name_of_its_own():

@@ -15,14 +15,15 @@ import torch
 from tqdm import tqdm
 
 from training.backbone import fingerprint, load_backbone
+from training.diffusers_nag import BLEND, TAU
+from training.shapes.json_file import as_json, other_than, read_json, write_json
 from training.shapes.measure import Pair, modal_pairs
 from training.shapes.negatives.measure import flops, measure_arm
 from training.shapes.negatives.results import Negatives
-from training.shapes.negatives.settings import Protocol, arms
+from training.shapes.negatives.settings import FOUR_STEPS, Protocol, arms
 from training.shapes.negatives.sheets import draw_sheets
 from training.shapes.negatives.strength import strength
 from training.shapes.sampling import OneStep, in_tens
-from training.shapes.study.settings import as_json, read_json, write_json
 from training.steering import METHODS, Method
 
 
@@ -40,20 +41,24 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     model, protocol = load_backbone(args.model), Protocol(**{field.name: getattr(args, field.name) for field in counts})
     about = {"model": args.model, "fingerprint": fingerprint(model.network), "protocol": as_json(asdict(protocol))}
+    about |= {"four_steps": list(FOUR_STEPS), "nag": [TAU, BLEND]}
     found = read_json(args.json)
-    if {name: found.get(name) for name in about} != about:
+    if problem := other_than(about, found, args.json):
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    if not found:
         plain = in_tens(OneStep(model=model, method="none"))
         pairs = modal_pairs(
             plain, per_attribute=protocol.pairs_per_attribute, count=protocol.pair_images, seed=protocol.pair_seed
         )
         seeds = list(range(protocol.pair_seed, protocol.pair_seed + protocol.strength_images))
         rows = [asdict(pair) | {"negative": pair.negative} | strength(model, pair, seeds) for pair in pairs]
-        found = about | {"pairs": rows, "arms": {}}
+        cost = {name: flops(model, Method(name, 1.0), pairs[0]) for name in METHODS}
+        found = about | {"pairs": rows, "flops": cost, "arms": {}}
         write_json(args.json, found)
     pairs = [
         Pair(**{key: row[key] for key in ("prompt", "stated", "attribute", "value", "share")}) for row in found["pairs"]
     ]
-    found["flops"] = {name: flops(model, Method(name, 1.0), pairs[0]) for name in METHODS}
     missing = [arm for arm in arms() if str(arm) not in found["arms"]]
     for arm in tqdm(missing, unit="arm"):
         found["arms"][str(arm)] = measure_arm(model, arm, pairs, protocol)

@@ -13,7 +13,7 @@ from training.backbone import Backbone
 from training.shapes.measure import Pair, entropy, removal
 from training.shapes.negatives.settings import FOUR_STEPS, Arm, Protocol
 from training.shapes.rules import read
-from training.shapes.sampling import FewSteps, in_tens
+from training.shapes.sampling import FewSteps, in_tens, one_step
 from training.shapes.scene import ATTRIBUTES
 from training.steering import Method, sampling_recipe
 
@@ -22,7 +22,7 @@ _COUNTED = ("absent", "kept", "valid", "clean")
 
 def measure_arm(model: Backbone, arm: Arm, pairs: list[Pair], protocol: Protocol) -> dict[str, Any]:
     """Counts of images by block and pair; by pair the entropy (bits), mean over what prompt and negative leave open."""
-    recipe = sampling_recipe(model, () if arm.steps == 1 else FOUR_STEPS)
+    recipe = one_step(model) if arm.steps == 1 else sampling_recipe(model, FOUR_STEPS)
     generate = in_tens(FewSteps(model=model, recipe=recipe, method=arm.method))
     counts: dict[str, list[list[int]]] = {name: [[] for _ in protocol.seeds] for name in _COUNTED}
     entropies = []
@@ -42,7 +42,7 @@ def measure_arm(model: Backbone, arm: Arm, pairs: list[Pair], protocol: Protocol
 
 def flops(model: Backbone, method: Method, pair: Pair) -> int:
     """Of the network alone, for one picture; the negative's text is encoded once for all of them."""
-    bare = FewSteps(model=model, recipe=sampling_recipe(model), method=method)
+    bare = FewSteps(model=model, recipe=one_step(model), method=method)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         bare([pair.prompt], [0], None if method.name == "none" else pair.negative)
     return sum(counter.get_flop_counts()[type(model.network).__name__].values())

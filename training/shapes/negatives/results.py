@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from training.steering import Method
+from training.shapes.negatives.settings import Arm, arms
 
 PLAIN = "1 none"
 
@@ -19,8 +18,8 @@ class Negatives:
     found: dict[str, Any]
 
     @property
-    def arms(self) -> list[str]:
-        return list(self.found["arms"])
+    def protocol(self) -> dict[str, Any]:
+        return self.found["protocol"]
 
     @property
     def pairs(self) -> list[dict[str, Any]]:
@@ -29,7 +28,7 @@ class Negatives:
     @property
     def images(self) -> int:
         """Of each pair, in all blocks of seeds."""
-        return self.found["protocol"]["images"] * len(self.found["protocol"]["seeds"])
+        return self.protocol["images"] * len(self.protocol["seeds"])
 
     def shares(self, arm: str, key: str) -> list[float]:
         """Of every pair: the share of its images, or for "entropy" bits."""
@@ -41,20 +40,30 @@ class Negatives:
 
     def blocks(self, arm: str, key: str) -> list[float]:
         """The mean over the pairs in each block of seeds."""
-        return [fmean(row) / self.found["protocol"]["images"] for row in self.found["arms"][arm][key]]
+        return [fmean(row) / self.protocol["images"] for row in self.found["arms"][arm][key]]
 
-    @cached_property
-    def lower_half(self) -> list[int]:
-        """The pairs whose unwanted value is drawn most without a negative (as Table 3); ties keep their order."""
-        before = self.shares(PLAIN, "absent")
+    def gain(self, arm: str, key: str, other: str = PLAIN) -> list[float]:
+        """Of every pair: the share in `arm` minus that in another."""
+        return [one - two for one, two in zip(self.shares(arm, key), self.shares(other, key), strict=True)]
+
+    def lower_half(self, plain: str = PLAIN) -> list[int]:
+        """The pairs whose unwanted value is drawn most without a negative (as Table 3); none where ties hide which."""
+        before = self.shares(plain, "absent")
         order = sorted(range(len(before)), key=lambda n: before[n])
-        return sorted(order[: max(1, len(order) // 2)])
+        cut = len(order) // 2
+        return sorted(order[:cut]) if before[order[cut - 1]] < before[order[cut]] else []
 
     def strengths(self, name: str, steps: int = 1) -> dict[float, str]:
-        """The arms of a method by strength."""
-        of = {arm: Method.parse(arm.partition(" ")[2]) for arm in self.arms if arm.startswith(f"{steps} ")}
-        return {method.strength: arm for arm, method in of.items() if method.name == name}
+        """The measured arms of a method by strength, rising; of what `arms` lists today."""
+        found = [arm for arm in arms() if arm.steps == steps and arm.method.name == name]
+        return {a.method.strength: str(a) for a in sorted(found, key=_strength) if str(a) in self.found["arms"]}
 
-    def best(self, name: str) -> str:
-        """The one-step arm of a method with the most clean removals."""
-        return max(self.strengths(name).values(), key=lambda arm: self.share(arm, "clean"))
+    def best(self, name: str, steps: int = 1) -> str:
+        """The arm of a method with the most clean removals, of equals the one that removes most."""
+        return max(
+            self.strengths(name, steps).values(), key=lambda arm: (self.share(arm, "clean"), self.share(arm, "absent"))
+        )
+
+
+def _strength(arm: Arm) -> float:
+    return arm.method.strength

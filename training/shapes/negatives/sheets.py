@@ -18,7 +18,7 @@ _SCALE = 2
 
 def draw_sheets(model: Backbone, found: Negatives, pairs: list[Pair], folder: Path) -> None:
     """Write results-alpha-sheet.png (a pair a row) and results-methods.png (a pair a column); every second pair."""
-    shown, seed = pairs[::2], found.found["protocol"]["seeds"][0]
+    shown, seed = pairs[::2], found.protocol["seeds"][0]
     alphas = [Method("none"), *(Method("nasa", alpha) for alpha in found.strengths("nasa"))]
     rows = [
         (f"{pair.prompt}  -  {pair.negative}", torch.cat([_picture(model, pair, method, seed) for method in alphas]))

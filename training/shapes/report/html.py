@@ -26,16 +26,19 @@ th {{ background: #f4f4f4; vertical-align: bottom }}
 """
 
 
-def html(markdown: str, folder: Path, title: str) -> str:
-    """The page; its pictures, PNG files below `folder`, are put inside.
+def html(pages: dict[str, str], folder: Path, title: str) -> str:
+    """Markdown pages by their file's name, one after the other; links between them stay within the page, and their
+    pictures, PNG files below `folder`, are put inside.
 
     Raises:
         FileNotFoundError: a picture is missing.
     """
-    body = MarkdownIt("commonmark").enable("table").render(markdown)
+    markdown = MarkdownIt("commonmark").enable("table")
+    body = "\n".join(f'<section id="{name}">\n{markdown.render(text)}</section>' for name, text in pages.items())
 
     def inside(match: re.Match[str]) -> str:
         picture = base64.b64encode((folder / match[1]).read_bytes()).decode()
         return f'src="data:image/png;base64,{picture}"'
 
+    body = re.sub(r'href="([^"#]+)"', lambda match: f'href="#{match[1]}"' if match[1] in pages else match[0], body)
     return _PAGE.format(title=escape(title), body=re.sub(r'src="(images/[^"]+)"', inside, body))

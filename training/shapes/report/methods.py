@@ -1,4 +1,4 @@
-"""Figure 3, and NASA against what came after it: CFG, subtracted embeddings, NAG, VSF, orthogonal subtraction."""
+"""Figure 3, and NASA beside CFG, subtracted embeddings and what came after it: NAG, VSF, orthogonal subtraction."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ One step, the same noise down a column; each method at the strength with the mos
 _BEST = """\
 ## NASA beside the others
 
-Each method at its best strength (the most clean removals), means over the pairs [95 % bootstrap interval over pairs].
+Each method at its best measured strength (the most clean removals, chosen on the images that are counted: a little too
+good for each, most where most strengths were tried), means over the pairs [95 % bootstrap interval over pairs].
 *FLOPs*: of the network, for one image; this one is so small that cross-attention is a large part of it (on published
-models NASA costs 0.8 to 3 %, see benchmarks/RESULTS.md). *Entropy*: bits, of what prompt and negative leave open.
-*Lead*: NASA's clean removals minus the method's, pair by pair.
+models NASA costs 0.8 to 3 %, see benchmarks/RESULTS.md). *Entropy*: bits, of what prompt and negative leave open; the
+reading of broken pictures counts too, so it is no praise where few are valid. *Lead*: NASA's clean removals minus the
+method's, pair by pair.
 
 """
 _MATCHED = """
-At matched rates: the most that any measured strength removes while the prompt is kept, or kept and valid, in at least
-so many images (strength in brackets).
+At matched rates: the most that any measured strength removes while the prompt is kept in at least so many images, or
+kept in so many and valid in so many (strength in brackets; "plain": only no negative qualifies).
 
 """
 _CURVES = """
@@ -50,16 +52,15 @@ _ALL = """\
 Shares of {images} images of each of {pairs} pairs.
 
 """
-LEVELS = (("kept", 0.99), ("kept", 0.95), ("valid", 0.9), ("valid", 0.8), ("valid", 0.7))
+LEVELS = (("kept", 0.99), ("kept", 0.95), ("valid", 0.85), ("valid", 0.8), ("valid", 0.75), ("valid", 0.7))
 
 
 def lead(found: Negatives, name: str) -> list[float]:
     """Of every pair: clean removals by NASA minus those by another method, both at their best strength."""
-    mine, theirs = found.shares(found.best("nasa"), "clean"), found.shares(found.best(name), "clean")
-    return [one - other for one, other in zip(mine, theirs, strict=True)]
+    return found.gain(found.best("nasa"), "clean", found.best(name))
 
 
-def verdict(found: Negatives, name: str) -> str:
+def ahead(found: Negatives, name: str) -> str:
     """Who is ahead, as far as the pairs can tell."""
     low, high = bootstrap(lead(found, name))
     return "NASA" if low > 0 else TITLES[name] if high < 0 else "not settled"
@@ -69,13 +70,13 @@ def matched(found: Negatives, name: str, key: str, level: float) -> str:
     """The most that is absent where `key` holds in at least `level` of the images; "valid": where kept does, too."""
     allowed = [
         arm
-        for arm in found.strengths(name).values()
+        for arm in (PLAIN, *found.strengths(name).values())
         if found.share(arm, key) >= level and found.share(arm, "kept") >= level
     ]
     if not allowed:
         return "-"
     best = max(allowed, key=lambda arm: found.share(arm, "absent"))
-    return f"{found.share(best, 'absent'):.2f} ({best.rpartition(':')[2]})"
+    return f"{found.share(best, 'absent'):.2f} ({'plain' if best == PLAIN else best.rpartition(':')[2]})"
 
 
 def figure_3() -> str:
@@ -89,7 +90,7 @@ def section(found: Negatives) -> str:
     for name, title in TITLES.items():
         arm = found.best(name)
         rows.append([title, arm.rpartition(":")[2], *_cells(found, arm), f"{flops[name] / flops['none']:.3f}"])
-        rows[-1] += ["", ""] if name == "nasa" else [sure(lead(found, name)), verdict(found, name)]
+        rows[-1] += ["", ""] if name == "nasa" else [sure(lead(found, name)), ahead(found, name)]
     head = ["negative by", "strength", "absent", "kept", "valid", "clean", "entropy", "FLOPs", "lead of NASA", "ahead"]
     levels = [f"absent where {'kept' if key == 'kept' else 'kept and valid'} >= {level:g}" for key, level in LEVELS]
     even = [[title, *(matched(found, name, key, level) for key, level in LEVELS)] for name, title in TITLES.items()]

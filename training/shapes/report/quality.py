@@ -24,9 +24,7 @@ def quality(teacher: dict[str, Any], student: dict[str, Any]) -> str:
     ]
     within = [sum(measured["prompt_entropy"].values()) for measured in both]
     collapsed = f"\nThe student keeps {within[1] / within[0]:.0%} of the teacher's entropy within a prompt" + (
-        ": it has collapsed to one way of drawing most prompts, whatever the seed.\n"
-        if within[1] < within[0] / 2
-        else ".\n"
+        ": it draws a prompt in few ways, whatever the seed.\n" if within[1] < within[0] / 2 else ".\n"
     )
     return (
         "## Following the caption\n\n"

@@ -15,9 +15,9 @@ steps: the same student, from each step to the next by fresh noise, at timesteps
 
 """
 _MEANS = """
-Means over the pairs [95 % bootstrap interval over pairs: the images of a pair resemble each other] and, for the chance
-of the seeds, (smallest .. largest block). *Lower half*: the pairs with the lower baseline (as Table 3; equal ones keep
-the order above).
+Means over the {pairs} pairs, of {prompts} prompts [95 % bootstrap interval over pairs: the images of a pair resemble
+each other] and, for the chance of the seeds, (smallest .. largest block). *Lower half*: the pairs with the lower
+baseline, as Table 3; left out where so many baselines are equal that chance would choose.
 
 """
 SHARES = ("absent", "kept", "valid", "clean")
@@ -40,17 +40,26 @@ def section(found: Negatives, alpha: float) -> str:
         for n, pair in enumerate(found.pairs)
     ]
     head = ["prompt", "negative", *(f"{key}, {name}" for name in arms for key in ("absent", "clean")), "kept, one step"]
-    means = []
-    for name, (before, after) in arms.items():
-        for title, arm in ((f"{name}, no negative", before), (f"{name}, NASA", after)):
-            half = [[found.shares(arm, key)[n] for n in found.lower_half] for key in ("absent", "clean")]
-            means.append([title, *(sure(found.shares(arm, key)) for key in SHARES)])
-            means[-1] += [spread(found.blocks(arm, "absent")), *(sure(shares) for shares in half)]
-    protocol = found.found["protocol"]
-    words = {"alpha": alpha, "images": found.images, "seeds": ", ".join(map(str, protocol["seeds"]))}
+    means = [
+        _means(found, f"{name}, {what}", arm, found.lower_half(before))
+        for name, (before, after) in arms.items()
+        for what, arm in (("no negative", before), ("NASA", after))
+    ]
+    words = {
+        "alpha": alpha,
+        "images": found.images,
+        "seeds": ", ".join(map(str, found.protocol["seeds"])),
+        "pairs": len(found.pairs),
+        "prompts": len({pair["prompt"] for pair in found.pairs}),
+    }
     return (
         _TEXT.format(**words)
         + table(head, rows)
-        + _MEANS
+        + _MEANS.format(**words)
         + table(["", *SHARES, "absent by block", "absent, lower half", "clean, lower half"], means)
     )
+
+
+def _means(found: Negatives, title: str, arm: str, half: list[int]) -> list[str]:
+    cells = [title, *(sure(found.shares(arm, key)) for key in SHARES), spread(found.blocks(arm, "absent"))]
+    return cells + [sure([found.shares(arm, key)[n] for n in half]) if half else "-" for key in ("absent", "clean")]

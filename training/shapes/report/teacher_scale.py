@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
@@ -21,18 +20,12 @@ in one; in a world as small as this it may turn from seed to seed. Right: the pa
 """
 
 
-def ranks(found: dict[str, Any]) -> dict[str, int]:
-    """The place of the random scale among the paper's five, 1 being the best, by measure."""
-    measures: dict[str, Callable[[dict[str, Any]], float]] = {
-        "stated right": lambda row: -fmean(block["stated"] for block in row["blocks"]),
-        "valid": lambda row: -fmean(block["valid"] for block in row["blocks"]),
-        "Fréchet": lambda row: row["frechet"],
-    }
-    rows = {name: found["scales"][name] for name in PAPER}
-    return {
-        measure: 1 + sum(value(row) < value(rows[RANDOM]) for row in rows.values())
-        for measure, value in measures.items()
-    }
+def lead(found: dict[str, Any], key: str) -> list[float]:
+    """Of every block: the random scale minus the mean of the paper's fixed ones."""
+    fixed = [found["scales"][name]["blocks"] for name in PAPER if name != RANDOM]
+    return [
+        block[key] - fmean(rows[n][key] for rows in fixed) for n, block in enumerate(found["scales"][RANDOM]["blocks"])
+    ]
 
 
 def section(found: dict[str, Any]) -> str:

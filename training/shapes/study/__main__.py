@@ -8,6 +8,8 @@ fails is reported, and the rest is done. With more --iterations the same runs go
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -16,18 +18,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from training.config import ROOT, RecipeError, load_recipe
+from training.config import ROOT, Recipe, RecipeError, find_file, load_recipe
+from training.shapes.json_file import as_json, read_json, write_json
 from training.shapes.study.page import write_page
-from training.shapes.study.settings import (
-    CELLS,
-    Protocol,
-    Study,
-    as_json,
-    is_measured,
-    planned,
-    read_json,
-    write_json,
-)
+from training.shapes.study.settings import CELLS, Protocol, Study, is_measured, planned
 
 
 def call(study: Study, log: Path, *command: str) -> str:
@@ -84,15 +78,24 @@ def do(study: Study, cell: str, seed: int) -> dict[str, Any]:
 
 
 def done_before(before: dict[str, Any], study: Study) -> dict[tuple[str, int], dict[str, Any]]:
-    """The runs that --json holds already, by cell and seed, of cells that are still what they were."""
+    """The runs that --json holds already, by cell and seed, of cells that are what they were, asked for or not."""
     points = {str(step) for step in planned(study.iterations, study.every)}
     cells = before.get("cells", {})
-    same = [cell for cell in study.cells if cells.get(cell) == as_json(asdict(CELLS[cell]))]
+    same = [cell for cell in CELLS if cells.get(cell, {}).get("overrides") == list(CELLS[cell].overrides)]
     return {
         (run["cell"], run["seed"]): run
         for run in before.get("runs", [])
         if run["cell"] in same and not run["problem"] and run["curve"].keys() == points
     }
+
+
+def digest(recipe: Recipe) -> str:
+    """Of what a run depends on besides its cell, seed and length: the recipe, and the teacher's very weights."""
+    content = recipe.model_dump(mode="json", exclude={"seed", "output", "guidance"})
+    content["loop"] = {key: value for key, value in content["loop"].items() if key not in ("iterations", "threads")}
+    teacher = find_file(recipe.teacher.path)
+    weights = hashlib.sha256(teacher.read_bytes()).hexdigest() if teacher.is_file() else ""
+    return hashlib.sha256(json.dumps([content, weights], sort_keys=True).encode()).hexdigest()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -106,8 +109,8 @@ def main(arguments: list[str] | None = None) -> int:
         protocol=protocol,
     )
     try:
-        recipe = load_recipe(study.recipe, study.settings(study.cells[0], study.seeds[0]))
-        shipped = load_recipe(study.recipe)
+        load_recipe(study.recipe, study.settings(study.cells[0], study.seeds[0]))
+        recipe, shipped = load_recipe(study.recipe, study.overrides), load_recipe(study.recipe)
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -119,6 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         "overrides": list(study.overrides),
         "kappa": [recipe.guidance.kappa_min, recipe.guidance.kappa_max],
         "lora_loss": recipe.lora.loss,
+        "setting": digest(recipe),
     }
     before = read_json(args.json)
     if any(before.get(key) != value for key, value in about.items()):
@@ -139,7 +143,10 @@ def main(arguments: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             return 130
-    results = about | {"cells": {cell: asdict(CELLS[cell]) for cell in study.cells}} | ends | {"runs": runs}
+    kept = [run for job, run in known.items() if job not in jobs]
+    shown = {*study.cells, *(run["cell"] for run in kept)}
+    cells = {cell: as_json(asdict(CELLS[cell])) for cell in CELLS if cell in shown}
+    results = about | {"cells": cells} | ends | {"runs": sorted([*kept, *runs], key=lambda run: run["seed"])}
     write_json(args.json, results)
     write_page(results, args.page)
     print(f"wrote {args.json}, {args.page}")

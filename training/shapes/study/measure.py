@@ -20,9 +20,10 @@ from training import export
 from training.backbone import Backbone, load_backbone
 from training.shapes import measure
 from training.shapes.evaluate import CAPTION_SEED, NOISE_SEED, OPEN
+from training.shapes.json_file import read_json, write_json
 from training.shapes.measure import Generate
 from training.shapes.sampling import ManySteps, OneStep, in_tens
-from training.shapes.study.settings import Protocol, planned, read_json, write_json
+from training.shapes.study.settings import Protocol, planned
 
 METRICS = ("gap", "x0_std", "student_grad", "lora_grad")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,21 +103,3 @@ def is_measured(found: dict[str, Any], protocol: Protocol, iterations: int, ever
         and all(str(step) in found["curve"] for step in planned(iterations, every))
         and found.get("final", {}).get("iteration") == iterations
     )
-
-
-def as_json(content: Any) -> Any:
-    """`content` as a file gives it back: tuples are lists."""
-    return json.loads(json.dumps(content))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file; {} where there is none yet."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Written whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    scratch.replace(path)
