@@ -89,7 +89,7 @@ def test_what_is_measured_is_kept_and_another_protocol_refused(tmp_path, monkeyp
 
 
 def made_up(clean):
-    """Results whose arms have these numbers of clean images out of 10, pair by pair, in two blocks; all of them kept."""
+    """Results whose arms have these numbers of clean images out of 10, by pair, in each of two blocks; all are kept."""
     found = {
         arm: {"absent": [row, row], "kept": [[10] * 4] * 2, "valid": [row, row], "clean": [row, row]}
         for arm, row in clean.items()

@@ -32,8 +32,8 @@ Written by `make study` from docs/study.json; do not edit. {ended} of {runs} run
 
 PG-SB draws the guidance scale of its two teachers at random, kappa ~ U({low:g}, {high:g}), once an iteration for both;
 SwiftBrush fixes it, here at 4.5. Each cell below is one way of choosing kappa, or changes what it says besides, the
-rest being the recipe `{recipe}` (loss of the LoRA teacher: {lora_loss}); seeds for each: {seeds}. With the same seed all
-cells start from the same weights and see the same prompts and noise.
+rest being the recipe `{recipe}` (loss of the LoRA teacher: {lora_loss}); seeds for each: {seeds}. With the same seed
+all cells start from the same weights and see the same prompts and noise.
 
 {length}
 
