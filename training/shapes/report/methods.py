@@ -89,7 +89,8 @@ def section(found: Negatives) -> str:
     rows = [["none", "", *_cells(found, PLAIN), "1.000", "", ""]]
     for name, title in TITLES.items():
         arm = found.best(name)
-        rows.append([title, arm.rpartition(":")[2], *_cells(found, arm), f"{flops[name] / flops['none']:.3f}"])
+        edge = " (the highest)" if arm == list(found.strengths(name).values())[-1] else ""
+        rows.append([title, arm.rpartition(":")[2] + edge, *_cells(found, arm), f"{flops[name] / flops['none']:.3f}"])
         rows[-1] += ["", ""] if name == "nasa" else [sure(lead(found, name)), ahead(found, name)]
     head = ["negative by", "strength", "absent", "kept", "valid", "clean", "entropy", "FLOPs", "lead of NASA", "ahead"]
     levels = [f"absent where {'kept' if key == 'kept' else 'kept and valid'} >= {level:g}" for key, level in LEVELS]

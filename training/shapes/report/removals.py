@@ -20,6 +20,7 @@ each other] and, for the chance of the seeds, (smallest .. largest block). *Lowe
 baseline, as Table 3; left out where so many baselines are equal that chance would choose.
 
 """
+HALF = ("absent, lower half", "clean, lower half")
 SHARES = ("absent", "kept", "valid", "clean")
 
 
@@ -56,10 +57,10 @@ def section(found: Negatives, alpha: float) -> str:
         _TEXT.format(**words)
         + table(head, rows)
         + _MEANS.format(**words)
-        + table(["", *SHARES, "absent by block", "absent, lower half", "clean, lower half"], means)
+        + table(["", *SHARES, "absent by block", *HALF][: max(map(len, means))], means)
     )
 
 
 def _means(found: Negatives, title: str, arm: str, half: list[int]) -> list[str]:
     cells = [title, *(sure(found.shares(arm, key)) for key in SHARES), spread(found.blocks(arm, "absent"))]
-    return cells + [sure([found.shares(arm, key)[n] for n in half]) if half else "-" for key in ("absent", "clean")]
+    return cells + [sure([found.shares(arm, key)[n] for n in half]) for key in ("absent", "clean") if half]
