@@ -14,7 +14,7 @@ from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
-NAME = "Negative Prompt (NASA)"
+NAME = "SNOOPI Negative Prompt (NASA)"
 PLACE = (1200, 850)  # an empty spot of the canvas, beside the node library
 LOAD = "async text => { await app.loadGraphData(JSON.parse(text)); }"
 BLUEPRINT = "app.graph.nodes.find(n => n.isSubgraphNode?.())"
@@ -42,7 +42,7 @@ def test_the_blueprint_does_what_its_two_nodes_do(server: Server, screenshots: P
         nodes = page.evaluate(SENT)
         page.get_by_role("button", name="Node Library").click()
         page.get_by_placeholder("Search").last.click()
-        page.keyboard.type("NASA")
+        page.keyboard.type("snoopi negative")
         page.get_by_text(NAME).first.click()
         page.mouse.move(*PLACE)
         page.wait_for_timeout(500)

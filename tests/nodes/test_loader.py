@@ -194,7 +194,10 @@ class TestAnySize:
         write_checkpoint(folder / "plain.safetensors", dataclasses.replace(whole, metadata=plain))
         with caplog.at_level("INFO"):
             loader.execute("plain.safetensors")
-        assert "plain.safetensors: 'a b', draws 64 x 64 pixels, no recipe, no recommended alpha for NASA Apply" in caplog.text
+        assert (
+            "plain.safetensors: 'a b', draws 64 x 64 pixels, no recipe, no recommended alpha for NASA Apply"
+            in caplog.text
+        )
 
 
 class TestFiles:
