@@ -163,13 +163,13 @@ _GUIDED = {"steps": 20, "cfg": 3.0, "scheduler": "normal"}
 _STEPS = Workflow(
     name="many_steps_cfg_and_nasa",
     note=(
-        "A model of many steps, guided by CFG 3, without and with NASA on top: both act in the same run. A chosen seed, "
-        "at which this model draws squares; with NASA it draws none.",
+        "A model of many steps, guided by CFG 3, without and with NASA on top: both act in the same run. "
+        "A chosen seed, at which this model draws squares; with NASA it draws none.",
         NO_DOWNLOAD,
         "Turn: alpha, cfg, the negative prompt; the text for CFG takes a negative of its own.",
     ),
     nodes={
-        # Of 24 seeds, chosen because most of its pictures are squares without the negative: this model draws many things.
+        # The seed below is chosen of 24, because without the negative most are squares: this model draws many things.
         **_common("a blue shape", "square", TEACHER),
         "empty": text("", "Negative for CFG (empty)"),
         "nasa": nasa(0.6),
