@@ -7,7 +7,6 @@ from comfy_api.latest import io
 
 from ..snoopi_core.host.nasa import apply_nasa
 from ..snoopi_core.host.recommended import auto_alpha
-from ..snoopi_core.host.show import show_on_node
 from ..snoopi_core.host.window import Window
 from ..snoopi_core.presets import AUTO
 
@@ -35,7 +34,8 @@ class NASAApply(io.ComfyNode):
                 io.Conditioning.Input(
                     "negative",
                     tooltip="What should not appear, from a CLIP Text Encode of the same model's CLIP. Several "
-                    "NASA Apply nodes in a chain each subtract their own; combined prompts are averaged.",
+                    "NASA Apply nodes in a chain each subtract their own; combined prompts are averaged. An empty text "
+                    "steers too: for no negative, set alpha to 0.",
                 ),
                 io.Float.Input(
                     "alpha",
@@ -106,8 +106,9 @@ class NASAApply(io.ComfyNode):
         mask: torch.Tensor | None = None,
         alpha_mode: str = AS_SET,
     ) -> io.NodeOutput:
+        whose = ""
         if alpha_mode == AUTO:
             alpha, whose = auto_alpha(model)
-            show_on_node("NASA Apply", f"auto: alpha {alpha:g}, {whose}")
         window = Window(start_percent=start_percent, end_percent=end_percent)
-        return io.NodeOutput(apply_nasa(model, negative, alpha=alpha, window=window, blocks=blocks, mask=mask))
+        steered = apply_nasa(model, negative, alpha=alpha, window=window, blocks=blocks, mask=mask, whose=whose)
+        return io.NodeOutput(steered)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..snoopi_core.host.inspect import inspect
-from ..snoopi_core.presets import AUTO, PRESETS
+from ..snoopi_core.presets import AUTO
+from .sampling_inputs import preset_input, seed_input
 
 
 class NASAInspect(io.ComfyNode):
@@ -31,23 +32,11 @@ class NASAInspect(io.ComfyNode):
                     tooltip="Gives the size and the number of pictures, as for the sampler; only noise is looked at. "
                     "One picture is enough, more give a better mean.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    # Or each run of a larger graph would make it anew.
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Seed of the noise, as for the sampler. Other seeds change the numbers a little.",
-                ),
-                io.Combo.Input(
-                    "preset",
-                    options=[AUTO, *(preset.name for preset in PRESETS)],
-                    default=AUTO,
-                    optional=True,
-                    tooltip='Which step is looked at: the first of One-Step Sampler\'s preset. "auto", the neutral '
-                    "value, takes the recipe stored in a PG-SB checkpoint, else the step from pure noise; it works for "
-                    "every model that NASA Apply takes.",
+                seed_input("Seed of the noise, as for the sampler. Other seeds change the numbers a little."),
+                preset_input(
+                    'Which step is looked at: the first of One-Step Sampler\'s preset. "auto", the neutral value, '
+                    "takes the recipe stored in a PG-SB checkpoint, else the step from pure noise; it works for every "
+                    "model that NASA Apply takes."
                 ),
             ],
             outputs=[

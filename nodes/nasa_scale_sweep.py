@@ -7,8 +7,8 @@ from comfy_api.latest import io, ui
 
 from ..snoopi_core.alpha import parse_alphas
 from ..snoopi_core.host.sweep import sweep
-from ..snoopi_core.one_step import parse_timesteps
-from ..snoopi_core.presets import AUTO, PRESETS
+from ..snoopi_core.presets import AUTO
+from .sampling_inputs import preset_input, seed_input, timesteps_input
 
 
 class NASAScaleSweep(io.ComfyNode):
@@ -48,30 +48,18 @@ class NASAScaleSweep(io.ComfyNode):
                     tooltip='The strengths: numbers with a decimal point, separated by commas ("0, 0.25, 0.5, 1"), or '
                     'a range ("0..1 step 0.25"). 0 is the model without the negative, and worth having for comparison.',
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    # Or each run of a larger graph would make it anew.
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Seed of the noise, which is the same for all alphas. A sampler with this seed gives the "
-                    "same pictures.",
+                seed_input(
+                    "Seed of the noise, which is the same for all alphas. A sampler with this seed gives the same "
+                    "pictures."
                 ),
-                io.String.Input(
-                    "timesteps",
-                    default=AUTO,
+                timesteps_input(
+                    'As in One-Step Sampler: "auto", the neutral value, takes those of the preset; or one timestep '
+                    '("399"), or several falling ones; not a number of steps.',
                     optional=True,
-                    tooltip='As in One-Step Sampler: "auto", the neutral value, takes those of the preset; or one '
-                    'timestep ("399"), or several falling ones.',
                 ),
-                io.Combo.Input(
-                    "preset",
-                    options=[AUTO, *(preset.name for preset in PRESETS)],
-                    default=AUTO,
-                    optional=True,
-                    tooltip='As in One-Step Sampler: which model this is. "auto", the neutral value, takes the recipe '
-                    "stored in a PG-SB checkpoint, else the last timestep in one step.",
+                preset_input(
+                    'As in One-Step Sampler: which model this is. "auto", the neutral value, takes the recipe stored '
+                    "in a PG-SB checkpoint, else the last timestep in one step."
                 ),
                 io.Sampler.Input(
                     "sampler",
@@ -97,12 +85,14 @@ class NASAScaleSweep(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, alphas: str | None = None, timesteps: str | None = None) -> bool | str:
-        """Tell of text that means nothing before anything runs; None where another node gives the text."""
+    def validate_inputs(cls, alphas: str | None = None) -> bool | str:
+        """Tell of text that means nothing before anything runs; None where another node gives the text.
+
+        Of `alphas` alone, since the host would show the answer once for each input that is named here; of `timesteps`
+        the node itself tells, before the first picture.
+        """
         try:
             parse_alphas("0" if alphas is None else alphas)
-            # How many timesteps there are is the model's to say, when it is there.
-            parse_timesteps(AUTO if timesteps is None else timesteps, auto=(), num_train_timesteps=None)
         except ValueError as error:
             return str(error)
         return True

@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..snoopi_core.host.one_step import one_step
-from ..snoopi_core.one_step import parse_timesteps
-from ..snoopi_core.presets import AUTO, PRESETS
+from ..snoopi_core.presets import AUTO
+from .sampling_inputs import check_timesteps, preset_input, seed_input, timesteps_input
 
 
 class OneStepSampler(io.ComfyNode):
@@ -37,29 +37,17 @@ class OneStepSampler(io.ComfyNode):
                     tooltip="Gives the size and the number of images; an Empty Latent Image is the usual one. A "
                     "picture in it is kept only where its noise mask says so (inpainting).",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of the noise: the same seed and inputs give the same image, bit for bit.",
+                seed_input(
+                    "Seed of the noise: the same seed and inputs give the same image, bit for bit.", next_seed=True
                 ),
-                io.String.Input(
-                    "timesteps",
-                    default="auto",
-                    tooltip='"auto" takes those of the preset. Otherwise one timestep ("399" for SDXL-DMD2) or '
-                    'several falling ones ("999, 749, 499, 249").',
+                timesteps_input(
+                    '"auto" takes those of the preset. Otherwise one timestep ("399" for SDXL-DMD2) or several falling '
+                    'ones ("999, 749, 499, 249"), each a step. Not a number of steps: "4" is one step at timestep 4.'
                 ),
-                # Prompts that scripts saved before there were presets lack it.
-                io.Combo.Input(
-                    "preset",
-                    options=[AUTO, *(preset.name for preset in PRESETS)],
-                    default=AUTO,
-                    optional=True,
-                    tooltip='Which model this is. "auto" takes the recipe stored in a PG-SB checkpoint, else the last '
-                    "timestep in one step. Choose by name for models from other loaders; the help page lists what "
-                    "each stands for.",
+                preset_input(
+                    'Which model this is. "auto" takes the recipe stored in a PG-SB checkpoint, else the last timestep '
+                    "in one step. Choose by name for models from other loaders; the help page lists what each stands "
+                    "for."
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="The sampled latent, for a VAE Decode.")],
@@ -68,12 +56,7 @@ class OneStepSampler(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, timesteps: str | None = None) -> bool | str:
         """Tell of text that no model could use before anything runs; None where another node gives the text."""
-        try:
-            # How many timesteps there are is the model's to say, when it is there.
-            parse_timesteps("auto" if timesteps is None else timesteps, auto=(), num_train_timesteps=None)
-        except ValueError as error:
-            return str(error)
-        return True
+        return check_timesteps(timesteps)
 
     @classmethod
     def execute(

@@ -26,11 +26,11 @@ PLAIN = ("SnoopiPGSBLoader", "SnoopiNASAApply", "SnoopiOneStepSampler")
 SHOWING = {
     "SnoopiNASAScaleSweep": {
         "model": ("SnoopiPGSBLoader", 0), "positive": ("Prompt", 0), "negative": ("Negative prompt", 0),
-        "latent_image": ("EmptyLatentImage", 0), "vae": ("SnoopiPGSBLoader", 2), "alphas": "0, 0.25, 0.5, 1", "seed": 2,
+        "latent_image": ("EmptyLatentImage", 0), "vae": ("SnoopiPGSBLoader", 2), "alphas": "0, 0.25, 0.5, 1", "seed": 1,
         "timesteps": "auto", "preset": "auto",
     },
     "SnoopiNASAInspect": {
-        "model": ("SnoopiNASAApply", 0), "positive": ("Prompt", 0), "latent_image": ("EmptyLatentImage", 0), "seed": 2,
+        "model": ("SnoopiNASAApply", 0), "positive": ("Prompt", 0), "latent_image": ("EmptyLatentImage", 0), "seed": 1,
         "preset": "auto",
     },
 }  # fmt: skip

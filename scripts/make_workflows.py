@@ -35,14 +35,17 @@ from workflow_descriptions import STUDENT, WORKFLOWS  # noqa: E402
 from workflow_parts import Workflow, api_prompt  # noqa: E402
 
 THUMBNAIL, SEAM, LABEL = 512, 6, 26
-GAP, COLLAPSED = 48, 150  # between nodes, and a collapsed one's width, in the canvas's pixels
-NOTE, LETTERS, LINE = 400, 56, 16  # width of the note; letters that fit into a line of it, and how high one is
+GAP, COLLAPSED = 48, 150  # between columns, and a collapsed node's width, in the canvas's pixels
+# Under a node: NASA Apply grows by a line when it runs; in Nodes 2.0 others by a button, an error bar and higher rows.
+BELOW, BELOW_COLLAPSED = 60, 24
+NOTE, LETTERS, LINE = 400, 48, 16  # width of the note; letters that fit into a line of it, and how high one is
+NOTE_EDGE = 64  # its border, and what Nodes 2.0 adds
 CARD_MARGIN, CARD_ZOOM = 20, 1.6
 
 # Loads the API form, sets sizes and columns, adds the note, and returns the file together with what the front end
 # would send for it. Nodes without a size of their own get the front end's.
 BUILD = """
-async ({prompt, name, nodes, columns, note, noteSize, gap, collapsedWidth}) => {
+async ({prompt, name, nodes, columns, note, noteSize, gap, below, belowCollapsed, collapsedWidth}) => {
   await app.loadApiJson(prompt, name + '.json');
   const byKey = {};
   for (const [key, {id}] of Object.entries(nodes)) byKey[key] = app.graph.getNodeById(id);
@@ -69,7 +72,8 @@ async ({prompt, name, nodes, columns, note, noteSize, gap, collapsedWidth}) => {
     for (const key of column) {
       if (typeof key === 'number') { y = key; continue; }
       byKey[key].pos = [x, y];
-      y += height(byKey[key]) + LiteGraph.NODE_TITLE_HEIGHT + gap / 2;
+      const room = byKey[key].flags.collapsed ? belowCollapsed : below;
+      y += height(byKey[key]) + LiteGraph.NODE_TITLE_HEIGHT + room;
     }
     x += Math.max(...column.map(key => width(byKey[key]))) + gap;
   }
@@ -120,8 +124,10 @@ def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any
         },
         "columns": workflow.columns,
         "note": note,
-        "noteSize": [NOTE, max(120, lines * LINE + 30)],
+        "noteSize": [NOTE, lines * LINE + NOTE_EDGE],
         "gap": GAP,
+        "below": BELOW,
+        "belowCollapsed": BELOW_COLLAPSED,
         "collapsedWidth": COLLAPSED,
     }
     made = json.loads(page.evaluate(BUILD, arguments))

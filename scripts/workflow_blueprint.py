@@ -11,7 +11,8 @@ from typing import Any
 
 from playwright.sync_api import Page
 
-NAME = "Negative Prompt (NASA)"  # the file's name is what the node library shows and searches
+# The file's name: all that ComfyUI shows of a pack's blueprint in its searches, which overlook description and aliases.
+NAME = "SNOOPI Negative Prompt (NASA)"
 DESCRIPTION = (
     "A negative prompt for a one-step model: steers it away in its cross-attention (NASA), at cfg 1. Goes between the "
     "loader and the sampler."

@@ -25,11 +25,14 @@ from workflow_published import PUBLISHED
 STUDENT = "snoopi-shapes-student.safetensors"
 TEACHER = "snoopi-shapes-teacher.safetensors"
 ALPHA = 1.0
-PROMPT = "a blue shape"
-NEGATIVE = "square"
-SEED = 2
-LOWER, FOUR = 520, 580  # where the lower of two branches starts, and the lower two of four
-NO_DOWNLOAD = "Nothing to download: the small model comes with this pack."
+# A pair of docs/RESULTS.md, chosen because of 160 pictures (seeds 0 to 39, 4 each) all are valid with the negative, and
+# 99 % without: whatever seed comes next, it shows what the negative does. Not every pair is like that.
+PROMPT = "a magenta shape"
+NEGATIVE = "triangle"
+SEED = 1
+LOWER = 540  # where the lower of two branches starts
+SMALL = (300, 360)  # a result, where there are several
+NO_DOWNLOAD = "Nothing to download: the small model comes with this pack. It draws 64 x 64 pixels, enlarged here."
 
 
 def _loader(file: str = STUDENT) -> Node:
@@ -63,9 +66,10 @@ def _half(key: str, x: int) -> dict[str, Node]:
 _ONE = Workflow(
     name="one_step_with_negative_prompt",
     note=(
-        "Text to image in ONE step: the pictures follow the prompt and avoid the negative (NASA).",
+        "Text to image in ONE step: the pictures follow the prompt and avoid the negative (NASA). An example that "
+        "works at nearly every seed; others do not.",
         NO_DOWNLOAD,
-        "Turn: both texts, and alpha (0 = the negative is ignored).",
+        "Turn: both texts (colours, shapes, places), and alpha (0 = the negative is ignored).",
     ),
     nodes={
         **_common(),
@@ -143,17 +147,15 @@ _MASKS = Workflow(
         ),
         "sampler_without": one_step(MODEL, Link("seed")),
         "sampler_with": one_step(Link("nasa_right"), Link("seed")),
-        **picture("sampler_without", "Without negatives", "without_masks", "_without", collapsed=True),
-        **picture("sampler_with", "Two negatives, two masks", "with_masks", "_with", collapsed=True),
+        **picture("sampler_without", "Without negatives", "without_masks", "_without", collapsed=True, size=SMALL),
+        **picture("sampler_with", "Two negatives, two masks", "with_masks", "_with", collapsed=True, size=SMALL),
     },
     columns=(
         ("note", "loader", "latent", "seed"),
-        ("prompt", "negative_left", "negative_right", LOWER, "blank_left", "half_left", "blank_right", "half_right"),
-        ("mask_left", "mask_right"),
-        ("nasa_left", "nasa_right"),
+        ("prompt", "negative_left", "negative_right", 570, "blank_left", "half_left", "blank_right", "half_right"),
+        ("mask_left", "nasa_left", LOWER, "mask_right", "nasa_right"),
         ("sampler_without", LOWER, "sampler_with"),
-        ("decode_without", "scale_without", LOWER, "decode_with", "scale_with"),
-        ("save_without", LOWER, "save_with"),
+        ("save_without", "decode_without", "scale_without", LOWER, "save_with", "decode_with", "scale_with"),
     ),
 )
 
@@ -161,12 +163,14 @@ _GUIDED = {"steps": 20, "cfg": 3.0, "scheduler": "normal"}
 _STEPS = Workflow(
     name="many_steps_cfg_and_nasa",
     note=(
-        "A model of many steps, guided by CFG 3, without and with NASA on top: both act in the same run.",
+        "A model of many steps, guided by CFG 3, without and with NASA on top: both act in the same run. "
+        "A chosen seed, at which this model draws squares; with NASA it draws none.",
         NO_DOWNLOAD,
         "Turn: alpha, cfg, the negative prompt; the text for CFG takes a negative of its own.",
     ),
     nodes={
-        **_common(file=TEACHER),
+        # The seed below is chosen of 24, because without the negative most are squares: this model draws many things.
+        **_common("a blue shape", "square", TEACHER),
         "empty": text("", "Negative for CFG (empty)"),
         "nasa": nasa(0.6),
         "seed": seed_node(4),
@@ -201,7 +205,11 @@ _SUBTRACTED = {
 
 
 def _result(way: str, title: str) -> dict[str, Node]:
-    return picture(f"sampler_{way}", title, f"figure_{way}", f"_{way}", collapsed=True, size=(330, 390))
+    return picture(f"sampler_{way}", title, f"figure_{way}", f"_{way}", collapsed=True, size=SMALL)
+
+
+def _chain(way: str) -> tuple[str, ...]:
+    return f"save_{way}", f"decode_{way}", f"scale_{way}"
 
 
 _FIGURE = Workflow(
@@ -217,10 +225,11 @@ _FIGURE = Workflow(
         "seed": seed_node(SEED),
         **_SUBTRACTED,
         "nasa": nasa(ALPHA),
-        "sampler_none": one_step(MODEL, Link("seed")),
+        # Collapsed, since nothing is to be turned on them.
+        "sampler_none": one_step(MODEL, Link("seed"), collapsed=True),
         "sampler_cfg": with_cfg(MODEL, Link("seed"), negative="negative", steps=1, cfg=2.0, scheduler="sgm_uniform"),
-        "sampler_embeddings": one_step(MODEL, Link("seed"), "embeddings"),
-        "sampler_nasa": one_step(Link("nasa"), Link("seed")),
+        "sampler_embeddings": one_step(MODEL, Link("seed"), "embeddings", collapsed=True),
+        "sampler_nasa": one_step(Link("nasa"), Link("seed"), collapsed=True),
         **_result("none", "No negative"),
         **_result("cfg", "CFG"),
         **_result("embeddings", "Embedding subtraction"),
@@ -228,11 +237,10 @@ _FIGURE = Workflow(
     },
     columns=(
         ("note", "loader", "latent", "seed"),
-        ("prompt", "negative", "weight", "embeddings", "nasa"),
-        ("sampler_none", FOUR, "sampler_cfg"),
-        ("save_none", "decode_none", "scale_none", FOUR, "save_cfg", "decode_cfg", "scale_cfg"),
-        ("sampler_embeddings", FOUR, "sampler_nasa"),
-        ("save_embeddings", "decode_embeddings", "scale_embeddings", FOUR, "save_nasa", "decode_nasa", "scale_nasa"),
+        ("prompt", "negative", "weight", "embeddings"),
+        ("nasa", "sampler_cfg", 850, "sampler_none", "sampler_embeddings", "sampler_nasa"),
+        (*_chain("none"), LOWER, *_chain("cfg")),
+        (*_chain("embeddings"), LOWER, *_chain("nasa")),
     ),
 )
 

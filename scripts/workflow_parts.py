@@ -80,14 +80,15 @@ def latent(side: int = SIDE, count: int = 4) -> Node:
 def nasa(alpha: float, model: Link = MODEL, negative: str = "negative", title: str = "", **more: Any) -> Node:
     neutral = {"start_percent": 0.0, "end_percent": 1.0, "blocks": "all", "alpha_mode": "as set"}
     inputs = {**neutral, "model": model, "negative": Link(negative), "alpha": alpha, **more}
-    # With "auto", the node shows which alpha that is, below its settings.
-    size = (270, 280) if inputs["alpha_mode"] == "auto" else None
-    return Node(type="SnoopiNASAApply", inputs=inputs, title=title, size=size)
+    return Node(type="SnoopiNASAApply", inputs=inputs, title=title)
 
 
-def one_step(model: Link, seed: int | Link, positive: str = "prompt", preset: str = "auto") -> Node:
-    inputs = {"model": model, "positive": Link(positive), "latent_image": Link("latent")}
-    return Node(type="SnoopiOneStepSampler", inputs={**inputs, "seed": seed, "timesteps": "auto", "preset": preset})
+def one_step(
+    model: Link, seed: int | Link, positive: str = "prompt", preset: str = "auto", *, collapsed: bool = False
+) -> Node:
+    links = {"model": model, "positive": Link(positive), "latent_image": Link("latent")}
+    inputs = {**links, "seed": seed, "timesteps": "auto", "preset": preset}
+    return Node(type="SnoopiOneStepSampler", inputs=inputs, collapsed=collapsed)
 
 
 def with_cfg(model: Link, seed: int | Link, *, negative: str, steps: int, cfg: float, scheduler: str) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from workflow_parts import CLIP, MODEL, VAE, File, Link, Node, Workflow, latent, nasa, one_step, save, text
 
@@ -86,7 +87,13 @@ def _export() -> Node:
 
 def _download(*files: File) -> str:
     """The note's second line."""
-    return "Download: " + "; ".join(f"{f.name} into models/{f.directory}, from {f.page}" for f in files)
+    return "Download: " + "; ".join(_where(f) for f in files)
+
+
+def _where(file: File) -> str:
+    # ComfyUI's own notice of missing files offers no download of pickles.
+    by_hand = " by hand" if file.name.endswith(".bin") else ""
+    return f"{file.name}{by_hand} into models/{file.directory}, from {file.page}"
 
 
 def _published(
@@ -138,6 +145,11 @@ def _published(
     )
 
 
+def _sdxl_with_lora(name: str, shows: str, lora: File, **more: Any) -> Workflow:
+    loaders = {"loader": _checkpoint(SDXL), "lora": _lora(lora)}
+    return _published(name, shows, loaders, side=1024, model=Link("lora"), **more)
+
+
 _ALPHA = "Turn: alpha. None is published for this model: try 0.1, 0.3, 0.6; halve it when the picture breaks."
 _SWEPT = "Turn: alpha (the paper sweeps 0 to 1); halve it when the picture breaks."
 _AUTO = (
@@ -179,14 +191,12 @@ PUBLISHED = (
         negative="dog",
         model=Link("network"),
     ),
-    _published(
+    _sdxl_with_lora(
         "sdxl_dmd2_4_steps",
         "SDXL-DMD2 in four steps. In the paper's Table 7 the cats go from 88 % of the pictures to none.",
-        {"loader": _checkpoint(SDXL), "lora": _lora(DMD2_4)},
+        DMD2_4,
         preset="SDXL-DMD2, 4 steps",
         turn=_SWEPT,
-        side=1024,
-        model=Link("lora"),
     ),
     _published(
         "sdxl_lightning_4_steps",
@@ -196,14 +206,12 @@ PUBLISHED = (
         turn=_ALPHA,
         side=1024,
     ),
-    _published(
+    _sdxl_with_lora(
         "sdxl_lcm_lora_4_steps",
         "SDXL with the LCM-LoRA in four steps, with a negative prompt and no CFG.",
-        {"loader": _checkpoint(SDXL), "lora": _lora(LCM_LORA)},
+        LCM_LORA,
         preset="LCM-LoRA, 4 steps",
         turn=_ALPHA,
-        side=1024,
-        model=Link("lora"),
         get=f"{_download(SDXL)}; pytorch_lora_weights.safetensors from {LCM_LORA.page}, renamed to {LCM_LORA.name}, "
         f"into models/{LCM_LORA.directory}",
     ),
@@ -223,8 +231,8 @@ PUBLISHED = (
         clip=Link("clip"),
         vae=Link("vae"),
         between={"latents": _AS_SD},
-        get=f"Download: transformer/diffusion_pytorch_model.bin from {PIXART_DMD.page}, renamed to {PIXART_DMD.name}, "
-        f"into models/{PIXART_DMD.directory}; {_download(T5, SD_VAE).removeprefix('Download: ')}",
+        get=f"Download by hand: transformer/diffusion_pytorch_model.bin from {PIXART_DMD.page}, renamed to "
+        f"{PIXART_DMD.name}, into models/{PIXART_DMD.directory}; {_download(T5, SD_VAE).removeprefix('Download: ')}",
     ),
     _published(
         "your_own_student",

@@ -19,6 +19,7 @@ LARGEST = 4.0
 """Past any use, for every model that was measured."""
 _MOST = 32  # pictures side by side, more than anyone looks at
 _NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,9})?|\.[0-9]{1,9}"
+_ENDS = re.compile(rf"(?P<first>{_NUMBER})\s*(?:\.\.+|-|to)\s*(?P<last>{_NUMBER})")
 _RANGE = re.compile(rf"(?P<first>{_NUMBER})\s*\.\.\s*(?P<last>{_NUMBER})\s+step\s+(?P<step>{_NUMBER})")
 
 
@@ -64,6 +65,9 @@ def parse_alphas(text: str) -> tuple[float, ...]:
             raise ValueError(f"alphas {shown!r}: the range has to rise, in steps above 0; {expected}")
         count = int((last - first) / step) + 1
         alphas = tuple(float(first + step * number) for number in range(min(count, _MOST + 1)))
+    elif match := _ENDS.fullmatch(text.strip().lower()):
+        ends = f"{match['first']}..{match['last']}"
+        raise ValueError(f'alphas {shown!r} has no step: for a range write "{ends} step 0.25"; {expected}')
     else:
         words = text.replace(",", " ").split()
         if not words:

@@ -15,6 +15,8 @@ import torch
 from .typed import parse_digits, shorten
 
 _TOO_MANY = 10**9  # timesteps, for any model
+FEW = 20
+"""One timestep below this is likely meant as a number of steps: no model is trained to begin with so little noise."""
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 

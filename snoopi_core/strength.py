@@ -85,13 +85,14 @@ def verdict(layers: Sequence[LayerStrength]) -> list[str]:
             "breaks the model without NASA Apply (a damaged file, a LoRA of another model); then try ComfyUI with "
             "--force-fp32."
         ]
-    sentences = []
+    sentences, says_nothing = [], False
     numbers = sorted({number for layer in layers for number in layer.negatives})
     for number in numbers:
         cosine = _mean([layer.negatives[number].cosine for layer in layers if number in layer.negatives])
         which = "The negative" if numbers == [0] else f"Negative {number + 1}"
         shown = f"mean cosine {cosine:.2f}"
         if cosine >= SAME:
+            says_nothing = True
             sentences.append(
                 f"{which} is uninformative: it means what the prompt means ({shown}), so NASA only weakens the prompt. "
                 "Name what should not appear, and nothing of the prompt."
@@ -105,7 +106,8 @@ def verdict(layers: Sequence[LayerStrength]) -> list[str]:
             sentences.append(f"{which} is informative: it differs from the prompt ({shown}).")
     change, left = _mean([layer.change for layer in layers]), _mean([layer.left for layer in layers])
     shown = f"the layers change by {change:.0%} on average, {_percent(left)} of the prompt's own response is left"
-    if change >= STRONG or left <= LEFT:
+    # Another alpha would not mend a negative that says nothing: then the one verdict is that.
+    if not says_nothing and (change >= STRONG or left <= LEFT):
         sentences.append(f"Alpha is too strong: {shown}. Halve it.")
     else:
         sentences.append(f"Strength: {shown}.")

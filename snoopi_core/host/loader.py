@@ -99,7 +99,16 @@ def _summary(metadata: Metadata) -> str:
     recipe, alpha = metadata.recipe, metadata.recommended_alpha
     timesteps = "no recipe" if recipe is None else f"timesteps {', '.join(map(str, recipe.timesteps))}"
     advice = "no recommended alpha" if alpha is None else f"recommended alpha {alpha:g}"
-    return f"{' '.join(metadata.title.split())!r}, {timesteps}, {advice} for NASA Apply"
+    return f"{' '.join(metadata.title.split())!r}, {_size(metadata)}{timesteps}, {advice} for NASA Apply"
+
+
+def _size(metadata: Metadata) -> str:
+    """How large its pictures are, where the file tells."""
+    side = metadata.unet.get("sample_size")
+    if not isinstance(side, int) or metadata.vae is None:
+        return ""
+    side *= 2 ** (len(metadata.vae["block_out_channels"]) - 1)
+    return f"draws {side} x {side} pixels, "
 
 
 def _model_patcher(path: Path, latents: str, disable_dynamic: bool = False) -> ModelPatcher:

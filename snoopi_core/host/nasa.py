@@ -35,6 +35,7 @@ def apply_nasa(
     window: Window,
     blocks: str,
     mask: torch.Tensor | None = None,
+    whose: str = "",
 ) -> ModelPatcher:
     """A clone of `patcher` that steers away from `negative`; `patcher` itself where nothing would be changed.
 
@@ -43,6 +44,7 @@ def apply_nasa(
     Args:
         mask: where in the picture, (h, w) or (n, h, w) in [0, 1], n images of a batch or frames of a video; resized to
             each attention's grid.
+        whose: where alpha comes from, if not from a person.
 
     Raises:
         ValueError: an unsupported model, a negative that is not this model's, unknown blocks, not a mask, or an
@@ -53,7 +55,9 @@ def apply_nasa(
         logging.warning("NASA Apply does nothing: %s", nothing)
         show_text(f"does nothing: {nothing}")
         return patcher
-    advice = recommended_alpha(patcher)
+    # In each run, or the node would go on showing what it did before.
+    show_text(f"alpha {alpha:g}, {whose or 'as set'}")
+    advice = whose or recommended_alpha(patcher)
     logging.info("NASA Apply: %s%s", described(steering, patcher.model), advice and f"; {advice}")
     return steer(patcher, steering)
 

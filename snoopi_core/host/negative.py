@@ -74,6 +74,6 @@ def check_width(negative: Negative, expected: int, got: int | None = None) -> No
     got = negative.embedding.shape[-1] if got is None else got
     if got != expected:
         raise ValueError(
-            f"negative is {got} wide, the model's cross-attention takes {expected}: "
-            "it was made by another model's text encoder. Encode it with the CLIP that belongs to this model"
+            "negative was made by another model's text encoder: encode it with the CLIP that belongs to this model. "
+            f"It is {got} wide, this model takes {expected}"
         )

@@ -24,7 +24,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ..checkpoint import OneStepRecipe
-from ..one_step import euler_step, parse_timesteps, tcd_step
+from ..one_step import FEW, euler_step, parse_timesteps, tcd_step
 from ..presets import AUTO, Noise, Preset, Steps, find_preset
 from .attachment import get_metadata
 from .run import SPEAKER
@@ -91,7 +91,7 @@ def one_step_way(patcher: ModelPatcher, *, timesteps: str, preset: str = AUTO, s
     at = parse_timesteps(timesteps, auto=recipe.timesteps if recipe else (last,), num_train_timesteps=last + 1)
     sigmas = torch.tensor([sigma_of(sampling, t) for t in at] + [0.0])
     steps, noise = (recipe.steps, recipe.noise) if recipe else ("consistency", "unit")
-    _say(speaker or "One-Step Sampler", patcher, chosen, at, noise, steps)
+    _say(speaker or "One-Step Sampler", patcher, chosen, at)
     if steps == "tcd" and isinstance(sampling, RectifiedFlow):
         raise ValueError("TCD's steps are for noise schedules, this is a flow model; expected euler or consistency")
     return Way(
@@ -198,15 +198,8 @@ def _as_the_host_keeps(samples: torch.Tensor) -> torch.Tensor:
     return samples.to(management.intermediate_device(), dtype)
 
 
-def _say(
-    speaker: str,
-    patcher: ModelPatcher,
-    chosen: Preset | None,
-    timesteps: Sequence[int],
-    noise: Noise,
-    steps: Steps,
-) -> None:
-    """Tell what is done, by whose word, and what may be a mistake; no warning, which would come with every prompt."""
+def _say(speaker: str, patcher: ModelPatcher, chosen: Preset | None, timesteps: Sequence[int]) -> None:
+    """Tell what is done, by whose word, and what may be a mistake; a warning only where it most likely is one."""
     recipe = recipe_of(patcher)
     if chosen is None:
         whose = "the file's recipe" if recipe else "auto, as the model brings no recipe"
@@ -215,7 +208,19 @@ def _say(
         whose = f"preset {chosen.name}"
         advice = ", in place of the file's own recipe, which auto takes" if recipe else ""
     at = ", ".join(map(str, timesteps))
-    logging.info("%s: timestep(s) %s, %s noise, %s steps, by %s%s", speaker, at, noise, steps, whose, advice)
+    logging.info("%s: %s at timestep %s, by %s%s", speaker, _count(timesteps), at, whose, advice)
+    if len(timesteps) == 1 and timesteps[0] < FEW:
+        logging.warning(
+            "%s: timesteps %s is one step at timestep %s, where hardly any noise is left, and not a number of steps. "
+            'Leave timesteps at auto and choose the model\'s preset, or type each: "999, 749, 499, 249" are four steps',
+            speaker,
+            at,
+            at,
+        )
+
+
+def _count(timesteps: Sequence[int]) -> str:
+    return "1 step" if len(timesteps) == 1 else f"{len(timesteps)} steps"
 
 
 def recipe_of(patcher: ModelPatcher) -> OneStepRecipe | None:

@@ -18,27 +18,33 @@ def recommended_alpha(patcher: ModelPatcher) -> str:
     return "" if paper is None else f"the paper uses {paper}"
 
 
+def known_alpha(patcher: ModelPatcher) -> tuple[float, str] | None:
+    """The alpha of this very model, and whose it is: its file's, or the paper's for PG-SB students of its kind."""
+    metadata = get_metadata(patcher)
+    if metadata is None:
+        return None
+    if metadata.recommended_alpha is not None:
+        return metadata.recommended_alpha, "measured for this file"
+    found = paper_alpha(family_of(patcher.model).kind(patcher.model), is_pg_sb=True) if metadata.recipe else None
+    return found and (found[0], f"the paper's for {found[1].partition(',')[0]}")
+
+
 def auto_alpha(patcher: ModelPatcher) -> tuple[float, str]:
     """One alpha, and whose it is.
 
     Raises:
         ValueError: nobody has measured any.
     """
-    metadata = get_metadata(patcher)
-    if metadata is not None and metadata.recommended_alpha is not None:
-        return metadata.recommended_alpha, "measured for this file"
+    if known := known_alpha(patcher):
+        return known
     family = family_of(patcher.model)
     kind = family.kind(patcher.model)
-    is_pg_sb = metadata is not None and metadata.recipe is not None
-    found = paper_alpha(kind, is_pg_sb=is_pg_sb)
+    found = paper_alpha(kind, is_pg_sb=False)
     if found is None:
-        known = paper_alphas(kind)
-        have = f"the paper only swept it, {known}" if known else "the paper has none"
+        swept = paper_alphas(kind)
+        have = f"the paper only swept it, {swept}" if swept else "the paper has none"
         raise ValueError(
             f'alpha_mode is "auto", but nobody has measured an alpha for this model ({family.name}): its file names '
             f'none, and {have}. Choose "as set" and begin with alpha 0.3; NASA Scale Sweep shows which is right'
         )
-    alpha, name = found
-    if not is_pg_sb:
-        return alpha, f"a guess: the lowest published for {kind} networks"
-    return alpha, f"the paper's for {name.partition(',')[0]}"
+    return found[0], f"a guess: the lowest published for {kind} networks"

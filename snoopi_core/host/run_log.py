@@ -14,6 +14,7 @@ from comfy.samplers import CFGGuider
 from ..blocks import Block, describe_blocks
 from .attachment import get_metadata
 from .families import family_of
+from .recommended import known_alpha
 from .run import SPEAKER, Run
 from .steering import Steering
 
@@ -22,17 +23,21 @@ FEW = 8
 NOISY = 0.75
 """Of the highest noise level: a run that begins below it goes on with a picture (second passes, detailers), and has few
 steps whatever the model."""
+# On the bundled student half of the pictures are no valid ones there (pytest tests/quality/test_inspect.py -rP).
+TOO_HIGH = 3.0
+"""Times the alpha that was measured for a model."""
 _USUAL = "NASA Apply"
 
 
 def described(steering: Steering, model: BaseModel) -> str:
-    """Such as "alpha 0.3 in 15 of 16 cross-attentions of ..., window 0 to 0.5"."""
+    """Such as "alpha 0.3 in 15 of 16 attention layers of ..., from start_percent 0 to end_percent 0.5"."""
     family, window = family_of(model), steering.window
     layers = family.layers(model).values()
     count = sum(layer.block in steering.blocks for layer in layers)
+    steps = f", from start_percent {window.start_percent:g} to end_percent {window.end_percent:g}"
     return (
-        f"alpha {steering.alpha:g} in {count} of {len(layers)} cross-attentions of {family.name}, "
-        f"window {window.start_percent:g} to {window.end_percent:g}"
+        f"alpha {steering.alpha:g} in {count} of {len(layers)} attention layers of {family.name}"
+        f"{'' if window.is_everything else steps}"
     )
 
 
@@ -43,6 +48,7 @@ class RunLog:
         self.steerings = steerings
 
     def begins(self, guider: CFGGuider, run: Run) -> None:
+        speaker = _speaker(guider)
         if scales := _scales(guider):
             # Ordinary models are meant to be guided: there it is no warning, which would come with each prompt.
             level = logging.WARNING if _is_distilled(guider, run) else logging.INFO
@@ -50,20 +56,28 @@ class RunLog:
                 level,
                 "%s: cfg is %s, so the sampler's own negative acts as well, beside NASA's and at twice the time. "
                 "One-step and few-step models need cfg 1",
-                _speaker(guider),
+                speaker,
                 scales,
+            )
+        if speaker == _USUAL and (high := self._too_high(guider)):
+            alpha, known = high
+            logging.warning(
+                "NASA Apply: alpha is %g, but this model's own is %g: from about three times that on pictures break. "
+                "Lower it, or look at NASA Scale Sweep",
+                alpha,
+                known,
             )
         if any(self._is_prompt(steering, guider) for steering in self.steerings):
             logging.warning(
                 "%s: a negative is the prompt itself, so it only weakens the prompt. Name what should not appear, and "
                 "nothing of the prompt",
-                _speaker(guider),
+                speaker,
             )
         if dropped := self._dropped(guider.inner_model):
             logging.warning(
                 "%s: another node has replaced the cross-attention of %s, and NASA takes its place: that node does "
                 "nothing there. Leave these out of NASA Apply's blocks, or take that node out",
-                _speaker(guider),
+                speaker,
                 describe_blocks(dropped),
             )
 
@@ -71,27 +85,34 @@ class RunLog:
         speaker = _speaker(guider)
         who = speaker if speaker == _USUAL else f"{speaker}: NASA"
         if not run.calls:
-            logging.info(
-                "%s acted in none of the %d step(s): the sampler never ran the model for the positive prompt that it "
+            logging.warning(
+                "%s acted in no step of %d: the sampler never ran the model for the positive prompt that it "
                 "was given. A guider that makes prompts of its own cannot be steered; use one of ComfyUI's",
                 who,
                 run.steps,
             )
         elif not run.acted:
-            logging.info(
-                "%s acted in none of the %d step(s): none lies in its window (start_percent to end_percent, or the "
-                "negative's own timestep range). Leave 0 and 1 for one-step models",
+            logging.warning(
+                "%s acted in no step of %d: all lie outside of start_percent to end_percent, or of the negative's own "
+                "timestep range. Leave 0 and 1 for one-step models",
                 who,
                 run.steps,
             )
         else:
             what = "; ".join(described(steering, guider.inner_model) for steering in self.steerings)
-            logging.info("%s acted in %d of %d call(s) of the model: %s", who, run.acted, run.calls, what)
+            logging.info("%s acted %d of the %d time(s) that the model ran: %s", who, run.acted, run.calls, what)
 
     def _dropped(self, model: BaseModel) -> list[Block]:
         family = family_of(model)
         chosen = frozenset[Block]().union(*(steering.blocks for steering in self.steerings))
         return [block for block in family.dropped(model) if block in chosen]
+
+    def _too_high(self, guider: CFGGuider) -> tuple[float, float] | None:
+        """(alpha, the model's own) of the strongest, where it is too strong for a model of which that is known."""
+        patcher = getattr(guider, "model_patcher", None)
+        known = patcher and known_alpha(patcher)
+        alpha = max(steering.alpha for steering in self.steerings)
+        return (alpha, known[0]) if known and 0.0 < TOO_HIGH * known[0] <= alpha else None
 
     @staticmethod
     def _is_prompt(steering: Steering, guider: CFGGuider) -> bool:

@@ -1,21 +1,14 @@
-"""Text on a node, while its graph is on the screen, and in the log."""
+"""Text on a node, while its graph is on the screen."""
 
 from __future__ import annotations
 
-import logging
 import sys
 
 from comfy_execution.utils import get_executing_context
 
 
-def show_on_node(name: str, text: str) -> None:
-    """Show `text` on the node that is running, where a server runs it, and in the log under the node's name."""
-    logging.info("%s: %s", name, text)
-    show_text(text)
-
-
 def show_text(text: str) -> None:
-    """On the node alone."""
+    """Show `text` on the node that is running, where a server runs it. It stays there until another takes its place."""
     context = get_executing_context()
     # Not imported: a script that uses the nodes as a library has no server, and importing it would start half of one.
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)

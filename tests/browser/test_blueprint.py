@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_browser import front_end, screenshot
+from live_browser import LOAD, front_end, screenshot
 from live_pack import ROOT
 from live_server import Server
 from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
-NAME = "Negative Prompt (NASA)"
+NAME = "SNOOPI Negative Prompt (NASA)"
 PLACE = (1200, 850)  # an empty spot of the canvas, beside the node library
-LOAD = "async text => { await app.loadGraphData(JSON.parse(text)); }"
 BLUEPRINT = "app.graph.nodes.find(n => n.isSubgraphNode?.())"
 WIDGETS = f"() => {BLUEPRINT}.widgets.map(w => [w.label ?? w.name, w.value])"
 # In place of NASA Apply and its prompt, with the same negative and alpha.
@@ -27,7 +26,7 @@ CONNECT = f"""() => {{
   loader.connect(1, node, node.inputs.findIndex(i => i.name === 'clip'));
   node.connect(0, sampler, 0);
   const [negative, alpha] = node.widgets;
-  negative.value = 'square';
+  negative.value = 'triangle';
   alpha.value = steered.widgets.find(w => w.name === 'alpha').value;
   app.graph.remove(steered.getInputNode(1));
   app.graph.remove(steered);
@@ -42,7 +41,7 @@ def test_the_blueprint_does_what_its_two_nodes_do(server: Server, screenshots: P
         nodes = page.evaluate(SENT)
         page.get_by_role("button", name="Node Library").click()
         page.get_by_placeholder("Search").last.click()
-        page.keyboard.type("NASA")
+        page.keyboard.type("snoopi negative")
         page.get_by_text(NAME).first.click()
         page.mouse.move(*PLACE)
         page.wait_for_timeout(500)

@@ -13,6 +13,7 @@ from playwright.sync_api import Page
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
 NODES = sorted(path.stem for path in (ROOT / "web" / "docs").glob("*.md"))
+NARROW = (1440, 1080)  # here the panel is 272 pixels wide
 TITLE_BAR = """type => {
   const node = app.graph.nodes.find(node => node.type === type), view = app.canvas.ds;
   const canvas = app.canvas.canvas.getBoundingClientRect();
@@ -21,6 +22,14 @@ TITLE_BAR = """type => {
 }"""
 # Pictures of the help page, by where they come from; the width is 0 until one is loaded.
 PICTURES = "() => [...document.querySelectorAll('img[src*=\"/docs/\"]')].map(image => image.naturalWidth)"
+# What is wider than the page: the side panel is narrow, and what it cuts off is not read.
+TOO_WIDE = """() => {
+  const page = document.querySelector('img[src*="/docs/"]').closest('p').parentElement;
+  const edge = page.getBoundingClientRect().right + 1;
+  return [...page.querySelectorAll('*')]
+    .filter(part => part.getBoundingClientRect().right > edge || part.scrollWidth > part.clientWidth + 1)
+    .map(part => `${part.tagName} ${part.textContent.slice(0, 60)}`);
+}"""
 
 
 def open_help(page: Page, node: str) -> None:
@@ -31,9 +40,10 @@ def open_help(page: Page, node: str) -> None:
 @pytest.mark.parametrize("node", NODES)
 def test_a_help_page_opens_with_its_pictures(server: Server, screenshots: Path, node: str) -> None:
     heading = (ROOT / "web" / "docs" / f"{node}.md").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-    with front_end(server.client, size=(1920, 1080)) as page:
+    with front_end(server.client, size=NARROW) as page:
         place(page, node)
         open_help(page, node)
         page.get_by_role("heading", name=heading, exact=True).wait_for()
         page.wait_for_function(f"() => ({PICTURES})().length > 0 && ({PICTURES})().every(width => width > 0)")
-        screenshot(page, screenshots / f"help_{node}.png")
+        picture = screenshot(page, screenshots / f"help_{node}.png")
+        assert not (cut := page.evaluate(TOO_WIDE)), f"cut off at the right: {cut}, see {picture}"

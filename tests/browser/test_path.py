@@ -59,7 +59,7 @@ def test_a_person_changes_the_negative_and_sees_the_picture_change(server: Serve
         page.get_by_role("button", name="Templates").click()
         page.get_by_text(FOLDER, exact=True).click()
         page.get_by_test_id(f"template-workflow-{TEMPLATE}").click()
-        page.wait_for_function(f"() => ({TEXT_BOX})('square')")
+        page.wait_for_function(f"() => ({TEXT_BOX})('triangle')")
         page.wait_for_timeout(1000)  # the view moves to the graph
 
         started = time.monotonic()
@@ -68,15 +68,15 @@ def test_a_person_changes_the_negative_and_sees_the_picture_change(server: Serve
         before = seen(page)
         screenshot(page, screenshots / "path_1_first_run.png")
 
-        page.mouse.click(*page.evaluate(TEXT_BOX, "square"))
+        page.mouse.click(*page.evaluate(TEXT_BOX, "triangle"))
         page.keyboard.press("Control+A")
-        page.keyboard.type("triangle")
+        page.keyboard.type("square")
         press_run(page, first)
         after = seen(page)
         screenshot(page, screenshots / "path_2_another_negative.png")
 
         written = [n["widgets_values"] for n in graph(page)["nodes"] if n["type"] == "CLIPTextEncode"]
-    assert written == [["a blue shape"], ["triangle"]], "nothing else was changed"
+    assert written == [["a magenta shape"], ["square"]], "nothing else was changed"
     changed = (np.abs(after - before).max(axis=-1) > CLEARLY).mean()
     print(f"first picture {seconds:.1f} s after Run; {changed:.1%} of the node's points changed with the negative")
     assert changed > 0.02

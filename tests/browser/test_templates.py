@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_browser import front_end, screenshot
+from live_browser import OVERLAPS, front_end, screenshot, show_all
 from live_pack import FOLDER
 from live_server import Server
 from playwright.sync_api import Page
@@ -18,7 +18,7 @@ from templates import NAMES, NEEDING, RUNNABLE, needed_files
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
-MIN_ZOOM = 0.6  # below this the front end stops drawing the nodes' text
+MIN_ZOOM = 0.7  # below 0.6 the front end stops drawing the nodes' text, and windows are smaller than this one
 CARD = '[data-testid="template-workflow-{}"]'
 
 # A type that the server does not offer is drawn as an empty box.
@@ -29,17 +29,6 @@ ALL_SHOWN = f"() => ({PICTURES})().every(count => count > 0)"
 IS_OPEN = """name => app.extensionManager.workflow.activeWorkflow?.filename === name
   && app.graph.nodes.some(node => node.type.startsWith('Snoopi'))"""
 HAS_PICTURE = "card => document.querySelector(card + ' img')?.naturalWidth > 0"
-# Pairs of nodes whose boxes, with their title bars, lie over each other.
-OVERLAPS = """() => {
-  const title = LiteGraph.NODE_TITLE_HEIGHT;
-  const boxes = app.graph.nodes.map(n => ({
-    name: n.title, left: n.pos[0], top: n.pos[1] - title,
-    right: n.pos[0] + (n.flags.collapsed ? 0 : n.size[0]), bottom: n.pos[1] + (n.flags.collapsed ? 0 : n.size[1]),
-  }));
-  return boxes.flatMap((a, i) => boxes.slice(i + 1)
-    .filter(b => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
-    .map(b => [a.name, b.name]));
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +48,6 @@ def open_template(page: Page, name: str) -> None:
     browse_templates(page)
     page.locator(CARD.format(name)).click()
     page.wait_for_function(IS_OPEN, arg=name)
-
-
-def show_all(page: Page) -> float:
-    """Bring the whole graph into view; gives the zoom that this takes."""
-    page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    page.wait_for_timeout(1500)  # the canvas draws on the next frames
-    return page.evaluate("() => app.canvas.ds.scale")
 
 
 def test_the_template_browser_lists_every_template_with_its_picture(page: Page, screenshots: Path) -> None:

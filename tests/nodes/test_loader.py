@@ -187,14 +187,17 @@ class TestAnySize:
         export(folder / "said.safetensors")
         with caplog.at_level("INFO"):
             loader.execute("said.safetensors")
-        line = "said.safetensors: 'tiny', timesteps 999, recommended alpha 0.8 for NASA Apply"
+        line = "said.safetensors: 'tiny', draws 64 x 64 pixels, timesteps 999, recommended alpha 0.8 for NASA Apply"
         assert [r.getMessage() for r in caplog.records if r.getMessage().startswith("said")] == [line]
         whole = read_checkpoint(folder / "said.safetensors")
         plain = whole.metadata.model_copy(update={"recipe": None, "recommended_alpha": None, "title": "a\nb"})
         write_checkpoint(folder / "plain.safetensors", dataclasses.replace(whole, metadata=plain))
         with caplog.at_level("INFO"):
             loader.execute("plain.safetensors")
-        assert "plain.safetensors: 'a b', no recipe, no recommended alpha for NASA Apply" in caplog.text
+        assert (
+            "plain.safetensors: 'a b', draws 64 x 64 pixels, no recipe, no recommended alpha for NASA Apply"
+            in caplog.text
+        )
 
 
 class TestFiles:

@@ -57,10 +57,9 @@ def heard(caplog):
 
 def test_what_was_done(subject, caplog, heard):
     sampled(subject, heard(steer(subject, steer(subject), negative=4, alpha=0.2, blocks="middle")), steps=3)
-    family = "cross-attentions of Stable Diffusion UNets (SD1.x, SD2.x, SDXL), window 0 to 1"
-    assert said(caplog) == [
-        f"NASA Apply acted in 3 of 3 call(s) of the model: alpha 0.5 in 7 of 7 {family}; alpha 0.2 in 1 of 7 {family}"
-    ]
+    family = "attention layers of Stable Diffusion UNets (SD1.x, SD2.x, SDXL)"
+    done = f"alpha 0.5 in 7 of 7 {family}; alpha 0.2 in 1 of 7 {family}"
+    assert said(caplog) == [f"NASA Apply acted 3 of the 3 time(s) that the model ran: {done}"]
     assert not said(caplog, logging.WARNING)
 
 
@@ -75,7 +74,8 @@ def test_it_is_said_of_every_run(subject, caplog, heard):
 def test_a_window_that_holds_some_of_the_steps(subject, caplog, heard):
     sampled(subject, heard(steer(subject, end_percent=0.5)), steps=4)
     (line,) = said(caplog)
-    assert line.startswith("NASA Apply acted in 2 of 4 call(s)") and line.endswith("window 0 to 0.5")
+    assert line.startswith("NASA Apply acted 2 of the 4 time(s)")
+    assert line.endswith(", from start_percent 0 to end_percent 0.5")
 
 
 class TestCfg:
@@ -129,6 +129,18 @@ class TestCfg:
         clone = subject.patcher.clone()
         clone.attachments.pop("snoopi", None)
         return clone
+
+
+@pytest.mark.parametrize(("alpha", "count"), [(2.9, 0), (3.0, 1), (4.0, 1)])
+def test_an_alpha_far_above_the_files_own_is_warned_of_once(models, caplog, heard, alpha, count):
+    student = models[0]
+    model = pack_node("nasa_apply", "NASAApply").execute(student.model, student.encode("square"), alpha).result[0]
+    prompt = student.encode("a blue shape")
+    with torch.inference_mode():
+        host_sample(heard(model), prompt, prompt, cfg=1.0, steps=3)
+    warnings = said(caplog, logging.WARNING)
+    assert len(warnings) == count
+    assert all(f"alpha is {alpha:g}, but this model's own is 1" in warning for warning in warnings)
 
 
 class TestTheNegativeIsThePrompt:

@@ -113,7 +113,7 @@ def test_a_guider_with_prompts_of_its_own(subject, unknown, caplog):
     caplog.set_level(logging.INFO)
     plain = guided(subject, PromptsOfItsOwn, unknown)
     assert torch.equal(guided(subject, PromptsOfItsOwn, steer(subject, unknown)), plain)
-    (line,) = (line for line in said(caplog) if "acted in none" in line)
+    (line,) = (line for line in said(caplog, logging.WARNING) if "acted in no step" in line)
     assert "never ran the model for the positive prompt" in line and "window" not in line
 
 
@@ -145,8 +145,8 @@ class TestNodesThatSampleByThemselves:
         with torch.inference_mode():
             node.execute(student.model, positive, negative, latent, student.vae, "0, 0.3, 1", 2)
         recipe, *runs = self.lines(caplog)
-        assert recipe.startswith("NASA Scale Sweep: timestep(s) 999")
-        begin = "NASA Scale Sweep: NASA acted in 1 of 1 call(s) of the model: alpha "
+        assert recipe.startswith("NASA Scale Sweep: 1 step at timestep 999")
+        begin = "NASA Scale Sweep: NASA acted 1 of the 1 time(s) that the model ran: alpha "
         assert [line.startswith(begin + alpha) for line, alpha in zip(runs, ("0.3", "1"), strict=True)] == [True] * 2
 
     def test_an_inspections_lines_bear_its_name(self, student, inputs, caplog):
@@ -162,4 +162,5 @@ class TestNodesThatSampleByThemselves:
     def test_an_automatic_alpha_is_logged_with_its_origin(self, student, inputs, caplog):
         caplog.set_level(logging.INFO)
         pack_node("nasa_apply", "NASAApply").execute(student.model, inputs[1], 0.1, alpha_mode="auto")
-        assert "NASA Apply: auto: alpha 1, measured for this file" in said(caplog)
+        (line,) = said(caplog)
+        assert line.startswith("NASA Apply: alpha 1 in 7 of 7") and line.endswith("; measured for this file")

@@ -224,7 +224,7 @@ class TestWrongInput:
 @pytest.mark.parametrize(
     ("has_recipe", "preset", "words"),
     [
-        (True, "auto", "timestep(s) 999, unit noise, consistency steps, by the file's recipe"),
+        (True, "auto", "One-Step Sampler: 1 step at timestep 999, by the file's recipe"),
         (False, "auto", "by auto, as the model brings no recipe. If the picture is noise or a smear"),
         (False, "DMD2 SD1.5", "by preset DMD2 SD1.5"),
         (True, "DMD2 SD1.5", "by preset DMD2 SD1.5, in place of the file's own recipe, which auto takes"),
@@ -239,3 +239,13 @@ def test_the_log_says_what_is_done_and_by_whose_word(has_recipe, preset, words, 
         latent = {"samples": empty_latent()}
         one_step(patcher, conditioning(subject.condition(1)), latent, seed=1, timesteps="auto", preset=preset)
     assert words in caplog.text
+
+
+@pytest.mark.parametrize(("timesteps", "count"), [("4", 1), ("19", 1), ("20", 0), ("999, 4", 0), ("auto", 0)])
+def test_a_number_of_steps_for_a_timestep_is_warned_of_and_taken(timesteps, count, caplog):
+    subject = case("sd15")
+    with caplog.at_level("WARNING"):
+        latent = {"samples": empty_latent()}
+        out = one_step(subject.patcher, conditioning(subject.condition(1)), latent, seed=1, timesteps=timesteps)
+    assert caplog.text.count("and not a number of steps") == count
+    assert out["samples"].shape == empty_latent().shape

@@ -56,8 +56,9 @@ def test_a_model_of_another_kind(config_class, arguments, name, alpha):
 
 
 def test_a_negative_from_another_models_text_encoder():
-    with pytest.raises(ValueError, match=f"negative is 2048 wide, the model's cross-attention takes {CONTEXT}"):
+    with pytest.raises(ValueError, match=f"It is 2048 wide, this model takes {CONTEXT}") as caught:
         steer(negative=[[torch.zeros(1, 77, 2048), {}]])
+    assert str(caught.value).startswith("negative was made by another model's text encoder: encode it with the CLIP")
 
 
 def test_no_negative_at_all():

@@ -64,23 +64,29 @@ def test_alphas_that_mean_nothing_are_refused_before_anything_runs(server: Serve
         server.client.queue(alone(alphas="a lot")[0])
 
 
-def test_an_automatic_alpha_is_shown_on_its_node(server: Server) -> None:
+def test_what_is_wrong_is_told_once(server: Server) -> None:
+    """The host shows an answer for each input that the node checks."""
+    prompt, number = alone(alphas="0 to 1")
+    with pytest.raises(PromptRejected) as caught:
+        server.client.queue(prompt)
+    (error,) = caught.value.body["node_errors"][number]["errors"]
+    assert 'for a range write "0..1 step 0.25"' in error["details"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"alpha": 0.0, "alpha_mode": "auto"}, "alpha 1, measured for this file"),
+        ({"alpha": 0.5, "alpha_mode": "as set"}, "alpha 0.5, as set"),  # or it would go on showing the other
+        ({"alpha": 0.0, "alpha_mode": "as set"}, "does nothing: alpha is 0"),
+    ],
+)
+def test_what_nasa_apply_does_is_shown_on_it(server: Server, settings: dict[str, Any], said: str) -> None:
     prompt = load_prompt(MAIN)
     number, apply = next((n, node) for n, node in prompt.items() if node["class_type"] == "SnoopiNASAApply")
-    apply["inputs"] |= {"alpha": 0.0, "alpha_mode": "auto"}
+    apply["inputs"] |= settings
     with server.client.stream() as stream:
         outcome = server.client.run(prompt)
     assert outcome.status == "success", outcome.error
     (text,) = [frame for frame in stream.previews if frame.startswith(TEXT_FRAME)]
-    assert text.endswith(number.encode() + b"auto: alpha 1, measured for this file")
-
-
-def test_a_node_that_does_nothing_says_so_on_itself(server: Server) -> None:
-    prompt = load_prompt(MAIN)
-    number, apply = next((n, node) for n, node in prompt.items() if node["class_type"] == "SnoopiNASAApply")
-    apply["inputs"]["alpha"] = 0.0
-    with server.client.stream() as stream:
-        outcome = server.client.run(prompt)
-    assert outcome.status == "success", outcome.error
-    (text,) = [frame for frame in stream.previews if frame.startswith(TEXT_FRAME)]
-    assert text.endswith(number.encode() + b"does nothing: alpha is 0")
+    assert text.endswith(number.encode() + said.encode())

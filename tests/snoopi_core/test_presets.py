@@ -10,23 +10,24 @@ from snoopi_core.presets import ARCHITECTURES, PRESETS, find_preset, presets_for
 
 HELP = Path(__file__).resolve().parents[2] / "web" / "docs" / "SnoopiOneStepSampler.md"
 OUTPUTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow": "flow"}
-SWEPT = "0 to 1"  # the paper gives SDXL-DMD2 no single alpha
+SWEPT = "alpha 0 to 1"  # the paper gives SDXL-DMD2 no single alpha
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
 def test_the_help_page_says_what_the_table_says(preset):
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in HELP.read_text("utf-8").splitlines()]
-    (row,) = [row for row in rows if row[:1] == [preset.name]]
+    items = [" ".join(item.split()) for item in HELP.read_text("utf-8").split("\n- ")]
+    (item,) = [item for item in items if item.startswith(f"**{preset.name}** (")]
     level = "" if preset.alpha_T_squared is None else f", alpha_T^2 = {preset.alpha_T_squared}"
-    alpha = "" if preset.nasa_alpha is None else f"{preset.nasa_alpha:g}"
-    assert row[1:6] == [
-        ", ".join(preset.architectures),
+    alpha = "no alpha published" if preset.nasa_alpha is None else f"alpha {preset.nasa_alpha:g}"
+    *said, verified = item.partition(": ")[2].split("; ")
+    assert item.startswith(f"**{preset.name}** ({', '.join(preset.architectures)}): ")
+    assert said == [
         ", ".join(map(str, preset.timesteps)) + level,
         f"{preset.noise}, {preset.steps}",
         OUTPUTS[preset.prediction_type],
         SWEPT if preset.name.startswith("SDXL-DMD2") else alpha,
     ]
-    assert row[6]
+    assert verified
 
 
 def test_names_are_unique_and_found():

@@ -43,7 +43,7 @@ def test_several_calls_are_one_whole():
         ([0.9, 0.2], 0.3, ["is uninformative", "Strength"]),
         ([0.8, 0.5], 0.3, ["may say little else than the prompt", "Strength"]),
         ([0.0, 1.0], 1.6, ["is informative", "Alpha is too strong: the layers change by 160%"]),
-        ([1.0, 0.0], 1.0, ["is uninformative", "too strong: the layers change by 100% on average, 0% of"]),
+        ([1.0, 0.0], 1.0, ["is uninformative", "Strength: the layers change by 100% on average, 0% of"]),
         ([1.0, 1.5], 1.1, ["is informative", "too strong", "-10%"]),
         ([0.0, 0.0], 1.0, ["is informative", "change by 0%"]),
     ],
@@ -51,6 +51,7 @@ def test_several_calls_are_one_whole():
 def test_in_words(z_neg, alpha, said):
     sentences = " ".join(verdict([layer(z_neg=(z_neg,), alpha=alpha)]))
     assert all(words in sentences for words in said), sentences
+    assert not ("uninformative" in sentences and "too strong" in sentences), "one verdict"
 
 
 def test_a_negative_that_is_not_in_every_layer():

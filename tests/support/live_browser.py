@@ -40,6 +40,20 @@ PLACE = """type => {
   view.offset[0] = view.offset[1] = 0;
   app.graph.setDirtyCanvas(true, true);
 }"""
+# Loads a graph in the UI's file format.
+LOAD = "async text => { await app.loadGraphData(JSON.parse(text)); }"
+# Pairs of nodes whose boxes, with their title bars, lie over each other. In Nodes 2.0 they are elements of the page.
+OVERLAPS = """() => {
+  const drawn = n => document.querySelector(`[data-node-id="${n.id}"]`)?.getBoundingClientRect();
+  const given = n => ({
+    left: n.pos[0], right: n.pos[0] + (n.flags.collapsed ? 0 : n.size[0]),
+    top: n.pos[1] - LiteGraph.NODE_TITLE_HEIGHT, bottom: n.pos[1] + (n.flags.collapsed ? 0 : n.size[1]),
+  });
+  const boxes = app.graph.nodes.map(n => [n.title, drawn(n) ?? given(n)]);
+  return boxes.flatMap(([name, a], i) => boxes.slice(i + 1)
+    .filter(([, b]) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
+    .map(([other]) => [name, other]));
+}"""
 READY = "() => window.app?.graph && document.querySelector('#graph-canvas, canvas.graph-canvas-container, canvas')"
 
 
@@ -84,6 +98,13 @@ def place(page: Page, node: str) -> None:
         if [found["type"] for found in graph(page)["nodes"]] == [node]:
             return
     raise RuntimeError(f"{node} does not stay in the graph: {graph(page)['nodes']}")
+
+
+def show_all(page: Page) -> float:
+    """Bring the whole graph into view; gives the zoom that this takes."""
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.wait_for_timeout(1500)  # the canvas draws on the next frames
+    return page.evaluate("() => app.canvas.ds.scale")
 
 
 def screenshot(page: Page, path: Path) -> Path:

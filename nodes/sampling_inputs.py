@@ -1,0 +1,40 @@
+"""The inputs that all nodes have that sample by themselves."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..snoopi_core.one_step import parse_timesteps
+from ..snoopi_core.presets import AUTO, PRESETS
+
+
+def seed_input(tooltip: str, *, next_seed: bool = False) -> io.Int.Input:
+    """`next_seed`: each run takes another. Else the node would be run anew with each run of a larger graph."""
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=0xFFFFFFFFFFFFFFFF,
+        control_after_generate=True if next_seed else io.ControlAfterGenerate.fixed,
+        tooltip=tooltip,
+    )
+
+
+def timesteps_input(tooltip: str, *, optional: bool = False) -> io.String.Input:
+    return io.String.Input("timesteps", default=AUTO, optional=optional, tooltip=tooltip)
+
+
+def preset_input(tooltip: str) -> io.Combo.Input:
+    """Optional: prompts that scripts saved before there were presets lack it."""
+    options = [AUTO, *(preset.name for preset in PRESETS)]
+    return io.Combo.Input("preset", options=options, default=AUTO, optional=True, tooltip=tooltip)
+
+
+def check_timesteps(timesteps: str | None) -> bool | str:
+    """For `validate_inputs`: True, or what is wrong with the text; None is text that another node gives."""
+    try:
+        # How many timesteps there are is the model's to say, when it is there.
+        parse_timesteps(AUTO if timesteps is None else timesteps, auto=(), num_train_timesteps=None)
+    except ValueError as error:
+        return str(error)
+    return True
