@@ -6,7 +6,7 @@ Dimensions: B images, C latent channels, h x w latent size.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -25,7 +25,10 @@ METHODS: dict[str, str] = {
     "cfg": "x0(neg) + strength (x0(pos) - x0(neg)), 1 being no guidance",
     "embeddings": "the text embeddings e+ - strength e-",
     "nag": "normalized attention guidance, strength being phi",
+    "teacher": "so many steps with the null prompt in CFG, at this scale, the negative not being used",
+    "teacher-negative": "the same with the negative in place of the null prompt",
 }
+_MANY_STEPS = ("teacher", "teacher-negative")
 _ATTENTION = {"nasa": nasa, "nag": nag}
 Predict = Callable[[Text], torch.Tensor]  # x0 (B, C, h, w) of B prompts
 Noise = Callable[[int], torch.Tensor]  # of the step with that number, (B, C, h, w)
@@ -33,30 +36,50 @@ Noise = Callable[[int], torch.Tensor]  # of the step with that number, (B, C, h,
 
 @dataclass(frozen=True)
 class Method:
-    """How a negative prompt acts, and how strongly; on the command line "none", or NAME:STRENGTH such as "nasa:0.3"."""
+    """How a negative prompt acts, and how strongly; on the command line "none", NAME:STRENGTH such as "nasa:0.3", or
+    "teacher:STEPS:SCALE", many steps instead of the student's."""
 
     name: str
     strength: float = 0.0
+    steps: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Method:
         """Raises ValueError for anything else; says what there is."""
-        name, colon, number = text.strip().partition(":")
-        known = "; ".join(f"{key}{'' if key == 'none' else ':STRENGTH'} ({what})" for key, what in METHODS.items())
-        if name not in METHODS or bool(colon) != (name != "none"):
+        name, *numbers = text.strip().split(":")
+        if name not in METHODS or len(numbers) != _form(name).count(":"):
+            known = "; ".join(f"{_form(key)} ({what})" for key, what in METHODS.items())
             raise ValueError(f"method {text!r} is not known; available: {known}")
-        if not colon:
+        if not numbers:
             return cls(name)
         try:
-            strength = float(number)
+            strength, steps = float(numbers[-1]), int(numbers[0]) if len(numbers) > 1 else 0
         except ValueError:
-            strength = float("nan")
-        if not 0 <= strength < float("inf"):
-            raise ValueError(f"method {text!r}: its strength must be a number from 0 up, such as {name}:0.3")
-        return cls(name, strength)
+            strength, steps = float("nan"), 0
+        if not 0 <= strength < float("inf") or (len(numbers) > 1 and steps < 1):
+            example = f"{name}:25:7.5" if name in _MANY_STEPS else f"{name}:0.3"
+            raise ValueError(f"method {text!r}: its numbers must be from 0 up, and steps from 1, such as {example}")
+        return cls(name, strength, steps)
 
     def __str__(self) -> str:
-        return self.name if self.name == "none" else f"{self.name}:{self.strength:g}"
+        return ":".join([self.name, *([str(self.steps)] if self.steps else [])]) + (
+            "" if self.name == "none" else f":{self.strength:g}"
+        )
+
+    @property
+    def many_steps(self) -> bool:
+        """Whether it samples as a teacher does."""
+        return self.name in _MANY_STEPS
+
+    def plain(self) -> Method:
+        """The same without the negative, to compare with."""
+        return replace(self, name="teacher") if self.many_steps else Method("none")
+
+
+def _form(name: str) -> str:
+    if name in _MANY_STEPS:
+        return f"{name}:STEPS:SCALE"
+    return name if name == "none" else f"{name}:STRENGTH"
 
 
 def sampling_recipe(model: Backbone, timesteps: tuple[int, ...] = ()) -> OneStepRecipe:
@@ -110,8 +133,8 @@ def _x0(model: Backbone, x: torch.Tensor, t: int, alpha: float, sigma: float, te
 
 def _steered(model: Backbone, method: Method, predict: Predict, positive: Text, negative: Text | None) -> torch.Tensor:
     """x0 at one timestep."""
-    if method.name not in METHODS:
-        raise ValueError(f"method {method.name!r} is not known; available: {', '.join(METHODS)}")
+    if method.name not in METHODS or method.many_steps:
+        raise ValueError(f"method {method.name!r} steers no step; available: {', '.join(METHODS)}")
     if negative is None or method.name == "none":
         return predict(positive)
     if method.name in _ATTENTION:

@@ -34,8 +34,8 @@ def _generate(p: argparse.ArgumentParser) -> None:
         "--methods",
         nargs="+",
         default=["none", "nasa"],
-        help="none, nasa:ALPHA, cfg:SCALE, embeddings:SCALE, nag:PHI; nasa alone takes the file's alpha "
-        "(default: none nasa)",
+        help="none, nasa:ALPHA, cfg:SCALE, embeddings:SCALE, nag:PHI; nasa alone takes the file's alpha; of a teacher "
+        "teacher:STEPS:CFG and teacher-negative:STEPS:CFG (default: none nasa)",
     )
     p.add_argument("--count", type=_positive, help="images of each prompt or pair (default: 1, for pairs 100)")
     p.add_argument("--limit", type=_positive, help="at most so many prompts of each file")
@@ -100,6 +100,7 @@ def _student(p: argparse.ArgumentParser) -> None:
     p.add_argument("model", help="a student's .safetensors file, a run's folder, or a diffusers folder")
     for part in ("text-encoder", "vae"):
         p.add_argument(f"--{part}", default="", help="diffusers folder or hub id to take it from")
+    p.add_argument("--base", default="", help="of a LoRA: the model it belongs to (default: as its file says)")
 
 
 def _drawing(p: argparse.ArgumentParser) -> None:

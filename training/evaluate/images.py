@@ -5,14 +5,14 @@ Dimensions: H x W pixels.
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from PIL import Image, PngImagePlugin
 
-from training.evaluate.manifest import Manifest, Row
+from training.evaluate.manifest import Manifest
 from training.run_folder import write_atomically
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -79,6 +79,15 @@ def check_images(folder: Path, manifest: Manifest) -> tuple[int, int]:
     return _one_size(sizes, str(folder))
 
 
+def digest_of(folder: Path, manifest: Manifest) -> str:
+    """SHA-256 of the images and of what the manifest says of each: figures belong to these alone, wherever they lie."""
+    digest = hashlib.sha256()
+    for row in manifest.images:
+        digest.update(row.model_dump_json().encode())
+        digest.update(hashlib.sha256((folder / row.file).read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def list_images(folder: Path) -> list[Path]:
     """The images of any folder, sorted, all that lie below it.
 
@@ -90,11 +99,6 @@ def list_images(folder: Path) -> list[Path]:
         held = "no such folder" if not folder.is_dir() else "it holds none"
         raise FileNotFoundError(f"no images in {folder} ({held}); expected {', '.join(SUFFIXES)} files")
     return found
-
-
-def of_pair(manifest: Manifest, number: int) -> Iterator[Row]:
-    """The rows of a pair."""
-    return (row for row in manifest.images if row.pair == number)
 
 
 def _one_size(sizes: dict[tuple[int, int], str], where: str) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from training.evaluate.judges import PEOPLE, Judge, Verdict, load_judge
 from training.evaluate.manifest import Manifest, find_sets, read_manifest
 from training.evaluate.results import REMOVAL, Result, about_set, write_result
 from training.shapes.study.findings import wilson
+from training.steering import Method
 
 SHARES = ("absent", "kept", "valid", "clean")
 Sets = dict[Path, Manifest]
@@ -60,19 +61,25 @@ def open_sets(places: list[Path]) -> Sets:
             them, or there are none without a negative to compare with.
     """
     sets = {folder: read_manifest(folder) for folder in find_sets(places)}
-    sets = dict(sorted(sets.items(), key=lambda item: (item[1].method != "none", item[1].method)))
+    sets = dict(sorted(sets.items(), key=lambda item: (item[1].method != plain_of(item[1].method), item[1].method)))
     for folder, manifest in sets.items():
         if not manifest.pairs:
             raise ValueError(f"{folder} was not made for pairs; make its images with `generate --pairs`")
+        named = {row.pair for row in manifest.images}
+        if named != set(range(len(manifest.pairs))):
+            raise ValueError(
+                f"{folder}: its images name pairs {sorted(named - {None})}{' or none' if None in named else ''}; "
+                f"expected each to name one, and images of all {len(manifest.pairs)}"
+            )
         check_images(folder, manifest)
     lists = {manifest.pairs for manifest in sets.values()}
     if len(lists) > 1:
         raise ValueError(f"{', '.join(map(str, sets))} were made for {len(lists)} lists of pairs; judge them apart")
-    for model in {_model(manifest) for manifest in sets.values()}:
-        own = {manifest.method for manifest in sets.values() if _model(manifest) == model}
-        if "none" not in own:
+    for folder, manifest in sets.items():
+        if not any(_is_before(other, manifest) for other in sets.values()):
             raise ValueError(
-                f"of a model there are only {', '.join(sorted(own))}; make the images before, too: --methods none"
+                f"{folder} has nothing to compare with; make the images before, too, with the same model, timesteps, "
+                f"size and precision: --methods {plain_of(manifest.method)}"
             )
     return sets
 
@@ -107,14 +114,16 @@ def tally(sets: Sets, verdicts: Verdicts) -> Result:
     }
     result = []
     for folder, manifest in sets.items():
-        before = next(rows[other] for other, m in sets.items() if m.method == "none" and _model(m) == _model(manifest))
-        lower = lower_half(before)
+        plain = [other for other, m in sets.items() if _is_before(m, manifest)]
+        before = min(plain, key=lambda other: sets[other].images != manifest.images)  # of the same noise, if there are
+        lower = lower_half(rows[before])
         result.append(
             about_set(folder, manifest)
             | {
                 "pairs": rows[folder],
                 "means": {"all": mean(rows[folder]), "lower": mean([rows[folder][n] for n in lower])},
                 "lower": lower,
+                "before": str(before),
             }
         )
     return {"pairs": [pair.model_dump(mode="json", exclude_defaults=True) for pair in pairs], "sets": result}
@@ -171,5 +180,13 @@ def _with_interval(share: float, count: int) -> dict[str, Any]:
     return {"share": share, "low": low, "high": high}
 
 
-def _model(manifest: Manifest) -> str:
-    return "" if manifest.model is None else manifest.model.fingerprint
+def _is_before(plain: Manifest, manifest: Manifest) -> bool:
+    return plain.method == plain_of(manifest.method) and plain.setup() == manifest.setup()
+
+
+def plain_of(method: str) -> str:
+    """The method that another one is compared with; "none" for those of other programs."""
+    try:
+        return str(Method.parse(method).plain())
+    except ValueError:
+        return "none"

@@ -79,12 +79,13 @@ def merged(before: list[Result], now: list[Result]) -> list[Result]:
     """Measured now, and what was measured before of the same images by other metrics."""
     kept = []
     for row in now:
-        old = next((b for b in before if _same(b, row)), None)
+        old = next((b for b in before if b.get("digest") == row["digest"]), None)
         if old is not None:
             row = row | {"scores": old["scores"] | row["scores"]}
             row["not_run"] = {k: v for k, v in (old["not_run"] | row["not_run"]).items() if k not in row["scores"]}
         kept.append(row)
-    return [b for b in before if not any(b["folder"] == row["folder"] for row in now)] + kept
+    again = {row[key] for row in now for key in ("folder", "digest")}
+    return [b for b in before if not again & {b["folder"], b.get("digest")}] + kept
 
 
 def said(rows: list[Result]) -> str:
@@ -99,8 +100,3 @@ def said(rows: list[Result]) -> str:
                 parts.append(f"{name} {value['value']:.4g}")
         lines.append(f"{row['method']:24s} {row['images']} images  " + ("  ".join(parts) or "nothing measured"))
     return "\n".join(lines)
-
-
-def _same(before: Result, now: Result) -> bool:
-    keys = ("folder", "method", "model", "images", "seed")
-    return all(before.get(key) == now[key] for key in keys)

@@ -50,7 +50,7 @@ def test_where_nothing_can_be_written_nothing_is_measured(tmp_path, pairs_file, 
     content = other.read_bytes()
     assert "is not a file of this project" in refused(capsys, "alpha", other)
     assert other.read_bytes() == content
-    assert "is not a file" in refused(capsys, "alpha", tmp_path / "nowhere.safetensors")
+    assert "no model at" in refused(capsys, "alpha", tmp_path / "nowhere.safetensors")
     assert "is not a file of this project" in refused(capsys, "alpha", tmp_path)
     copy = tmp_path / "student.safetensors"
     shutil.copy(STUDENT, copy)
