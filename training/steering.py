@@ -57,8 +57,9 @@ class Method:
         except ValueError:
             strength, steps = float("nan"), 0
         if not 0 <= strength < float("inf") or (len(numbers) > 1 and steps < 1):
-            example = f"{name}:25:7.5" if name in _MANY_STEPS else f"{name}:0.3"
-            raise ValueError(f"method {text!r}: its numbers must be from 0 up, and steps from 1, such as {example}")
+            if name in _MANY_STEPS:
+                raise ValueError(f"method {text!r}: expected steps from 1 up and a scale from 0 up, as {name}:25:7.5")
+            raise ValueError(f"method {text!r}: its strength must be a number from 0 up, such as {name}:0.3")
         return cls(name, strength, steps)
 
     def __str__(self) -> str:

@@ -11,7 +11,10 @@ from importlib import import_module
 from training.evaluate.arguments import parser
 from training.evaluate.protocol import settle
 
-_AFTERWARDS = {"generate": "the same command goes on where it was"}
+_AFTERWARDS = {
+    "generate": "the same command goes on where it was",
+    "score": "what was measured of whole sets is kept",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -59,7 +59,7 @@ def _score(p: argparse.ArgumentParser) -> None:
     p.add_argument("--clip-model", help="open_clip's name, or local-dir:FOLDER (default: ViT-g-14)")
     p.add_argument("--clip-weights", help="local file, or open_clip's tag (default: laion2b_s12b_b42k)")
     p.add_argument("--clip-prefix", help='before each prompt (default: "A photo depicts ")')
-    p.add_argument("--hps-model", default="ViT-H-14", help="open_clip's name, or local-dir:FOLDER")
+    p.add_argument("--hps-model", help="open_clip's name, or local-dir:FOLDER (default: ViT-H-14)")
     for version in ("v2.0", "v2.1"):
         p.add_argument(f"--hps-{version}-weights", dest=f"hps_{version}_weights", help="local file")
     _computing(p)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from training.evaluate.computing import batches
 from training.evaluate.images import check_images, read_image
-from training.evaluate.judges import PEOPLE, Judge, Verdict, load_judge
+from training.evaluate.judges import PEOPLE, ZERO_SHOT, Judge, Verdict, load_judge
 from training.evaluate.manifest import Manifest, find_sets, read_manifest
 from training.evaluate.results import REMOVAL, Result, about_set, write_result
 from training.shapes.study.findings import wilson
@@ -43,9 +43,10 @@ def removal(args: argparse.Namespace) -> int:
             return 0
         verdicts, more = read_answers(args.answers, sets)
     else:
-        verdicts, more = judge_sets(load_judge(args), sets, args.batch), {}
-        if args.judge == "clip":
-            more = {"model": args.clip_model, "weights": args.clip_weights}
+        judge = load_judge(args)
+        verdicts, more = judge_sets(judge, sets, args.batch), {}
+        if args.judge == ZERO_SHOT:
+            more = {"model": args.clip_model, "weights": judge.clip.weights}
     result = tally(sets, verdicts)
     write_result(out, "removal", {"judge": {"name": args.judge, **more}, **result})
     print(said(result))
