@@ -12,6 +12,7 @@ from functools import partial
 import torch
 
 from snoopi_core.checkpoint import OneStepRecipe
+from snoopi_core.presets import Architecture, Preset, presets_for
 from training.backbone import Backbone
 from training.diffusers_nag import nag
 from training.diffusers_nasa import nasa
@@ -29,6 +30,7 @@ METHODS: dict[str, str] = {
     "teacher-negative": "the same with the negative in place of the null prompt",
 }
 _MANY_STEPS = ("teacher", "teacher-negative")
+_KINDS: dict[str, Architecture] = {"unet": "SD1/SD2", "pixart": "PixArt"}  # by family
 _ATTENTION = {"nasa": nasa, "nag": nag}
 Predict = Callable[[Text], torch.Tensor]  # x0 (B, C, h, w) of B prompts
 Noise = Callable[[int], torch.Tensor]  # of the step with that number, (B, C, h, w)
@@ -96,6 +98,34 @@ def sampling_recipe(model: Backbone, timesteps: tuple[int, ...] = ()) -> OneStep
     return OneStepRecipe(timesteps=timesteps, alpha_T=power**0.5, sigma_T=(1 - power) ** 0.5)
 
 
+def with_preset(model: Backbone, preset: Preset) -> Backbone:
+    """A model that is sampled as a published one: its recipe and its prediction type, which its files may not say.
+
+    Raises:
+        ValueError: the preset is for other models, or takes steps that are not supported here.
+    """
+    kind = _KINDS[model.family.name]
+    if kind not in preset.architectures:
+        raise ValueError(
+            f"preset {preset.name!r} is for {' and '.join(preset.architectures)}, the model is {kind}; presets for it: "
+            f"{', '.join(presets_for(kind))}"
+        )
+    if preset.steps == "tcd" or (len(preset.timesteps) > 1 and preset.steps != "consistency"):
+        raise ValueError(
+            f"preset {preset.name!r} takes {len(preset.timesteps)} {preset.steps} step(s), which are not supported here"
+        )
+    flow = preset.prediction_type == "flow"
+    power = 0.0 if flow else preset.alpha_T_squared or _power(model, preset.timesteps[0])
+    recipe = OneStepRecipe(
+        timesteps=preset.timesteps,
+        alpha_T=power**0.5,
+        sigma_T=(1 - power) ** 0.5,
+        noise=preset.noise,
+        steps=preset.steps,
+    )
+    return replace(model, recipe=recipe, prediction_type=preset.prediction_type)
+
+
 @torch.no_grad()
 def steered_x0(
     model: Backbone, method: Method, positive: Text, negative: Text | None, recipe: OneStepRecipe, noise: Noise
@@ -129,6 +159,8 @@ def steered_x0(
 
 
 def _x0(model: Backbone, x: torch.Tensor, t: int, alpha: float, sigma: float, text: Text) -> torch.Tensor:
+    if model.prediction_type == "flow":  # v = x0 - z, and x is z at the only step that flows take here
+        return x + model.call(model.network, x, torch.full((len(x),), t, device=x.device), text).float()
     return one_step_x0(model, model.network, text, x, timestep=t, alpha_T=alpha, sigma_T=sigma)
 
 

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from snoopi_core.checkpoint import CheckpointError
+from snoopi_core.presets import find_preset
 from training.config import find_file
 from training.evaluate.claims import claim_folder
 from training.evaluate.generate import folder_of
@@ -22,7 +23,7 @@ from training.evaluate.recommend import choose_alpha, write_alpha
 from training.evaluate.removal import judge_sets, said, tally
 from training.evaluate.rows import rows_of_pairs
 from training.evaluate.student import find_student, load_student, own_about, weights_of
-from training.steering import Method
+from training.steering import Method, with_preset
 
 
 def alpha(args: argparse.Namespace) -> int:
@@ -43,7 +44,9 @@ def alpha(args: argparse.Namespace) -> int:
     accelerator = Accelerator(mixed_precision=args.precision, cpu=args.cpu)
     if accelerator.num_processes > 1:
         raise ValueError(f"got {accelerator.num_processes} processes; alpha makes few images, it needs no launcher")
+    preset = find_preset(args.preset)
     model = load_student(args.model, text_encoder=args.text_encoder, vae=args.vae, base=args.base)
+    model = model if preset is None else with_preset(model, preset)
     about = Model(path=args.model, fingerprint=weights_of(model), family=model.family.name)
     maker, size = new_maker(model, accelerator, timesteps=tuple(args.timesteps), size=args.size)
     rows = rows_of_pairs(pairs, count=args.count, seed=args.seed)

@@ -105,7 +105,11 @@ def _student(p: argparse.ArgumentParser) -> None:
 
 def _drawing(p: argparse.ArgumentParser) -> None:
     p.add_argument("--seed", type=int, default=0, help="of the noise, with prompt and number")
-    p.add_argument("--timesteps", type=int, nargs="*", default=[], help="(default: as the file says, else 999)")
+    how = p.add_mutually_exclusive_group()
+    how.add_argument("--timesteps", type=int, nargs="*", default=[], help="(default: as the file says, else 999)")
+    how.add_argument(
+        "--preset", default="auto", help="sample as a published model: the names of One-Step Sampler's presets"
+    )
     p.add_argument("--size", type=_positive, help="pixels (default: the model's own)")
     p.add_argument("--precision", choices=("no", "fp16", "bf16"), default="no", help="of the network's arithmetic")
     p.add_argument("--threads", type=_positive, help="of the CPU")

@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
+from snoopi_core.presets import find_preset
 from training.config import Prompts
 from training.evaluate.claims import check_folder, claim_folder, held
 from training.evaluate.maker import new_maker
@@ -26,7 +27,7 @@ from training.evaluate.student import find_student, load_student, parse_methods,
 from training.evaluate.teacher import open_scheduler
 from training.export import provenance
 from training.processes import on_main
-from training.steering import Method
+from training.steering import Method, with_preset
 
 
 def folder_of(out: Path, method: Method) -> Path:
@@ -36,7 +37,8 @@ def folder_of(out: Path, method: Method) -> Path:
 
 def generate(args: argparse.Namespace) -> int:
     """The command; see `training.evaluate.arguments`. Raises OSError and ValueError, in words for the user."""
-    methods = parse_methods(args.methods, args.model)  # what is wrong with the words comes before any loading
+    preset = find_preset(args.preset)
+    methods = parse_methods(args.methods, args.model, preset)  # what is wrong with the words comes before any loading
     pairs = load_pairs(args.pairs) if args.pairs else ()
     rows = _rows(args, pairs)
     if args.threads:
@@ -45,6 +47,7 @@ def generate(args: argparse.Namespace) -> int:
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
     accelerator = Accelerator(mixed_precision=args.precision, cpu=args.cpu, kwargs_handlers=[patience])
     model = load_student(args.model, text_encoder=args.text_encoder, vae=args.vae, base=args.base)
+    model = model if preset is None else with_preset(model, preset)
     maker, size = new_maker(model, accelerator, timesteps=tuple(args.timesteps), size=args.size)
     if any(method.many_steps for method in methods):
         maker.scheduler = open_scheduler(find_student(args.model), model)
@@ -56,6 +59,7 @@ def generate(args: argparse.Namespace) -> int:
             model=about,
             method=str(method),
             recipe=None if method.many_steps else maker.recipe,
+            prediction=model.prediction_type,
             scheduler=type(maker.scheduler).__name__ if method.many_steps else "",
             seed=args.seed,
             size=size,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -63,20 +64,31 @@ def check_images(folder: Path, manifest: Manifest) -> tuple[int, int]:
         FileNotFoundError, ValueError: some are missing or damaged, or their sizes are mixed; says which.
     """
     again = "run generate with the same settings again, it makes only what is missing"
-    bad, sizes = [], {}
-    for row in manifest.images:
-        path = folder / row.file
-        try:
-            with Image.open(path) as image:
-                sizes.setdefault(image.size, row.file)
-                image.load()
-        except (OSError, SyntaxError, ValueError):
-            bad.append(row.file)
+    bad: list[str] = []
+    sizes: dict[tuple[int, int], str] = {}
+    with ThreadPoolExecutor() as pool:  # decoding happens outside of Python's lock
+        for row, size in zip(
+            manifest.images, pool.map(lambda row: _size(folder / row.file), manifest.images), strict=True
+        ):
+            if size is None:
+                bad.append(row.file)
+            else:
+                sizes.setdefault(size, row.file)
     if bad:
         raise ValueError(
             f"{folder}: {len(bad)} of {len(manifest.images)} images are missing or damaged, first {bad[0]}; {again}"
         )
     return _one_size(sizes, str(folder))
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """(W, H) of an image that can be read to its end, else None."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.size
+    except (OSError, SyntaxError, ValueError):
+        return None
 
 
 def digest_of(folder: Path, manifest: Manifest) -> str:

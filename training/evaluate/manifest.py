@@ -53,9 +53,9 @@ class Model(_Plain):
 class Manifest(_Plain):
     """Of one folder: one model, one method.
 
-    method: as `training.steering.Method` writes it. recipe: of a student; scheduler: of a teacher's many steps. batch:
-    rows are made in whole batches of this many, so that not even rounding depends on processes and resumes. versions:
-    of libraries; a resume with others is not refused.
+    method: as `training.steering.Method` writes it. recipe: of a student; scheduler: of a teacher's many steps.
+    prediction: what the network's output is taken for. batch: rows are made in whole batches of this many, so that not
+    even rounding depends on processes and resumes. versions: of libraries; a resume with others is not refused.
     """
 
     format: Literal[1]
@@ -67,6 +67,7 @@ class Manifest(_Plain):
     size: tuple[int, int] | None = None
     precision: str = "no"
     scheduler: str = ""
+    prediction: str = ""
     batch: int = Field(default=1, ge=1)
     protocol: str = ""
     pairs: tuple[Pair, ...] = ()
@@ -81,7 +82,8 @@ class Manifest(_Plain):
     def setup(self) -> str:
         """SHA-256 of all but the method and the prompts. A method is compared with the plain images of its own setup: a
         model may be measured at one step and at four."""
-        kept = {"model": {"fingerprint"}, "recipe": True, "size": True, "precision": True, "scheduler": True}
+        names = ("recipe", "scheduler", "prediction", "size", "precision")
+        kept = {"model": {"fingerprint"}} | dict.fromkeys(names, True)
         return _sha256(self.model_dump(mode="json", include=kept))
 
     def prompts(self) -> str:
@@ -90,7 +92,8 @@ class Manifest(_Plain):
 
     def info(self, row: Row) -> dict[str, str]:
         """What the image of `row` carries in its metadata."""
-        said = row.model_dump(mode="json", exclude_none=True) | {"method": self.method, "precision": self.precision}
+        said = row.model_dump(mode="json", exclude_none=True)
+        said |= self.model_dump(mode="json", include={"method", "precision", "scheduler", "prediction"})
         said["model"] = None if self.model is None else self.model.model_dump(mode="json", exclude={"path"})
         said["recipe"] = None if self.recipe is None else self.recipe.model_dump(mode="json")
         return {"prompt": row.prompt, "snoopi": json.dumps(said, sort_keys=True)}

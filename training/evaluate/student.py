@@ -8,6 +8,7 @@ from pathlib import Path
 
 from snoopi_core.checkpoint import MODEL_KEY, About, own_metadata
 from snoopi_core.lora import LORA_KEY, own_lora_metadata, read_updates
+from snoopi_core.presets import Preset
 from snoopi_core.tensor_file import open_tensor_file
 from training.backbone import Backbone, fingerprint, load_backbone
 from training.config import find_file
@@ -84,8 +85,8 @@ def recommended_alpha(path: str) -> float | None:
     return None if about is None else about.recommended_alpha
 
 
-def parse_methods(words: list[str], path: str) -> list[Method]:
-    """Methods in the order they were named, each once; "nasa" alone takes the file's recommended alpha.
+def parse_methods(words: list[str], path: str, preset: Preset | None = None) -> list[Method]:
+    """Methods in the order they were named, each once; "nasa" alone takes the preset's or the file's recommended alpha.
 
     Raises:
         ValueError: a method is not known, or the file recommends no alpha.
@@ -93,9 +94,11 @@ def parse_methods(words: list[str], path: str) -> list[Method]:
     methods = []
     for word in words:
         if word == "nasa":
-            if (alpha := recommended_alpha(path)) is None:
+            alpha = preset.nasa_alpha if preset is not None else recommended_alpha(path)
+            if alpha is None:
+                whose = path if preset is None else f"preset {preset.name!r}"
                 raise ValueError(
-                    f"{path} recommends no alpha for NASA; name one, such as nasa:0.3, or measure it with "
+                    f"{whose} recommends no alpha for NASA; name one, such as nasa:0.3, or measure it with "
                     "`python -m training.evaluate alpha`"
                 )
             word = f"nasa:{alpha}"

@@ -70,14 +70,16 @@ def _means(result: Result) -> Table:
         notes=[
             "Absent: what the negative names is not there. Kept: the prompt is. Valid: a sound picture. Clean: all "
             f"three at once. Means over {len(result['pairs'])} pairs, and over the {lower} with the lowest share of "
-            "absent before; in brackets 95 % Wilson intervals of the pooled images.",
+            "absent before (of equal ones the first); in brackets 95 % Wilson intervals of the pooled images.",
         ],
     )
 
 
 def _by_pair(result: Result) -> Table:
     sets = ordered(result["sets"])
-    head = ["prompt", "negative", *(f"{row['method']}: absent, clean" for row in sets)]
+    several = len({row["title"] for row in sets}) > 1
+    names = [f"{row['title']}, {row['method']}" if several else row["method"] for row in sets]
+    head = ["prompt", "negative", *(f"{name}: absent, clean" for name in names)]
     rows: list[Row] = [
         [pair["positive"], pair["negative"]]
         + [f"{_plain(row['pairs'][n]['absent'])}, {_plain(row['pairs'][n]['clean'])}" for row in sets]
