@@ -26,8 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
         # torch and what builds on it take ten seconds to import: help and wrong words come before
         return _run(args)
     except (OSError, ValueError) as error:
-        # every process finds the same fault: one of each machine tells
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        # every process finds most faults: one of each machine tells
+        if os.environ.get("LOCAL_RANK", "0") == "0" or getattr(error, "here", False):
             print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -22,7 +22,7 @@ def check_folder(folder: Path, manifest: Manifest) -> Manifest | None:
     """Whether a folder may take the images of `manifest`; changes nothing.
 
     Returns:
-        The manifest that is there; None where there is none yet.
+        The manifest that is there; None where there is none yet, or none of its images.
 
     Raises:
         ValueError: the folder holds other images, or something else.
@@ -30,6 +30,8 @@ def check_folder(folder: Path, manifest: Manifest) -> Manifest | None:
     if (folder / NAME).is_file():
         before = read_manifest(folder)
         if changes := _changes(before.identity(), manifest.identity()):
+            if not any((folder / row.file).exists() for row in before.images):
+                return None  # nothing was made as it says
             raise ValueError(
                 f"{folder} holds images that were made otherwise; choose another --out, or go back to what it was:\n  "
                 + "\n  ".join(changes)

@@ -67,9 +67,8 @@ def check_images(folder: Path, manifest: Manifest) -> tuple[int, int]:
     bad: list[str] = []
     sizes: dict[tuple[int, int], str] = {}
     with ThreadPoolExecutor() as pool:  # decoding happens outside of Python's lock
-        for row, size in zip(
-            manifest.images, pool.map(lambda row: _size(folder / row.file), manifest.images), strict=True
-        ):
+        found = pool.map(lambda row: _size(folder / row.file), manifest.images)
+        for row, size in zip(manifest.images, found, strict=True):
             if size is None:
                 bad.append(row.file)
             else:

@@ -17,6 +17,7 @@ from snoopi_core.checkpoint import OneStepRecipe
 from training.backbone import Backbone
 from training.evaluate.images import is_whole, write_image
 from training.evaluate.manifest import COST, Manifest, Row
+from training.processes import FailedHere
 from training.run_folder import write_atomically
 from training.sampling import guided_x0
 from training.shapes.captions import NULL_PROMPT
@@ -37,7 +38,22 @@ class Maker:
     sampling: list[tuple[int, float]] = field(default_factory=list, init=False)  # images and seconds of each batch
 
     def make(self, folder: Path, manifest: Manifest) -> int:
-        """Write what is missing of this process's batches; returns how many images that were."""
+        """Write what is missing of this process's batches; returns how many images that were.
+
+        Raises:
+            FailedHere: an image could not be made or written, in this process at least.
+        """
+        try:
+            return self._make(folder, manifest)
+        except torch.OutOfMemoryError as error:
+            raise FailedHere(
+                f"the GPU's memory is too small for --batch {manifest.batch}; give a smaller one (and another --out "
+                "where images have been made already)"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise FailedHere(str(error)) from error
+
+    def _make(self, folder: Path, manifest: Manifest) -> int:
         rows, size = manifest.images, manifest.batch
         batches = [rows[n : n + size] for n in range(0, len(rows), size)]
         own = batches[self.accelerator.process_index :: self.accelerator.num_processes]

@@ -113,18 +113,18 @@ def tally(sets: Sets, verdicts: Verdicts) -> Result:
         ]
         for folder, manifest in sets.items()
     }
-    result = []
+    about, result = {folder: about_set(folder, manifest) for folder, manifest in sets.items()}, []
     for folder, manifest in sets.items():
         plain = [other for other, m in sets.items() if _is_before(m, manifest)]
         before = min(plain, key=lambda other: sets[other].images != manifest.images)  # of the same noise, if there are
         lower = lower_half(rows[before])
         result.append(
-            about_set(folder, manifest)
+            about[folder]
             | {
                 "pairs": rows[folder],
                 "means": {"all": mean(rows[folder]), "lower": mean([rows[folder][n] for n in lower])},
                 "lower": lower,
-                "before": str(before),
+                "before": about[before]["digest"],
             }
         )
     return {"pairs": [pair.model_dump(mode="json", exclude_defaults=True) for pair in pairs], "sets": result}

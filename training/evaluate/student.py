@@ -12,7 +12,6 @@ from snoopi_core.presets import Preset
 from snoopi_core.tensor_file import open_tensor_file
 from training.backbone import Backbone, fingerprint, load_backbone
 from training.config import find_file
-from training.config.sources import exists
 from training.loading import open_source
 from training.steering import Method
 
@@ -68,14 +67,14 @@ def load_student(path: str, *, text_encoder: str = "", vae: str = "", base: str 
 def own_about(path: str) -> tuple[str, About | None]:
     """Under which key a file of ours says what it is, and that; "" and None for all else."""
     found = find_file(find_student(path))
-    if not exists(found):
-        open_source(path)  # of the hub, or tells what was looked for
-    if found.is_file():
-        file = open_tensor_file(found)
-        if (metadata := own_metadata(file)) is not None:
-            return MODEL_KEY, metadata
-        if (lora := own_lora_metadata(file)) is not None:
-            return LORA_KEY, lora
+    if not found.is_file():
+        open_source(path)  # a folder or of the hub; tells what is wrong with it
+        return "", None
+    file = open_tensor_file(found)
+    if (metadata := own_metadata(file)) is not None:
+        return MODEL_KEY, metadata
+    if (lora := own_lora_metadata(file)) is not None:
+        return LORA_KEY, lora
     return "", None
 
 

@@ -92,7 +92,7 @@ def test_each_setup_is_compared_with_its_own_plain_images(pairs_file, tmp_path, 
     sets = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["sets"]
     for name in ("one", "two"):
         own = [row for row in sets if row["folder"].startswith(str(tmp_path / name))]
-        assert {row["before"] for row in own} == {str(tmp_path / name / "none")}
+        assert {row["before"] for row in own} == {row["digest"] for row in own if row["method"] == "none"}
     said = refused(capsys, "removal", tmp_path / "one" / "none", tmp_path / "two" / "nasa-0.5", "--judge", "shapes")
     assert "nasa-0.5 has nothing to compare with" in said
 
@@ -132,6 +132,16 @@ def test_nothing_is_made_when_one_folder_is_taken(pairs_file, tmp_path, capsys):
     made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 1, "--cpu", "--out", tmp_path)
     assert "nasa-0.3 is not empty" in refused(capsys, *made, "--methods", "none", "nasa:0.3")
     assert not (tmp_path / "none").exists() and os.listdir(tmp_path / "nasa-0.3") == ["mine.txt"]
+
+
+def test_other_settings_may_be_given_before_the_first_image(pairs_file, tmp_path, capsys):
+    made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 1, "--methods", "none", "--cpu", "--out", tmp_path)
+    evaluate(*made)
+    for path in (tmp_path / "none").glob("*.png"):
+        path.unlink()
+    evaluate(*made, "--batch", 2)
+    assert read_manifest(tmp_path / "none").batch == 2
+    assert "batch: 2 -> 16" in refused(capsys, *made)
 
 
 def test_one_run_writes_at_a_time(pairs_file, tmp_path, capsys):

@@ -111,6 +111,20 @@ def test_two_processes_make_the_very_same_files(prompts, whole, tmp_path):
         assert pictures(tmp_path / "out" / name) == pictures(whole / name)
 
 
+def test_the_process_that_fails_tells(prompts, tmp_path):
+    made = words(prompts, tmp_path / "out", methods=["none"])
+    evaluate(*made)
+    place = tmp_path / "out" / "none" / "000007.png"  # of the second batch, which is the second process's
+    place.unlink()
+    place.mkdir()
+    running = started(tmp_path / "log", *made, processes=2)
+    for process in running:
+        process.join(timeout=200)
+    said = (tmp_path / "log").read_text(encoding="utf-8")
+    assert all(process.exitcode for process in running)
+    assert "error: [Errno 21] Is a directory" in said and str(place) in said, said[-3000:]
+
+
 def test_other_batches_change_nothing_but_rounding(prompts, whole, tmp_path):
     evaluate(*words(prompts, tmp_path, "--batch", 12))
     for file in pictures(whole / "nasa-0.7"):

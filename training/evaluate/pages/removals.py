@@ -27,7 +27,7 @@ def removal_tables(found: Collected, *, everything: bool) -> list[Table]:
 
 def _beside_the_paper(result: Result | None) -> Table:
     """Success before -> after, in percent, as in the paper."""
-    steered = [] if result is None else [row for row in ordered(result["sets"]) if row["folder"] != row["before"]]
+    steered = [] if result is None else [row for row in ordered(result["sets"]) if row["digest"] != row["before"]]
     head = ["prompt", "negative", *(f"{name}, paper" for name in TABLE_7)]
     head += [f"{label(row)} ({row['method']}), measured" for row in steered] or ["measured"]
     rows = [
@@ -89,7 +89,7 @@ def _by_pair(result: Result) -> Table:
 
 
 def _before_after(result: Result, row: Result, part: Any) -> str:
-    before = next(r for r in result["sets"] if r["folder"] == row["before"])
+    before = next(r for r in result["sets"] if r["digest"] == row["before"])
     one, other = (part(r)["absent"] for r in (before, row))
     return f"{_percent(one)} -> {_percent(other)}"
 
