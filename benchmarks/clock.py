@@ -21,18 +21,19 @@ PHASES = (
 
 
 class Clock:
-    """Processor time on a CPU, since other programs may want it too; on a GPU wall time, waiting for it.
+    """Processor time of one thread of a CPU, since other programs may want it too; wall time of several threads, of
+    which some wait, and of a GPU, waiting for it.
 
     It does nothing until `running` is set: waiting at every phase slows a GPU down.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.running, self.last = device, False, ""
+    def __init__(self, device: torch.device, threads: int = 1) -> None:
+        self.device, self.threads, self.running, self.last = device, threads, False, ""
         self.seconds = dict.fromkeys(PHASES, 0.0)
 
     def now(self) -> float:
         if self.device.type == "cpu":
-            return time.process_time()
+            return time.process_time() if self.threads == 1 else time.perf_counter()
         torch.cuda.synchronize()
         return time.perf_counter()
 

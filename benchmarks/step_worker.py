@@ -74,7 +74,7 @@ class Bench:
     def __init__(self, variant: str, recipe: Recipe, *, cpu: bool) -> None:
         self.recipe, self.cpu, self.iteration = recipe, cpu, 0
         self.device = torch.device("cpu" if cpu else "cuda")
-        self.clock = Clock(self.device)
+        self.clock = Clock(self.device, torch.get_num_threads())
         self.stepper = VARIANTS[variant](recipe, self.clock, cpu=cpu)
         randomise(self.stepper.lora_teacher)
 

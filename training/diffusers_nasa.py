@@ -65,10 +65,20 @@ class NasaProcessor:
             )
         negative = self.negative.states.to(encoder_hidden_states).expand(rows, -1, -1)
         query = _heads(attn.to_q(hidden_states), attn.heads)
-        z_pos = _respond(attn, query, encoder_hidden_states, attention_mask)
-        z_neg = _respond(attn, query, negative, self._mask(query))
-        output = attn.to_out[1](attn.to_out[0](self.combine(z_pos, z_neg)))
-        return output / attn.rescale_output_factor
+        z = self.respond(attn, query, encoder_hidden_states, negative, attention_mask, self._mask(query))
+        return attn.to_out[1](attn.to_out[0](z)) / attn.rescale_output_factor
+
+    def respond(
+        self,
+        attn: Attention,
+        query: torch.Tensor,
+        positive: torch.Tensor,
+        negative: torch.Tensor,
+        mask: torch.Tensor | None,
+        negative_mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """What the layer answers, (B, N, C), for query (B, H, N, D), texts (B, T, E) and masks (B, 1, T)."""
+        return self.combine(attend(attn, query, positive, mask), attend(attn, query, negative, negative_mask))
 
     def combine(self, z_pos: torch.Tensor, z_neg: torch.Tensor) -> torch.Tensor:
         """What the layer answers, (B, N, C), from Z+ and Z-; other ways than NASA's differ in this alone."""
@@ -86,13 +96,18 @@ def _heads(states: torch.Tensor, heads: int) -> torch.Tensor:
     return states.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
-def _respond(attn: Attention, query: torch.Tensor, context: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Z = softmax(Q K^T / sqrt(D)) V on the concatenated heads, (B, N, C)."""
-    key, value = _heads(attn.to_k(context), attn.heads), _heads(attn.to_v(context), attn.heads)
+def attend(attn: Attention, query: torch.Tensor, context: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Z = softmax(Q K^T / sqrt(D)) V on the concatenated heads, (B, N, C); context (B, T, E), mask (B, 1, T)."""
+    return attend_to(attn, query, attn.to_k(context), attn.to_v(context), mask)
+
+
+def attend_to(
+    attn: Attention, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """The same for keys and values (B, T, C)."""
+    key, value, tokens = _heads(key, attn.heads), _heads(value, attn.heads), key.shape[1]
     if mask is not None:
-        mask = attn.prepare_attention_mask(mask, context.shape[1], len(query)).view(
-            len(query), attn.heads, -1, context.shape[1]
-        )
+        mask = attn.prepare_attention_mask(mask, tokens, len(query)).view(len(query), attn.heads, -1, tokens)
     z = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     return z.transpose(1, 2).flatten(2)
 

@@ -42,7 +42,7 @@ def ddim(backbone: Backbone) -> DDIMScheduler:
 
 
 def ddim_x0(
-    backbone: Backbone, text: Text, null: Text, z: torch.Tensor, *, steps: int = 20, kappa: float = 3.0
+    backbone: Backbone, text: Text, null: Text, z: torch.Tensor, *, steps: int = 20, kappa: float | torch.Tensor = 3.0
 ) -> torch.Tensor:
     """x0 (B, C, h, w) by DDIM with classifier-free guidance; see `guided_x0`."""
     return guided_x0(backbone, ddim(backbone), text, null, z, steps=steps, kappa=kappa)
@@ -50,7 +50,14 @@ def ddim_x0(
 
 @torch.no_grad()
 def guided_x0(
-    backbone: Backbone, scheduler: Any, text: Text, null: Text, z: torch.Tensor, *, steps: int, kappa: float
+    backbone: Backbone,
+    scheduler: Any,
+    text: Text,
+    null: Text,
+    z: torch.Tensor,
+    *,
+    steps: int,
+    kappa: float | torch.Tensor,
 ) -> torch.Tensor:
     """x0 (B, C, h, w) in many steps with classifier-free guidance.
 
@@ -58,6 +65,7 @@ def guided_x0(
         scheduler: one of diffusers' that draws no noise of its own.
         text: of B rows. null: of one row or B; what is guided away from.
         z: (B, C, h, w), of unit variance.
+        kappa: for all, or for each image, (B, 1, 1, 1).
     """
     scheduler.set_timesteps(steps, device=z.device)
     both = concat([null if len(null) == len(text) else null.expand(len(text)), text])

@@ -83,6 +83,8 @@ def _start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> 
         run = Run(recipe, accelerator)
         if resume and run.resume():
             log.info("resumed at iteration %d of %d", run.iteration, recipe.loop.iterations)
+            if run.iteration >= recipe.loop.iterations:
+                log.info("nothing is left to train: the student is exported again")
         elif resume:
             log.info("nothing to resume in %s; starting anew", folder)
         log.info("%s", share_of_work(recipe, accelerator))

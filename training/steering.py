@@ -16,6 +16,8 @@ from snoopi_core.presets import Architecture, Preset, presets_for
 from training.backbone import Backbone
 from training.diffusers_nag import nag
 from training.diffusers_nasa import nasa
+from training.diffusers_orthogonal import orthogonal
+from training.diffusers_vsf import vsf
 from training.sampling import one_step_x0
 from training.text import Text
 
@@ -26,12 +28,14 @@ METHODS: dict[str, str] = {
     "cfg": "x0(neg) + strength (x0(pos) - x0(neg)), 1 being no guidance",
     "embeddings": "the text embeddings e+ - strength e-",
     "nag": "normalized attention guidance, strength being phi",
+    "vsf": "value sign flip: one softmax over both prompts, the negative's values times -strength",
+    "orthogonal": "as nasa, with the part of Z- at right angles to Z+ alone",
     "teacher": "so many steps with the null prompt in CFG, at this scale, the negative not being used",
     "teacher-negative": "the same with the negative in place of the null prompt",
 }
 _MANY_STEPS = ("teacher", "teacher-negative")
 _KINDS: dict[str, Architecture] = {"unet": "SD1/SD2", "pixart": "PixArt"}  # by family
-_ATTENTION = {"nasa": nasa, "nag": nag}
+_ATTENTION = {"nasa": nasa, "nag": nag, "vsf": vsf, "orthogonal": orthogonal}
 Predict = Callable[[Text], torch.Tensor]  # x0 (B, C, h, w) of B prompts
 Noise = Callable[[int], torch.Tensor]  # of the step with that number, (B, C, h, w)
 

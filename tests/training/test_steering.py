@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 from distilled import relative
 from evaluation import STUDENT
 from tiny import tiny_pixart_backbone
@@ -10,6 +11,8 @@ from snoopi_core.checkpoint import OneStepRecipe
 from training.backbone import load_backbone
 from training.diffusers_nag import nag, normalized_guidance
 from training.diffusers_nasa import nasa
+from training.diffusers_orthogonal import orthogonal, orthogonal_part
+from training.diffusers_vsf import VsfProcessor, vsf
 from training.evaluate.student import parse_methods
 from training.sampling import one_step_x0
 from training.steering import Method, sampling_recipe, steered_x0
@@ -46,13 +49,13 @@ def test_each_method_is_its_formula(model, texts, z):
         return steered_x0(model, Method.parse(method), positive, away, recipe, lambda step: z)
 
     assert torch.equal(steered("none"), x0_pos) and torch.equal(steered("nasa:0.5", None), x0_pos)
-    for neutral in ("nasa:0", "nag:0", "embeddings:0"):
+    for neutral in ("nasa:0", "nag:0", "orthogonal:0", "embeddings:0"):
         assert torch.equal(steered(neutral), x0_pos)
     assert relative(steered("cfg:1"), x0_pos) < 1e-5
     assert relative(steered("cfg:1.5"), 1.5 * x0_pos - 0.5 * x0_neg) < 1e-5
     moved = Text(states=positive.states - 0.5 * negative.states, mask=positive.mask)
     assert torch.equal(steered("embeddings:0.5"), plain(model, moved, z, recipe))
-    for method, context in (("nasa", nasa), ("nag", nag)):
+    for method, context in (("nasa", nasa), ("nag", nag), ("vsf", vsf), ("orthogonal", orthogonal)):
         got = steered(f"{method}:0.7")
         with context(model.network, negative, 0.7):
             assert torch.equal(got, plain(model, positive, z, recipe))
@@ -79,6 +82,36 @@ def test_nag_is_its_formula_token_by_token():
             torch.testing.assert_close(got[b, n], a * min(ratio, tau) / ratio * far + (1 - a) * plus)
     assert 0 < bounded < 10  # both sides of the bound are seen
     torch.testing.assert_close(normalized_guidance(z_pos, z_neg, 0.0), z_pos)
+
+
+def test_the_orthogonal_part_is_what_is_left_of_the_projection():
+    generator = torch.Generator().manual_seed(0)
+    z_neg, z_pos = (torch.randn(2, 5, 8, generator=generator, dtype=torch.float64) for _ in range(2))
+    got = orthogonal_part(z_neg, z_pos)
+    for b in range(2):
+        for n in range(5):
+            basis = torch.linalg.qr(z_pos[b, n, :, None]).Q  # projects by a basis of length 1, not by the formula
+            torch.testing.assert_close(got[b, n], z_neg[b, n] - basis @ (basis.T @ z_neg[b, n]))
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all tokens", "padding"])
+def test_vsf_is_its_formula_head_by_head(masked):
+    generator = torch.Generator().manual_seed(0)
+    layer = Attention(query_dim=8, cross_attention_dim=6, heads=2, dim_head=4, out_dim=8).double()
+    for weight in layer.parameters():
+        weight.data = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+    hidden = torch.randn(1, 5, 8, generator=generator, dtype=torch.float64)
+    pos, neg = (torch.randn(1, tokens, 6, generator=generator, dtype=torch.float64) for tokens in (3, 4))
+    seen = torch.tensor([[True, True, not masked, not masked]])
+    layer.set_processor(VsfProcessor(Text(states=neg, mask=seen if masked else None), 0.7))
+    with torch.no_grad():
+        got = layer(hidden, encoder_hidden_states=pos)
+        q, both = layer.to_q(hidden)[0], torch.cat([pos[0], neg[0][seen[0]]])
+        k, v = layer.to_k(both), layer.to_v(both)
+        v[3:] *= -0.7
+        heads = [(q[:, part] @ k[:, part].T / 2).softmax(-1) @ v[:, part] for part in (slice(0, 4), slice(4, 8))]
+        expected = layer.to_out[0](torch.cat(heads, dim=-1))
+    torch.testing.assert_close(got[0], expected)
 
 
 def test_several_steps_take_fresh_noise_each(model, texts, z):

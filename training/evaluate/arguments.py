@@ -34,8 +34,8 @@ def _generate(p: argparse.ArgumentParser) -> None:
         "--methods",
         nargs="+",
         default=["none", "nasa"],
-        help="none, nasa:ALPHA, cfg:SCALE, embeddings:SCALE, nag:PHI; nasa alone takes the file's alpha; of a teacher "
-        "teacher:STEPS:CFG and teacher-negative:STEPS:CFG (default: none nasa)",
+        help="none, nasa:ALPHA, cfg:SCALE, embeddings:SCALE, nag:PHI, vsf:ALPHA, orthogonal:ALPHA; nasa alone takes "
+        "the file's alpha; of a teacher teacher:STEPS:CFG and teacher-negative:STEPS:CFG (default: none nasa)",
     )
     p.add_argument("--count", type=_positive, help="images of each prompt or pair (default: 1, for pairs 100)")
     p.add_argument("--limit", type=_positive, help="at most so many prompts of each file")

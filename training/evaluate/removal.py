@@ -22,7 +22,7 @@ from training.evaluate.images import check_images, read_image
 from training.evaluate.judges import PEOPLE, ZERO_SHOT, Judge, Verdict, load_judge
 from training.evaluate.manifest import Manifest, find_sets, read_manifest
 from training.evaluate.results import REMOVAL, Result, about_set, write_result
-from training.shapes.study.findings import wilson
+from training.intervals import wilson
 from training.steering import Method
 
 SHARES = ("absent", "kept", "valid", "clean")

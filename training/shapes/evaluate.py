@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from training.backbone import Backbone, load_backbone
+from training.backbone import Backbone, fingerprint, load_backbone
 from training.shapes import measure
 from training.shapes.captions import sentence
 from training.shapes.measure import Accuracy, Generate, Pair, Removal
@@ -147,6 +147,7 @@ def main(argv: list[str] | None = None) -> None:
     print("  entropy within one prompt that leaves it open, bits: " + _bits(spread))
     result: dict[str, Any] = {
         "model": arguments.model,
+        "fingerprint": fingerprint(model.network),
         "role": arguments.role,
         "accuracy": {kind: asdict(row) for kind, row in rows.items()},
         "prompt_entropy": spread,

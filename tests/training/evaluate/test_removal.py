@@ -16,9 +16,9 @@ from training.evaluate.judges.shapes import judge, stated
 from training.evaluate.judges.zero_shot import ZeroShot
 from training.evaluate.manifest import read_manifest
 from training.evaluate.pairs import PAIRS, Pair, load_pairs
+from training.intervals import wilson
 from training.shapes.captions import full_caption, phrase, tags
 from training.shapes.scene import ATTRIBUTES, render, sample_scenes
-from training.shapes.study.findings import wilson
 
 
 def always(pictures, pair):

@@ -169,11 +169,6 @@ def test_fluctuation_leaves_out_the_first_half():
     assert findings.fluctuation("stated")(run) == pytest.approx(0.05)
 
 
-def test_wilson_intervals():
-    assert findings.wilson(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert findings.wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
-
-
 def test_the_page_shows_a_failed_run_and_survives_a_cell_without_any(tmp_path):
     results = made_up({"pgsb": [0.8, 0.9], "swiftbrush": [0.7, 0.6]})
     for failed in results["runs"][1:]:

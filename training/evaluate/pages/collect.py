@@ -12,7 +12,8 @@ from training.evaluate.manifest import COST, NAME, Manifest, find_sets, read_man
 from training.evaluate.results import Result, read_result
 from training.steering import Method
 
-_SUFFIX = {"none": "", "nasa": " + NASA", "cfg": " + CFG", "embeddings": " - embeddings", "nag": " + NAG"}
+_SUFFIX = {"none": "", "nasa": " + NASA", "cfg": " + CFG", "embeddings": " - embeddings"}
+_SUFFIX |= {"nag": " + NAG", "vsf": " + VSF", "orthogonal": " + orthogonal NASA"}
 NOT_RUN = "not run"
 
 

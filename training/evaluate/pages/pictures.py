@@ -19,7 +19,7 @@ from training.grid import sample_grid
 from training.samples import as_tiles
 
 SEEDS = 2  # of each prompt in a grid
-_NEUTRAL = {"nasa": 0.0, "cfg": 1.0, "embeddings": 0.0, "nag": 0.0}
+_NEUTRAL = {"nasa": 0.0, "cfg": 1.0, "embeddings": 0.0, "nag": 0.0, "orthogonal": 0.0}  # VSF has none
 _SCORES = {"fid": "FID", "clip": "CLIP score", "hps-v2.0": "HPSv2 v2.0", "hps-v2.1": "HPSv2 v2.1"}
 Pictures = dict[str, bytes]  # by what is written below
 Series = list[tuple[str, list[tuple[float, Any]]]]  # label, and what there is by strength
@@ -90,18 +90,19 @@ def _series(rows: list[Result]) -> Series:
     found: dict[tuple[str, ...], list[tuple[float, Result]]] = {}
     for row in rows:
         name, strength = parsed(row["method"])
-        if name in _NEUTRAL:
-            found.setdefault((row["title"], row["setup"], row["prompts"], name), []).append((strength, row))
-    series: Series = []
+        if name != "none":
+            series = row["method"].rpartition(":")[0] or name  # a teacher's has its steps
+            found.setdefault((row["title"], row["setup"], row["prompts"], series), []).append((strength, row))
+    drawn: Series = []
     for (title, setup, prompts, name), points in found.items():
         if len(points) < 2:
             continue
-        neutral = _NEUTRAL[name]
+        neutral = _NEUTRAL.get(name)
         plain = [r for r in rows if (r["method"], r["setup"], r["prompts"]) == ("none", setup, prompts)]
-        if plain and all(strength != neutral for strength, _ in points):
+        if neutral is not None and plain and all(strength != neutral for strength, _ in points):
             points.append((neutral, plain[0]))
-        series.append((f"{title}, {name}", sorted(points, key=lambda point: point[0])))
-    return series
+        drawn.append((f"{title}, {name}", sorted(points, key=lambda point: point[0])))
+    return drawn
 
 
 def _removal_curves(rows: list[Result]) -> bytes | None:

@@ -11,7 +11,7 @@ from typing import Any
 from training.evaluate.pages.collect import NOT_RUN, Collected, label, ordered
 from training.evaluate.pages.paper import STYLES, TABLE_1, TABLE_2, TABLE_4_8, TABLE_5
 from training.evaluate.results import Result
-from training.shapes.report import table as markdown_table
+from training.markdown import table as markdown_table
 
 Row = list[str]
 NONE = "-"

@@ -1,13 +1,15 @@
 """`python -m training.shapes.study`: how the guidance of the two teachers matters in the small world.
 
 Every cell is distilled once a seed with `python -m training.pgsb`, every checkpoint is measured, and docs/STUDY.md is
-written from the numbers. What is done already is not repeated; what was stopped goes on; what fails is reported, and
-the rest is done. With more --iterations the same runs go on from where they are.
+written from the numbers. What is done already, in --out or in --json, is not repeated; what was stopped goes on; what
+fails is reported, and the rest is done. With more --iterations the same runs go on from where they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -16,9 +18,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from training.config import ROOT, RecipeError, load_recipe
+from training.config import ROOT, Recipe, RecipeError, find_file, load_recipe
+from training.shapes.json_file import as_json, read_json, write_json
 from training.shapes.study.page import write_page
-from training.shapes.study.settings import CELLS, Protocol, Study, is_measured, planned, read_json, write_json
+from training.shapes.study.settings import CELLS, Protocol, Study, is_measured, planned
 
 
 def call(study: Study, log: Path, *command: str) -> str:
@@ -74,6 +77,27 @@ def do(study: Study, cell: str, seed: int) -> dict[str, Any]:
     return result | {"curve": curve} | {key: measured[key] for key in ("final", "seconds_per_iteration")}
 
 
+def done_before(before: dict[str, Any], study: Study) -> dict[tuple[str, int], dict[str, Any]]:
+    """The runs that --json holds already, by cell and seed, of cells that are what they were, asked for or not."""
+    points = {str(step) for step in planned(study.iterations, study.every)}
+    cells = before.get("cells", {})
+    same = [cell for cell in CELLS if cells.get(cell, {}).get("overrides") == list(CELLS[cell].overrides)]
+    return {
+        (run["cell"], run["seed"]): run
+        for run in before.get("runs", [])
+        if run["cell"] in same and not run["problem"] and run["curve"].keys() == points
+    }
+
+
+def digest(recipe: Recipe) -> str:
+    """Of what a run depends on besides its cell, seed and length: the recipe, and the teacher's very weights."""
+    content = recipe.model_dump(mode="json", exclude={"seed", "output", "guidance"})
+    content["loop"] = {key: value for key, value in content["loop"].items() if key not in ("iterations", "threads")}
+    teacher = find_file(recipe.teacher.path)
+    weights = hashlib.sha256(teacher.read_bytes()).hexdigest() if teacher.is_file() else ""
+    return hashlib.sha256(json.dumps([content, weights], sort_keys=True).encode()).hexdigest()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line. Returns 1 when a run failed, 2 when nothing could be started."""
     args = _parser().parse_intermixed_args(arguments)
@@ -85,25 +109,12 @@ def main(arguments: list[str] | None = None) -> int:
         protocol=protocol,
     )
     try:
-        recipe = load_recipe(study.recipe, study.settings(study.cells[0], study.seeds[0]))
-        shipped = load_recipe(study.recipe)
+        load_recipe(study.recipe, study.settings(study.cells[0], study.seeds[0]))
+        recipe, shipped = load_recipe(study.recipe, study.overrides), load_recipe(study.recipe)
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    teacher = study.out / "teacher"
-    if read_json(teacher / "measured.json").get("protocol") != asdict(protocol):
-        print("teacher: measuring", flush=True)
-        if problem := measure(study, teacher, f"--teacher={recipe.teacher.path}"):
-            print(f"error: the teacher could not be measured: {problem}", file=sys.stderr)
-            return 2
-    jobs = [(cell, seed) for seed in study.seeds for cell in study.cells]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        try:
-            runs = list(pool.map(lambda job: do(study, *job), jobs))
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            return 130
-    results = {
+    about = {
         "protocol": asdict(protocol),
         "iterations": study.iterations,
         "recipe": study.recipe,
@@ -111,10 +122,31 @@ def main(arguments: list[str] | None = None) -> int:
         "overrides": list(study.overrides),
         "kappa": [recipe.guidance.kappa_min, recipe.guidance.kappa_max],
         "lora_loss": recipe.lora.loss,
-        "cells": {cell: asdict(CELLS[cell]) for cell in study.cells},
-        **{key: read_json(teacher / "measured.json")[key] for key in ("teacher", "start")},
-        "runs": runs,
+        "setting": digest(recipe),
     }
+    before = read_json(args.json)
+    if any(before.get(key) != value for key, value in about.items()):
+        before = {}
+    known = done_before(before, study)
+    jobs = [(cell, seed) for seed in study.seeds for cell in study.cells]
+    if not (ends := {key: before[key] for key in ("teacher", "start") if key in before}):
+        teacher = study.out / "teacher"
+        if read_json(teacher / "measured.json").get("protocol") != asdict(protocol):
+            print("teacher: measuring", flush=True)
+            if problem := measure(study, teacher, f"--teacher={recipe.teacher.path}"):
+                print(f"error: the teacher could not be measured: {problem}", file=sys.stderr)
+                return 2
+        ends = {key: read_json(teacher / "measured.json")[key] for key in ("teacher", "start")}
+    with ThreadPoolExecutor(args.jobs) as pool:
+        try:
+            runs = list(pool.map(lambda job: known.get(job) or do(study, *job), jobs))
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            return 130
+    kept = [run for job, run in known.items() if job not in jobs]
+    shown = {*study.cells, *(run["cell"] for run in kept)}
+    cells = {cell: as_json(asdict(CELLS[cell])) for cell in CELLS if cell in shown}
+    results = about | {"cells": cells} | ends | {"runs": sorted([*kept, *runs], key=lambda run: run["seed"])}
     write_json(args.json, results)
     write_page(results, args.page)
     print(f"wrote {args.json}, {args.page}")

@@ -20,22 +20,12 @@ from training import export
 from training.backbone import Backbone, load_backbone
 from training.shapes import measure
 from training.shapes.evaluate import CAPTION_SEED, NOISE_SEED, OPEN
+from training.shapes.json_file import read_json, write_json
 from training.shapes.measure import Generate
-from training.shapes.sampling import ManySteps, OneStep
-from training.shapes.study.settings import Protocol, planned, read_json, write_json
+from training.shapes.sampling import ManySteps, OneStep, in_tens
+from training.shapes.study.settings import Protocol, planned
 
-_AT_ONCE = 10  # images; the decoder takes twice as long for each when it makes a hundred
 METRICS = ("gap", "x0_std", "student_grad", "lora_grad")
-
-
-def in_tens(generate: Generate) -> Generate:
-    """The same images, made a few at a time."""
-
-    def make(prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
-        starts = range(0, len(prompts), _AT_ONCE)
-        return torch.cat([generate(prompts[n : n + _AT_ONCE], seeds[n : n + _AT_ONCE], negative) for n in starts])
-
-    return make
 
 
 def quality(generate: Generate, captions: int, prompt_images: int, kind: str = "partial") -> dict[str, float]:

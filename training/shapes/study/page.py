@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from textwrap import fill
 
-from training.shapes.report import table
+from training.intervals import wilson
+from training.markdown import spread, table
 from training.shapes.study.findings import (
     Results,
     claims,
@@ -21,19 +22,18 @@ from training.shapes.study.findings import (
     pace,
     stated,
     valid,
-    wilson,
 )
 from training.shapes.study.plots import TRAINING, curves, draw
 
 _INTRO = """\
 # The teachers' guidance, in the small world
 
-Written by `make shapes-study` from docs/study.json; do not edit. {ended} of {runs} runs ended well.
+Written by `make study` from docs/study.json; do not edit. {ended} of {runs} runs ended well.
 
 PG-SB draws the guidance scale of its two teachers at random, kappa ~ U({low:g}, {high:g}), once an iteration for both;
-SwiftBrush fixes it, here at 4.5. Each cell below is one way of choosing kappa, the rest being the recipe `{recipe}`
-(loss of the LoRA teacher: {lora_loss}); seeds for each: {seeds}. With the same seed all cells start from the same
-weights and see the same prompts and noise.
+SwiftBrush fixes it, here at 4.5. Each cell below is one way of choosing kappa, or changes what it says besides, the
+rest being the recipe `{recipe}` (loss of the LoRA teacher: {lora_loss}); seeds for each: {seeds}. With the same seed
+all cells start from the same weights and see the same prompts and noise.
 
 {length}
 
@@ -98,18 +98,10 @@ _LIMITS = """\
 ## What it cannot tell
 
 - Whether the paper's gains hold: they are FIDs of SD1.5, SD2.1 and PixArt-alpha after thousands of iterations.
-- What comes after {iterations} iterations, with other learning rates, or with a teacher that predicts eps.
+- What comes after {iterations} iterations, or with a teacher that predicts eps.
 - What too large a scale does to a large model: in this world 4.5 need not be too large.
 - Small differences: the seeds are few ({seeds}).
 """
-
-
-def spread(values: list[float], digits: int = 3) -> str:
-    """Mean (smallest .. largest)."""
-    if not values:
-        return "-"
-    mean, low, high = (f"{value:.{digits}f}" for value in (fmean(values), min(values), max(values)))
-    return mean if len(values) == 1 else f"{mean} ({low} .. {high})"
 
 
 def final_table(results: Results) -> str:
@@ -173,7 +165,7 @@ def page(results: Results) -> str:
     length = f"Each run has {iterations} iterations"
     speeds = [run["seconds_per_iteration"] for run in done if run["seconds_per_iteration"]]
     if speeds:
-        hours = len(results["runs"]) * median(speeds) / 3600
+        hours = len(results["runs"]) * fmean(speeds) / 3600
         length += f" of {median(speeds):.2f} s on one thread (median), {iterations * hours:.1f} hours in all"
         if iterations < shipped:
             length += f"; the recipe has {shipped} ({shipped * hours:.1f} hours), for which there was no time"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,15 @@ CELLS = {
     ),
     "pgsb-fast": Cell(title="PG-SB, learning rate x 3", overrides=_FAST),
     "swiftbrush-fast": Cell(title="SwiftBrush, learning rate x 3", overrides=(*_SWIFTBRUSH, *_FAST)),
-    "fixed-fast": Cell(title="both 2.25, learning rate x 3", overrides=(*_FIXED, *_FAST)),
+}
+
+
+# What is drawn in one picture, and why: the paper's Figure 2, its Table 2, and whether the claim is one of stability.
+GROUPS = {
+    "Figure 2, and the same mean": ("pgsb", "swiftbrush", "dmd2trick", "fixed"),
+    "Table 2: which is random": ("pgsb", "teacher-only", "lora-only", "fixed"),
+    "a higher range": ("pgsb-high", "swiftbrush"),
+    "learning rate x 3": ("pgsb-fast", "swiftbrush-fast"),
 }
 
 
@@ -96,16 +103,3 @@ def is_measured(found: dict[str, Any], protocol: Protocol, iterations: int, ever
         and all(str(step) in found["curve"] for step in planned(iterations, every))
         and found.get("final", {}).get("iteration") == iterations
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file; {} where there is none yet."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Written whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    scratch.replace(path)

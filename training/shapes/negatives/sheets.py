@@ -1,0 +1,38 @@
+"""Pictures beside the numbers: the paper's Figures 3 and 5, on the pairs that were measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from training.backbone import Backbone
+from training.shapes.measure import Pair
+from training.shapes.negatives.results import Negatives
+from training.shapes.sampling import OneStep
+from training.shapes.sheet import contact_sheet
+from training.steering import Method
+
+_SCALE = 2
+
+
+def draw_sheets(model: Backbone, found: Negatives, pairs: list[Pair], folder: Path) -> None:
+    """Write results-alpha-sheet.png (a pair a row) and results-methods.png (a pair a column); every second pair."""
+    shown, seed = pairs[::2], found.protocol["seeds"][0]
+    alphas = [Method("none"), *(Method("nasa", alpha) for alpha in found.strengths("nasa"))]
+    rows = [
+        (f"{pair.prompt}  -  {pair.negative}", torch.cat([_picture(model, pair, method, seed) for method in alphas]))
+        for pair in shown
+    ]
+    contact_sheet(rows, folder / "results-alpha-sheet.png", scale=_SCALE)
+    best = [Method.parse(found.best(name).partition(" ")[2]) for name in ("cfg", "embeddings", "nasa")]
+    rows = [
+        (str(method), torch.cat([_picture(model, pair, method, seed) for pair in shown]))
+        for method in (Method("none"), *best)
+    ]
+    contact_sheet(rows, folder / "results-methods.png", scale=_SCALE)
+
+
+def _picture(model: Backbone, pair: Pair, method: Method, seed: int) -> torch.Tensor:
+    """(1, 3, 64, 64)"""
+    return OneStep(model=model, method=method.name, scale=method.strength)([pair.prompt], [seed], pair.negative)
