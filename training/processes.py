@@ -93,6 +93,12 @@ class FailedElsewhere(RuntimeError):
     """The first process has met an error, and says which; the others end as it does."""
 
 
+class FailedHere(ValueError):
+    """What this process has met, and others perhaps have not: it tells, whichever it is."""
+
+    here = True
+
+
 def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:
     """What `action` returns in the first process, in every process.
 

@@ -128,7 +128,7 @@ def command_line() -> str:
     """How this process was started, fit for a shell. Under `accelerate launch`, what it was told to launch."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
-    program = ["python", "-m", spec.name] if spec else ["python", sys.argv[0]]
+    program = ["python", "-m", spec.name.removesuffix(".__main__")] if spec else ["python", sys.argv[0]]
     return shlex.join([*program, *sys.argv[1:]])
 
 
@@ -142,6 +142,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say what could not be written
+        raise
     finally:
         scratch.unlink(missing_ok=True)
 

@@ -6,12 +6,13 @@ Dimensions: B images, C latent channels, h x w latent size.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
 from snoopi_core.checkpoint import OneStepRecipe
+from snoopi_core.presets import Architecture, Preset, presets_for
 from training.backbone import Backbone
 from training.diffusers_nag import nag
 from training.diffusers_nasa import nasa
@@ -29,7 +30,11 @@ METHODS: dict[str, str] = {
     "nag": "normalized attention guidance, strength being phi",
     "vsf": "value sign flip: one softmax over both prompts, the negative's values times -strength",
     "orthogonal": "as nasa, with the part of Z- at right angles to Z+ alone",
+    "teacher": "so many steps with the null prompt in CFG, at this scale, the negative not being used",
+    "teacher-negative": "the same with the negative in place of the null prompt",
 }
+_MANY_STEPS = ("teacher", "teacher-negative")
+_KINDS: dict[str, Architecture] = {"unet": "SD1/SD2", "pixart": "PixArt"}  # by family
 _ATTENTION = {"nasa": nasa, "nag": nag, "vsf": vsf, "orthogonal": orthogonal}
 Predict = Callable[[Text], torch.Tensor]  # x0 (B, C, h, w) of B prompts
 Noise = Callable[[int], torch.Tensor]  # of the step with that number, (B, C, h, w)
@@ -37,30 +42,51 @@ Noise = Callable[[int], torch.Tensor]  # of the step with that number, (B, C, h,
 
 @dataclass(frozen=True)
 class Method:
-    """How a negative prompt acts, and how strongly; on the command line "none", or NAME:STRENGTH such as "nasa:0.3"."""
+    """How a negative prompt acts, and how strongly; on the command line "none", NAME:STRENGTH such as "nasa:0.3", or
+    "teacher:STEPS:SCALE", many steps instead of the student's."""
 
     name: str
     strength: float = 0.0
+    steps: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Method:
         """Raises ValueError for anything else; says what there is."""
-        name, colon, number = text.strip().partition(":")
-        known = "; ".join(f"{key}{'' if key == 'none' else ':STRENGTH'} ({what})" for key, what in METHODS.items())
-        if name not in METHODS or bool(colon) != (name != "none"):
+        name, *numbers = text.strip().split(":")
+        if name not in METHODS or len(numbers) != _form(name).count(":"):
+            known = "; ".join(f"{_form(key)} ({what})" for key, what in METHODS.items())
             raise ValueError(f"method {text!r} is not known; available: {known}")
-        if not colon:
+        if not numbers:
             return cls(name)
         try:
-            strength = float(number)
+            strength, steps = float(numbers[-1]), int(numbers[0]) if len(numbers) > 1 else 0
         except ValueError:
-            strength = float("nan")
-        if not 0 <= strength < float("inf"):
+            strength, steps = float("nan"), 0
+        if not 0 <= strength < float("inf") or (len(numbers) > 1 and steps < 1):
+            if name in _MANY_STEPS:
+                raise ValueError(f"method {text!r}: expected steps from 1 up and a scale from 0 up, as {name}:25:7.5")
             raise ValueError(f"method {text!r}: its strength must be a number from 0 up, such as {name}:0.3")
-        return cls(name, strength)
+        return cls(name, strength, steps)
 
     def __str__(self) -> str:
-        return self.name if self.name == "none" else f"{self.name}:{self.strength:g}"
+        return ":".join([self.name, *([str(self.steps)] if self.steps else [])]) + (
+            "" if self.name == "none" else f":{self.strength:g}"
+        )
+
+    @property
+    def many_steps(self) -> bool:
+        """Whether it samples as a teacher does."""
+        return self.name in _MANY_STEPS
+
+    def plain(self) -> Method:
+        """The same without the negative, to compare with."""
+        return replace(self, name="teacher") if self.many_steps else Method("none")
+
+
+def _form(name: str) -> str:
+    if name in _MANY_STEPS:
+        return f"{name}:STEPS:SCALE"
+    return name if name == "none" else f"{name}:STRENGTH"
 
 
 def sampling_recipe(model: Backbone, timesteps: tuple[int, ...] = ()) -> OneStepRecipe:
@@ -74,6 +100,34 @@ def sampling_recipe(model: Backbone, timesteps: tuple[int, ...] = ()) -> OneStep
     timesteps = timesteps or (LAST_TIMESTEP,)
     power = _power(model, timesteps[0])
     return OneStepRecipe(timesteps=timesteps, alpha_T=power**0.5, sigma_T=(1 - power) ** 0.5)
+
+
+def with_preset(model: Backbone, preset: Preset) -> Backbone:
+    """A model that is sampled as a published one: its recipe and its prediction type, which its files may not say.
+
+    Raises:
+        ValueError: the preset is for other models, or takes steps that are not supported here.
+    """
+    kind = _KINDS[model.family.name]
+    if kind not in preset.architectures:
+        raise ValueError(
+            f"preset {preset.name!r} is for {' and '.join(preset.architectures)}, the model is {kind}; presets for it: "
+            f"{', '.join(presets_for(kind))}"
+        )
+    if preset.steps == "tcd" or (len(preset.timesteps) > 1 and preset.steps != "consistency"):
+        raise ValueError(
+            f"preset {preset.name!r} takes {len(preset.timesteps)} {preset.steps} step(s), which are not supported here"
+        )
+    flow = preset.prediction_type == "flow"
+    power = 0.0 if flow else preset.alpha_T_squared or _power(model, preset.timesteps[0])
+    recipe = OneStepRecipe(
+        timesteps=preset.timesteps,
+        alpha_T=power**0.5,
+        sigma_T=(1 - power) ** 0.5,
+        noise=preset.noise,
+        steps=preset.steps,
+    )
+    return replace(model, recipe=recipe, prediction_type=preset.prediction_type)
 
 
 @torch.no_grad()
@@ -109,13 +163,15 @@ def steered_x0(
 
 
 def _x0(model: Backbone, x: torch.Tensor, t: int, alpha: float, sigma: float, text: Text) -> torch.Tensor:
+    if model.prediction_type == "flow":  # v = x0 - z, and x is z at the only step that flows take here
+        return x + model.call(model.network, x, torch.full((len(x),), t, device=x.device), text).float()
     return one_step_x0(model, model.network, text, x, timestep=t, alpha_T=alpha, sigma_T=sigma)
 
 
 def _steered(model: Backbone, method: Method, predict: Predict, positive: Text, negative: Text | None) -> torch.Tensor:
     """x0 at one timestep."""
-    if method.name not in METHODS:
-        raise ValueError(f"method {method.name!r} is not known; available: {', '.join(METHODS)}")
+    if method.name not in METHODS or method.many_steps:
+        raise ValueError(f"method {method.name!r} steers no step; available: {', '.join(METHODS)}")
     if negative is None or method.name == "none":
         return predict(positive)
     if method.name in _ATTENTION:

@@ -10,18 +10,20 @@ from tempfile import TemporaryDirectory
 import torch
 from accelerate import Accelerator
 
-from snoopi_core.checkpoint import CheckpointError, own_metadata
-from snoopi_core.tensor_file import open_tensor_file
+from snoopi_core.checkpoint import CheckpointError
+from snoopi_core.presets import find_preset
 from training.config import find_file
-from training.evaluate.generate import folder_of, new_maker
+from training.evaluate.claims import claim_folder
+from training.evaluate.generate import folder_of
 from training.evaluate.judges import load_judge
-from training.evaluate.manifest import Manifest, Model, claim_folder
+from training.evaluate.maker import new_maker
+from training.evaluate.manifest import Manifest, Model
 from training.evaluate.pairs import load_pairs
 from training.evaluate.recommend import choose_alpha, write_alpha
 from training.evaluate.removal import judge_sets, said, tally
 from training.evaluate.rows import rows_of_pairs
-from training.evaluate.student import find_student, load_student, weights_of
-from training.steering import Method
+from training.evaluate.student import find_student, load_student, own_about, weights_of
+from training.steering import Method, with_preset
 
 
 def alpha(args: argparse.Namespace) -> int:
@@ -42,7 +44,9 @@ def alpha(args: argparse.Namespace) -> int:
     accelerator = Accelerator(mixed_precision=args.precision, cpu=args.cpu)
     if accelerator.num_processes > 1:
         raise ValueError(f"got {accelerator.num_processes} processes; alpha makes few images, it needs no launcher")
-    model = load_student(args.model, text_encoder=args.text_encoder, vae=args.vae)
+    preset = find_preset(args.preset)
+    model = load_student(args.model, text_encoder=args.text_encoder, vae=args.vae, base=args.base)
+    model = model if preset is None else with_preset(model, preset)
     about = Model(path=args.model, fingerprint=weights_of(model), family=model.family.name)
     maker, size = new_maker(model, accelerator, timesteps=tuple(args.timesteps), size=args.size)
     rows = rows_of_pairs(pairs, count=args.count, seed=args.seed)
@@ -79,7 +83,7 @@ def alpha(args: argparse.Namespace) -> int:
 
 def check_writable(path: Path) -> None:
     """Raises CheckpointError, before anything is measured, where there is nothing to write into."""
-    if path.is_dir() or own_metadata(open_tensor_file(path)) is None:
+    if own_about(str(path))[1] is None:
         raise CheckpointError(
             f"{path} is not a file of this project: an alpha can be measured (--dry-run), not written; make one with "
             "`python -m training.export`"

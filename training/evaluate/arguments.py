@@ -35,7 +35,7 @@ def _generate(p: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["none", "nasa"],
         help="none, nasa:ALPHA, cfg:SCALE, embeddings:SCALE, nag:PHI, vsf:ALPHA, orthogonal:ALPHA; nasa alone takes "
-        "the file's alpha (default: none nasa)",
+        "the file's alpha; of a teacher teacher:STEPS:CFG and teacher-negative:STEPS:CFG (default: none nasa)",
     )
     p.add_argument("--count", type=_positive, help="images of each prompt or pair (default: 1, for pairs 100)")
     p.add_argument("--limit", type=_positive, help="at most so many prompts of each file")
@@ -59,7 +59,7 @@ def _score(p: argparse.ArgumentParser) -> None:
     p.add_argument("--clip-model", help="open_clip's name, or local-dir:FOLDER (default: ViT-g-14)")
     p.add_argument("--clip-weights", help="local file, or open_clip's tag (default: laion2b_s12b_b42k)")
     p.add_argument("--clip-prefix", help='before each prompt (default: "A photo depicts ")')
-    p.add_argument("--hps-model", default="ViT-H-14", help="open_clip's name, or local-dir:FOLDER")
+    p.add_argument("--hps-model", help="open_clip's name, or local-dir:FOLDER (default: ViT-H-14)")
     for version in ("v2.0", "v2.1"):
         p.add_argument(f"--hps-{version}-weights", dest=f"hps_{version}_weights", help="local file")
     _computing(p)
@@ -100,11 +100,16 @@ def _student(p: argparse.ArgumentParser) -> None:
     p.add_argument("model", help="a student's .safetensors file, a run's folder, or a diffusers folder")
     for part in ("text-encoder", "vae"):
         p.add_argument(f"--{part}", default="", help="diffusers folder or hub id to take it from")
+    p.add_argument("--base", default="", help="of a LoRA: the model it belongs to (default: as its file says)")
 
 
 def _drawing(p: argparse.ArgumentParser) -> None:
     p.add_argument("--seed", type=int, default=0, help="of the noise, with prompt and number")
-    p.add_argument("--timesteps", type=int, nargs="*", default=[], help="(default: as the file says, else 999)")
+    how = p.add_mutually_exclusive_group()
+    how.add_argument("--timesteps", type=int, nargs="*", default=[], help="(default: as the file says, else 999)")
+    how.add_argument(
+        "--preset", default="auto", help="sample as a published model: the names of One-Step Sampler's presets"
+    )
     p.add_argument("--size", type=_positive, help="pixels (default: the model's own)")
     p.add_argument("--precision", choices=("no", "fp16", "bf16"), default="no", help="of the network's arithmetic")
     p.add_argument("--threads", type=_positive, help="of the CPU")

@@ -67,6 +67,7 @@ class OpenClip:
             logging.disable(logging.NOTSET)
         if here:
             self._read(name, str(file))
+        self.weights = weights if here or not name.startswith(_LOCAL) else ""  # "": the folder's own
         self.model = self.model.to(device).eval().requires_grad_(False)
         self.device = device
         self.tokenize = open_clip.get_tokenizer(name)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -25,7 +26,13 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 def prepared(
     items: Sequence[T], prepare: Callable[[T], torch.Tensor], size: int, threads: int = 4
 ) -> Iterator[torch.Tensor]:
-    """Batches of prepared items, read ahead: decoding and resizing happen outside of Python's lock."""
+    """Batches of prepared items, each read while the one before is computed with: decoding and resizing happen outside
+    of Python's lock."""
     with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[list[Future[torch.Tensor]]] = deque()
         for some in batches(items, size):
-            yield torch.stack(list(pool.map(prepare, some)))
+            waiting.append([pool.submit(prepare, item) for item in some])
+            if len(waiting) > 1:
+                yield torch.stack([future.result() for future in waiting.popleft()])
+        for futures in waiting:
+            yield torch.stack([future.result() for future in futures])

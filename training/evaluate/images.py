@@ -5,14 +5,15 @@ Dimensions: H x W pixels.
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from PIL import Image, PngImagePlugin
 
-from training.evaluate.manifest import Manifest, Row
+from training.evaluate.manifest import Manifest
 from training.run_folder import write_atomically
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -63,20 +64,39 @@ def check_images(folder: Path, manifest: Manifest) -> tuple[int, int]:
         FileNotFoundError, ValueError: some are missing or damaged, or their sizes are mixed; says which.
     """
     again = "run generate with the same settings again, it makes only what is missing"
-    bad, sizes = [], {}
-    for row in manifest.images:
-        path = folder / row.file
-        try:
-            with Image.open(path) as image:
-                sizes.setdefault(image.size, row.file)
-                image.load()
-        except (OSError, SyntaxError, ValueError):
-            bad.append(row.file)
+    bad: list[str] = []
+    sizes: dict[tuple[int, int], str] = {}
+    with ThreadPoolExecutor() as pool:  # decoding happens outside of Python's lock
+        found = pool.map(lambda row: _size(folder / row.file), manifest.images)
+        for row, size in zip(manifest.images, found, strict=True):
+            if size is None:
+                bad.append(row.file)
+            else:
+                sizes.setdefault(size, row.file)
     if bad:
         raise ValueError(
             f"{folder}: {len(bad)} of {len(manifest.images)} images are missing or damaged, first {bad[0]}; {again}"
         )
     return _one_size(sizes, str(folder))
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """(W, H) of an image that can be read to its end, else None."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.size
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def digest_of(folder: Path, manifest: Manifest) -> str:
+    """SHA-256 of the images and of what the manifest says of each: figures belong to these alone, wherever they lie."""
+    digest = hashlib.sha256()
+    for row in manifest.images:
+        digest.update(row.model_dump_json().encode())
+        digest.update(hashlib.sha256((folder / row.file).read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -90,11 +110,6 @@ def list_images(folder: Path) -> list[Path]:
         held = "no such folder" if not folder.is_dir() else "it holds none"
         raise FileNotFoundError(f"no images in {folder} ({held}); expected {', '.join(SUFFIXES)} files")
     return found
-
-
-def of_pair(manifest: Manifest, number: int) -> Iterator[Row]:
-    """The rows of a pair."""
-    return (row for row in manifest.images if row.pair == number)
 
 
 def _one_size(sizes: dict[tuple[int, int], str], where: str) -> tuple[int, int]:

@@ -5,12 +5,14 @@ this beside them, everything else has a default:
 
     {"format": 1, "title": "my model", "images": [{"file": "0.png", "prompt": "a cat"}, ...]}
 
-A manifest is written before the first image and says what will be there, so it never changes: an image is there or is
-still missing, and what generate made carries its own row (and what it was made with) in its PNG's metadata.
+A manifest is written before the first image and says what will be there; nothing of it ever changes but its labels. An
+image is there or still missing, and what generate made carries its own row (and what it was made with) in its PNG's
+metadata.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +21,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from snoopi_core.checkpoint import OneStepRecipe
 from training.evaluate.pairs import Pair
-from training.run_folder import write_atomically
 
 NAME, COST = "manifest.json", "cost.json"
 
@@ -52,7 +53,8 @@ class Model(_Plain):
 class Manifest(_Plain):
     """Of one folder: one model, one method.
 
-    method: as `training.steering.Method` writes it. batch: rows are made in whole batches of this many, so that not
+    method: as `training.steering.Method` writes it. recipe: of a student; scheduler: of a teacher's many steps.
+    prediction: what the network's output is taken for. batch: rows are made in whole batches of this many, so that not
     even rounding depends on processes and resumes. versions: of libraries; a resume with others is not refused.
     """
 
@@ -64,6 +66,8 @@ class Manifest(_Plain):
     seed: int = 0
     size: tuple[int, int] | None = None
     precision: str = "no"
+    scheduler: str = ""
+    prediction: str = ""
     batch: int = Field(default=1, ge=1)
     protocol: str = ""
     pairs: tuple[Pair, ...] = ()
@@ -75,9 +79,21 @@ class Manifest(_Plain):
         left_out = {"versions": True, "title": True, "protocol": True, "model": {"path"}}
         return self.model_dump(mode="json", exclude=left_out)
 
+    def setup(self) -> str:
+        """SHA-256 of all but the method and the prompts. A method is compared with the plain images of its own setup: a
+        model may be measured at one step and at four."""
+        names = ("recipe", "scheduler", "prediction", "size", "precision")
+        kept = {"model": {"fingerprint"}} | dict.fromkeys(names, True)
+        return _sha256(self.model_dump(mode="json", include=kept))
+
+    def prompts(self) -> str:
+        """SHA-256 of the list of images: their prompts, negatives and noise."""
+        return _sha256([row.model_dump(mode="json") for row in self.images])
+
     def info(self, row: Row) -> dict[str, str]:
         """What the image of `row` carries in its metadata."""
-        said = row.model_dump(mode="json", exclude_none=True) | {"method": self.method, "precision": self.precision}
+        said = row.model_dump(mode="json", exclude_none=True)
+        said |= self.model_dump(mode="json", include={"method", "precision", "scheduler", "prediction"})
         said["model"] = None if self.model is None else self.model.model_dump(mode="json", exclude={"path"})
         said["recipe"] = None if self.recipe is None else self.recipe.model_dump(mode="json")
         return {"prompt": row.prompt, "snoopi": json.dumps(said, sort_keys=True)}
@@ -92,7 +108,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / NAME
     if not path.is_file():
-        held = "no such folder" if not folder.is_dir() else f"it holds {_some(folder)}"
+        held = "no such folder" if not folder.is_dir() else f"it holds {held_by(folder) or 'nothing'}"
         raise FileNotFoundError(
             f"no images to judge in {folder}: {NAME} is missing ({held}); make one with "
             "`python -m training.evaluate generate`"
@@ -104,31 +120,12 @@ def read_manifest(folder: Path) -> Manifest:
         raise ValueError(f"{path} is no manifest of images ({said})") from error
     if not manifest.images:
         raise ValueError(f"{path} lists no image")
+    files = [row.file for row in manifest.images]
+    if len(set(files)) < len(files):
+        twice = next(file for n, file in enumerate(files) if file in files[:n])
+        raise ValueError(f"{path} lists {twice} twice; every image needs a file of its own")
     if bad := [row.pair for row in manifest.images if row.pair is not None and row.pair >= len(manifest.pairs)]:
         raise ValueError(f"{path}: pair {bad[0]} is named, there are {len(manifest.pairs)}")
-    return manifest
-
-
-def claim_folder(folder: Path, manifest: Manifest) -> Manifest:
-    """Write `manifest` into a new folder, or find that the folder holds the same already.
-
-    Returns:
-        The manifest as it is on the disk.
-
-    Raises:
-        ValueError: the folder holds other images, or something else; nothing there is changed.
-    """
-    if (folder / NAME).is_file():
-        before = read_manifest(folder)
-        if changes := _changes(before.identity(), manifest.identity()):
-            raise ValueError(
-                f"{folder} holds images that were made otherwise; choose another --out, or go back to what it was:\n  "
-                + "\n  ".join(changes)
-            )
-        return before
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and no folder of images ({_some(folder)}); choose another --out")
-    write_atomically(folder / NAME, manifest.model_dump_json(indent=1, exclude_defaults=True, exclude_none=True))
     return manifest
 
 
@@ -147,14 +144,11 @@ def find_sets(places: list[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs, a line each; of the images the number that differ."""
-    lines = [f"{key}: {before[key]} -> {now[key]}" for key in now if key != "images" and before[key] != now[key]]
-    if before["images"] != now["images"]:
-        lines.append(f"prompts, negatives or counts: {len(before['images'])} images -> {len(now['images'])}, or others")
-    return lines
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _some(folder: Path) -> str:
-    names = sorted(entry.name for entry in folder.iterdir())
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "nothing"
+def held_by(folder: Path, *, but: str = "") -> str:
+    """What lies in a folder, in a few words; "" for nothing."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name != but)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -96,6 +96,6 @@ def _pick_score():  # noqa: ANN202 - classes of a library that is slow to import
 def _image_reward():  # noqa: ANN202
     try:
         import ImageReward
-    except ImportError as error:
-        raise NotRun(f"ImageReward is not installed ({error}): pip install image-reward") from error
+    except Exception as error:  # it is for old libraries, and breaks in many ways beside newer ones
+        raise NotRun(f"ImageReward is not installed, or broken ({error}): pip install image-reward") from error
     return ImageReward.load("ImageReward-v1.0")

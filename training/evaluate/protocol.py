@@ -12,7 +12,8 @@ from typing import Any
 
 NEGATIVE = "worst quality, low quality, ugly, duplicate, out of frame, deformed, blurry, bad anatomy, watermark"
 CLIP_MODEL, CLIP_PRETRAINED = "ViT-g-14", "laion2b_s12b_b42k"
-COCO_IMAGES, COCO_ABLATION = 30_000, 2_000
+COCO_IMAGES, COCO_ABLATION, COCO_REFERENCE = 30_000, 2_000, 40_504
+HPS_MODEL = "ViT-H-14"
 HPS_STYLES, HPS_PROMPTS, HPS_GROUP = ("anime", "photo", "concept-art", "paintings"), 800, 80
 PAIR_IMAGES = 100
 
@@ -25,6 +26,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "clip_weights": CLIP_PRETRAINED,
         "clip_prefix": "A photo depicts ",
         "neighbours": 3,  # k of improved precision and recall
+        "hps_model": HPS_MODEL,
     },
 }
 # without a protocol: every prompt, and images as they are
@@ -55,13 +57,32 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
-def shortfalls(groups: dict[str, int]) -> dict[str, str]:
+def shortfalls(groups: dict[str, int], scores: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Why scores of so many images a group are not taken as the paper's are, by metric."""
-    images = sum(groups.values())
-    found = {}
+    images, paper = sum(groups.values()), PAPER["score"]
+    found: dict[str, list[str]] = {"fid": [], "prc": [], "clip": [], "hps": []}
     if images not in (COCO_IMAGES, COCO_ABLATION):
-        said = f"{images} images; the paper has {COCO_IMAGES} captions of COCO, {COCO_ABLATION} in its ablations"
-        found = {"fid": said, "prc": said, "clip": said}
+        for name in ("fid", "prc", "clip"):
+            found[name].append(
+                f"{images} images; the paper has {COCO_IMAGES} captions of COCO, {COCO_ABLATION} in its ablations"
+            )
     if any(groups.get(style) != HPS_PROMPTS for style in HPS_STYLES):
-        found["hps"] = f"{images} images; the paper has {HPS_PROMPTS} prompts of each of {', '.join(HPS_STYLES)}"
-    return found
+        found["hps"].append(f"{images} images; the paper has {HPS_PROMPTS} prompts of each of {', '.join(HPS_STYLES)}")
+    for name in scores.keys() & {"fid", "prc"}:
+        score = scores[name]
+        if score["reference_images"] not in (0, COCO_REFERENCE):  # 0: statistics do not tell
+            found[name].append(
+                f"a reference of {score['reference_images']} images; the paper's is COCO-2014 val, {COCO_REFERENCE}"
+            )
+        found[name] += _other("side", score["side"], paper["side"])
+    found["prc"] += _other("k", scores.get("prc", {}).get("k", 3), paper["neighbours"])
+    if clip := scores.get("clip"):
+        found["clip"] += _other("model", clip["model"], paper["clip_model"])
+        found["clip"] += _other("prefix", clip["prefix"], paper["clip_prefix"])
+    for version in scores.keys() & {"hps-v2.0", "hps-v2.1"}:
+        found["hps"] += _other("model", scores[version]["model"], HPS_MODEL)
+    return {name: "; ".join(dict.fromkeys(said)) for name, said in found.items() if said}
+
+
+def _other(what: str, got: Any, paper: Any) -> list[str]:
+    return [] if got == paper else [f"{what} {got!r}, the paper's {paper!r}"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from snoopi_core.checkpoint import MODEL_KEY, CheckpointError, own_metadata
+from snoopi_core.checkpoint import CheckpointError
 from snoopi_core.tensor_file import open_tensor_file, save_atomically
+from training.evaluate.student import own_about
 
 TIE = 0.02  # shares nearer than this are taken as equal: a picture or two of a few dozen
 
@@ -37,10 +38,11 @@ def write_alpha(path: Path, alpha: float) -> float | None:
         OSError: it cannot be written; the old one stays.
     """
     file = open_tensor_file(path)
-    if (metadata := own_metadata(file)) is None:
+    key, about = own_about(str(path))
+    if about is None:
         raise CheckpointError(
             f"{path} is not a file of this project, so nothing was written; make one with `python -m training.export`"
         )
-    new = metadata.model_copy(update={"recommended_alpha": alpha})
-    save_atomically(path, file.read(), file.metadata | {MODEL_KEY: new.model_dump_json()})
-    return metadata.recommended_alpha
+    new = about.model_copy(update={"recommended_alpha": alpha})
+    save_atomically(path, file.read(), file.metadata | {key: new.model_dump_json()})
+    return about.recommended_alpha

@@ -19,10 +19,11 @@ from tqdm import tqdm
 
 from training.evaluate.computing import batches
 from training.evaluate.images import check_images, read_image
-from training.evaluate.judges import PEOPLE, Judge, Verdict, load_judge
+from training.evaluate.judges import PEOPLE, ZERO_SHOT, Judge, Verdict, load_judge
 from training.evaluate.manifest import Manifest, find_sets, read_manifest
 from training.evaluate.results import REMOVAL, Result, about_set, write_result
 from training.intervals import wilson
+from training.steering import Method
 
 SHARES = ("absent", "kept", "valid", "clean")
 Sets = dict[Path, Manifest]
@@ -42,9 +43,10 @@ def removal(args: argparse.Namespace) -> int:
             return 0
         verdicts, more = read_answers(args.answers, sets)
     else:
-        verdicts, more = judge_sets(load_judge(args), sets, args.batch), {}
-        if args.judge == "clip":
-            more = {"model": args.clip_model, "weights": args.clip_weights}
+        judge = load_judge(args)
+        verdicts, more = judge_sets(judge, sets, args.batch), {}
+        if args.judge == ZERO_SHOT:
+            more = {"model": args.clip_model, "weights": judge.clip.weights}
     result = tally(sets, verdicts)
     write_result(out, "removal", {"judge": {"name": args.judge, **more}, **result})
     print(said(result))
@@ -60,19 +62,25 @@ def open_sets(places: list[Path]) -> Sets:
             them, or there are none without a negative to compare with.
     """
     sets = {folder: read_manifest(folder) for folder in find_sets(places)}
-    sets = dict(sorted(sets.items(), key=lambda item: (item[1].method != "none", item[1].method)))
+    sets = dict(sorted(sets.items(), key=lambda item: (item[1].method != plain_of(item[1].method), item[1].method)))
     for folder, manifest in sets.items():
         if not manifest.pairs:
             raise ValueError(f"{folder} was not made for pairs; make its images with `generate --pairs`")
+        named = {row.pair for row in manifest.images}
+        if named != set(range(len(manifest.pairs))):
+            raise ValueError(
+                f"{folder}: its images name pairs {sorted(named - {None})}{' or none' if None in named else ''}; "
+                f"expected each to name one, and images of all {len(manifest.pairs)}"
+            )
         check_images(folder, manifest)
     lists = {manifest.pairs for manifest in sets.values()}
     if len(lists) > 1:
         raise ValueError(f"{', '.join(map(str, sets))} were made for {len(lists)} lists of pairs; judge them apart")
-    for model in {_model(manifest) for manifest in sets.values()}:
-        own = {manifest.method for manifest in sets.values() if _model(manifest) == model}
-        if "none" not in own:
+    for folder, manifest in sets.items():
+        if not any(_is_before(other, manifest) for other in sets.values()):
             raise ValueError(
-                f"of a model there are only {', '.join(sorted(own))}; make the images before, too: --methods none"
+                f"{folder} has nothing to compare with; make the images before, too, with the same model, timesteps, "
+                f"size and precision: --methods {plain_of(manifest.method)}"
             )
     return sets
 
@@ -105,16 +113,18 @@ def tally(sets: Sets, verdicts: Verdicts) -> Result:
         ]
         for folder, manifest in sets.items()
     }
-    result = []
+    about, result = {folder: about_set(folder, manifest) for folder, manifest in sets.items()}, []
     for folder, manifest in sets.items():
-        before = next(rows[other] for other, m in sets.items() if m.method == "none" and _model(m) == _model(manifest))
-        lower = lower_half(before)
+        plain = [other for other, m in sets.items() if _is_before(m, manifest)]
+        before = min(plain, key=lambda other: sets[other].images != manifest.images)  # of the same noise, if there are
+        lower = lower_half(rows[before])
         result.append(
-            about_set(folder, manifest)
+            about[folder]
             | {
                 "pairs": rows[folder],
                 "means": {"all": mean(rows[folder]), "lower": mean([rows[folder][n] for n in lower])},
                 "lower": lower,
+                "before": about[before]["digest"],
             }
         )
     return {"pairs": [pair.model_dump(mode="json", exclude_defaults=True) for pair in pairs], "sets": result}
@@ -171,5 +181,13 @@ def _with_interval(share: float, count: int) -> dict[str, Any]:
     return {"share": share, "low": low, "high": high}
 
 
-def _model(manifest: Manifest) -> str:
-    return "" if manifest.model is None else manifest.model.fingerprint
+def _is_before(plain: Manifest, manifest: Manifest) -> bool:
+    return plain.method == plain_of(manifest.method) and plain.setup() == manifest.setup()
+
+
+def plain_of(method: str) -> str:
+    """The method that another one is compared with; "none" for those of other programs."""
+    try:
+        return str(Method.parse(method).plain())
+    except ValueError:
+        return "none"

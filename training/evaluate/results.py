@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from training.evaluate.images import digest_of
 from training.evaluate.manifest import Manifest
 from training.export import provenance
 from training.run_folder import command_line, write_atomically
@@ -19,9 +20,13 @@ _JUDGES = ("numpy", "open_clip_torch", "pillow", "torch-fidelity", "torchvision"
 
 
 def about_set(folder: Path, manifest: Manifest) -> Result:
-    """The images that figures belong to, for a reader who does not have them."""
+    """The images that figures belong to, for a reader who does not have them. `digest`: of these very images; `setup`,
+    `prompts`: what sets have in common that differ by their method alone."""
     return {
         "folder": str(folder),
+        "digest": digest_of(folder, manifest),
+        "setup": manifest.setup(),
+        "prompts": manifest.prompts(),
         "title": manifest.title,
         "method": manifest.method,
         "model": None if manifest.model is None else manifest.model.model_dump(mode="json"),
@@ -67,7 +72,8 @@ def read_result(path: Path, kind: str) -> Result:
     """Raises ValueError for a file that does not hold figures of this kind."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        if result["kind"] == kind and result["format"] == 1 and isinstance(result["sets"], list):
+        known = result["kind"] == kind and result["format"] == 1 and isinstance(result["sets"], list)
+        if known and all(row["digest"] for row in result["sets"]):
             return result
         raise ValueError(f"kind {result['kind']!r}, format {result['format']!r}")
     except (ValueError, KeyError, TypeError) as error:

@@ -31,7 +31,7 @@ def score(args: argparse.Namespace) -> int:
         0, or 2 when nothing at all could be measured.
 
     Raises:
-        OSError, ValueError: what is wrong, in words for the user; nothing was written.
+        OSError, ValueError: what is wrong, in words for the user; of the set that it was met in, nothing was written.
     """
     sets = {folder: read_manifest(folder) for folder in find_sets(args.folders)}
     for folder, manifest in sets.items():
@@ -40,8 +40,11 @@ def score(args: argparse.Namespace) -> int:
     before = read_result(out, "scores")["sets"] if out.is_file() else []
     measures = metrics(args)
     absent: dict[str, str] = {}
-    measured = [measure_set(folder, manifest, measures, absent) for folder, manifest in sets.items()]
-    write_result(out, "scores", {"protocol": args.protocol, "sets": merged(before, measured)})
+    measured: list[Result] = []
+    for folder, manifest in sets.items():
+        measured.append(measure_set(folder, manifest, measures, absent))
+        # at once: a set may take hours, and the next one may fail
+        write_result(out, "scores", {"protocol": args.protocol, "sets": merged(before, measured)})
     for name, reason in absent.items():
         print(f"not run: {name}: {reason}", file=sys.stderr)
     print(said(measured))
@@ -71,20 +74,21 @@ def measure_set(folder: Path, manifest: Manifest, measures: dict[str, Measure], 
             scores[name] = measure(folder, manifest)
         except NotRun as error:
             absent[name] = str(error)
-    short = shortfalls(Counter(row.group for row in manifest.images))
-    return about_set(folder, manifest) | {"scores": scores, "not_run": dict(absent), "shortfalls": short}
+    groups = dict(Counter(row.group for row in manifest.images))
+    return about_set(folder, manifest) | {"groups": groups, "scores": scores, "not_run": dict(absent)}
 
 
 def merged(before: list[Result], now: list[Result]) -> list[Result]:
     """Measured now, and what was measured before of the same images by other metrics."""
     kept = []
     for row in now:
-        old = next((b for b in before if _same(b, row)), None)
+        old = next((b for b in before if b.get("digest") == row["digest"]), None)
         if old is not None:
             row = row | {"scores": old["scores"] | row["scores"]}
             row["not_run"] = {k: v for k, v in (old["not_run"] | row["not_run"]).items() if k not in row["scores"]}
-        kept.append(row)
-    return [b for b in before if not any(b["folder"] == row["folder"] for row in now)] + kept
+        kept.append(row | {"shortfalls": shortfalls(row["groups"], row["scores"])})
+    again = {row[key] for row in now for key in ("folder", "digest")}
+    return [b for b in before if not again & {b["folder"], b.get("digest")}] + kept
 
 
 def said(rows: list[Result]) -> str:
@@ -99,8 +103,3 @@ def said(rows: list[Result]) -> str:
                 parts.append(f"{name} {value['value']:.4g}")
         lines.append(f"{row['method']:24s} {row['images']} images  " + ("  ".join(parts) or "nothing measured"))
     return "\n".join(lines)
-
-
-def _same(before: Result, now: Result) -> bool:
-    keys = ("folder", "method", "model", "images", "seed")
-    return all(before.get(key) == now[key] for key in keys)

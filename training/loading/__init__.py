@@ -112,6 +112,20 @@ def fitting_weights(path: str, network: nn.Module, family: str, prediction_type:
     return other.state_dict()
 
 
+def scheduler_config(path: str) -> dict[str, Any] | None:
+    """What a diffusers folder says of the scheduler that it is sampled with; None for a single file.
+
+    Raises:
+        FileNotFoundError: nothing is there, or no scheduler.
+    """
+    if find_file(path).is_file():
+        return None
+    file = _folder(path).root / "scheduler" / "scheduler_config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{path} holds no scheduler/scheduler_config.json")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
 def open_source(path: str) -> Source:
     """Find and recognise a model.
 

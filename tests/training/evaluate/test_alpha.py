@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from evaluation import STUDENT, evaluate, refused
+from published import save_folder
 from safetensors.torch import save_file
 
 from snoopi_core.checkpoint import read_checkpoint, read_metadata
@@ -50,8 +51,11 @@ def test_where_nothing_can_be_written_nothing_is_measured(tmp_path, pairs_file, 
     content = other.read_bytes()
     assert "is not a file of this project" in refused(capsys, "alpha", other)
     assert other.read_bytes() == content
-    assert "is not a file" in refused(capsys, "alpha", tmp_path / "nowhere.safetensors")
-    assert "is not a file of this project" in refused(capsys, "alpha", tmp_path)
+    assert "no model at" in refused(capsys, "alpha", tmp_path / "nowhere.safetensors")
+    assert "holds no unet/config.json" in refused(capsys, "alpha", tmp_path)
+    folder = save_folder(tmp_path / "model", "sd15")
+    assert "is not a file of this project: an alpha can be measured" in refused(capsys, "alpha", folder)
+    shutil.rmtree(folder)
     copy = tmp_path / "student.safetensors"
     shutil.copy(STUDENT, copy)
     content = copy.read_bytes()

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from evaluation import STUDENT, evaluate, pictures, pixels, refused, started
 from PIL import Image
 from published import KINDS, save_folder
@@ -14,7 +15,7 @@ from training.backbone import load_backbone
 from training.evaluate.images import is_whole
 from training.evaluate.manifest import read_manifest
 from training.evaluate.rows import seed_of
-from training.shapes.sampling import OneStep
+from training.shapes.sampling import OneStep, noise
 
 PROMPTS = "a ring\na red square\na ring\n\n  a blue plus on the left\n"
 
@@ -110,6 +111,20 @@ def test_two_processes_make_the_very_same_files(prompts, whole, tmp_path):
         assert pictures(tmp_path / "out" / name) == pictures(whole / name)
 
 
+def test_the_process_that_fails_tells(prompts, tmp_path):
+    made = words(prompts, tmp_path / "out", methods=["none"])
+    evaluate(*made)
+    place = tmp_path / "out" / "none" / "000007.png"  # of the second batch, which is the second process's
+    place.unlink()
+    place.mkdir()
+    running = started(tmp_path / "log", *made, processes=2)
+    for process in running:
+        process.join(timeout=200)
+    said = (tmp_path / "log").read_text(encoding="utf-8")
+    assert all(process.exitcode for process in running)
+    assert "error: [Errno 21] Is a directory" in said and str(place) in said, said[-3000:]
+
+
 def test_other_batches_change_nothing_but_rounding(prompts, whole, tmp_path):
     evaluate(*words(prompts, tmp_path, "--batch", 12))
     for file in pictures(whole / "nasa-0.7"):
@@ -187,6 +202,34 @@ def test_students_of_other_programs_in_diffusers_folders(kind, prompts, tmp_path
     assert manifest.recipe.timesteps == (999, 499)
     assert manifest.model.family == ("pixart" if kind == "pixart" else "unet")
     assert len(pictures(tmp_path / "out" / "nasa-0.5")) == 1
+
+
+def test_published_models_are_sampled_as_their_presets_say(prompts, tmp_path, capsys):
+    folder = save_folder(tmp_path / "model", "sd15")
+    model = load_backbone(folder)
+    made = ("generate", folder, "--prompts", prompts, "--limit", 2, "--negative", "blue", "--size", 64, "--cpu")
+    for preset, alpha in (("InstaFlow-0.9B", "0.19"), ("SwiftBrush", None)):
+        out = tmp_path / preset
+        evaluate(*made, "--preset", preset, "--methods", "none", *(["nasa"] if alpha else []), "--out", out)
+        assert alpha is None or (out / f"nasa-{alpha}").is_dir()
+        for row in read_manifest(out / "none").images:
+            z = noise([row.seed], (4, *[64 // 2 ** (len(model.vae.config.block_out_channels) - 1)] * 2))
+            t = torch.tensor([1000 if alpha else 999])
+            output = model.network(z, t, model.encode([row.prompt]).states).sample
+            x0 = z + output if alpha else (z - (1 - 0.0047) ** 0.5 * output) / 0.0047**0.5
+            expected = (model.decode(x0)[0] * 255).round().int().permute(1, 2, 0).numpy()
+            assert np.abs(pixels(out / "none" / row.file) - expected).max() <= 1
+    out = tmp_path / "InstaFlow-0.9B"
+    assert "prediction: flow -> epsilon" in refused(capsys, *made, "--methods", "none", "--out", out)
+    for preset, expected in (
+        ("PixArt-DMD", "is for PixArt, the model is SD1/SD2; presets for it: PG-SB SD1.5"),
+        ("SD-Turbo, 4 steps", "takes 4 euler step(s)"),
+        ("DMD3", "available: auto, PG-SB SD1.5"),
+    ):
+        said = refused(capsys, *made, "--preset", preset, "--methods", "none", "--out", tmp_path / "x")
+        assert expected in said
+    said = refused(capsys, *made, "--preset", "SwiftBrush", "--out", tmp_path / "x")
+    assert "preset 'SwiftBrush' recommends no alpha" in said
 
 
 def test_files_become_groups_and_a_list_of_strings_is_read(tmp_path):

@@ -1,5 +1,7 @@
 """Every metric against a closed form, or another way to compute it, on made-up numbers."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,13 @@ from torch.nn import functional
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torchvision import transforms
 
+from training.evaluate.computing import prepared
 from training.evaluate.metrics.frechet import Gaussian, frechet_distance
 from training.evaluate.metrics.inception import clean_resize, square
 from training.evaluate.metrics.neighbours import precision_recall
 from training.evaluate.metrics.summary import mean_of, styles_of
 from training.evaluate.metrics.text_fit import hps_preparation
+from training.evaluate.protocol import shortfalls
 
 
 def features(count, width, seed, shift=0.0, scale=1.0):
@@ -120,3 +124,34 @@ def test_summaries():
     styles = styles_of([1.0, 3.0, 5.0, 7.0, 9.0], ["a", "b", "a", "a", "a"], 2)
     assert styles["a"] == {"value": 5.5, "spread": pytest.approx(np.std([3, 8], ddof=1)), "images": 4}
     assert styles["b"] == {"value": 3.0, "spread": None, "images": 1}
+
+
+def test_batches_are_prepared_ahead_and_in_order():
+    begun = []
+
+    def prepare(item):
+        begun.append(item)
+        return torch.tensor(item)
+
+    made = prepared(range(7), prepare, 2, threads=1)
+    assert next(made).tolist() == [0, 1]
+    deadline = time.monotonic() + 10
+    while len(begun) < 4 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert begun == [0, 1, 2, 3]  # the next batch, and no more: they would fill the memory
+    assert [batch.tolist() for batch in made] == [[2, 3], [4, 5], [6]]
+
+
+def test_what_differs_from_the_paper_is_told():
+    coco = {"reference_images": 40_504, "side": 256}
+    groups = dict.fromkeys(("anime", "photo", "concept-art", "paintings"), 800)
+    assert shortfalls({"": 30_000}, {"fid": coco, "prc": coco | {"k": 3}}).keys() == {"hps"}
+    assert shortfalls(groups, {"hps-v2.1": {"model": "ViT-H-14"}}).keys() == {"fid", "prc", "clip"}
+    told = shortfalls(
+        {"": 30_000},
+        {"fid": coco | {"reference_images": 30_000}, "prc": coco | {"k": 5, "side": None}}
+        | {"clip": {"model": "ViT-B-32", "prefix": ""}},
+    )
+    assert told["fid"] == "a reference of 30000 images; the paper's is COCO-2014 val, 40504"
+    assert told["prc"] == "side None, the paper's 256; k 5, the paper's 3"
+    assert told["clip"] == "model 'ViT-B-32', the paper's 'ViT-g-14'; prefix '', the paper's 'A photo depicts '"

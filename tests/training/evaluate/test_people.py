@@ -1,12 +1,13 @@
 """People as judges, on the real page in a real browser: blind, in another order, undone, continued and counted."""
 
 import json
+import shutil
 
 import pytest
 from evaluation import evaluate, refused
 
 from training.evaluate.images import read_image
-from training.evaluate.judges.people import name_of
+from training.evaluate.judges.people import names_of
 from training.evaluate.judges.shapes import judge
 from training.evaluate.manifest import find_sets, read_manifest
 
@@ -18,10 +19,11 @@ def keys_of(folder):
     keys = {}
     for place in find_sets([folder]):
         manifest = read_manifest(place)
+        names = names_of(place, manifest)
         for row in manifest.images:
             [verdict] = judge([read_image(place / row.file)], manifest.pairs[row.pair])
             key = "1" if not verdict.absent else "2" if verdict.kept else "3"
-            keys[name_of(manifest, row.file)] = key
+            keys[names[row.file]] = key
     return keys
 
 
@@ -39,7 +41,7 @@ def test_the_page_is_blind_and_its_answers_count(removal_sets, chromium, tmp_pat
     assert methods != sorted(methods) and len(set(methods[:9])) > 1
     for n, item in enumerate(items):
         assert page.evaluate("current()") == n
-        page.wait_for_function("document.getElementById('picture').complete")
+        page.wait_for_function("seen()")
         assert page.evaluate("document.getElementById('picture').naturalWidth") == 64
         seen = page.inner_text("body")
         assert item["not"] in seen and "nasa" not in seen and "cfg" not in seen
@@ -90,3 +92,34 @@ def test_the_page_is_blind_and_its_answers_count(removal_sets, chromium, tmp_pat
     words = ("removal", removal_sets, "--judge", "people", "--page", tmp_path / "mine.html")
     assert "is no such page" in refused(capsys, *words)
     assert (tmp_path / "mine.html").read_text(encoding="utf-8") == "mine"
+
+
+def test_the_page_shows_any_words_and_is_not_judged_unseen(removal_sets, chromium, tmp_path):
+    copy, negative = tmp_path / "copy", '<!--<script> $& "it" </script>'
+    for name in ("none", "nasa-1"):
+        shutil.copytree(removal_sets / name, copy / name)
+        path = copy / name / "manifest.json"
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest["pairs"] = [{"positive": "a <b>", "negative": negative} for _ in manifest["pairs"]]
+        path.write_text(json.dumps(manifest), encoding="utf-8")
+    evaluate("removal", copy, "--judge", "people")
+    page = chromium.new_page(viewport={"width": 900, "height": 900})
+    page.goto((copy / "people.html").as_uri())
+    items = page.evaluate("items")
+    page.wait_for_function("seen()")
+    assert page.inner_text("#question") == f"Prompt: a <b>. Unwanted: {negative}."
+    assert f"It shows {negative}" in page.inner_text("#keys")
+    for _ in range(3):
+        page.keyboard.down("1")  # held: the browser repeats it
+        page.wait_for_function("seen()")
+    page.keyboard.up("1")
+    assert page.evaluate("current()") == 1
+    (copy / items[3]["src"]).unlink()
+    for n in (1, 2):
+        page.wait_for_function(f"seen() && current() === {n}")
+        page.keyboard.press("2")
+    page.wait_for_function("document.getElementById('question').textContent.includes('cannot be shown')")
+    page.keyboard.press("2")
+    page.click("#keys button >> nth=3")
+    assert page.evaluate("current()") == 3
+    page.close()

@@ -13,7 +13,7 @@ from training.evaluate.pages.collect import Collected, collect
 from training.evaluate.pages.paper import TABLE_4_8, TABLE_5, TABLE_7
 from training.evaluate.pages.pictures import curves, grids
 from training.evaluate.pages.removals import removal_tables
-from training.evaluate.pages.tables import Table
+from training.evaluate.pages.tables import Table, preference
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,16 @@ def test_pictures_need_what_they_show(measured):
 
 def test_tables_escape_what_pages_would_read():
     table = Table(title="a <b>", head=["x"], rows=[["1 | 2 <i>"]])
-    assert "&lt;i&gt;" in table.html() and "1 \\| 2" in table.markdown()
+    assert "&lt;i&gt;" in table.html() and "1 \\| 2 &lt;i>" in table.markdown()
+    assert "| a b |" in Table(title="", head=["x"], rows=[["a\nb"]]).markdown()
+
+
+def test_hpsv2s_average_is_that_of_its_four_styles():
+    styles = {"anime": 28.0, "photo": 27.0, "concept-art": 26.0, "paintings": 25.0, "drawbench": 10.0}
+    score = {"value": 20.0, "styles": {name: {"value": value} for name, value in styles.items()}}
+    row = {"title": "mine", "method": "none", "images": 9, "scores": {"hps-v2.1": score}, "shortfalls": {}}
+    [table] = preference(Collected(scores=[row | {"not_run": {}}]), everything=False)
+    assert table.rows[-1][-6:] == ["28.00", "27.00", "26.00", "25.00", "26.50", "9"]
 
 
 def test_what_cannot_be_reported_is_refused(measured, tmp_path, capsys):

@@ -32,6 +32,16 @@ def wrong(pictures, prompts):
     return [1.0]
 
 
+def once(pictures, prompts):
+    if once.calls:
+        raise ValueError("it broke")
+    once.calls.append(1)
+    return [1.0] * len(pictures)
+
+
+once.calls = []
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """A folder for local-dir:, and other weights for the same model as a file, as HPSv2's lie in theirs."""
@@ -63,7 +73,7 @@ def tiny(clip):
 
 
 @pytest.mark.slow
-def test_fid_precision_and_recall(two, reference, inception, tmp_path):
+def test_fid_precision_and_recall(two, reference, inception, tmp_path, capsys):
     kept, out = tmp_path / "reference.npz", tmp_path / "scores.json"
     words = ("score", two, "--metrics", "fid", "prc", "--inception-weights", inception, "--out", out)
     evaluate(*words, "--reference", reference, "--save-reference", kept, "--neighbours", 2)
@@ -72,6 +82,8 @@ def test_fid_precision_and_recall(two, reference, inception, tmp_path):
     for row in first.values():
         assert row["scores"]["fid"]["images"] == 5 and row["scores"]["fid"]["reference_images"] == 6
         assert "2000 in its ablations" in row["shortfalls"]["fid"]
+        assert "a reference of 6 images; the paper's is COCO-2014 val, 40504; side None" in row["shortfalls"]["fid"]
+        assert row["shortfalls"]["prc"].endswith("k 2, the paper's 3")
     network = Inception(inception, torch.device("cpu"))
     made = [read_image(two / "none" / row.file) for row in read_manifest(two / "none").images]
     real = [read_image(path) for path in list_images(reference)]
@@ -88,6 +100,10 @@ def test_fid_precision_and_recall(two, reference, inception, tmp_path):
     torch.testing.assert_close(
         torch.from_numpy(network.features(exact)), plain(exact.to(torch.uint8))[0], rtol=1e-4, atol=1e-5
     )
+    with np.load(kept) as file:
+        np.savez(tmp_path / "other.npz", **{name: file[name] for name in file} | {"weights": "0" * 64})
+    other = main([*map(str, words), "--reference", str(tmp_path / "other.npz")])
+    assert other == 2 and "by other weights of Inception (000000000000, got" in capsys.readouterr().err
     evaluate(*words, "--reference", kept, "--neighbours", 2)
     for method, row in read(out).items():
         for name in ("value", "precision", "recall"):
@@ -113,7 +129,7 @@ def test_clip_and_hps_are_the_cosines_they_claim_to_be(two, clip, tmp_path):
     expected = cosines(prepare, "A photo depicts ")
     assert scores["clip"]["value"] == pytest.approx(expected.mean().item(), rel=1e-4)
     assert scores["clip"]["standard_error"] == pytest.approx((expected.std() / 5**0.5).item(), rel=1e-3)
-    assert scores["clip"]["prefix"] == "A photo depicts "
+    assert (scores["clip"]["prefix"], scores["clip"]["weights"]) == ("A photo depicts ", "")  # the folder's own
     own = hps_preparation(32, prepare.transforms[-1])
     assert scores["hps-v2.1"]["value"] == pytest.approx(100 * cosines(own, "").mean().item(), rel=1e-4)
     assert (scores["hps-v2.0"]["version"], scores["hps-v2.1"]["version"]) == ("v2.0", "v2.1")
@@ -195,6 +211,13 @@ def test_wrong_files_are_refused_and_nothing_is_written(two, clip, reference, in
     assert not out.exists()
     words = ("score", two, "--protocol", "paper", "--neighbours", "5")
     assert "--neighbours 5 (the paper's: 3)" in refused(capsys, *words)
+
+
+def test_what_was_measured_of_whole_sets_is_kept(two, tmp_path, capsys):
+    out = tmp_path / "scores.json"
+    words = ("score", two, "--metrics", "--plugins", f"{__name__}:once", "--batch", 5, "--out", out)
+    assert "it broke" in refused(capsys, *words)
+    assert [row["method"] for row in read(out).values()] == ["nasa:1"]
 
 
 def test_pickscore_reads_its_own_class(two, tmp_path, monkeypatch):

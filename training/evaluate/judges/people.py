@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import torch
 
+from training.evaluate.images import digest_of
 from training.evaluate.judges import Verdict
 from training.evaluate.judges.people_page import PAGE
 from training.evaluate.manifest import Manifest
@@ -40,25 +41,22 @@ def write_page(page: Path, sets: Sets, *, order: int) -> Path:
     """
     if page.exists() and not page.read_text(encoding="utf-8", errors="replace").startswith(PAGE[:60]):
         raise ValueError(f"{page} is there already and is no such page; nothing was written, choose another --page")
-    items = []
+    items, names = [], _names(sets)
     for folder, manifest in sets.items():
         for row in manifest.images:
-            if row.pair is None:
-                continue
-            pair = manifest.pairs[row.pair]
+            pair = manifest.pairs[row.pair or 0]  # `open_sets` has seen that all have one
             place = Path(os.path.relpath(folder / row.file, page.parent)).as_posix()
-            items.append(
-                {"id": name_of(manifest, row.file), "src": quote(place), "prompt": pair.positive, "not": pair.negative}
-            )
+            name = names[folder][row.file]
+            items.append({"id": name, "src": quote(place), "prompt": pair.positive, "not": pair.negative})
     shuffled = torch.randperm(len(items), generator=generator(order, "people")).tolist()
     content = {
-        "images": digest_of(sets),
+        "images": _digest(names),
         "order": order,
         "keys": {key: text for key, (text, _) in KEYS.items()},
         "items": [items[n] for n in shuffled],
     }
-    # "</" would end the script
-    write_atomically(page, PAGE.replace("CONTENT", json.dumps(content).replace("</", "<\\/")))
+    # "</script>" would end the script, and "<!--" before it would keep it from ending
+    write_atomically(page, PAGE.replace("CONTENT", json.dumps(content).replace("<", "\\u003c")))
     return page
 
 
@@ -71,34 +69,38 @@ def read_answers(paths: list[Path], sets: Sets) -> tuple[dict[Path, dict[str, Ve
         FileNotFoundError, ValueError: no such file, none of a page's, of other images, or images were left out.
     """
     given: dict[str, list[Verdict]] = {}
+    names = _names(sets)
     for path in paths:
-        for image, key in _answers(path, digest_of(sets)).items():
+        for image, key in _answers(path, _digest(names)).items():
             given.setdefault(image, []).append(KEYS[key][1])
-    names = {
-        name_of(manifest, row.file): (folder, row.file) for folder, manifest in sets.items() for row in manifest.images
-    }
-    if left := names.keys() - given.keys():
+    wanted = {name for files in names.values() for name in files.values()}
+    if left := wanted - given.keys():
         raise ValueError(
-            f"{len(left)} of {len(names)} images have no answer in {', '.join(map(str, paths))}; open the page again, "
+            f"{len(left)} of {len(wanted)} images have no answer in {', '.join(map(str, paths))}; open the page again, "
             "it goes on where it was left"
         )
-    found: dict[Path, dict[str, Verdict]] = {folder: {} for folder in sets}
-    for name, (folder, file) in names.items():
-        found[folder][file] = _majority(given[name])
+    found = {folder: {file: _majority(given[name]) for file, name in files.items()} for folder, files in names.items()}
     agreed = sum(len(set(verdicts)) == 1 for verdicts in given.values())
     return found, {"people": len(paths), "unanimous": agreed / len(given)}
 
 
-def name_of(manifest: Manifest, file: str) -> str:
-    """A name of an image that does not tell its method."""
-    model = "" if manifest.model is None else manifest.model.fingerprint
-    return hashlib.sha256(f"{model} {manifest.method} {manifest.title} {file}".encode()).hexdigest()[:16]
+def names_of(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """Of each file of a folder, a name that does not tell its method. Other images have other names."""
+    whose = f"{digest_of(folder, manifest)} {manifest.method}"
+    return {row.file: _short(f"{whose} {row.file}") for row in manifest.images}
 
 
-def digest_of(sets: Sets) -> str:
-    """Of the images that are judged; answers belong to these alone."""
-    names = sorted(name_of(manifest, row.file) for manifest in sets.values() for row in manifest.images)
-    return hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
+def _names(sets: Sets) -> dict[Path, dict[str, str]]:
+    return {folder: names_of(folder, manifest) for folder, manifest in sets.items()}
+
+
+def _digest(names: dict[Path, dict[str, str]]) -> str:
+    """Of all images that are judged; answers belong to these alone."""
+    return _short(" ".join(sorted(name for files in names.values() for name in files.values())))
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _answers(path: Path, digest: str) -> dict[str, str]:

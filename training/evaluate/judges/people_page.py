@@ -49,20 +49,26 @@ function show() {
     byId("picture").style.visibility = "hidden";
     return;
   }
-  byId("picture").style.visibility = "visible";
+  byId("picture").style.visibility = "hidden";  // until it is there: the one before must not be judged for it
   byId("picture").src = item.src;
   if (items[done + 1]) new Image().src = items[done + 1].src;
   byId("question").innerHTML = "Prompt: <b>" + escape(item.prompt) + "</b>. Unwanted: <b>" + escape(item.not) + "</b>.";
   for (const [key, text] of Object.entries(content.keys)) {
     const button = document.createElement("button");
-    button.innerHTML = "<kbd>" + key + "</kbd>" + text.replace("{negative}", escape(item.not));
+    button.innerHTML = "<kbd>" + key + "</kbd>" + text.replace("{negative}", () => escape(item.not));
     button.onclick = () => answer(key);
     byId("keys").append(button);
   }
 }
+function seen() { return byId("picture").style.visibility === "visible"; }
+byId("picture").onload = () => { byId("picture").style.visibility = "visible"; };
+byId("picture").onerror = () => {
+  byId("question").textContent = "The image " + byId("picture").src + " cannot be shown. Is the page where it was " +
+    "written, and are the images? It cannot be judged unseen.";
+};
 function answer(key) {
   const n = current();
-  if (n < 0 || !(key in content.keys)) return;
+  if (n < 0 || !seen() || !(key in content.keys)) return;
   answers[items[n].id] = key;
   remember(); show();
 }
@@ -87,7 +93,7 @@ byId("load").onchange = async event => {
   } catch (error) { alert("These answers cannot be used: " + error.message); }
 };
 document.addEventListener("keydown", event => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;  // a key held down is one answer
   if (event.key === "Backspace") { event.preventDefault(); back(); } else answer(event.key);
 });
 answers = recall(); show();

@@ -5,6 +5,7 @@ Dimensions: B images, D = 2048 features.
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from pathlib import Path
 
@@ -22,7 +23,7 @@ NAME = "inception-v3-compat"
 
 
 class Inception:
-    """TensorFlow's Inception v3, frozen."""
+    """TensorFlow's Inception v3, frozen. fingerprint: SHA-256 of the file of its weights."""
 
     def __init__(self, weights: Path, device: torch.device) -> None:
         """Load it.
@@ -46,6 +47,8 @@ class Inception:
             raise ValueError(
                 f"{problem} ({readable(str(error), 300)}); expected weights-inception-2015-12-05-6726825d.pth"
             ) from error
+        with open(weights, "rb") as file:
+            self.fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
         self.device = device
         self._inputs: torch.Tensor | None = None
         self.network.Conv2d_1a_3x3.register_forward_pre_hook(lambda module, given: (self._inputs,))

@@ -1,7 +1,7 @@
 """What made images are compared with: a folder of images, or what was kept of one.
 
 Kept is an .npz with mu (D,) and sigma (D, D), as clean-fid and pytorch-fid have it; ours also has features (N, D), for
-precision and recall, and the side that images were brought to.
+precision and recall, and what they hang on: the side that images were brought to, and Inception's weights.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ def open_reference(place: Path, network: Inception, *, side: int | None, batch: 
 
     Raises:
         FileNotFoundError: there is nothing, or no image.
-        ValueError: no such statistics, or of images of another side.
+        ValueError: no such statistics, or of images of another side, or by other weights.
     """
     if place.is_file():
-        return _kept(place, side)
+        return _kept(place, network, side)
     features = features_of(list_images(place), network, side=side, batch=batch, title="reference")
     return Reference(gaussian=Gaussian.of_features(features), features=features, images=len(features), name=str(place))
 
 
-def keep(reference: Reference, path: Path, side: int | None) -> None:
+def keep(reference: Reference, path: Path, network: Inception, side: int | None) -> None:
     """Write a reference's statistics and features.
 
     Raises:
@@ -81,16 +81,18 @@ def keep(reference: Reference, path: Path, side: int | None) -> None:
         )
     buffer = io.BytesIO()
     gaussian = reference.gaussian
-    np.savez(buffer, mu=gaussian.mu, sigma=gaussian.sigma, features=reference.features, side=side or 0)
+    kept = {"mu": gaussian.mu, "sigma": gaussian.sigma, "features": reference.features}
+    np.savez(buffer, **kept, side=side or 0, weights=network.fingerprint)
     write_atomically(path, buffer.getvalue())
 
 
-def _kept(path: Path, side: int | None) -> Reference:
+def _kept(path: Path, network: Inception, side: int | None) -> Reference:
     try:
         with np.load(path, allow_pickle=False) as file:
             mu, sigma = file["mu"], file["sigma"]
             features = file.get("features")
             kept_side = int(file["side"]) if "side" in file else None
+            weights = str(file["weights"]) if "weights" in file else network.fingerprint
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} holds no statistics of images ({error}); expected an .npz with mu and sigma, or a folder of images"
@@ -99,5 +101,7 @@ def _kept(path: Path, side: int | None) -> Reference:
         raise ValueError(f"{path}: mu {mu.shape} and sigma {sigma.shape}, expected those of {WIDTH} features")
     if kept_side is not None and kept_side != (side or 0):
         raise ValueError(f"{path} is of images of side {kept_side or 'as they were'}, got --side {side or 'none'}")
+    if weights != network.fingerprint:
+        raise ValueError(f"{path} is by other weights of Inception ({weights[:12]}, got {network.fingerprint[:12]})")
     images = 0 if features is None else len(features)
     return Reference(gaussian=Gaussian.of_statistics(mu, sigma), features=features, images=images, name=str(path))

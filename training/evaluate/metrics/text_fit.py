@@ -61,7 +61,7 @@ class ClipScore:
         args = self.args
         prompts = [args.clip_prefix + row.prompt for row in manifest.images]
         values = _cosines(self.clip, folder, manifest, prompts, args.batch, "CLIP score")
-        return mean_of(values) | {"model": args.clip_model, "weights": args.clip_weights, "prefix": args.clip_prefix}
+        return mean_of(values) | {"model": args.clip_model, "weights": self.clip.weights, "prefix": args.clip_prefix}
 
 
 class Hps:

@@ -75,4 +75,4 @@ def _versions(found: Collected) -> Table | None:
 
 
 def _same(one: Manifest, other: Manifest) -> bool:
-    return one.model == other.model and one.size == other.size and len(one.images) == len(other.images)
+    return one.setup() == other.setup() and len(one.images) == len(other.images)

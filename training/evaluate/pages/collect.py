@@ -61,6 +61,10 @@ def collect(places: Iterable[Path]) -> Collected:
             else:
                 found.removals.append(result)
         read |= files.keys()
+    titles = {(str(f), m.method, m.setup(), m.prompts()): m.title for f, m in found.sets.items()}
+    for row in (*found.scores, *(row for result in found.removals for row in result["sets"])):
+        key = tuple(row[name] for name in ("folder", "method", "setup", "prompts"))
+        row["title"] = titles.get(key, row["title"])  # a label may have been changed since
     return found
 
 
@@ -71,7 +75,10 @@ def ordered(rows: Iterable[Result]) -> list[Result]:
 
 def label(row: Result) -> str:
     """As the paper's rows are called: the title, and what was done to it."""
-    return row["title"] + _SUFFIX.get(row["method"].partition(":")[0], f" {row['method']}")
+    name, *numbers = row["method"].split(":")
+    if name in ("teacher", "teacher-negative"):
+        return f"{row['title']} {numbers[0]} steps" + (" + negative" if name != "teacher" else "")
+    return row["title"] + _SUFFIX.get(name, f" {row['method']}")
 
 
 def parsed(method: str) -> tuple[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ SEEDS = 2  # of each prompt in a grid
 _NEUTRAL = {"nasa": 0.0, "cfg": 1.0, "embeddings": 0.0, "nag": 0.0, "orthogonal": 0.0}  # VSF has none
 _SCORES = {"fid": "FID", "clip": "CLIP score", "hps-v2.0": "HPSv2 v2.0", "hps-v2.1": "HPSv2 v2.1"}
 Pictures = dict[str, bytes]  # by what is written below
+Series = list[tuple[str, list[tuple[float, Any]]]]  # label, and what there is by strength
 
 
 def grids(found: Collected, prompts: int) -> Pictures:
@@ -56,11 +58,10 @@ def curves(found: Collected) -> Pictures:
 
 
 def _alike(sets: dict[Path, Manifest]) -> Iterable[dict[Path, Manifest]]:
-    """Sets of one model whose rows are the same."""
+    """Sets of one setup whose rows are the same."""
     found: dict[object, dict[Path, Manifest]] = {}
     for folder, manifest in sets.items():
-        model = None if manifest.model is None else manifest.model.fingerprint
-        found.setdefault((model, manifest.size, manifest.images), {})[folder] = manifest
+        found.setdefault((manifest.setup(), manifest.images), {})[folder] = manifest
     return found.values()
 
 
@@ -83,21 +84,25 @@ def _tiles(folder: Path, chosen: list[list[Row]]) -> torch.Tensor:
     return torch.stack([torch.stack([one(row) for row in rows]) for rows in chosen])
 
 
-def _series(rows: list[Result]) -> dict[str, list[tuple[float, Result]]]:
-    """(strength, row) by title and method, with the plain images at the strength that does nothing."""
-    found: dict[str, list[tuple[float, Result]]] = {}
+def _series(rows: list[Result]) -> Series:
+    """By title and method, (strength, row) of images of the same prompts and noise, with the plain ones at the strength
+    that does nothing."""
+    found: dict[tuple[str, ...], list[tuple[float, Result]]] = {}
     for row in rows:
         name, strength = parsed(row["method"])
         if name != "none":
-            found.setdefault(f"{row['title']}, {name}", []).append((strength, row))
-    for key, points in found.items():
-        model, name = points[0][1]["model"], key.rpartition(", ")[2]
+            series = row["method"].rpartition(":")[0] or name  # a teacher's has its steps
+            found.setdefault((row["title"], row["setup"], row["prompts"], series), []).append((strength, row))
+    drawn: Series = []
+    for (title, setup, prompts, name), points in found.items():
+        if len(points) < 2:
+            continue
         neutral = _NEUTRAL.get(name)
-        plain = [row for row in rows if row["method"] == "none" and row["model"] == model]
+        plain = [r for r in rows if (r["method"], r["setup"], r["prompts"]) == ("none", setup, prompts)]
         if neutral is not None and plain and all(strength != neutral for strength, _ in points):
             points.append((neutral, plain[0]))
-        points.sort(key=lambda point: point[0])
-    return {key: points for key, points in found.items() if len({row["method"] for _, row in points} - {"none"}) > 1}
+        drawn.append((f"{title}, {name}", sorted(points, key=lambda point: point[0])))
+    return drawn
 
 
 def _removal_curves(rows: list[Result]) -> bytes | None:
@@ -105,7 +110,7 @@ def _removal_curves(rows: list[Result]) -> bytes | None:
     if not series:
         return None
     figure, axes = _panels(len(series))
-    for panel, (title, points) in zip(axes, series.items(), strict=True):
+    for panel, (title, points) in zip(axes, series, strict=True):
         for share in SHARES:
             known = [(x, row["means"]["all"][share]) for x, row in points if row["means"]["all"][share] is not None]
             if known:
@@ -118,20 +123,19 @@ def _removal_curves(rows: list[Result]) -> bytes | None:
 
 
 def _score_curves(rows: list[Result]) -> bytes | None:
-    series = _series(rows)
-    names = {
-        name: title
-        for name, title in _SCORES.items()
-        if any(sum(name in row["scores"] for _, row in points) > 1 for points in series.values())
-    }
-    if not names:
-        return None
-    figure, axes = _panels(len(names))
-    for panel, (name, title) in zip(axes, names.items(), strict=True):
-        for label, points in series.items():
+    drawn: dict[str, Series] = {}
+    for label, points in _series(rows):
+        for name in _SCORES:
             known = [(x, row["scores"][name]["value"]) for x, row in points if name in row["scores"]]
+            if len(known) > 1:
+                drawn.setdefault(name, []).append((label, known))
+    if not drawn:
+        return None
+    figure, axes = _panels(len(drawn))
+    for panel, (name, lines) in zip(axes, drawn.items(), strict=True):
+        for label, known in lines:
             panel.plot(*zip(*known, strict=True), marker=".", label=label)
-        panel.set(title=title, xlabel="strength")
+        panel.set(title=_SCORES[name], xlabel="strength")
         panel.legend(fontsize=8)
     return _png(figure)
 

@@ -27,7 +27,7 @@ def removal_tables(found: Collected, *, everything: bool) -> list[Table]:
 
 def _beside_the_paper(result: Result | None) -> Table:
     """Success before -> after, in percent, as in the paper."""
-    steered = [] if result is None else [row for row in ordered(result["sets"]) if row["method"] != "none"]
+    steered = [] if result is None else [row for row in ordered(result["sets"]) if row["digest"] != row["before"]]
     head = ["prompt", "negative", *(f"{name}, paper" for name in TABLE_7)]
     head += [f"{label(row)} ({row['method']}), measured" for row in steered] or ["measured"]
     rows = [
@@ -70,14 +70,16 @@ def _means(result: Result) -> Table:
         notes=[
             "Absent: what the negative names is not there. Kept: the prompt is. Valid: a sound picture. Clean: all "
             f"three at once. Means over {len(result['pairs'])} pairs, and over the {lower} with the lowest share of "
-            "absent before; in brackets 95 % Wilson intervals of the pooled images.",
+            "absent before (of equal ones the first); in brackets 95 % Wilson intervals of the pooled images.",
         ],
     )
 
 
 def _by_pair(result: Result) -> Table:
     sets = ordered(result["sets"])
-    head = ["prompt", "negative", *(f"{row['method']}: absent, clean" for row in sets)]
+    several = len({row["title"] for row in sets}) > 1
+    names = [f"{row['title']}, {row['method']}" if several else row["method"] for row in sets]
+    head = ["prompt", "negative", *(f"{name}: absent, clean" for name in names)]
     rows: list[Row] = [
         [pair["positive"], pair["negative"]]
         + [f"{_plain(row['pairs'][n]['absent'])}, {_plain(row['pairs'][n]['clean'])}" for row in sets]
@@ -87,7 +89,7 @@ def _by_pair(result: Result) -> Table:
 
 
 def _before_after(result: Result, row: Result, part: Any) -> str:
-    before = next(r for r in result["sets"] if r["method"] == "none" and r["model"] == row["model"])
+    before = next(r for r in result["sets"] if r["digest"] == row["before"])
     one, other = (part(r)["absent"] for r in (before, row))
     return f"{_percent(one)} -> {_percent(other)}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from statistics import fmean
 from typing import Any
 
 from training.evaluate.pages.collect import NOT_RUN, Collected, label, ordered
@@ -26,7 +27,7 @@ class Table:
     notes: Sequence[str] = ()
 
     def markdown(self) -> str:
-        rows = [[cell.replace("|", "\\|") for cell in row] for row in self.rows]
+        rows = [[_in_markdown(cell) for cell in row] for row in self.rows]
         notes = "".join(f"\n{note}\n" for note in self.notes)
         return f"## {self.title}\n\n{markdown_table(self.head, rows)}{notes}"
 
@@ -75,7 +76,8 @@ def _preference(found: Collected, version: str) -> Table:
     def own(row: Result) -> Row:
         score = row["scores"][name]
         styles = [score["styles"].get(style, {}).get("value") for style in STYLES]
-        return [_number(value, 2) for value in (*styles, score["value"])]
+        average = score["value"] if None in styles else fmean(styles)  # of the four, whatever else was scored
+        return [_number(value, 2) for value in (*styles, average)]
 
     paper = {key: [f"{value:.2f}" for value in values] for key, values in TABLE_4_8.items()}
     columns = [*STYLES.values(), "average"]
@@ -154,3 +156,8 @@ def _of(scores: dict[str, Any], name: str) -> float | None:
 
 def _number(value: float | None, digits: int) -> str:
     return NOT_RUN if value is None else f"{value:.{digits}f}"
+
+
+def _in_markdown(cell: str) -> str:
+    """A cell of a table, whatever a prompt holds: on one line, and no mark-up."""
+    return " ".join(cell.split("\n")).replace("<", "&lt;").replace("|", "\\|")

@@ -1,0 +1,193 @@
+"""Figures belong to the very images that they were measured on, and images to the settings that made them."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from evaluation import STUDENT, evaluate, pictures, refused, started
+from filelock import FileLock
+from published import published, save_folder
+
+from training.evaluate.manifest import read_manifest
+
+
+def brightness(pictures, prompts):
+    """A plug-in."""
+    return [float(np.asarray(picture).mean()) for picture in pictures]
+
+
+def words(pictures, prompts):
+    """Another one."""
+    return [float(len(prompt.split())) for prompt in prompts]
+
+
+def changed(folder, **values):
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | values), encoding="utf-8")
+    return content
+
+
+def scored(folder, out, plugin):
+    evaluate("score", folder, "--out", out, "--metrics", "--plugins", f"{__name__}:{plugin}")
+    return [sorted(row["scores"]) for row in json.loads(out.read_text(encoding="utf-8"))["sets"]]
+
+
+@pytest.fixture
+def copy(removal_sets, tmp_path):
+    shutil.copytree(removal_sets, tmp_path / "copy", ignore=shutil.ignore_patterns("*.json.tmp", "people.html"))
+    return tmp_path / "copy"
+
+
+def test_scores_of_other_images_are_not_kept(copy, tmp_path):
+    out, place = tmp_path / "scores.json", copy / "none"
+    both = [f"{__name__}:brightness", f"{__name__}:words"]
+    scored(place, out, "brightness")
+    assert scored(place, out, "words") == [both]
+    shutil.move(copy, tmp_path / "moved")  # the same images, wherever they lie
+    place = tmp_path / "moved" / "none"
+    assert scored(place, out, "brightness") == [both]
+    images = changed(place)["images"]
+    changed(place, images=[row | {"prompt": "a ring"} for row in images])  # as many, of another list
+    assert scored(place, out, "words") == [both[1:]]
+    assert scored(place, out, "brightness") == [both]
+    shutil.copy(place / "000000.png", place / "000001.png")
+    assert scored(place, out, "words") == [both[1:]]
+
+
+def test_answers_about_other_images_are_refused(copy, tmp_path, capsys):
+    page = copy / "people.html"
+    evaluate("removal", copy, "--judge", "people", "--page", page)
+    line = next(line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("const content"))
+    content = json.loads(line.removeprefix("const content = ").rstrip(";"))
+    answers = {"images": content["images"], "answers": {item["id"]: "2" for item in content["items"]}}
+    (tmp_path / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
+    judged = (
+        "removal",
+        copy,
+        "--judge",
+        "people",
+        "--out",
+        tmp_path / "r.json",
+        "--answers",
+        tmp_path / "answers.json",
+    )
+    evaluate(*judged)
+    shutil.copy(copy / "none" / "000000.png", copy / "none" / "000001.png")
+    assert "about other images" in refused(capsys, *judged)
+
+
+def test_each_setup_is_compared_with_its_own_plain_images(pairs_file, tmp_path, capsys):
+    common = ("generate", STUDENT, "--pairs", pairs_file, "--count", 1, "--cpu")
+    evaluate(*common, "--methods", "none", "nasa:0.5", "--out", tmp_path / "one")
+    evaluate(*common, "--methods", "none", "nasa:0.5", "--timesteps", 999, 499, "--out", tmp_path / "two")
+    places = [tmp_path / "two", tmp_path / "one"]
+    evaluate("removal", *places, "--judge", "shapes", "--out", tmp_path / "r.json")
+    sets = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["sets"]
+    for name in ("one", "two"):
+        own = [row for row in sets if row["folder"].startswith(str(tmp_path / name))]
+        assert {row["before"] for row in own} == {row["digest"] for row in own if row["method"] == "none"}
+    said = refused(capsys, "removal", tmp_path / "one" / "none", tmp_path / "two" / "nasa-0.5", "--judge", "shapes")
+    assert "nasa-0.5 has nothing to compare with" in said
+
+
+def test_lists_that_do_not_add_up_are_refused(copy, capsys):
+    judged = ("removal", copy, "--judge", "shapes")
+    images = changed(copy / "none")["images"]
+    changed(copy / "none", images=[*images, images[3]])
+    assert "lists 000003.png twice" in refused(capsys, *judged)
+    changed(copy / "none", images=[row for row in images if row["pair"] != 1])
+    assert "its images name pairs [0, 2]; expected each to name one, and images of all 3" in refused(capsys, *judged)
+    changed(copy / "none", images=[{key: row[key] for key in row if key != "pair"} for row in images])
+    assert "name pairs [] or none" in refused(capsys, *judged)
+
+
+def test_labels_may_change_and_images_may_not(pairs_file, copy):
+    before = pictures(copy / "none")
+    made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 4, "--methods", "none", "--cpu", "--out", copy)
+    evaluate(*made, "--title", "PG-SB SD2.1")
+    assert read_manifest(copy / "none").title == "PG-SB SD2.1"
+    evaluate(*made)  # what is not named stays
+    assert read_manifest(copy / "none").title == "PG-SB SD2.1" and pictures(copy / "none") == before
+
+
+def test_a_label_given_later_reaches_figures_taken_before(pairs_file, copy, tmp_path):
+    evaluate("removal", copy, "--judge", "shapes")
+    made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 4, "--methods", "none", "--cpu", "--out", copy)
+    evaluate(*made, "--title", "Renamed")
+    evaluate("report", copy, "--out", tmp_path / "report.html")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| Renamed | none | 12 |" in text
+
+
+def test_nothing_is_made_when_one_folder_is_taken(pairs_file, tmp_path, capsys):
+    (tmp_path / "nasa-0.3").mkdir()
+    (tmp_path / "nasa-0.3" / "mine.txt").write_text("mine", encoding="utf-8")
+    made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 1, "--cpu", "--out", tmp_path)
+    assert "nasa-0.3 is not empty" in refused(capsys, *made, "--methods", "none", "nasa:0.3")
+    assert not (tmp_path / "none").exists() and os.listdir(tmp_path / "nasa-0.3") == ["mine.txt"]
+
+
+def test_other_settings_may_be_given_before_the_first_image(pairs_file, tmp_path, capsys):
+    made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 1, "--methods", "none", "--cpu", "--out", tmp_path)
+    evaluate(*made)
+    for path in (tmp_path / "none").glob("*.png"):
+        path.unlink()
+    evaluate(*made, "--batch", 2)
+    assert read_manifest(tmp_path / "none").batch == 2
+    assert "batch: 2 -> 16" in refused(capsys, *made)
+
+
+def test_one_run_writes_at_a_time(pairs_file, tmp_path, capsys):
+    made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 1, "--methods", "none", "--cpu", "--out", tmp_path)
+    (tmp_path / "none").mkdir()
+    with FileLock(tmp_path / "none" / ".lock"):
+        assert "another process is making images in" in refused(capsys, *made)
+    assert not pictures(tmp_path / "none")
+    evaluate(*made)
+    assert len(pictures(tmp_path / "none")) == 3
+
+
+def test_images_that_are_not_numbers_are_refused(pairs_file, tmp_path, capsys):
+    import copy as library
+
+    network = library.deepcopy(published("sd15")["network"])
+    network.conv_out.weight.data.fill_(torch.inf)
+    folder = save_folder(tmp_path / "model", "sd15", network=network)
+    made = ("generate", folder, "--pairs", pairs_file, "--count", 1, "--methods", "none", "--size", 64, "--cpu")
+    assert "none gave values that are not finite" in refused(capsys, *made, "--out", tmp_path / "out")
+    assert not pictures(tmp_path / "out" / "none")
+
+
+def test_ctrl_c_is_no_crash(pairs_file, tmp_path):
+    made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 30, "--methods", "none", "--out", tmp_path / "out")
+    [process] = started(tmp_path / "log", *made)
+    deadline = time.monotonic() + 120
+    while not pictures(tmp_path / "out" / "none") and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(timeout=60)
+    said = (tmp_path / "log").read_text(encoding="utf-8")
+    assert process.exitcode == 130 and "Traceback" not in said, said[-2000:]
+    assert "stopped; the same command goes on where it was" in said
+    assert not list((tmp_path / "out" / "none").glob(".*.tmp"))
+
+
+def test_a_disk_that_takes_no_more_is_named(pairs_file, tmp_path, capsys):
+    made = ("generate", STUDENT, "--prompts", "shapes", "--limit", 1, "--methods", "none", "--cpu", "--out", tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))  # the manifest fits, an image does not
+    try:
+        said = refused(capsys, *made)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "File too large" in said and str(tmp_path / "none" / "000000.png") in said
+    assert not list((tmp_path / "none").glob(".*.tmp")) and not pictures(tmp_path / "none")
+    evaluate(*made)
+    assert len(pictures(tmp_path / "none")) == 1

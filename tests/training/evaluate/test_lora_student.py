@@ -1,0 +1,52 @@
+"""A student that was exported as a LoRA is measured on its base, as if it were one file."""
+
+import copy
+
+import numpy as np
+import torch
+from evaluation import evaluate, pictures, pixels, refused
+from peft import LoraConfig, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from tiny import tiny_backbone
+
+from snoopi_core.checkpoint import OneStepRecipe
+from snoopi_core.lora import LoraMetadata, adapters_of, write_lora
+from training.evaluate.recommend import write_alpha
+from training.evaluate.student import recommended_alpha
+from training.export import export_backbone
+
+RECIPE = OneStepRecipe(timesteps=(749,), alpha_T=0.6, sigma_T=0.8)
+
+
+def test_a_lora_student(tmp_path, capsys):
+    backbone = tiny_backbone()
+    base = export_backbone(tmp_path / "base.safetensors", backbone, title="base", role="teacher")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        config = LoraConfig(r=4, lora_alpha=8.0, target_modules=["to_q", "to_v"], init_lora_weights=False)
+        adapted = get_peft_model(copy.deepcopy(backbone.network), config)
+    about = {"prediction_type": backbone.prediction_type, "schedule": backbone.schedule, "recipe": RECIPE}
+    metadata = LoraMetadata(title="LoRA", base=str(base), recommended_alpha=0.7, **about)
+    pairs = adapters_of(get_peft_model_state_dict(adapted))
+    lora = write_lora(tmp_path / "lora.safetensors", metadata, pairs, alpha=8.0)
+    merged = adapted.merge_and_unload().state_dict()
+    full = export_backbone(tmp_path / "full.safetensors", backbone, merged, title="full", role="student", recipe=RECIPE)
+
+    words = ("--prompts", "shapes", "--limit", 3, "--cpu", "--negative", "blue", "--methods", "none", "nasa:0.7")
+    evaluate("generate", lora, *words[:-1], "nasa", "--out", tmp_path / "lora")  # the LoRA's own alpha
+    evaluate("generate", full, *words, "--out", tmp_path / "full")
+    evaluate("generate", base, *words, "--timesteps", 749, "--out", tmp_path / "base")
+    for name in ("none", "nasa-0.7"):
+        one, other, plain = (
+            np.stack([pixels(tmp_path / whose / name / file) for file in pictures(tmp_path / "full" / name)])
+            for whose in ("lora", "full", "base")
+        )
+        assert np.abs(one - other).max() <= 2 < np.abs(plain - other).max()  # fp16 in different places
+    write_alpha(lora, 0.4)
+    assert recommended_alpha(str(lora)) == 0.4
+
+    base.unlink()
+    assert "its base is not there" in refused(capsys, "generate", lora, *words, "--out", tmp_path / "x")
+    assert "is no LoRA of this project" in refused(
+        capsys, "generate", full, *words, "--base", lora, "--out", tmp_path / "x"
+    )
