@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from statistics import fmean
 from typing import Protocol
 
@@ -61,6 +61,9 @@ class Removal:
     kept: float
     valid: float
     clean: float
+
+
+SHARES = tuple(field.name for field in fields(Removal))
 
 
 def caption_set(count: int, seed: int, kind: str) -> tuple[list[str], list[dict[str, str]]]:

@@ -18,7 +18,7 @@ from torch.nn.functional import avg_pool2d
 from tqdm import tqdm
 
 from training.backbone import fingerprint, load_backbone
-from training.evaluate.metrics.frechet import Gaussian, frechet_distance
+from training.frechet import Gaussian, frechet_distance
 from training.shapes.json_file import other_than, read_json, write_json
 from training.shapes.measure import Generate, accuracy, caption_set
 from training.shapes.sampling import ManySteps, in_tens

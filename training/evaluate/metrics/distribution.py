@@ -11,11 +11,11 @@ import numpy as np
 
 from training.evaluate.computing import device_of
 from training.evaluate.manifest import Manifest
-from training.evaluate.metrics.frechet import Gaussian, frechet_distance
 from training.evaluate.metrics.inception import Inception
 from training.evaluate.metrics.neighbours import precision_recall
 from training.evaluate.metrics.reference import Reference, features_of, keep, open_reference
 from training.evaluate.weights import INCEPTION, NotRun, find_weights
+from training.frechet import Gaussian, frechet_distance
 
 
 class Distribution:

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from training.evaluate.computing import prepared
 from training.evaluate.images import list_images, read_image
-from training.evaluate.metrics.frechet import Gaussian
 from training.evaluate.metrics.inception import WIDTH, Inception, clean_resize, square
+from training.frechet import Gaussian
 from training.run_folder import write_atomically
 
 

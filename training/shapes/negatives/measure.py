@@ -10,28 +10,26 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from training.backbone import Backbone
-from training.shapes.measure import Pair, entropy, removal
+from training.shapes.measure import SHARES, Pair, entropy, removal
 from training.shapes.negatives.settings import FOUR_STEPS, Arm, Protocol
 from training.shapes.rules import read
 from training.shapes.sampling import FewSteps, in_tens, one_step
 from training.shapes.scene import ATTRIBUTES
 from training.steering import Method, sampling_recipe
 
-_COUNTED = ("absent", "kept", "valid", "clean")
-
 
 def measure_arm(model: Backbone, arm: Arm, pairs: list[Pair], protocol: Protocol) -> dict[str, Any]:
     """Counts of images by block and pair; by pair the entropy (bits), mean over what prompt and negative leave open."""
     recipe = one_step(model) if arm.steps == 1 else sampling_recipe(model, FOUR_STEPS)
     generate = in_tens(FewSteps(model=model, recipe=recipe, method=arm.method))
-    counts: dict[str, list[list[int]]] = {name: [[] for _ in protocol.seeds] for name in _COUNTED}
+    counts: dict[str, list[list[int]]] = {name: [[] for _ in protocol.seeds] for name in SHARES}
     entropies = []
     for pair in pairs:
         seeds = [seed for start in protocol.seeds for seed in range(start, start + protocol.images)]
         images = generate([pair.prompt] * len(seeds), seeds, None if arm.method.name == "none" else pair.negative)
         for block, part in enumerate(images.split(protocol.images)):
             row = asdict(removal(part, pair))
-            for name in _COUNTED:
+            for name in SHARES:
                 counts[name][block].append(round(row[name] * protocol.images))
         values = read(images).values
         entropies.append(

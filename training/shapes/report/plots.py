@@ -6,10 +6,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from training.shapes.measure import SHARES
 from training.shapes.negatives.results import PLAIN, Negatives
 from training.shapes.plot_style import STYLES
 from training.shapes.report.methods import TITLES
-from training.shapes.report.removals import SHARES
 
 
 def draw(found: Negatives, folder: Path) -> None:

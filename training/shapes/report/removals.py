@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from training.markdown import spread, sure, table
+from training.shapes.measure import SHARES
 from training.shapes.negatives.results import PLAIN, Negatives
 
 _TEXT = """\
@@ -21,7 +22,6 @@ baseline, as Table 3; left out where so many baselines are equal that chance wou
 
 """
 HALF = ("absent, lower half", "clean, lower half")
-SHARES = ("absent", "kept", "valid", "clean")
 
 
 def section(found: Negatives, alpha: float) -> str:
