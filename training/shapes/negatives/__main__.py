@@ -20,11 +20,11 @@ from training.shapes.json_file import as_json, other_than, read_json, write_json
 from training.shapes.measure import Pair, modal_pairs
 from training.shapes.negatives.measure import flops, measure_arm
 from training.shapes.negatives.results import Negatives
-from training.shapes.negatives.settings import FOUR_STEPS, Protocol, arms
+from training.shapes.negatives.settings import FOUR_STEPS, STRENGTHS, Protocol, arms
 from training.shapes.negatives.sheets import draw_sheets
 from training.shapes.negatives.strength import strength
 from training.shapes.sampling import OneStep, in_tens
-from training.steering import METHODS, Method
+from training.steering import Method
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         seeds = list(range(protocol.pair_seed, protocol.pair_seed + protocol.strength_images))
         rows = [asdict(pair) | {"negative": pair.negative} | strength(model, pair, seeds) for pair in pairs]
-        cost = {name: flops(model, Method(name, 1.0), pairs[0]) for name in METHODS}
+        cost = {name: flops(model, Method(name, 1.0), pairs[0]) for name in ("none", *STRENGTHS)}
         found = about | {"pairs": rows, "flops": cost, "arms": {}}
         write_json(args.json, found)
     pairs = [

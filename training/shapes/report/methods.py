@@ -5,7 +5,6 @@ from __future__ import annotations
 from training.intervals import bootstrap
 from training.markdown import sure, table
 from training.shapes.negatives.results import PLAIN, Negatives
-from training.steering import METHODS
 
 TITLES = {
     "nasa": "NASA",
@@ -102,7 +101,7 @@ def section(found: Negatives) -> str:
 def every_strength(found: Negatives) -> str:
     """The whole table, the one that other pages quote."""
     keys = ("absent", "kept", "valid", "clean", "entropy")
-    arms = [PLAIN, *(arm for name in METHODS if name != "none" for arm in found.strengths(name).values())]
+    arms = [PLAIN, *(arm for name in TITLES for arm in found.strengths(name).values())]
     rows = [[arm.partition(" ")[2].replace(":", " "), *(found.share(arm, key) for key in keys)] for arm in arms]
     return _ALL.format(images=found.images, pairs=len(found.pairs)) + table(["method", *keys], rows)
 
