@@ -17,7 +17,7 @@ from ..blocks import parse_blocks
 from .families import Call, Context, Family, Options, Term, Watch, family_of
 from .mask import check_mask, mask_of_rows, part_of
 from .negative import Conditioning, Negative, read_negative
-from .recommended import recommended_alpha
+from .recommended import as_set, recommended_alpha
 from .run import POSITIVE, RUN, WATCH, Positive, Run, begin_run, mark_positive
 from .run_log import RunLog, described
 from .show import show_text
@@ -56,7 +56,7 @@ def apply_nasa(
         show_text(f"does nothing: {nothing}")
         return patcher
     # In each run, or the node would go on showing what it did before.
-    show_text(f"alpha {alpha:g}, {whose or 'as set'}")
+    show_text(f"alpha {alpha:g}, {whose or as_set(patcher, alpha)}")
     advice = whose or recommended_alpha(patcher)
     logging.info("NASA Apply: %s%s", described(steering, patcher.model), advice and f"; {advice}")
     return steer(patcher, steering)

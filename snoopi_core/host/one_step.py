@@ -23,7 +23,7 @@ import latent_preview
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ..checkpoint import OneStepRecipe
+from ..checkpoint import Metadata, OneStepRecipe
 from ..one_step import FEW, euler_step, parse_timesteps, tcd_step
 from ..presets import AUTO, Noise, Preset, Steps, find_preset
 from .attachment import get_metadata
@@ -113,6 +113,7 @@ def sample_alone(way: Way, positive: list, latent: Latent, *, seed: int, callbac
     """
     patcher = way.patcher
     samples = comfy.sample.fix_empty_latent_channels(patcher, latent["samples"], latent.get("downscale_ratio_spacial"))
+    _warn_of_size(way.speaker or "One-Step Sampler", patcher, samples)
     batch_index = latent.get("batch_index")
     seed %= 2**64
 
@@ -216,6 +217,22 @@ def _say(speaker: str, patcher: ModelPatcher, chosen: Preset | None, timesteps: 
             speaker,
             at,
             at,
+        )
+
+
+def _warn_of_size(speaker: str, patcher: ModelPatcher, samples: torch.Tensor) -> None:
+    """Tell of a picture twice as large as what a file's model has learnt to draw, or half as large."""
+    metadata = get_metadata(patcher)
+    if not isinstance(metadata, Metadata) or not isinstance(side := metadata.unet.get("sample_size"), int):
+        return
+    height, width = samples.shape[-2:]
+    if max(height, width) >= 2 * side or 2 * min(height, width) <= side:
+        scale = 8 if metadata.vae is None else 2 ** (len(metadata.vae["block_out_channels"]) - 1)
+        logging.warning(
+            "%s: this model draws %d x %d pixels and is asked for %d x %d, where its pictures may be nothing but "
+            "noise: set the Empty Latent Image to its size",
+            speaker,
+            *(scale * length for length in (side, side, width, height)),
         )
 
 

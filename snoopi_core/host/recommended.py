@@ -18,6 +18,14 @@ def recommended_alpha(patcher: ModelPatcher) -> str:
     return "" if paper is None else f"the paper uses {paper}"
 
 
+def as_set(patcher: ModelPatcher, alpha: float) -> str:
+    """What the node shows beside an alpha that a person has set: the file's, where that is another."""
+    metadata = get_metadata(patcher)
+    if metadata is None or metadata.recommended_alpha in (None, alpha):
+        return "as set"
+    return f"as set; its file recommends {metadata.recommended_alpha:g}"
+
+
 def known_alpha(patcher: ModelPatcher) -> tuple[float, str] | None:
     """The alpha of this very model, and whose it is: its file's, or the paper's for PG-SB students of its kind."""
     metadata = get_metadata(patcher)

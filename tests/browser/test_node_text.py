@@ -34,7 +34,7 @@ def test_the_text_is_that_of_the_last_run(server: Server, screenshots: Path) -> 
         assert page.evaluate(OVERLAPS) == []
         screenshot(page, screenshots / "alpha_auto.png")
         page.evaluate(SET, ["alpha", 0.5])
-        run_with(page, "alpha_mode", "as set", "alpha 0.5, as set")
+        run_with(page, "alpha_mode", "as set", "alpha 0.5, as set; its file recommends 1")
 
 
 @pytest.mark.parametrize("node", ["SnoopiNASAScaleSweep", "SnoopiNASAInspect"])

@@ -190,6 +190,27 @@ class TestRecipe:
         assert relative_error(sample(subject)["samples"], expected) > 1e-3
 
 
+class TestSize:
+    @pytest.mark.parametrize(
+        ("size", "warned"), [((SIDE, SIDE), 0), ((SIDE, 12), 0), ((16, SIDE), 1), ((SIDE, 4), 1), ((64, 64), 1)]
+    )
+    def test_a_picture_of_another_size_than_was_learnt_is_told_of_and_made(self, size, warned, caplog):
+        """SIDE is 8, what the network's config says; the file has no decoder, so it is taken for Stable Diffusion's."""
+        patcher = with_metadata()
+        found = sample(case("sd15"), empty_latent(size=size), patcher=patcher)["samples"]
+        assert found.shape[-2:] == size and bool(found.isfinite().all())
+        told = [record.getMessage() for record in caplog.records if "is asked for" in record.getMessage()]
+        assert len(told) == warned
+        wanted = f"this model draws 64 x 64 pixels and is asked for {8 * size[1]} x {8 * size[0]}"
+        assert all(wanted in text for text in told)
+
+    def test_nothing_is_told_of_a_model_that_does_not_say(self, subject, caplog):
+        told = metadata_of(random_unet("sd15")).unet
+        patcher = with_metadata(unet={key: value for key, value in told.items() if key != "sample_size"})
+        sample(subject, empty_latent(size=(4 * SIDE, 4 * SIDE)), patcher=patcher)
+        assert "is asked for" not in caplog.text
+
+
 class TestWrongInput:
     @pytest.mark.parametrize(
         ("timesteps", "message"),

@@ -77,7 +77,11 @@ def test_what_is_wrong_is_told_once(server: Server) -> None:
     ("settings", "said"),
     [
         ({"alpha": 0.0, "alpha_mode": "auto"}, "alpha 1, measured for this file"),
-        ({"alpha": 0.5, "alpha_mode": "as set"}, "alpha 0.5, as set"),  # or it would go on showing the other
+        (
+            {"alpha": 0.5, "alpha_mode": "as set"},
+            "alpha 0.5, as set; its file recommends 1",
+        ),  # or it would go on showing the other
+        ({"alpha": 1.0, "alpha_mode": "as set"}, "alpha 1, as set"),
         ({"alpha": 0.0, "alpha_mode": "as set"}, "does nothing: alpha is 0"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 from training.backbone import Backbone
 from training.shapes.measure import Pair
 from training.shapes.negatives.results import Negatives
+from training.shapes.negatives.settings import STRENGTHS
 from training.shapes.sampling import OneStep
 from training.shapes.sheet import contact_sheet
 from training.steering import Method
@@ -17,20 +18,19 @@ _SCALE = 2
 
 
 def draw_sheets(model: Backbone, found: Negatives, pairs: list[Pair], folder: Path) -> None:
-    """Write results-alpha-sheet.png (a pair a row) and results-methods.png (a pair a column); every second pair."""
-    shown, seed = pairs[::2], found.protocol["seeds"][0]
-    alphas = [Method("none"), *(Method("nasa", alpha) for alpha in found.strengths("nasa"))]
-    rows = [
-        (f"{pair.prompt}  -  {pair.negative}", torch.cat([_picture(model, pair, method, seed) for method in alphas]))
-        for pair in shown
-    ]
-    contact_sheet(rows, folder / "results-alpha-sheet.png", scale=_SCALE)
-    best = [Method.parse(found.best(name).partition(" ")[2]) for name in ("cfg", "embeddings", "nasa")]
-    rows = [
-        (str(method), torch.cat([_picture(model, pair, method, seed) for pair in shown]))
-        for method in (Method("none"), *best)
-    ]
-    contact_sheet(rows, folder / "results-methods.png", scale=_SCALE)
+    """Write results-alpha-sheet.png and results-methods.png: every second pair a row, a column for each method."""
+    plain, seed = Method("none"), found.protocol["seeds"][0]
+    alphas = [Method("nasa", alpha) for alpha in found.strengths("nasa")]
+    best = [Method.parse(found.best(name).partition(" ")[2]) for name in STRENGTHS]
+    for name, methods in (("results-alpha-sheet", alphas), ("results-methods", best)):
+        rows = [
+            (
+                f"{pair.prompt}  -  {pair.negative}",
+                torch.cat([_picture(model, pair, method, seed) for method in (plain, *methods)]),
+            )
+            for pair in pairs[::2]
+        ]
+        contact_sheet(rows, folder / f"{name}.png", scale=_SCALE)
 
 
 def _picture(model: Backbone, pair: Pair, method: Method, seed: int) -> torch.Tensor:

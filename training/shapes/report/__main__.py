@@ -74,7 +74,7 @@ def page(data: Data, alpha: float) -> str:
         quality(data["teacher"], data["student"]),
         teacher_scale.section(data["teacher_scale"]),
         removals.section(removed, alpha),
-        methods.figure_3(),
+        methods.figure_3(removed),
         methods.section(removed),
         alphas.section(removed),
     ]

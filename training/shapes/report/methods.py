@@ -5,6 +5,7 @@ from __future__ import annotations
 from training.intervals import bootstrap
 from training.markdown import sure, table
 from training.shapes.negatives.results import PLAIN, Negatives
+from training.shapes.negatives.settings import STRENGTHS
 
 TITLES = {
     "nasa": "NASA",
@@ -15,11 +16,12 @@ TITLES = {
     "orthogonal": "orthogonal NASA",
 }
 _FIGURE_3 = """\
-## Figure 3: CFG, embedding subtraction, NASA
+## Figure 3: CFG, embedding subtraction, NASA and the others
 
-One step, the same noise down a column; each method at the strength with the most clean removals.
+One step, the same noise, a pair a row; each method at the strength with the most clean removals. From left to right: no
+negative, {methods}.
 
-![By row: no negative, CFG, embedding subtraction, NASA; a pair a column](images/results-methods.png)
+![Pictures by method, a pair a row](images/results-methods.png)
 
 """
 _BEST = """\
@@ -78,8 +80,9 @@ def matched(found: Negatives, name: str, key: str, level: float) -> str:
     return f"{found.share(best, 'absent'):.2f} ({'plain' if best == PLAIN else best.rpartition(':')[2]})"
 
 
-def figure_3() -> str:
-    return _FIGURE_3
+def figure_3(found: Negatives) -> str:
+    """Markdown."""
+    return _FIGURE_3.format(methods=", ".join(f"{TITLES[n]} {found.best(n).rpartition(':')[2]}" for n in STRENGTHS))
 
 
 def section(found: Negatives) -> str:

@@ -53,7 +53,7 @@ def _matched(found: Negatives) -> Figure:
             arms = [PLAIN, *found.strengths(name).values()]
             x, y = ([found.share(arm, share) for arm in arms] for share in (key, "absent"))
             axes.plot(x, y, color=colour, marker=marker, markersize=5, linewidth=1.4, label=title)
-        axes.set(xlabel=f"{key} (share of images)", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.set(xlabel=f"{key} (share of images)", xlim=(0.45 if key == "kept" else -0.02, 1.02), ylim=(-0.02, 1.02))
         axes.grid(alpha=0.25)
     figure.axes[0].set_ylabel("absent (share of images)")
     handles, labels = figure.axes[0].get_legend_handles_labels()

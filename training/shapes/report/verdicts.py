@@ -12,11 +12,13 @@ from training.shapes.negatives.results import PLAIN, Negatives
 from training.shapes.report.alphas import best_alphas, foretold, held_out_gain, predictions
 from training.shapes.report.methods import TITLES, ahead
 from training.shapes.report.teacher_scale import lead
-from training.shapes.study.findings import VERDICTS, failures, summary
+from training.shapes.study.findings import VERDICTS, failures, settled, summary
 
 FEW = 0.1  # a share below which nothing much is done
 _TEXT = """\
 ## What this small world says of the paper
+
+{headline}
 
 A claim is confirmed, or its opposite, where the 95 % interval over the pairs lies on one side of the bar, or all blocks
 of seeds or all seeds of training agree; else it is not settled.
@@ -34,7 +36,28 @@ def section(scale: dict[str, Any], study: dict[str, Any], found: Negatives, qual
     """Markdown."""
     lines = [*_teacher_scale(scale), *_study(study), *_removal(found), *_methods(found), *_alpha(found)]
     lines += _diversity(*quality)
-    return _TEXT + "".join(fill(f"- {line}", 120, subsequent_indent="  ") + "\n" for line in lines) + _LIMITS
+    return (
+        _TEXT.format(headline=fill(_headline(found), 120))
+        + "".join(fill(f"- {line}", 120, subsequent_indent="  ") + "\n" for line in lines)
+        + _LIMITS
+    )
+
+
+def _headline(found: Negatives) -> str:
+    def clean(names: Sequence[str]) -> str:
+        return ", ".join(f"{TITLES[name]} ({found.share(found.best(name), 'clean'):.0%})" for name in names) or "none"
+
+    by = {
+        who: [name for name in TITLES if name != "nasa" and ahead(found, name) == who]
+        for who in ("NASA", "not settled")
+    }
+    best = [name for name in TITLES if name != "nasa" and name not in by["NASA"] + by["not settled"]]
+    arm = found.best("nasa")
+    return (
+        f"In one step NASA removes what a negative names from {found.share(arm, 'absent'):.0%} of the pictures; "
+        f"{found.share(arm, 'clean'):.0%} are clean. Behind it: {clean(by['NASA'])}. Not settled: "
+        f"{clean(by['not settled'])}. Ahead of it: {clean(best)}. Of PG-SB's gain over SwiftBrush see Table 2 below."
+    )
 
 
 def over(values: Sequence[float], bar: float = 0.0) -> str:
@@ -64,8 +87,9 @@ def _teacher_scale(scale: dict[str, Any]) -> Iterator[str]:
 
 
 def _study(study: dict[str, Any]) -> Iterator[str]:
+    word = "**Some of it settled here**" if settled(study) else VERDICTS[0]
     yield (
-        f"Table 2 and Figure 2, a random scale for both teachers is better and steadier: {summary(study)} "
+        f"Table 2 and Figure 2, a random scale for both teachers is better and steadier: {word}. {summary(study)} "
         f"{failures(study)}[STUDY.md](STUDY.md) says which."
     )
 

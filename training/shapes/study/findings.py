@@ -125,8 +125,14 @@ def summary(results: Results) -> str:
     return (
         f"Of {len(signs)} comparisons {won} came out for PG-SB with every seed and {lost} against it. "
         f"Were there no difference at all, about {chance:.3g} would agree by chance"
-        + (": the study is too small to settle any of them." if won + lost <= chance else ".")
+        + ("." if settled(results) else ": the study is too small to settle any of them.")
     )
+
+
+def settled(results: Results) -> bool:
+    """Whether more comparisons agree than chance would have it."""
+    signs = [sign for _, rows in comparisons(results) for *_, sign in rows]
+    return len(signs) - signs.count(0) > len(signs) / 2 ** (len({run["seed"] for run in results["runs"]}) - 1)
 
 
 def failures(results: Results) -> str:
@@ -137,8 +143,9 @@ def failures(results: Results) -> str:
 
 def claims(results: Results) -> str:
     """What the paper claims, and what came out of it here; first how much of that could be chance."""
+    shown = VERDICTS if settled(results) else dict.fromkeys(VERDICTS, VERDICTS[0])
     lines = [
-        f"- {text}\n" + "".join(f"  - {name}: {VERDICTS[sign]}: {words}.\n" for name, words, sign in rows)
+        f"- {text}\n" + "".join(f"  - {name}: {shown[sign]}: {words}.\n" for name, words, sign in rows)
         for text, rows in comparisons(results)
     ]
     return fill(f"{summary(results)} {failures(results)}".strip(), 120) + "\n\n" + "".join(lines)
