@@ -47,7 +47,7 @@ _FINDINGS = """\
 ## What came out
 
 A claim counts as confirmed, or its opposite, where the difference has the same sign with every seed, of two or more,
-and where more claims than chance would have it do so.
+and where more claims do so than chance would have it (a binomial test at 5 %).
 Were there no difference in truth, {seeds} seeds would agree one time in {odds}. Numbers are means of the differences
 (smallest .. largest over the seeds); *second half*: the mean over a run's measurements from its middle on, which
 hangs less on where the last checkpoint happens to lie.
