@@ -213,7 +213,7 @@ def make(client: Client, page: Page, workflow: Workflow, out: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="only these templates; all, and the blueprint, when none is given")
+    parser.add_argument("names", nargs="*", help='only these templates, or "blueprint"; all when none is given')
     parser.add_argument("--student", type=Path, help="a checkpoint to use instead of the bundled student")
     parser.add_argument("--out", type=Path, default=ROOT / "workflows")
     options = parser.parse_args()
@@ -228,7 +228,7 @@ def main() -> int:
         with front_end(server.client) as page:
             for workflow in chosen:
                 make(server.client, page, workflow, options.out)
-        if not options.names:
+        if not options.names or "blueprint" in options.names:
             with front_end(server.client) as page:  # a new one: it keeps the values of a graph's widgets for the next
                 write_json(ROOT / "subgraphs" / f"{NAME}.json", blueprint(page))
     return 0

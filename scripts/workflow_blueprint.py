@@ -48,6 +48,7 @@ async ({prompt, name}) => {
   }
   subgraph.renameInput(subgraph.inputs.find(slot => slot.name === 'text'), 'negative');
   subgraph.name = node.title = name;
+  subgraph.inputNode.pos = [-220, 0]; subgraph.outputNode.pos = [720, 0]; // beside the nodes, not on them
   app.graph.remove(loader);
   app.graph.remove(sampler);
   node.pos = [0, 0];

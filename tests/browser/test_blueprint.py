@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,14 @@ def test_the_blueprint_does_what_its_two_nodes_do(server: Server, screenshots: P
         blueprint = page.evaluate(SENT)
     assert [node["class_type"] for node in blueprint.values()].count("SnoopiNASAApply") == 1
     assert saved(server, blueprint, "blueprint") == saved(server, nodes, "nodes")
+
+
+def test_its_ends_lie_beside_its_nodes() -> None:
+    text = (ROOT / "subgraphs" / f"{NAME}.json").read_text(encoding="utf-8")
+    (inner,) = json.loads(text)["definitions"]["subgraphs"]
+    left, _, width, _ = inner["inputNode"]["bounding"]
+    assert left + width < min(node["pos"][0] for node in inner["nodes"])
+    assert inner["outputNode"]["bounding"][0] > max(node["pos"][0] + node["size"][0] for node in inner["nodes"])
 
 
 def saved(server: Server, prompt: dict[str, Any], prefix: str) -> list[bytes]:
