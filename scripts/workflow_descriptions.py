@@ -69,7 +69,8 @@ _ONE = Workflow(
         "Text to image in ONE step: the pictures follow the prompt and avoid the negative (NASA). An example that "
         "works at nearly every seed; others do not.",
         NO_DOWNLOAD,
-        "Turn: both texts (colours, shapes, places), and alpha (0 = the negative is ignored).",
+        "Turn alpha in NASA Apply: 0 is off, 1 this model's own. And both texts: it knows colours, shapes, places and "
+        "backgrounds; other words, or none, steer anywhere.",
     ),
     nodes={
         **_common(),
