@@ -135,6 +135,8 @@ def settled(results: Results) -> bool:
     """Whether more comparisons agree than chance would have it, by a binomial test at 5 %; a mild one, as comparisons
     of the same runs resemble each other."""
     signs = [sign for _, rows in comparisons(results) for *_, sign in rows]
+    if not signs:
+        return False
     return binomtest(len(signs) - signs.count(0), len(signs), _by_chance(results), "greater").pvalue < 0.05
 
 
