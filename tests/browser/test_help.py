@@ -8,7 +8,7 @@ import pytest
 from live_browser import front_end, place, screenshot
 from live_pack import ROOT
 from live_server import Server
-from playwright.sync_api import Page
+from playwright.sync_api import Page, TimeoutError
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
@@ -33,8 +33,16 @@ TOO_WIDE = """() => {
 
 
 def open_help(page: Page, node: str) -> None:
-    page.mouse.click(*page.evaluate(TITLE_BAR, node))
-    page.get_by_test_id("info-button").click()
+    """On a busy machine the front end may miss a click on a node that it is still drawing: a person clicks again."""
+    button = page.get_by_test_id("info-button")
+    for _ in range(5):
+        page.mouse.click(*page.evaluate(TITLE_BAR, node))
+        try:
+            button.wait_for(timeout=10_000)
+            break
+        except TimeoutError:
+            continue
+    button.click()
 
 
 @pytest.mark.parametrize("node", NODES)
