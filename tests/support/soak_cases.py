@@ -65,7 +65,7 @@ def _cases() -> tuple[Case, ...]:
         21: {"cfg": 1.0},
         22: {"steps": 1},
         23: {"batch": 3},
-        26: {"away": (Away(text="", alpha=0.4), Away(text="triangle", alpha=4.0, masked=True))},
+        26: {"away": (Away(text="", alpha=0.4), Away(text="triangle", alpha=2.5, masked=True))},
     }
     for number, changes in variations.items():
         cases[number] = replace(cases[number], **changes)
