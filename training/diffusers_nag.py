@@ -5,14 +5,9 @@ Dimensions: B batch rows, N image tokens, C = H * D concatenated heads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
-from torch import nn
 
-from training.diffusers_nasa import NasaProcessor, processed
-from training.text import Text
+from training.diffusers_nasa import NasaProcessor
 
 TAU, BLEND = 2.5, 0.375  # the paper's, for Stable Diffusion 1.5 and PixArt alike; phi is 2 and 4
 
@@ -41,20 +36,3 @@ class NagProcessor(NasaProcessor):
 
     def combine(self, z_pos: torch.Tensor, z_neg: torch.Tensor) -> torch.Tensor:
         return normalized_guidance(z_pos, z_neg, self.alpha)
-
-
-@contextmanager
-def nag(network: nn.Module, negative: Text, phi: float) -> Iterator[nn.Module]:
-    """Guide `network` away from `negative` while the context lasts; at phi = 0 nothing is attached.
-
-    Args:
-        negative: the encoded negative prompt, of one row or B.
-
-    Raises:
-        ValueError: the network has no cross-attention layer.
-    """
-    if phi == 0:
-        yield network
-        return
-    with processed(network, NagProcessor(negative, phi)):
-        yield network

@@ -6,7 +6,7 @@ Dimensions: B batch rows, N image tokens, T text tokens, H heads, D head width, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +80,11 @@ class NasaProcessor:
         """What the layer answers, (B, N, C), for query (B, H, N, D), texts (B, T, E) and masks (B, 1, T)."""
         return self.combine(attend(attn, query, positive, mask), attend(attn, query, negative, negative_mask))
 
+    @property
+    def is_neutral(self) -> bool:
+        """Whether it would change nothing: it is not attached then."""
+        return self.alpha == 0
+
     def combine(self, z_pos: torch.Tensor, z_neg: torch.Tensor) -> torch.Tensor:
         """What the layer answers, (B, N, C), from Z+ and Z-; other ways than NASA's differ in this alone."""
         return steer_away(z_pos, z_neg, self.alpha)
@@ -112,10 +117,9 @@ def attend_to(
     return z.transpose(1, 2).flatten(2)
 
 
-@contextmanager
 def nasa(
     network: nn.Module, negative: Text, alpha: float, layers: Callable[[str], bool] = lambda name: True
-) -> Iterator[nn.Module]:
+) -> AbstractContextManager[nn.Module]:
     """Steer `network` away from `negative` while the context lasts; its own processors come back afterwards.
 
     Args:
@@ -127,18 +131,17 @@ def nasa(
     Raises:
         ValueError: no cross-attention layer is chosen.
     """
-    if alpha == 0:
-        yield network
-        return
-    with processed(network, NasaProcessor(negative, alpha), layers):
-        yield network
+    return processed(network, NasaProcessor(negative, alpha), layers)
 
 
 @contextmanager
 def processed(
     network: nn.Module, steered: NasaProcessor, layers: Callable[[str], bool] = lambda name: True
 ) -> Iterator[nn.Module]:
-    """`steered` in the cross-attention layers of `network` while the context lasts; see `nasa`."""
+    """`steered`, unless it is neutral, in the cross-attention of `network` while the context lasts; see `nasa`."""
+    if steered.is_neutral:
+        yield network
+        return
     before = dict(network.attn_processors)
     chosen = [name for name in before if name.endswith(CROSS_ATTENTION) and layers(name)]
     if not chosen:

@@ -5,14 +5,9 @@ Dimensions: B batch rows, N image tokens, C = H * D concatenated heads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
-from torch import nn
 
-from training.diffusers_nasa import NasaProcessor, processed
-from training.text import Text
+from training.diffusers_nasa import NasaProcessor
 
 
 def orthogonal_part(z_neg: torch.Tensor, z_pos: torch.Tensor) -> torch.Tensor:
@@ -26,20 +21,3 @@ class OrthogonalProcessor(NasaProcessor):
 
     def combine(self, z_pos: torch.Tensor, z_neg: torch.Tensor) -> torch.Tensor:
         return z_pos - self.alpha * orthogonal_part(z_neg, z_pos)
-
-
-@contextmanager
-def orthogonal(network: nn.Module, negative: Text, alpha: float) -> Iterator[nn.Module]:
-    """Steer `network` away from `negative` while the context lasts; at alpha = 0 nothing is attached.
-
-    Args:
-        negative: the encoded negative prompt, of one row or B.
-
-    Raises:
-        ValueError: the network has no cross-attention layer.
-    """
-    if alpha == 0:
-        yield network
-        return
-    with processed(network, OrthogonalProcessor(negative, alpha)):
-        yield network

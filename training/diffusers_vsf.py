@@ -5,22 +5,21 @@ Dimensions: B batch rows, H heads, N image tokens, T text tokens, D head width, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from diffusers.models.attention_processor import Attention
-from torch import nn
 
-from training.diffusers_nasa import NasaProcessor, attend_to, processed
-from training.text import Text
+from training.diffusers_nasa import NasaProcessor, attend_to
 
 
 class VsfProcessor(NasaProcessor):
     """One softmax over both prompts' tokens, the negative's values with their sign flipped.
 
     Z = softmax(Q [K+, K-]^T / sqrt(D)) [V+, -alpha V-]
+
+    At alpha 0 the negative still draws attention from the positive: that is no plain model.
     """
+
+    is_neutral = False
 
     def respond(
         self,
@@ -38,18 +37,3 @@ class VsfProcessor(NasaProcessor):
             given = [none[n] if each is None else each for n, each in enumerate((mask, negative_mask))]
             mask = torch.cat(given, dim=2)
         return attend_to(attn, query, key, value, mask)
-
-
-@contextmanager
-def vsf(network: nn.Module, negative: Text, alpha: float) -> Iterator[nn.Module]:
-    """Steer `network` away from `negative` while the context lasts.
-
-    Args:
-        negative: the encoded negative prompt, of one row or B.
-        alpha: strength. At 0 the negative still draws attention from the positive: that is no plain model.
-
-    Raises:
-        ValueError: the network has no cross-attention layer.
-    """
-    with processed(network, VsfProcessor(negative, alpha)):
-        yield network

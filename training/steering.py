@@ -14,10 +14,10 @@ import torch
 from snoopi_core.checkpoint import OneStepRecipe
 from snoopi_core.presets import Architecture, Preset, presets_for
 from training.backbone import Backbone
-from training.diffusers_nag import nag
-from training.diffusers_nasa import nasa
-from training.diffusers_orthogonal import orthogonal
-from training.diffusers_vsf import vsf
+from training.diffusers_nag import NagProcessor
+from training.diffusers_nasa import NasaProcessor, processed
+from training.diffusers_orthogonal import OrthogonalProcessor
+from training.diffusers_vsf import VsfProcessor
 from training.sampling import one_step_x0
 from training.text import Text
 
@@ -35,7 +35,12 @@ METHODS: dict[str, str] = {
 }
 _MANY_STEPS = ("teacher", "teacher-negative")
 _KINDS: dict[str, Architecture] = {"unet": "SD1/SD2", "pixart": "PixArt"}  # by family
-_ATTENTION = {"nasa": nasa, "nag": nag, "vsf": vsf, "orthogonal": orthogonal}
+_ATTENTION: dict[str, type[NasaProcessor]] = {
+    "nasa": NasaProcessor,
+    "nag": NagProcessor,
+    "vsf": VsfProcessor,
+    "orthogonal": OrthogonalProcessor,
+}
 Predict = Callable[[Text], torch.Tensor]  # x0 (B, C, h, w) of B prompts
 Noise = Callable[[int], torch.Tensor]  # of the step with that number, (B, C, h, w)
 
@@ -175,7 +180,7 @@ def _steered(model: Backbone, method: Method, predict: Predict, positive: Text, 
     if negative is None or method.name == "none":
         return predict(positive)
     if method.name in _ATTENTION:
-        with _ATTENTION[method.name](model.network, negative, method.strength):
+        with processed(model.network, _ATTENTION[method.name](negative, method.strength)):
             return predict(positive)
     if method.name == "cfg":
         base = predict(negative if len(negative) == len(positive) else negative.expand(len(positive)))

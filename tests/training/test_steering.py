@@ -9,10 +9,10 @@ from tiny import tiny_pixart_backbone
 
 from snoopi_core.checkpoint import OneStepRecipe
 from training.backbone import load_backbone
-from training.diffusers_nag import nag, normalized_guidance
-from training.diffusers_nasa import nasa
-from training.diffusers_orthogonal import orthogonal, orthogonal_part
-from training.diffusers_vsf import VsfProcessor, vsf
+from training.diffusers_nag import NagProcessor, normalized_guidance
+from training.diffusers_nasa import NasaProcessor, processed
+from training.diffusers_orthogonal import OrthogonalProcessor, orthogonal_part
+from training.diffusers_vsf import VsfProcessor
 from training.evaluate.student import parse_methods
 from training.sampling import one_step_x0
 from training.steering import Method, sampling_recipe, steered_x0
@@ -55,9 +55,10 @@ def test_each_method_is_its_formula(model, texts, z):
     assert relative(steered("cfg:1.5"), 1.5 * x0_pos - 0.5 * x0_neg) < 1e-5
     moved = Text(states=positive.states - 0.5 * negative.states, mask=positive.mask)
     assert torch.equal(steered("embeddings:0.5"), plain(model, moved, z, recipe))
-    for method, context in (("nasa", nasa), ("nag", nag), ("vsf", vsf), ("orthogonal", orthogonal)):
+    ways = {"nasa": NasaProcessor, "nag": NagProcessor, "vsf": VsfProcessor, "orthogonal": OrthogonalProcessor}
+    for method, way in ways.items():
         got = steered(f"{method}:0.7")
-        with context(model.network, negative, 0.7):
+        with processed(model.network, way(negative, 0.7)):
             assert torch.equal(got, plain(model, positive, z, recipe))
         for row in (slice(0, 1), slice(1, 2)):  # every row has its own negative
             alone = steered_x0(

@@ -18,6 +18,8 @@ from training.text import Text
 class _Observer(NasaProcessor):
     """Changes nothing, and adds up what it sees of all layers."""
 
+    is_neutral = False
+
     def __init__(self, negative: Text) -> None:
         super().__init__(negative, 0.0)
         self.response = Response()
