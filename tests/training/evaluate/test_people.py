@@ -49,10 +49,11 @@ def test_the_page_is_blind_and_its_answers_count(removal_sets, chromium, tmp_pat
             page.screenshot(path=tmp_path / "people.png")
             page.keyboard.press("9")  # no answer
             page.keyboard.press("1")
+            page.wait_for_function("current() === 6 && seen()")
             page.keyboard.press("Backspace")
         if n == 20:
             page.reload()  # a closed tab loses nothing
-            assert page.evaluate("current()") == 20
+        page.wait_for_function(f"current() === {n} && seen()")  # an image is not judged before it is there
         page.keyboard.press(keys[item["id"]])
     assert "All images are judged" in page.inner_text("body")
     with page.expect_download() as download:
