@@ -1,6 +1,7 @@
 """What TensorBoard shows of a run, read back with its own reader."""
 
 import os
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -89,17 +90,16 @@ def test_no_trackers(tmp_path):
 
 
 def test_wandb_is_not_installed_by_the_folder_that_it_leaves_behind(tmp_path, monkeypatch):
-    if find_spec("wandb") is not None:
-        pytest.skip("wandb is installed")
+    load_recipe("shapes", ["output.trackers=wandb"], here=True)  # it is installed, and what this imports is imported
     (tmp_path / "wandb").mkdir()
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
     assert find_spec("wandb") is not None, "Python takes the folder for a package"
     with pytest.raises(RecipeError, match="wandb is not installed: pip install wandb"):
         load_recipe("shapes", ["output.trackers=wandb"], here=True)
 
 
 def test_wandb_offline_needs_no_account(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     for done in (0, 2):
         found = Trackers(tmp_path, recipe('output.trackers=["wandb"]'), done)
