@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.resnet import ResnetBlock2D
 from diffusers.training_utils import cast_training_params
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -64,16 +62,6 @@ class Teachers:
 
     def lora_parameters(self) -> list[nn.Parameter]:
         return trainable(self.network)
-
-
-def compile_blocks(network: nn.Module) -> None:
-    """torch.compile, block by block: minutes where the whole network takes an hour, for nearly the same speed."""
-    # blocks of a kind share torch's limit of 8 graphs, beyond which it goes on uncompiled; a UNet has residual blocks
-    # of twelve shapes, and the teacher runs with and without adapters, with and without gradients
-    torch.compiler.config.recompile_limit = max(64, torch.compiler.config.recompile_limit)
-    for module in network.modules():
-        if isinstance(module, BasicTransformerBlock | ResnetBlock2D):
-            module.compile()
 
 
 def trainable(network: nn.Module) -> list[nn.Parameter]:

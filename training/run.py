@@ -16,6 +16,7 @@ from training.average import RunningMean
 from training.backbone import Backbone, decode_latents, fingerprint, load_teacher
 from training.callbacks import Sight
 from training.clip import ClipJudge, load_tiny_vae
+from training.compiling import check_compiled, compile_blocks
 from training.config import Recipe
 from training.distributed import trained_state
 from training.export import check_exportable, export_student
@@ -25,7 +26,7 @@ from training.levels import Levels
 from training.loading import load_network
 from training.noise import Draws, draw
 from training.optimizers import make_optimizer, set_learning_rates
-from training.players import Teachers, compile_blocks, make_student, trainable
+from training.players import Teachers, make_student, trainable
 from training.processes import FailedElsewhere, on_main, rows_of_process
 from training.prompts import open_run_prompts
 from training.state import load_state, make_ready, newest_whole, save_state
@@ -109,6 +110,10 @@ class Run:
             negatives=self.backbone.encode(negatives) if negatives else None,
             clip=self._clip_judge(),
         )
+        if recipe.loop.compile:
+            log.info("compiling, and comparing gradients with those of the uncompiled networks; this takes minutes ...")
+            rows = slice(0, recipe.loop.micro_batch or self._own_rows.stop - self._own_rows.start)
+            check_compiled(self.distillation, self._draw().rows(rows, accelerator.device))
 
     def train(self, stop: Stop) -> bool:
         """Run to the last iteration, or until a stop is wished for in any process, and save; save and draw on the way.
@@ -140,13 +145,7 @@ class Run:
         self.distance = None  # it was of the state before
         set_learning_rates(recipe, self.iteration, student=d.student_optimizer, lora=d.lora_optimizer)
         prompts = self.prompts.take(recipe.loop.batch_size)[self._own_rows]
-        drawn = draw(
-            recipe,
-            self.iteration,
-            channels=self.backbone.latent_channels,
-            num_train_timesteps=self.backbone.schedule.num_train_timesteps,
-            processes=self.accelerator.num_processes,
-        )
+        drawn = self._draw()
         own = drawn.rows(self._own_rows, self.accelerator.device)
         outcome = d.run(prompts, self.backbone.encode(prompts), own, self._clip_weight())
         self.iteration += 1
@@ -155,6 +154,16 @@ class Run:
         self._count(outcome.skipped)
         figures = outcome.figures | self._kappas(drawn) | self._skipped()
         self.sight.after_iteration(self.iteration, figures, outcome.x0, outcome.gap, own.t)
+
+    def _draw(self) -> Draws:
+        """The iteration's random numbers, for the whole batch."""
+        return draw(
+            self.recipe,
+            self.iteration,
+            channels=self.backbone.latent_channels,
+            num_train_timesteps=self.backbone.schedule.num_train_timesteps,
+            processes=self.accelerator.num_processes,
+        )
 
     def save(self) -> Path:
         """A checkpoint of now.

@@ -1,11 +1,9 @@
 """Every switch changes what it should, and nothing else; the three classes of networks learn under each."""
 
 import dataclasses
-from functools import partialmethod
 
 import pytest
 import torch
-from diffusers.models.resnet import ResnetBlock2D
 from distilled import MODELS, PROMPTS, draws_for, make_distillation, make_recipe, randomise_lora, relative
 from torch import nn
 
@@ -13,7 +11,7 @@ from snoopi_core.one_step import eps_from_output
 from training.diffusers_nasa import nasa
 from training.distributed import trained_state
 from training.losses import add_noise
-from training.players import compile_blocks, make_student, trainable
+from training.players import make_student, trainable
 
 
 def first_step(model="SD1.5", **changes):
@@ -154,21 +152,6 @@ def test_gradient_checkpointing_changes_no_gradient(model):
     assert all(relative(gradients[1][name], grad) < 1e-5 for name, grad in gradients[0].items() if grad.any())
 
 
-def test_blocks_of_many_shapes_are_all_compiled(monkeypatch):
-    """As many as a UNet of Stable Diffusion has; torch by itself goes on uncompiled after the eighth."""
-    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    blocks = nn.ModuleList(
-        ResnetBlock2D(in_channels=width, out_channels=4, groups=1, groups_out=1, temb_channels=2)
-        for width in range(1, 13)
-    )
-    compile_blocks(blocks)
-    for width, block in enumerate(blocks, 1):
-        block(torch.zeros(2, width, 2, 2), torch.zeros(2, 2))
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= len(blocks)
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_gradient_checkpointing_keeps_less_for_both_updates(model):
     kept = []
@@ -209,23 +192,3 @@ def test_gradients_do_not_outlive_their_update():
 
 def has_gradients(network):
     return any(weight.grad is not None for weight in network.parameters())
-
-
-@pytest.mark.slow
-def test_compiled_blocks_train_the_same(monkeypatch):
-    """Dynamo and AOT autograd for real, with eager kernels: inductor's take minutes to build."""
-    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
-    figures = []
-    for compiled in (False, True):
-        backbone, recipe = MODELS["SD1.5"](), make_recipe()
-        d = make_distillation(backbone, recipe)
-        torch._dynamo.reset()
-        if compiled:
-            compile_blocks(d.student)
-            compile_blocks(d.teachers.network)
-        text = backbone.encode(PROMPTS)
-        figures.append([d.run(PROMPTS, text, draws_for(recipe, i)).figures for i in range(2)])
-    counters = torch._dynamo.utils.counters["stats"]
-    assert counters["unique_graphs"] > 2, "nothing was compiled"
-    for plain, compiled in zip(*figures, strict=True):
-        assert all(compiled[name] == pytest.approx(plain[name], rel=1e-3, abs=1e-9) for name in plain)
