@@ -99,7 +99,9 @@ bench: setup
 	$(PY) benchmarks/nasa_cost.py sdxl --rounds 5 --cases plain NASA --no-memory >> out/cost-large.md
 	$(PY) benchmarks/train_step.py --model sd15-small --batch 1 --precision bf16 --rounds 5 --threads 1 > out/train.md
 	$(PY) benchmarks/train_step.py --model sd15-small --batch 2 --precision bf16 --rounds 5 --threads 1 >> out/train.md
-	$(PY) benchmarks/train_step.py --model sd15-small --batch 1 --precision no --rounds 5 --threads 1 >> out/train.md
+	for side in 16 24 32; do \
+	  $(PY) benchmarks/train_step.py --batch 1 --precision no --rounds 9 --threads 1 --latent $$side >> out/train.md || exit 1; \
+	done
 	cat benchmarks/ABOUT.md out/cost-small.md out/cost-large.md benchmarks/ABOUT_TRAINING.md out/train.md \
 	  > benchmarks/RESULTS.md
 
