@@ -43,6 +43,8 @@ class OurStep:
 
     def __init__(self, recipe: Recipe, clock: Clock, *, cpu: bool) -> None:
         self.run = run = Run(recipe, start_accelerator(recipe, cpu=cpu))
+        if recipe.loop.compile:
+            run.check_compiled()
         d = run.distillation
         self.optimizers = (d.student_optimizer, d.lora_optimizer)
         self.lora_teacher = d.lora_teacher

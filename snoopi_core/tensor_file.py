@@ -122,7 +122,7 @@ def save_atomically(path: Path, tensors: Mapping[str, torch.Tensor], header: dic
         OSError: it cannot be written, the disk being full for instance; what was written of it is removed.
     """
     if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path.name}: a checkpoint's name must end in .safetensors")
+        raise CheckpointError(f"the file to write is {path.name!r}, expected a name that ends in .safetensors")
     bad = [name for name, weight in tensors.items() if not torch.isfinite(weight).all()]
     if bad:
         dtype = tensors[bad[0]].dtype

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from training.config import Recipe, RecipeError
 from training.processes import on_main
-from training.state import checkpoints, sweep
+from training.state import checkpoints, iteration_of, sweep
 
 LOCK = ".lock"
 # What changes no number of the training, or only how far it goes (and with a cooldown, when it slows down).
@@ -80,11 +80,17 @@ def check_folder(folder: Path, recipe: Recipe, *, resume: bool, accept_changes: 
         Changes of the recipe that were accepted, a line each.
 
     Raises:
-        RecipeError: it holds a run and no --resume was given; or its recipe was another, unless that is accepted.
+        RecipeError: it holds a run and no --resume was given; or its recipe was another, unless that is accepted; or it
+            has done more iterations than are wanted.
     """
     saved = checkpoints(folder / "checkpoints")
     if saved and not resume:
         raise RecipeError(f"{folder} holds a run already; continue it with --resume, or choose another output.folder")
+    if saved and (done := iteration_of(saved[-1])) > recipe.loop.iterations:
+        raise RecipeError(
+            f"loop.iterations is {recipe.loop.iterations}, and the run in {folder} has done {done}; give {done} or "
+            f"more, or export what it has by python -m training.export {folder} --out FILE.safetensors"
+        )
     before = _last_recipe(saved)
     changes = recipe_changes(before, recipe.model_dump(mode="json")) if before else {}
     if fixed := [line for name, line in changes.items() if name in _FIXED]:

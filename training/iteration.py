@@ -80,7 +80,7 @@ class Distillation:
             if self._lora_update(x0, text, lora_draws, figures) is None:
                 skipped = "LoRA teacher"
                 break
-        figures["kappa"] = draws.kappa.mean()
+        figures["kappa"] = self._kappa_used(draws)
         return Outcome(figures=self._averaged(figures), x0=x0, gap=gap, skipped=skipped)
 
     def _student_update(
@@ -190,6 +190,13 @@ class Distillation:
         eps = eps_from_output(output, x_t, *self.levels.at(t), self.prediction_type)
         eps_null, eps_text = eps.chunk(2)
         return guide(eps_null, eps_text, kappa.view(-1, 1, 1, 1) if isinstance(kappa, torch.Tensor) else kappa)
+
+    def _kappa_used(self, draws: Draws) -> torch.Tensor:
+        """The scale to show: what was drawn, unless both teachers have one of their own; then the frozen teacher's."""
+        guidance = self.recipe.guidance
+        if guidance.teacher_kappa is None or guidance.lora_kappa is None:
+            return draws.kappa.mean()
+        return torch.full_like(draws.kappa[0], guidance.teacher_kappa)
 
     def _away_from(self, draws: Draws) -> Text:
         """What the frozen teacher is guided away from: the null prompt, or NASA-T's negative."""

@@ -40,6 +40,8 @@ def merge(full: Path, lora: Path, out: Path, *, base: str = "", weight: float = 
     if not 0 <= weight <= 1:
         raise ValueError(f"weight is {weight}, expected a number from 0 to 1")
     full, lora = find_file(str(full)), find_file(str(lora))
+    if own_lora_metadata(open_tensor_file(full, "student")) is not None:
+        raise CheckpointError(f"{full.name} is a LoRA; expected the export of a student trained in full, then the LoRA")
     checkpoint = read_checkpoint(full)
     lora_file = open_tensor_file(lora, "LoRA")
     about, other = checkpoint.metadata, own_lora_metadata(lora_file)

@@ -38,7 +38,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from training.dry_run import dry_run
 
-        dry_run(recipe, cpu=args.cpu)
+        dry_run(recipe, cpu=args.cpu, resume=args.resume is not None, accept_changes=args.accept_changes)
         return 0
     from training.session import start
 

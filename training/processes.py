@@ -53,14 +53,21 @@ def rows_of_process(recipe: Recipe, accelerator: Accelerator) -> slice:
     return slice(accelerator.process_index * own, (accelerator.process_index + 1) * own)
 
 
+def rows_at_once(recipe: Recipe, processes: int) -> int:
+    """Rows of a micro-batch: those that a process works on at once."""
+    own = recipe.loop.batch_size // processes
+    return min(recipe.loop.micro_batch or own, own)
+
+
 def share_of_work(recipe: Recipe, accelerator: Accelerator) -> str:
     """How a batch is spread, in words."""
     batch, processes = recipe.loop.batch_size, accelerator.num_processes
-    own = batch // processes
-    rows = min(recipe.loop.micro_batch or own, own)
+    rows = rows_at_once(recipe, processes)
+    kind = accelerator.distributed_type
+    joined = "" if kind == DistributedType.NO else f" ({kind.value})"
     return (
-        f"{processes} process(es) ({accelerator.distributed_type.value}) on {accelerator.device.type}: a batch of "
-        f"{batch} is {processes} x {own // rows} x {rows}, by process, times that gradients add up, and rows at once"
+        f"on {accelerator.device.type}{joined}: a batch of {batch} is {processes} process(es) x "
+        f"{batch // processes // rows} micro-batch(es) x {rows} row(s)"
     )
 
 

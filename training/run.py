@@ -27,7 +27,7 @@ from training.loading import load_network
 from training.noise import Draws, draw
 from training.optimizers import make_optimizer, set_learning_rates
 from training.players import Teachers, make_student, trainable
-from training.processes import FailedElsewhere, on_main, rows_of_process
+from training.processes import FailedElsewhere, on_main, rows_at_once, rows_of_process
 from training.prompts import open_run_prompts
 from training.state import load_state, make_ready, newest_whole, save_state
 
@@ -110,10 +110,19 @@ class Run:
             negatives=self.backbone.encode(negatives) if negatives else None,
             clip=self._clip_judge(),
         )
-        if recipe.loop.compile:
-            log.info("compiling, and comparing gradients with those of the uncompiled networks; this takes minutes ...")
-            rows = slice(0, recipe.loop.micro_batch or self._own_rows.stop - self._own_rows.start)
-            check_compiled(self.distillation, self._draw().rows(rows, accelerator.device))
+
+    def check_compiled(self) -> None:
+        """Compile, and compare; see `training.compiling`.
+
+        Raises:
+            RecipeError, FailedHere: it is wrong, or cannot be done.
+        """
+        log.info("compiling, and comparing gradients with those of the uncompiled networks; this takes minutes ...")
+        rows = slice(0, rows_at_once(self.recipe, self.accelerator.num_processes))
+        prompts = open_run_prompts(self.recipe, self.backbone).take(rows.stop)  # leaves the run's own where they are
+        draws = self._draw().rows(rows, self.accelerator.device)
+        check_compiled(self.distillation, self.backbone.encode(prompts), draws)
+        log.info("gradients agree; the first iteration compiles what is left")
 
     def train(self, stop: Stop) -> bool:
         """Run to the last iteration, or until a stop is wished for in any process, and save; save and draw on the way.
@@ -281,8 +290,9 @@ class Run:
 
     def _kappas(self, drawn: Draws) -> dict[str, float]:
         """Each process's kappa, where they differ."""
-        processes = self.accelerator.num_processes
-        if self.recipe.guidance.kappa_per == "iteration" or processes == 1:
+        processes, guidance = self.accelerator.num_processes, self.recipe.guidance
+        fixed = guidance.teacher_kappa is not None and guidance.lora_kappa is not None
+        if guidance.kappa_per == "iteration" or processes == 1 or fixed:
             return {}
         return {f"kappa_{n}": kappas[0].item() for n, kappas in enumerate(drawn.kappa.chunk(processes))}
 

@@ -88,6 +88,8 @@ def _start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> 
         elif resume:
             log.info("nothing to resume in %s; starting anew", folder)
         log.info("%s", share_of_work(recipe, accelerator))
+        if recipe.loop.compile and run.iteration < recipe.loop.iterations:
+            run.check_compiled()
         if accelerator.num_processes > 1:
             log.info("to stop: %s", how_to_stop(accelerator.num_processes))
         with stop.listening():

@@ -87,6 +87,11 @@ def checkpoints(folder: Path) -> list[Path]:
     return [path for path in _steps(folder) if (path / _STATE).is_file()]
 
 
+def iteration_of(checkpoint: Path) -> int:
+    """How many iterations a checkpoint's run had done, by its name."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
 def best_checkpoint(folder: Path) -> Path | None:
     """The one whose student is nearest to the teacher, the newest of equals; None where no distance was measured."""
     measured = []

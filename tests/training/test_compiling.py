@@ -4,12 +4,15 @@ Dynamo and AOT autograd are the real ones; their kernels are eager ones, for ind
 """
 
 import json
+import math
 from functools import partialmethod
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from diffusers.models.resnet import ResnetBlock2D
-from distilled import MODELS, draws_for, make_distillation, make_recipe
+from distilled import MODELS, PROMPTS, draws_for, make_distillation, make_recipe
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
@@ -17,6 +20,7 @@ from torch._dynamo.utils import counters
 from training.compiling import check_compiled, compile_blocks
 from training.config import RecipeError
 from training.pgsb import main
+from training.processes import FailedHere
 
 MEASURED = ("vsd", "gap", "lora", "student_grad", "lora_grad", "kappa")
 
@@ -27,31 +31,41 @@ def fresh_compiler():
     counters.clear()
     yield
     torch._dynamo.reset()
+    AcceleratorState._reset_state()
 
 
 def compile_by(monkeypatch, backend):
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=backend))
 
 
-def five_percent_off(graph, inputs):
-    """Right but for one gradient, which is 5 % too large: as much as inductor has been found to be wrong by."""
+def spoiling(change):
+    """A compiler whose forward passes are right, and one gradient of each backward pass is not."""
 
-    def run(*values):
-        first, *others = graph(*values)
-        return [first if first is None else 1.05 * first, *others]
+    def backward(graph, inputs):
+        def run(*values):
+            gradients = list(graph(*values))
+            number = next(n for n, gradient in enumerate(gradients) if gradient is not None)
+            gradients[number] = change(gradients[number])
+            return gradients
 
-    return run
+        return run
+
+    return aot_autograd(fw_compiler=lambda graph, inputs: graph, bw_compiler=backward)
 
 
-wrong_backward = aot_autograd(fw_compiler=lambda graph, inputs: graph, bw_compiler=five_percent_off)
+# as much as inductor has been found to be wrong by
+FIVE_PERCENT_OFF = spoiling(lambda gradient: 1.05 * gradient)
+# rounds elsewhere, as compiled kernels do
+RIGHT = "aot_eager_decomp_partition"
 
 
-def compiled(model, **changes):
-    recipe = make_recipe(**changes)
-    d = make_distillation(MODELS[model](), recipe)
-    compile_blocks(d.student)
-    compile_blocks(d.teachers.network)
-    return d, draws_for(recipe)
+def distillation(model, precision="no"):
+    recipe = make_recipe(loop={"precision": precision})
+    backbone = MODELS[model]()
+    d = make_distillation(backbone, recipe)
+    AcceleratorState._reset_state()  # it takes one precision in a process, unless it is told to forget
+    d.accelerator = Accelerator(cpu=True, mixed_precision=precision)
+    return d, backbone.encode(PROMPTS), draws_for(recipe)
 
 
 def test_blocks_of_many_shapes_are_all_compiled(monkeypatch):
@@ -67,23 +81,65 @@ def test_blocks_of_many_shapes_are_all_compiled(monkeypatch):
     assert counters["stats"]["unique_graphs"] >= len(blocks)
 
 
-def test_right_gradients_pass_and_leave_nothing(monkeypatch):
-    compile_by(monkeypatch, "aot_eager_decomp_partition")  # rounds elsewhere, as compiled kernels do
-    d, draws = compiled("PixArt")
-    before = {name: weight.clone() for name, weight in d.student.state_dict().items()}
-    check_compiled(d, draws)
-    assert counters["stats"]["unique_graphs"] > 1, "nothing was compiled"
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("model", ["SD1.5", "PixArt"])
+def test_right_gradients_pass_and_wrong_ones_do_not(monkeypatch, model, precision):
+    d, text, draws = distillation(model, precision)
+    before = [weight.clone() for network in (d.student, d.lora_teacher) for weight in network.parameters()]
+    compile_by(monkeypatch, RIGHT)
     for network in (d.student, d.lora_teacher):
-        assert all(weight.grad is None for weight in network.parameters())
-    assert all(torch.equal(weight, before[name]) for name, weight in d.student.state_dict().items())
+        compile_blocks(network)
+    check_compiled(d, text, draws)
+    assert counters["stats"]["unique_graphs"] > 1, "nothing was compiled"
+    after = [weight for network in (d.student, d.lora_teacher) for weight in network.parameters()]
+    assert all(weight.grad is None for weight in after)
+    assert all(map(torch.equal, before, after))
+
+    torch._dynamo.reset()
+    compile_by(monkeypatch, FIVE_PERCENT_OFF)
+    compile_blocks(d.student)
+    with pytest.raises(
+        RecipeError, match=r"wrong gradients: the student's differ .* in \S+; rounding does not explain"
+    ):
+        check_compiled(d, text, draws)
 
 
 @pytest.mark.parametrize("model", ["SD1.5", "PixArt"])
-def test_wrong_gradients_are_refused(monkeypatch, model):
-    compile_by(monkeypatch, wrong_backward)
-    d, draws = compiled(model)
-    with pytest.raises(RecipeError, match=r"wrong gradients: the student's differ .* by 0\.[01]\d*, .*rounding"):
-        check_compiled(d, draws)
+def test_wrong_gradients_of_the_lora_teacher_alone_are_refused(monkeypatch, model):
+    d, text, draws = distillation(model)
+    compile_by(monkeypatch, FIVE_PERCENT_OFF)
+    compile_blocks(d.lora_teacher)
+    with pytest.raises(RecipeError, match="wrong gradients: the LoRA teacher's differ"):
+        check_compiled(d, text, draws)
+
+
+@pytest.mark.parametrize("value", [math.nan, None])
+def test_gradients_that_are_no_numbers_or_not_there_are_refused(monkeypatch, value):
+    d, text, draws = distillation("PixArt")
+    spoilt = spoiling(lambda gradient: None if value is None else torch.full_like(gradient, value))
+    compile_by(monkeypatch, spoilt)
+    compile_blocks(d.student)
+    with pytest.raises(RecipeError, match="wrong gradients: the student's differ"):
+        check_compiled(d, text, draws)
+
+
+def test_what_cannot_be_compiled_is_said(monkeypatch):
+    def no_compiler(graph, inputs):
+        raise RuntimeError("there is no compiler")
+
+    d, text, draws = distillation("PixArt")
+    compile_by(monkeypatch, no_compiler)
+    compile_blocks(d.student)
+    with pytest.raises(FailedHere, match=r"cannot compile the student \(.*no compiler.*\); give loop.compile=false"):
+        check_compiled(d, text, draws)
+
+
+def test_a_broken_network_is_not_the_compilers_fault(monkeypatch):
+    d, text, draws = distillation("PixArt")
+    next(d.student.parameters()).data.fill_(math.inf)
+    with pytest.raises(RecipeError, match="not finite, without loop.compile too"):
+        check_compiled(d, text, draws)
 
 
 @pytest.mark.slow
@@ -102,7 +158,7 @@ def test_a_compiled_run_trains_the_same_or_does_not_begin(monkeypatch, tmp_path,
         assert all(built[name] == pytest.approx(plain[name], rel=1e-3, abs=1e-9) for name in MEASURED)
 
     torch._dynamo.reset()
-    compile_by(monkeypatch, wrong_backward)
+    compile_by(monkeypatch, FIVE_PERCENT_OFF)
     assert run("wrong", "loop.compile=true") == 2
     assert "Give loop.compile=false" in capsys.readouterr().err
     assert not list((tmp_path / "wrong").glob("checkpoints/*"))

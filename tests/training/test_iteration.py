@@ -189,6 +189,9 @@ def test_a_fixed_kappa_changes_its_own_teacher_only(fixed, frozen, lora, monkeyp
     drawn = draws.kappa[0].item()
     want = [7.5 if frozen else drawn, 7.5 if lora else drawn]
     assert [torch.as_tensor(kappa).flatten()[0].item() for kappa in seen] == want
+    monkeypatch.undo()
+    shown = d.run(PROMPTS, text, draws).figures["kappa"]
+    assert shown == pytest.approx(7.5 if frozen and lora else drawn)
 
 
 def test_a_noise_level_of_its_own_is_used_for_x0():

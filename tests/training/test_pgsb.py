@@ -111,6 +111,26 @@ def test_dry_run_writes_nothing(teacher, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_is_of_the_run_in_its_folder(finished, teacher, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    assert main(arguments(teacher, finished, "--dry-run")) == 2
+    assert "holds a run already; continue it with --resume" in capsys.readouterr().err
+    resume = ["--resume", str(finished), "--dry-run", "--cpu"]
+    assert main([*resume, "guidance.kappa_max=3"]) == 2
+    assert "guidance.kappa_max: 4.0 -> 3.0" in capsys.readouterr().err
+    assert main([*resume, "guidance.kappa_max=3", "loop.iterations=25", "--accept-changes"]) == 0
+    said = capsys.readouterr().out
+    assert f"at iteration {ITERATIONS} of 25" in said and "changed  guidance.kappa_max: 4.0 -> 3.0" in said
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_a_dry_run_counts_a_short_file_once(teacher, tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_text("a red ring\n\nblue\n\ntwo\n", encoding="utf-8")
+    assert main(arguments(teacher, tmp_path / "run", "--dry-run", f"prompts.source={tmp_path / 'prompts.txt'}")) == 0
+    said = capsys.readouterr().out
+    assert "3: 3 different, 0 too long" in said and "2 without text" in said
+
+
 def test_a_model_that_the_host_could_not_build_is_not_exported(tmp_path):
     backbone = tiny_backbone()
     backbone.network.register_to_config(norm_num_groups=16)

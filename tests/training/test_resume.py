@@ -199,9 +199,11 @@ def test_a_second_run_on_the_same_folder_is_refused_until_the_first_is_gone(tiny
     assert newest(folder) == done + 1
 
 
-def test_a_run_that_has_more_iterations_than_are_wished_for_is_at_its_end(tiny_run, run):
-    assert main(tiny_run(run, *EVERY, "loop.iterations=2", "--resume")) == 0
-    assert newest(run) == 3
+def test_a_run_that_has_more_iterations_than_are_wished_for_is_left_alone(tiny_run, run, capsys):
+    before = (run / "recipe.toml").read_bytes()
+    assert main(tiny_run(run, *EVERY, "loop.iterations=2", "--resume")) == 2
+    assert "has done 3; give 3 or more, or export what it has" in capsys.readouterr().err
+    assert newest(run) == 3 and (run / "recipe.toml").read_bytes() == before
 
 
 class _Sight:

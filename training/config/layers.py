@@ -95,6 +95,9 @@ def _read(name: str, asking: Path | None, below: tuple[Path, ...], problems: lis
             return {}
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
+        if "." in name and name in _known_keys(Recipe):
+            problems.append(f"{name} is a setting, and has no value: give {name}=VALUE")
+            return {}
         near = difflib.get_close_matches(name, recipe_names(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         problems.append(

@@ -147,7 +147,7 @@ class Loop(_Section):
     optimizer: Literal["adamw", "adamw8bit"] = Field(default="adamw", description="adamw8bit needs bitsandbytes")
     channels_last: bool = Field(default=True, description="memory layout of convolutions on CUDA; changes speed only")
     compile: bool = Field(
-        default=False, description="torch.compile the networks, for GPUs: slow to start, then faster; gradients checked"
+        default=False, description="torch.compile the networks, for GPUs: minutes to start; gradients are checked"
     )
     max_skipped: int = Field(
         default=10, ge=1, description="stop after so many iterations in a row whose loss or gradient is not finite"

@@ -19,6 +19,7 @@ from training.config import Recipe
 from training.estimate.iteration import META, MetaJudge, count
 from training.levels import Levels
 from training.players import Teachers, make_student, trainable
+from training.processes import rows_at_once
 
 CUDA_CONTEXT = 0.8 * 2**30  # of PyTorch with cuBLAS and cuDNN; between 0.5 and 1 by card and version, not measured here
 _BLOCK, _SMALLEST = 256, 4096  # of bitsandbytes: numbers that share a scale; smaller weights keep moments of 32 bit
@@ -61,7 +62,7 @@ def estimate(recipe: Recipe, backbone: Backbone, levels: Levels, *, processes: i
     judge = MetaJudge(recipe.clip, backbone) if recipe.clip.weight > 0 else None
 
     own = recipe.loop.batch_size // processes
-    rows = min(recipe.loop.micro_batch or own, own)
+    rows = rows_at_once(recipe, processes)
     ledger = count(recipe, backbone, levels, student, teachers, judge, rows)
     flops = ledger.flops * own / rows
 
