@@ -1,8 +1,8 @@
-"""torch.compile of the networks, and a comparison of the gradients that they then have with those that they should have.
+"""torch.compile of the networks, and a comparison of the gradients that they then have with those they should have.
 
 The compiler is wrong at times, without a word: on a CPU, torch 2.11 gets the input's gradient of a transformer block of
-SD1.5 wrong by 5 %, while all that goes forward is right to 1e-6. Minutes at the start cost less than a student trained on
-wrong gradients.
+SD1.5 wrong by 5 %, while all that goes forward is right to 1e-6. Minutes at the start cost less than a student that was
+trained on wrong gradients.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Limits:
     floor: float
 
 
-# With kernels that are right, a UNet of SD1.5's form differs by at most 4e-5 in fp32; in bf16 by 0.08, and 0.016 along.
+# With kernels that are right, a UNet of SD1.5's form differs by 4e-5 at most in fp32; in bf16 by 0.08, and 0.017 along.
 LIMITS = {"no": Limits(any_way=1e-3, along=1e-3, floor=0.01), "bf16": Limits(any_way=0.25, along=0.04, floor=0.1)}
 
 
