@@ -70,7 +70,7 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
 def test_parts_need_weights_and_config(path):
     with pytest.raises(CheckpointError, match="vae needs both weights and config"):
         write_checkpoint(path, make(vae={"latent_channels": 4}))
-    with pytest.raises(CheckpointError, match=r"must end in \.safetensors"):
+    with pytest.raises(CheckpointError, match=r"expected a name that ends in \.safetensors"):
         write_checkpoint(path.with_suffix(".ckpt"), make())
 
 
