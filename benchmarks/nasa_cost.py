@@ -11,7 +11,6 @@ the arithmetic is that of the real model. Needs what `make test` installs.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from full_size import MODELS, Model, build, prompt, start_host
+from peak import own_peak
 
 CASES = ("plain", "NASA", "CFG 2", "NAG (core)")
 ALPHA = 0.3
@@ -97,8 +97,7 @@ def print_peak(arguments: argparse.Namespace) -> None:
     [step] = steps(MODELS[key], [arguments.peak_of], gpu=arguments.gpu, compiled=arguments.compile).values()
     step()
     step()
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(torch.cuda.max_memory_allocated() if arguments.gpu else 1024 * kilobytes)
+    print(torch.cuda.max_memory_allocated() if arguments.gpu else own_peak())
 
 
 def compare(arguments: argparse.Namespace, key: str) -> None:

@@ -6,7 +6,6 @@ A process each, so that a peak of memory is one variant's alone, and so that bot
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import statistics
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from clock import PHASES, Clock
+from peak import own_peak
 from random_model import PROMPTS
 from reference_step import ReferenceStep
 from torch.utils.flop_counter import FlopCounterMode
@@ -118,7 +118,7 @@ class Bench:
         """Bytes: the allocator's peak on CUDA, else the process's."""
         if not self.cpu:
             return torch.cuda.max_memory_allocated()
-        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return own_peak()
 
     def matmul_rate(self) -> float:
         """FLOPs a second of a square matrix product in the precision that the networks run in; the best of ten."""
