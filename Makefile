@@ -63,7 +63,7 @@ workflows: setup-browser
 ALPHA := 1.0
 
 models: setup
-	$(PY) -m training.shapes.build --out runs/shapes_teacher
+	$(PY) -m experiments.shapes_teacher.build --out runs/shapes_teacher
 	$(PY) -m training.export runs/shapes_teacher --title "SNOOPI shapes, teacher" \
 	  --out models/snoopi-shapes-teacher.safetensors
 	$(PY) -m training.pgsb --resume
@@ -74,19 +74,19 @@ models: setup
 # RESULTS.html. Seeds are fixed: figures only change when the models do. What docs/data has of the teacher's scales and
 # of the negatives, of the same models, is not measured again; delete it to begin anew.
 results: setup
-	$(PY) -m training.shapes.evaluate models/snoopi-shapes-teacher.safetensors --as teacher --threads 1 \
+	$(PY) -m experiments.shapes.evaluate models/snoopi-shapes-teacher.safetensors --as teacher --threads 1 \
 	  --json docs/data/teacher.json
-	$(PY) -m training.shapes.evaluate models/snoopi-shapes-student.safetensors --alphas --threads 1 \
+	$(PY) -m experiments.shapes.evaluate models/snoopi-shapes-student.safetensors --alphas --threads 1 \
 	  --json docs/data/student.json
-	$(PY) -m training.shapes.teacher_scale
-	$(PY) -m training.shapes.negatives
-	$(PY) -m training.shapes.report --alpha $(ALPHA)
+	$(PY) -m experiments.teacher_scale
+	$(PY) -m experiments.negatives
+	$(PY) -m experiments.results_page --alpha $(ALPHA)
 
 # How the teachers' guidance matters in the small world: 27 runs, three hours on one core that has nothing else to do,
 # less with JOBS=2; runs/study takes 6 GB. Stopped, it goes on where it was, and with ITERATIONS=700 (the recipe's
 # length) from where it ended; runs that docs/study.json has are not made again. Writes docs/STUDY.md.
 shapes-study: setup
-	$(PY) -m training.shapes.study --jobs $(or $(JOBS),1) $(if $(ITERATIONS),--iterations $(ITERATIONS))
+	$(PY) -m experiments.guidance_study --jobs $(or $(JOBS),1) $(if $(ITERATIONS),--iterations $(ITERATIONS))
 
 # The paper's experiments in the small world: both of the above.
 study: shapes-study results

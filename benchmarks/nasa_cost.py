@@ -33,8 +33,8 @@ def steps(model: Model, names: list[str], *, gpu: bool, compiled: bool) -> dict[
     from comfy_api.torch_helpers import set_torch_compile_wrapper
     from comfy_extras.nodes_nag import NAGuidance
 
-    from snoopi_pack.snoopi_core.host.nasa import apply_nasa
-    from snoopi_pack.snoopi_core.host.window import Window
+    from snoopi_pack.snoopi_core.host.conditioning.window import Window
+    from snoopi_pack.snoopi_core.host.nasa.apply import apply_nasa
 
     plain = build(model, gpu=gpu)
     if compiled:

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DCondi
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from training.tokenizer import clip_tokenizer
+from training.models.clip_tokenizer import clip_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

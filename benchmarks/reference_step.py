@@ -19,7 +19,7 @@ from peft import LoraConfig
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from training.config import Recipe
-from training.noise import Draws
+from training.distill.rng import Draws
 
 
 class ReferenceStep:

@@ -21,10 +21,10 @@ from reference_step import ReferenceStep
 from torch.utils.flop_counter import FlopCounterMode
 
 from training.config import Recipe
-from training.noise import Draws, draw, generator
-from training.players import trainable
-from training.processes import start_accelerator
-from training.run import Run
+from training.distill.networks import trainable
+from training.distill.rng import Draws, draw, generator
+from training.trainer.distributed.accelerator import start_accelerator
+from training.trainer.trainer import Run
 
 Figures = dict[str, torch.Tensor]
 
@@ -39,7 +39,7 @@ class Step(Protocol):
 
 
 class OurStep:
-    """The trainer's own iteration, as `training.run` puts it together: text, Distillation.run, running mean."""
+    """The trainer's own iteration, as training/trainer/trainer.py does it: text, Distillation.run, running mean."""
 
     def __init__(self, recipe: Recipe, clock: Clock, *, cpu: bool) -> None:
         self.run = run = Run(recipe, start_accelerator(recipe, cpu=cpu))

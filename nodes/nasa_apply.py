@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..snoopi_core.host.nasa import apply_nasa
-from ..snoopi_core.host.recommended import auto_alpha
-from ..snoopi_core.host.window import Window
+from ..snoopi_core.host.conditioning.window import Window
+from ..snoopi_core.host.nasa.alpha import auto_alpha
+from ..snoopi_core.host.nasa.apply import apply_nasa
 from ..snoopi_core.presets import AUTO
 
 AS_SET = "as set"

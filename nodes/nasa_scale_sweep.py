@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io, ui
 
-from ..snoopi_core.alpha import parse_alphas
+from ..snoopi_core.guidance.alpha import parse_alphas
 from ..snoopi_core.host.sweep import sweep
 from ..snoopi_core.presets import AUTO
 from .sampling_inputs import preset_input, seed_input, timesteps_input

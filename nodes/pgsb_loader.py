@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..snoopi_core.host.files import NO_LORA, checkpoint_names, find_checkpoint, find_lora, fingerprint, lora_names
-from ..snoopi_core.host.foreign import LATENTS
-from ..snoopi_core.host.loader import load_checkpoint
+from ..snoopi_core.host.loading.files import (
+    NO_LORA,
+    checkpoint_names,
+    find_checkpoint,
+    find_lora,
+    fingerprint,
+    lora_names,
+)
+from ..snoopi_core.host.loading.foreign import LATENTS
+from ..snoopi_core.host.loading.loader import load_checkpoint
 
 
 class PGSBLoader(io.ComfyNode):

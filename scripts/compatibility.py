@@ -136,7 +136,7 @@ def measure(version: str, figures: Path, arguments: Sequence[str]) -> None:
     Raises:
         SystemExit: a test failed; the page would show only a part.
     """
-    tests = ["tests/nodes", "tests/server/test_soak.py", "tests/server/test_fuzz.py"]
+    tests = ["tests/nodes", "tests/live/server/test_soak.py", "tests/live/server/test_fuzz.py"]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "host or server", *tests, *arguments]
     environment = {**os.environ, "SNOOPI_HOST_VERSION": version, "SNOOPI_FIGURES": str(figures)}
     print(f"== ComfyUI {version}", flush=True)

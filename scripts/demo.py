@@ -32,8 +32,8 @@ from live_server import Server, ServerError  # noqa: E402
 from workflow_descriptions import STUDENT  # noqa: E402
 from workflow_parts import SCALE  # noqa: E402
 
-from training.shapes import measure  # noqa: E402
-from training.shapes.rules import read  # noqa: E402
+from experiments.shapes import measure  # noqa: E402
+from training.prompts.shapes.rules import read  # noqa: E402
 
 ONE = ROOT / "workflows" / "api" / "one_step_with_negative_prompt.json"
 BOTH = ROOT / "workflows" / "api" / "with_and_without_negative.json"

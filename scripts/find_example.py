@@ -17,8 +17,8 @@ from host import find_host
 from live_client import Client, load_prompt
 from live_server import Server
 
-from training.shapes import measure
-from training.shapes.rules import read
+from experiments.shapes import measure
+from training.prompts.shapes.rules import read
 
 PICTURES = 4
 SEEDS = 12

@@ -2,7 +2,7 @@
 
 Run with the Python of a fresh virtual environment, into which it installs, with pip's own resolver: the newest
 pinned ComfyUI's requirements and this project's `training` and `test` extras. Then it writes what pip chose.
-Older hosts run in the same environment (tests/server proves it), so one lock serves them all.
+Older hosts run in the same environment (tests/live/server proves it), so one lock serves them all.
 """
 
 from __future__ import annotations

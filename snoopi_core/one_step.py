@@ -12,7 +12,7 @@ import itertools
 
 import torch
 
-from .typed import parse_digits, shorten
+from .text_input import parse_digits, shorten
 
 _TOO_MANY = 10**9  # timesteps, for any model
 FEW = 20

@@ -14,19 +14,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from snoopi_core.architecture import text_arguments, unet_arguments, vae_arguments
-from snoopi_core.architecture_pixart import pixart_arguments
-from snoopi_core.checkpoint import Checkpoint, Metadata, OneStepRecipe, Provenance, write_checkpoint
-from snoopi_core.layouts import StateDict, text_encoder_rename, to_single_file, vae_rename
-from snoopi_core.lora import LoraMetadata, adapters_of, own_lora_metadata, write_lora
-from snoopi_core.tensor_file import open_tensor_file
-from training.backbone import Backbone, fingerprint, load_backbone, load_teacher
+from snoopi_core.formats.architecture import text_arguments, unet_arguments, vae_arguments
+from snoopi_core.formats.architecture_pixart import pixart_arguments
+from snoopi_core.formats.checkpoint import Checkpoint, Metadata, OneStepRecipe, Provenance, write_checkpoint
+from snoopi_core.formats.layouts import StateDict, text_encoder_rename, to_single_file, vae_rename
+from snoopi_core.formats.lora import LoraMetadata, adapters_of, own_lora_metadata, write_lora
+from snoopi_core.formats.tensor_file import open_tensor_file
 from training.config import Recipe, find_file
-from training.levels import Levels
-from training.noise import generator
+from training.distill.noise_levels import Levels
+from training.distill.rng import generator
+from training.models.backbone import Backbone, fingerprint, load_backbone, load_teacher
+from training.models.sampling import one_step_x0
 from training.prompts import open_prompts
-from training.sampling import one_step_x0
-from training.state import best_checkpoint, check_whole, checkpoints, load_state, newest_whole
+from training.trainer.run_folder.checkpoint import best_checkpoint, check_whole, checkpoints, load_state, newest_whole
 
 _STOCK_SCALE = 0.18215
 _PACKAGES = ("torch", "diffusers", "peft", "transformers", "accelerate", "safetensors")
@@ -219,7 +219,7 @@ def _place(path: Path) -> str:
 
 
 def _teacher_provenance(folder: Path) -> Provenance:
-    """From the recipe.json that `training.shapes.build` keeps in its folder; other teachers have none."""
+    """From the recipe.json that `experiments.shapes_teacher.build` keeps in its folder; other teachers have none."""
     path = folder / "recipe.json"
     if not path.is_file():
         return provenance()

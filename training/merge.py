@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from snoopi_core.checkpoint import About, CheckpointError, Provenance, read_checkpoint, write_checkpoint
-from snoopi_core.lora import LoraMetadata, own_lora_metadata, read_updates
-from snoopi_core.tensor_file import open_tensor_file
+from snoopi_core.formats.checkpoint import About, CheckpointError, Provenance, read_checkpoint, write_checkpoint
+from snoopi_core.formats.lora import LoraMetadata, own_lora_metadata, read_updates
+from snoopi_core.formats.tensor_file import open_tensor_file
 from training.config import find_file
 from training.export import provenance
-from training.families import FAMILIES
-from training.loading import fitting_weights, open_source
+from training.models.families import FAMILIES
+from training.models.loading import fitting_weights, open_source
 
 
 def merge(full: Path, lora: Path, out: Path, *, base: str = "", weight: float = 0.5, title: str = "") -> Path:

@@ -36,11 +36,11 @@ def _run(args: argparse.Namespace) -> int:
         log.info("the recipe is in order; starting torch ...")
     # torch and what builds on it take ten seconds to import: help, and what is wrong with a recipe, come before
     if args.dry_run:
-        from training.dry_run import dry_run
+        from training.trainer.estimate.dry_run import dry_run
 
         dry_run(recipe, cpu=args.cpu, resume=args.resume is not None, accept_changes=args.accept_changes)
         return 0
-    from training.session import start
+    from training.trainer.launch import start
 
     return start(recipe, cpu=args.cpu, resume=args.resume is not None, accept_changes=args.accept_changes)
 

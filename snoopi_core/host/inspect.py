@@ -12,16 +12,16 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
-from ..blocks import describe_blocks
+from ..guidance.blocks import describe_blocks
+from ..guidance.strength import LayerStrength, Response, table, verdict
+from ..pictures.strength_chart import strength_chart
 from ..presets import AUTO, find_preset
-from ..strength import LayerStrength, Response, table, verdict
-from ..strength_chart import strength_chart
 from .families import Key, Watch, family_of
-from .nasa import WRAPPER_KEY
+from .nasa.apply import WRAPPER_KEY
+from .nasa.request import Steering
+from .nasa.sampling_run import WATCH, with_option
 from .one_step import Latent, OneStepSampler, Way, one_step_way, recipe_of, sample_alone
-from .run import WATCH, with_option
-from .steering import Steering
-from .uncompiled import uncompiled
+from .torch_compile import uncompiled
 
 _SPEAKER = "NASA Inspect"
 _NOT_STEERED = (

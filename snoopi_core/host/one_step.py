@@ -23,12 +23,12 @@ import latent_preview
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ..checkpoint import Metadata, OneStepRecipe
+from ..formats.checkpoint import Metadata, OneStepRecipe
 from ..one_step import FEW, euler_step, parse_timesteps, tcd_step
 from ..presets import AUTO, Noise, Preset, Steps, find_preset
-from .attachment import get_metadata
-from .run import SPEAKER
-from .sampling import RectifiedFlow, last_timestep, sigma_of, with_preset
+from .loading.attachment import get_metadata
+from .loading.model_sampling import RectifiedFlow, last_timestep, sigma_of, with_preset
+from .nasa.sampling_run import SPEAKER
 
 Latent = dict[str, Any]
 _GOLDEN = 0x9E3779B97F4A7C15  # SplitMix64's increment: seeds of later steps lie far from anything a person types

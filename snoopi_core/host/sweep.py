@@ -17,12 +17,12 @@ import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ..contact_sheet import contact_sheet
+from ..pictures.contact_sheet import contact_sheet
 from ..presets import AUTO
-from .nasa import read_steering, steer
-from .negative import Conditioning
+from .conditioning.negative import Conditioning
+from .conditioning.window import Window
+from .nasa.apply import read_steering, steer
 from .one_step import Callback, Latent, Way, one_step_way, sample_alone
-from .window import Window
 
 _SPEAKER = "NASA Scale Sweep"
 

@@ -13,12 +13,12 @@ from host_world import HostStudent, pack_node
 from reference import Subtraction
 from unets import SIDE, case, conditioning, empty_latent
 
+from snoopi_core.host.conditioning.window import Window
 from snoopi_core.host.families import family_of
 from snoopi_core.host.inspect import Strengths, first_step, inspect, watched_step
-from snoopi_core.host.nasa import apply_nasa
+from snoopi_core.host.loading.model_sampling import sigma_of
+from snoopi_core.host.nasa.apply import apply_nasa
 from snoopi_core.host.one_step import one_step, sample_alone
-from snoopi_core.host.sampling import sigma_of
-from snoopi_core.host.window import Window
 
 pytestmark = pytest.mark.host
 

@@ -12,8 +12,8 @@ from diffusers import DDPMScheduler
 from exports import RECIPE, export
 from reference import relative_error
 
-from snoopi_core.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from snoopi_core.host.attachment import get_metadata
+from snoopi_core.formats.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from snoopi_core.host.loading.attachment import get_metadata
 from snoopi_core.host.one_step import one_step
 
 pytestmark = pytest.mark.host
@@ -139,8 +139,8 @@ class TestAnySize:
         """Sixteen channels at a quarter of the size: Empty Latent Image still means pixels."""
         from diffusers import AutoencoderKL, UNet2DConditionModel
 
-        from snoopi_core.checkpoint import Metadata
-        from snoopi_core.layouts import to_single_file, unet_rename, vae_rename
+        from snoopi_core.formats.checkpoint import Metadata
+        from snoopi_core.formats.layouts import to_single_file, unet_rename, vae_rename
 
         unet = UNet2DConditionModel(
             in_channels=16, out_channels=16, block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=32,
@@ -206,7 +206,7 @@ class TestFiles:
         export(host_base / "models" / "diffusion_models" / "elsewhere.safetensors")
         (folder / "pickled.ckpt").write_bytes(b"\x80\x04")
         options = loader.GET_SCHEMA().inputs[0].options
-        files = importlib.import_module("snoopi_pack.snoopi_core.host.files")
+        files = importlib.import_module("snoopi_pack.snoopi_core.host.loading.files")
         names = files.checkpoint_names()
         assert {"elsewhere.safetensors", "sub/nested.safetensors"} <= {name.replace("\\", "/") for name in names}
         assert "pickled.ckpt" not in names

@@ -7,8 +7,8 @@ import torch
 from exports import assert_refused, changed_config, export, rewritten
 from safetensors.torch import save_file
 
-from snoopi_core.checkpoint import PREFIXES
-from snoopi_core.host.loader import load_checkpoint
+from snoopi_core.formats.checkpoint import PREFIXES
+from snoopi_core.host.loading.loader import load_checkpoint
 
 pytestmark = pytest.mark.host
 
@@ -110,7 +110,7 @@ class TestExports:
         def fail(*_):
             raise kind("of no use")
 
-        monkeypatch.setattr("snoopi_core.host.loader.build_vae", fail)
+        monkeypatch.setattr("snoopi_core.host.loading.loader.build_vae", fail)
         assert_refused(good, rf"cannot use its config \({kind.__name__}: of no use\)")
 
     @pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError, MemoryError])
@@ -118,7 +118,7 @@ class TestExports:
         def fail(*_):
             raise kind("out of memory")
 
-        monkeypatch.setattr("snoopi_core.host.loader.build_vae", fail)
+        monkeypatch.setattr("snoopi_core.host.loading.loader.build_vae", fail)
         with pytest.raises(kind, match=r"^out of memory$"):
             load_checkpoint(good)
 

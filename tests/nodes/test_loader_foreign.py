@@ -12,10 +12,10 @@ from reference import relative_error
 from safetensors.torch import save_file
 from small_models import SMALL, small_pixart, unet_file
 
-from snoopi_core.host.attachment import get_metadata
-from snoopi_core.host.foreign import recognise
-from snoopi_core.layouts import pixart_to_single_file
-from snoopi_core.tensor_file import open_tensor_file
+from snoopi_core.formats.layouts import pixart_to_single_file
+from snoopi_core.formats.tensor_file import open_tensor_file
+from snoopi_core.host.loading.attachment import get_metadata
+from snoopi_core.host.loading.foreign import recognise
 
 pytestmark = pytest.mark.host
 

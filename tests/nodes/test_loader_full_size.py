@@ -13,11 +13,11 @@ from exports import assert_refused
 from figures import measured
 from full_size import NETWORKS, PIXARTS, UNETS, diffusers_weights, meta_network, single_file_weights, write_sparse
 
-from snoopi_core.checkpoint import Metadata, own_metadata, read_parts
-from snoopi_core.host.build import check_network, model_config
-from snoopi_core.host.foreign import recognise
-from snoopi_core.layouts import pixart_place, unet_rename
-from snoopi_core.tensor_file import open_tensor_file
+from snoopi_core.formats.checkpoint import Metadata, own_metadata, read_parts
+from snoopi_core.formats.layouts import pixart_place, unet_rename
+from snoopi_core.formats.tensor_file import open_tensor_file
+from snoopi_core.host.loading.build import check_network, model_config
+from snoopi_core.host.loading.foreign import recognise
 
 pytestmark = pytest.mark.host
 

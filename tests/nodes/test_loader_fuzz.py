@@ -14,8 +14,8 @@ from figures import measured
 from fuzz_files import MiB, Mutant, Template, mutants
 from fuzz_goods import good_files, memory_peak, reset_memory_peak
 
-from snoopi_core.host.loader import load_checkpoint
-from snoopi_core.tensor_file import CheckpointError
+from snoopi_core.formats.tensor_file import CheckpointError
+from snoopi_core.host.loading.loader import load_checkpoint
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 

@@ -18,13 +18,13 @@ from reference import relative_error
 from safetensors.torch import load_file, save_file
 from small_models import unet_file
 
-from snoopi_core.checkpoint import OneStepRecipe, Provenance, Schedule
-from snoopi_core.host.attachment import get_metadata
-from snoopi_core.host.foreign import recognise
-from snoopi_core.host.lora import apply_lora
+from snoopi_core.formats.checkpoint import OneStepRecipe, Provenance, Schedule
+from snoopi_core.formats.lora import LoraMetadata, adapters_of, write_lora
+from snoopi_core.formats.tensor_file import open_tensor_file
+from snoopi_core.host.loading.attachment import get_metadata
+from snoopi_core.host.loading.foreign import recognise
+from snoopi_core.host.loading.lora import apply_lora
 from snoopi_core.host.one_step import one_step
-from snoopi_core.lora import LoraMetadata, adapters_of, write_lora
-from snoopi_core.tensor_file import open_tensor_file
 
 pytestmark = pytest.mark.host
 

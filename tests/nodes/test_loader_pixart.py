@@ -8,8 +8,8 @@ from exports import RECIPE, assert_refused, changed_config, pixart_export, rewri
 from figures import measured
 from reference import relative_error
 
-from snoopi_core.checkpoint import PREFIXES, OneStepRecipe
-from snoopi_core.host.loader import load_checkpoint
+from snoopi_core.formats.checkpoint import PREFIXES, OneStepRecipe
+from snoopi_core.host.loading.loader import load_checkpoint
 from snoopi_core.host.one_step import one_step
 
 pytestmark = pytest.mark.host

@@ -11,8 +11,8 @@ from full_size import diffusers_weights, single_file_weights, write_sparse
 from full_size_parts import PREFIX, TEXT, prefixed, vae_weights
 from small_models import unet_file
 
-from snoopi_core.host.foreign import converted_text, foreign_vae, recognise
-from snoopi_core.tensor_file import open_tensor_file
+from snoopi_core.formats.tensor_file import open_tensor_file
+from snoopi_core.host.loading.foreign import converted_text, foreign_vae, recognise
 
 pytestmark = pytest.mark.host
 

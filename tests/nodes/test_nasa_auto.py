@@ -8,10 +8,10 @@ from families import case as transformer_case
 from host_world import HostStudent, pack_node
 from unets import case
 
-from snoopi_core.alpha import paper_alpha
-from snoopi_core.host.attachment import get_metadata, set_metadata
+from snoopi_core.guidance.alpha import paper_alpha
 from snoopi_core.host.families.unet import UNetFamily
-from snoopi_core.host.recommended import auto_alpha
+from snoopi_core.host.loading.attachment import get_metadata, set_metadata
+from snoopi_core.host.nasa.alpha import auto_alpha
 
 pytestmark = pytest.mark.host
 

@@ -8,12 +8,12 @@ import torch
 from comfy.model_sampling import ModelSamplingDiscreteFlow
 from unets import Case, case, conditioning, host_sample, own_forwards
 
-from snoopi_core.host.attachment import get_metadata, set_metadata
+from snoopi_core.host.conditioning.window import Window
 from snoopi_core.host.families.unet import UNetFamily
-from snoopi_core.host.nasa import apply_nasa
+from snoopi_core.host.loading.attachment import get_metadata, set_metadata
+from snoopi_core.host.nasa.alpha import recommended_alpha
+from snoopi_core.host.nasa.apply import apply_nasa
 from snoopi_core.host.one_step import sigma_of
-from snoopi_core.host.recommended import recommended_alpha
-from snoopi_core.host.window import Window
 
 pytestmark = pytest.mark.host
 

@@ -12,8 +12,8 @@ from host_nodes import run_node
 from host_world import TEACHER, HostStudent, pack_node
 from unets import case, conditioning, empty_latent, host_sample
 
-from snoopi_core.host.nasa import apply_nasa
-from snoopi_core.host.window import Window
+from snoopi_core.host.conditioning.window import Window
+from snoopi_core.host.nasa.apply import apply_nasa
 
 pytestmark = pytest.mark.host
 

@@ -13,9 +13,9 @@ import torch
 from host_world import HostStudent, pack_node
 from unets import case, conditioning, empty_latent, host_sample, noise
 
-from snoopi_core.host.nasa import apply_nasa
-from snoopi_core.host.run_log import RunLog
-from snoopi_core.host.window import Window
+from snoopi_core.host.conditioning.window import Window
+from snoopi_core.host.nasa.apply import apply_nasa
+from snoopi_core.host.nasa.log import RunLog
 
 pytestmark = pytest.mark.host
 

@@ -13,7 +13,7 @@ from families import case, conditioning
 from families.contract import steer
 from host_nodes import run_node
 
-from snoopi_core.host.mask import part_of
+from snoopi_core.host.conditioning.mask import part_of
 
 pytestmark = pytest.mark.host
 

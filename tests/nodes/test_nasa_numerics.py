@@ -10,10 +10,10 @@ from figures import measured
 from reference import Subtraction, relative_error
 from unets import case, conditioning, host_sample, noise
 
-from snoopi_core.host import run
+from snoopi_core.host.conditioning.window import Window
 from snoopi_core.host.families import base, unet
-from snoopi_core.host.nasa import apply_nasa
-from snoopi_core.host.window import Window
+from snoopi_core.host.nasa import sampling_run as run
+from snoopi_core.host.nasa.apply import apply_nasa
 
 pytestmark = pytest.mark.host
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from unets import case, conditioning, host_sample
 
-from snoopi_core.host import run as run_module
+from snoopi_core.host.conditioning.window import Window
 from snoopi_core.host.families.unet import UNetLayer
-from snoopi_core.host.nasa import apply_nasa
-from snoopi_core.host.window import Window
+from snoopi_core.host.nasa import sampling_run as run_module
+from snoopi_core.host.nasa.apply import apply_nasa
 
 pytestmark = pytest.mark.host
 

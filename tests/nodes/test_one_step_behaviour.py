@@ -13,11 +13,11 @@ from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, ModelSampli
 from reference import relative_error
 from unets import SIDE, Case, case, conditioning, empty_latent, metadata_of, noise, random_unet
 
-from snoopi_core.checkpoint import OneStepRecipe, Schedule
-from snoopi_core.host.attachment import get_metadata, set_metadata
-from snoopi_core.host.build import build_model
+from snoopi_core.formats.checkpoint import OneStepRecipe, Schedule
+from snoopi_core.formats.layouts import to_single_file, unet_rename
+from snoopi_core.host.loading.attachment import get_metadata, set_metadata
+from snoopi_core.host.loading.build import build_model
 from snoopi_core.host.one_step import one_step
-from snoopi_core.layouts import to_single_file, unet_rename
 
 pytestmark = pytest.mark.host
 

@@ -13,15 +13,15 @@ from pixart_pair import pixart_pair
 from reference import Subtraction, relative_error
 from unets import SIDE, case, conditioning, empty_latent, metadata_of, noise, random_unet
 
-from snoopi_core.architecture import unet_arguments
-from snoopi_core.checkpoint import OneStepRecipe, Schedule
-from snoopi_core.host.attachment import set_metadata
-from snoopi_core.host.build import build_model
-from snoopi_core.host.nasa import apply_nasa
+from snoopi_core.formats.architecture import unet_arguments
+from snoopi_core.formats.checkpoint import OneStepRecipe, Schedule
+from snoopi_core.formats.layouts import to_single_file, unet_rename
+from snoopi_core.host.conditioning.window import Window
+from snoopi_core.host.loading.attachment import set_metadata
+from snoopi_core.host.loading.build import build_model
+from snoopi_core.host.loading.model_sampling import model_sampling
+from snoopi_core.host.nasa.apply import apply_nasa
 from snoopi_core.host.one_step import one_step
-from snoopi_core.host.sampling import model_sampling
-from snoopi_core.host.window import Window
-from snoopi_core.layouts import to_single_file, unet_rename
 
 pytestmark = pytest.mark.host
 

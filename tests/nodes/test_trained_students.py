@@ -23,12 +23,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import tiny_backbone, tiny_pixart_backbone, tiny_sd21_backbone
 
-from training.backbone import load_backbone
-from training.diffusers_nasa import nasa
 from training.export import main as export
+from training.models.backbone import load_backbone
+from training.models.guidance.nasa import nasa
+from training.models.sampling import one_step_x0
 from training.pgsb import main as train
-from training.sampling import one_step_x0
-from training.text_cache.__main__ import main as encode_prompts
+from training.prompts.encode import main as encode_prompts
 
 pytestmark = pytest.mark.host
 

@@ -8,8 +8,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from unets import CONTEXT, case, conditioning
 
-from snoopi_core.host.nasa import apply_nasa
-from snoopi_core.host.window import Window
+from snoopi_core.host.conditioning.window import Window
+from snoopi_core.host.nasa.apply import apply_nasa
 
 pytestmark = pytest.mark.host
 

@@ -113,9 +113,9 @@ class Rule(NamedTuple):
 CLONE = r"git clone <this repository> snoopi"
 RULES = {
     "make": Rule(r"make [a-z-]+", make_knows_the_target),
-    "install": Rule(rf"cd ComfyUI/custom_nodes|{CLONE}", run_by("tests/install/test_fresh_install.py")),
-    "comfy-cli install": Rule(r"comfy node install .*", run_by("tests/install/test_manager.py")),
-    "comfy-cli": Rule(r"python scripts/comfy_cli\.py .*", run_by("tests/install/test_archive.py")),
+    "install": Rule(rf"cd ComfyUI/custom_nodes|{CLONE}", run_by("tests/live/install/test_fresh_install.py")),
+    "comfy-cli install": Rule(r"comfy node install .*", run_by("tests/live/install/test_manager.py")),
+    "comfy-cli": Rule(r"python scripts/comfy_cli\.py .*", run_by("tests/live/install/test_archive.py")),
     "trainer": Rule(
         rf"{CLONE} && cd snoopi|pip install '\.\[training\]'|python -m training\.pgsb --dry-run"
         r"|(python -m training\.pgsb --resume|tensorboard --logdir|python -m training\.export) runs/mine.*",

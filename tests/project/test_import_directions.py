@@ -103,11 +103,11 @@ def test_every_file_keeps_to_the_directions(pack_root: Path) -> None:
         ("nodes/a.py", "def f():\n    import nodes"),
         ("snoopi_core/a.py", "import folder_paths"),
         ("snoopi_core/a.py", "from .host import attach"),
-        ("snoopi_core/a.py", "from snoopi_core.nasa import x"),
+        ("snoopi_core/a.py", "from snoopi_core.guidance.nasa import x"),
         ("snoopi_core/host/a.py", "from ...nodes import loader"),
         ("training/a.py", "from comfy import sd"),
-        ("training/shapes/a.py", "from snoopi_core.host import attach"),
-        ("training/shapes/a.py", "from ...nodes import loader"),
+        ("training/trainer/a.py", "from snoopi_core.host import attach"),
+        ("training/trainer/a.py", "from ...nodes import loader"),
     ],
 )
 def test_the_checker_sees(path: str, source: str) -> None:
@@ -122,7 +122,10 @@ def test_the_checker_sees(path: str, source: str) -> None:
         ("nodes/a.py", "from . import loader"),
         ("snoopi_core/host/a.py", "import comfy.samplers\nfrom ..nasa import x\nfrom . import y"),
         ("snoopi_core/a.py", "from .nasa import x\nimport torch"),
-        ("training/a.py", "from snoopi_core.checkpoint import x\nfrom training import losses\nfrom .losses import y"),
+        (
+            "training/a.py",
+            "from snoopi_core.formats.checkpoint import x\nfrom training import losses\nfrom .losses import y",
+        ),
     ],
 )
 def test_the_checker_allows(path: str, source: str) -> None:

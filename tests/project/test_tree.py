@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from snoopi_core.checkpoint import read_metadata
+from snoopi_core.formats.checkpoint import read_metadata
 
 MODELS_LIMIT = 25 * 1000**2
 # Folders that exist on one machine only. In two parts, so that this file does not find itself.

@@ -1,6 +1,6 @@
 """Where NASA Inspect's thresholds come from: the bundled student's negatives, good ones and others.
 
-Prints the figures that stand in snoopi_core/strength.py and on the node's help page (pytest -rP).
+Prints the figures that stand in snoopi_core/guidance/strength.py and on the node's help page (pytest -rP).
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import pytest
 import torch
 from host_world import STUDENT, HostStudent, pack_node
 
-from snoopi_core.checkpoint import read_metadata
+from experiments.shapes import measure
+from snoopi_core.formats.checkpoint import read_metadata
+from snoopi_core.guidance.strength import CLOSE, SAME, STRONG
 from snoopi_core.host.families import family_of
 from snoopi_core.host.inspect import Strengths, first_step, watched_step
-from snoopi_core.strength import CLOSE, SAME, STRONG
-from training.shapes import measure
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 PICTURES, SEED = 12, 400_000  # seeds that nothing else has seen

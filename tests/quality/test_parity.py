@@ -4,9 +4,9 @@ import pytest
 import torch
 from host_world import STUDENT, HostStudent
 
-from snoopi_core.checkpoint import read_metadata
-from training.backbone import load_backbone
-from training.sampling import one_step_x0
+from snoopi_core.formats.checkpoint import read_metadata
+from training.models.backbone import load_backbone
+from training.models.sampling import one_step_x0
 
 pytestmark = pytest.mark.host
 PROMPTS = ("a red ring on the left, white background", "triangle", "a shape", "")

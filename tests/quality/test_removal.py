@@ -6,10 +6,10 @@ The bars here are floors under what was measured (docs/RESULTS.md), so that a ch
 import pytest
 from host_world import STUDENT, HostStudent
 
-from snoopi_core.checkpoint import read_metadata
-from training.backbone import load_backbone
-from training.shapes import measure
-from training.shapes.sampling import OneStep
+from experiments.shapes import measure
+from experiments.shapes.sampling import OneStep
+from snoopi_core.formats.checkpoint import read_metadata
+from training.models.backbone import load_backbone
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 IMAGES, SEED = 100, 300_000  # seeds that neither training, nor the choice of alpha, nor that of the pairs has seen

@@ -3,9 +3,9 @@
 import pytest
 from host_world import TEACHER
 
-from training.backbone import load_backbone
-from training.shapes import measure
-from training.shapes.sampling import ManySteps
+from experiments.shapes import measure
+from experiments.shapes.sampling import ManySteps
+from training.models.backbone import load_backbone
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,8 @@ from host_nodes import run_node
 from reference import Condition, Subtraction
 from unets import Case, case, conditioning, empty_latent, host_sample, random_unet, stock_model
 
-from snoopi_core.host.nasa import apply_nasa
-from snoopi_core.host.window import Window
+from snoopi_core.host.conditioning.window import Window
+from snoopi_core.host.nasa.apply import apply_nasa
 
 ALPHA = 0.5
 T = 999  # the timestep of a one-step sampling run

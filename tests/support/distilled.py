@@ -9,11 +9,11 @@ from accelerate import Accelerator
 from tiny import tiny_backbone, tiny_pixart_backbone, tiny_sd21_backbone
 
 from training.config import Recipe
-from training.iteration import Distillation
-from training.levels import Levels
-from training.noise import draw
-from training.optimizers import make_optimizer
-from training.players import Teachers, make_student, trainable
+from training.distill.networks import Teachers, make_student, trainable
+from training.distill.noise_levels import Levels
+from training.distill.optimizers import make_optimizer
+from training.distill.rng import draw
+from training.distill.step import Distillation
 
 PROMPTS = ["a red ring", "a square on the left", "blue"]
 MODELS = {

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-import training.evaluate.generate  # noqa: F401 - once, in the process that is forked
+import training.evaluate.generate.command  # noqa: F401 - once, in the process that is forked
 from training.evaluate.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,11 +14,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import tiny_backbone
 
-from snoopi_core.checkpoint import Checkpoint, CheckpointError, Metadata, OneStepRecipe, Schedule, write_checkpoint
-from snoopi_core.host.loader import load_checkpoint
-from snoopi_core.layouts import pixart_to_single_file
-from training.backbone import Backbone
+from snoopi_core.formats.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    Metadata,
+    OneStepRecipe,
+    Schedule,
+    write_checkpoint,
+)
+from snoopi_core.formats.layouts import pixart_to_single_file
+from snoopi_core.host.loading.loader import load_checkpoint
 from training.export import export_backbone
+from training.models.backbone import Backbone
 
 RECIPE = OneStepRecipe(timesteps=(999,), alpha_T=0.0047**0.5, sigma_T=(1 - 0.0047) ** 0.5)
 

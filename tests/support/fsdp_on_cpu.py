@@ -24,8 +24,8 @@ class Accelerator(accelerate.Accelerator):
 
 
 if __name__ == "__main__":
-    import training.run
+    import training.trainer.distributed.accelerator
     from training.pgsb import main
 
-    training.processes.Accelerator = Accelerator
+    training.trainer.distributed.accelerator.Accelerator = Accelerator
     sys.exit(main(sys.argv[1:]))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
 
-from snoopi_core.layouts import pixart_to_single_file, to_single_file, unet_rename
+from snoopi_core.formats.layouts import pixart_to_single_file, to_single_file, unet_rename
 
 _CROSS_DOWN, _CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
 _SD = {
@@ -94,7 +94,7 @@ def diffusers_weights(name: str) -> dict[str, torch.Tensor]:
 
 
 def single_file_weights(name: str) -> dict[str, torch.Tensor]:
-    """By our own table, which tests/snoopi_core/test_layouts.py holds against diffusers' converters."""
+    """By our own table, which tests/snoopi_core/formats/test_layouts.py holds against diffusers' converters."""
     network = meta_network(name)
     if name in PIXARTS:
         return pixart_to_single_file(network.state_dict())

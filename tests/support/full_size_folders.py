@@ -10,8 +10,8 @@ from full_size import meta_network
 from tiny import PIXART_SCHEDULE, tiny_t5_tokenizer
 from transformers import CLIPTextConfig, T5Config
 
-from snoopi_core.checkpoint import Schedule
-from training.tokenizer import clip_tokenizer
+from snoopi_core.formats.checkpoint import Schedule
+from training.models.clip_tokenizer import clip_tokenizer
 
 NAMES = {"sd15": "SD1.5", "sd21": "SD2.1", "pixart": "PixArt-alpha 512"}
 _VAE = {

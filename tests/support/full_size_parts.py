@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from snoopi_core.layouts import to_single_file, vae_rename
+from snoopi_core.formats.layouts import to_single_file, vae_rename
 
 Weights = dict[str, torch.Tensor]
 PREFIX = "model.diffusion_model."

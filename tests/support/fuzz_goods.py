@@ -10,9 +10,9 @@ from diffusers import UNet2DConditionModel
 from exports import RECIPE, export
 from full_size import write_sparse
 
-from snoopi_core.checkpoint import Provenance
-from snoopi_core.layouts import to_single_file, unet_rename
-from snoopi_core.lora import LoraMetadata, write_lora
+from snoopi_core.formats.checkpoint import Provenance
+from snoopi_core.formats.layouts import to_single_file, unet_rename
+from snoopi_core.formats.lora import LoraMetadata, write_lora
 
 
 def good_files(checkpoints: Path, loras: Path) -> dict[str, Path]:

@@ -11,7 +11,7 @@ from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
 from full_size_parts import prefixed
 from safetensors.torch import save_file
 
-from snoopi_core.layouts import to_single_file, unet_rename
+from snoopi_core.formats.layouts import to_single_file, unet_rename
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 BLOCK, UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"

@@ -11,10 +11,10 @@ import torch
 from diffusers import AutoencoderKL, PixArtTransformer2DModel, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel, T5Tokenizer
 
-from snoopi_core.checkpoint import Schedule
-from training.backbone import Backbone
-from training.families import FAMILIES
-from training.tokenizer import clip_tokenizer
+from snoopi_core.formats.checkpoint import Schedule
+from training.models.backbone import Backbone
+from training.models.clip_tokenizer import clip_tokenizer
+from training.models.families import FAMILIES
 
 WIDTH = 32  # the host's group norms have 32 groups, so every channel count is a multiple of 32
 PIXART_SCHEDULE = Schedule(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)

@@ -16,10 +16,10 @@ from unittest import mock
 
 import torch
 
-from training.iteration import Distillation
+from training.distill.step import Distillation
 from training.pgsb import main
-from training.session import start  # noqa: F401 - once, in the process that is forked
-from training.state import checkpoints
+from training.trainer.launch import start  # noqa: F401 - once, in the process that is forked
+from training.trainer.run_folder.checkpoint import checkpoints
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 PATIENCE = 120  # seconds, on the most loaded machine

@@ -17,9 +17,9 @@ from comfy.model_patcher import ModelPatcher
 from diffusers import UNet2DConditionModel
 from reference import Condition, Reference
 
-from snoopi_core.checkpoint import Metadata
-from snoopi_core.host.build import build_model
-from snoopi_core.layouts import to_single_file, unet_rename
+from snoopi_core.formats.checkpoint import Metadata
+from snoopi_core.formats.layouts import to_single_file, unet_rename
+from snoopi_core.host.loading.build import build_model
 
 CONTEXT = 48  # not a multiple of any other width here, so nothing fits by accident
 POOLED = 40

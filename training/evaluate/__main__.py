@@ -8,8 +8,8 @@ import os
 import sys
 from importlib import import_module
 
-from training.evaluate.arguments import parser
-from training.evaluate.protocol import settle
+from training.evaluate.cli import parser
+from training.evaluate.paper_protocol import settle
 
 _AFTERWARDS = {
     "generate": "the same command goes on where it was",
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from training.processes import FailedElsewhere
+    from training.trainer.distributed.accelerator import FailedElsewhere
 
     try:
         return getattr(import_module(f"training.evaluate.{args.command}"), args.command)(args)

@@ -10,24 +10,24 @@ from tempfile import TemporaryDirectory
 import torch
 from accelerate import Accelerator
 
-from snoopi_core.checkpoint import CheckpointError
+from snoopi_core.formats.checkpoint import CheckpointError
 from snoopi_core.presets import find_preset
 from training.config import find_file
-from training.evaluate.claims import claim_folder
-from training.evaluate.generate import folder_of
+from training.evaluate.generate.command import folder_of
+from training.evaluate.generate.maker import new_maker
+from training.evaluate.generate.student import find_student, load_student, own_about, weights_of
 from training.evaluate.judges import load_judge
-from training.evaluate.maker import new_maker
-from training.evaluate.manifest import Manifest, Model
-from training.evaluate.pairs import load_pairs
-from training.evaluate.recommend import choose_alpha, write_alpha
-from training.evaluate.removal import judge_sets, said, tally
-from training.evaluate.rows import rows_of_pairs
-from training.evaluate.student import find_student, load_student, own_about, weights_of
-from training.steering import Method, with_preset
+from training.evaluate.judges.removal import judge_sets, said, tally
+from training.evaluate.sets.folder import claim_folder
+from training.evaluate.sets.manifest import Manifest, Model
+from training.evaluate.sets.pairs import load_pairs
+from training.evaluate.sets.rows import rows_of_pairs
+from training.evaluate.write_alpha import choose_alpha, write_alpha
+from training.models.guidance.methods import Method, with_preset
 
 
 def alpha(args: argparse.Namespace) -> int:
-    """The command; see `training.evaluate.arguments`.
+    """The command; see `training.evaluate.cli`.
 
     Raises:
         OSError, ValueError: what is wrong, in words for the user; nothing was written.

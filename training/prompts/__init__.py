@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from training.config import Prompts, Recipe
-from training.noise import generator
-from training.shapes.captions import partial_caption
-from training.shapes.scene import sample_scenes
+from training.distill.rng import generator
+from training.prompts.shapes.captions import partial_caption
+from training.prompts.shapes.scene import sample_scenes
 
 if TYPE_CHECKING:
-    from training.backbone import Backbone
+    from training.models.backbone import Backbone
 
 CountTokens = Callable[[list[str]], list[int]]  # of each prompt, special tokens included
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from training.noise import generator
+from training.distill.rng import generator
 from training.prompts import CountTokens
 from training.prompts.sources import Shard
 

@@ -16,10 +16,10 @@ import comfy.utils
 import torch
 from comfy.model_base import BaseModel
 
-from ...blocks import Block
-from ...nasa import steer_away
-from ..mask import mask_of_tokens
-from ..negative import Negative
+from ...guidance.blocks import Block
+from ...guidance.nasa import steer_away
+from ..conditioning.mask import mask_of_tokens
+from ..conditioning.negative import Negative
 
 Options = dict[str, Any]
 """The host's transformer_options."""
@@ -203,7 +203,7 @@ class Family(ABC):
         return ()
 
     def kind(self, model: BaseModel) -> str | None:
-        """The kind of model, as snoopi_core/alpha.py names it; None for one that the paper does not have."""
+        """The kind of model, as snoopi_core/guidance/alpha.py names it; None for one that the paper does not have."""
         return None
 
     def blocks(self, model: BaseModel) -> tuple[Block, ...]:

@@ -10,7 +10,7 @@ from comfy.ldm.anima.model import Anima
 from comfy.ldm.cosmos.predict2 import MiniTrainDIT
 from comfy.model_base import BaseModel
 
-from ..negative import Negative
+from ..conditioning.negative import Negative
 from .base import Context
 from .transformer import Forward, Projections, TransformerFamily
 

@@ -9,7 +9,7 @@ import torch
 from comfy.ldm.hydit.models import HunYuanDiT
 from comfy.model_base import BaseModel
 
-from ..negative import Negative
+from ..conditioning.negative import Negative
 from .base import Context
 from .transformer import Forward, Projections, TransformerFamily
 

@@ -9,7 +9,7 @@ import torch
 from comfy.ldm.lightricks.model import LTXVModel
 from comfy.model_base import BaseModel
 
-from ..negative import Negative
+from ..conditioning.negative import Negative
 from .base import Context, network_of
 from .transformer import Forward, Projections, TransformerFamily
 

@@ -30,9 +30,9 @@ import comfy.samplers
 import torch
 from comfy.model_base import BaseModel
 
-from ...blocks import Block
-from ..negative import Negative, check_width
-from ..uncompiled import uncompiled
+from ...guidance.blocks import Block
+from ..conditioning.negative import Negative, check_width
+from ..torch_compile import uncompiled
 from .base import Attachment, Call, Context, Family, Grid, KeysValues, Options, Term, network_of
 
 Forward = Callable[..., Any]

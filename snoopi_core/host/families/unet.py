@@ -17,10 +17,10 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_base import BaseModel
 
-from ...blocks import Block
-from ..dtype import inference_dtype
-from ..negative import Negative, check_width
+from ...guidance.blocks import Block
+from ..conditioning.negative import Negative, check_width
 from .base import Attachment, Call, Context, Family, Grid, KeysValues, Options, Term, network_of
+from .dtype import inference_dtype
 
 _KINDS = {768: "SD1.5", 1024: "SD2.1", 2048: "SDXL"}
 """By the width of the text encoder's output."""

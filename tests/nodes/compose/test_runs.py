@@ -8,7 +8,7 @@ import torch
 from composed import POSITIVE, prompt, same, sampled, steer, subject
 from unets import conditioning, own_forwards
 
-from snoopi_core.host.window import Window
+from snoopi_core.host.conditioning.window import Window
 
 pytestmark = pytest.mark.host
 

@@ -20,7 +20,7 @@ from host_nodes import run_node
 from torch._dynamo import eval_frame
 from torch._dynamo.utils import counters
 
-from snoopi_core.host.uncompiled import uncompiled
+from snoopi_core.host.torch_compile import uncompiled
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from families.refused import REFUSED, refused_model
 
-from snoopi_core.host.nasa import apply_nasa
-from snoopi_core.host.window import Window
+from snoopi_core.host.conditioning.window import Window
+from snoopi_core.host.nasa.apply import apply_nasa
 
 pytestmark = pytest.mark.host
 

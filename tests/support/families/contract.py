@@ -7,11 +7,11 @@ import torch
 from figures import measured
 from reference import relative_error
 
+from snoopi_core.host.conditioning.window import Window
 from snoopi_core.host.families import family_of
 from snoopi_core.host.inspect import Strengths, first_step, inspect, watched_step
-from snoopi_core.host.nasa import apply_nasa
+from snoopi_core.host.nasa.apply import apply_nasa
 from snoopi_core.host.one_step import sample_alone
-from snoopi_core.host.window import Window
 
 from . import Case, Condition, Subtraction, case, conditioning, failing
 

@@ -8,7 +8,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from tiny_inception import write_inception
 
-from training.shapes.scene import render, sample_scenes
+from training.prompts.shapes.scene import render, sample_scenes
 
 
 @pytest.fixture(scope="session")

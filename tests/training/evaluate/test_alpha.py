@@ -9,10 +9,10 @@ from evaluation import STUDENT, evaluate, refused
 from published import save_folder
 from safetensors.torch import save_file
 
-from snoopi_core.checkpoint import read_checkpoint, read_metadata
-from snoopi_core.tensor_file import open_tensor_file
-from training.backbone import load_backbone
-from training.evaluate.recommend import choose_alpha, write_alpha
+from snoopi_core.formats.checkpoint import read_checkpoint, read_metadata
+from snoopi_core.formats.tensor_file import open_tensor_file
+from training.evaluate.write_alpha import choose_alpha, write_alpha
+from training.models.backbone import load_backbone
 
 
 def test_the_smallest_of_the_best():

@@ -14,7 +14,7 @@ from evaluation import STUDENT, evaluate, pictures, refused, started
 from filelock import FileLock
 from published import published, save_folder
 
-from training.evaluate.manifest import read_manifest
+from training.evaluate.sets.manifest import read_manifest
 
 
 def brightness(pictures, prompts):

@@ -11,11 +11,11 @@ from evaluation import STUDENT, evaluate, pictures, pixels, refused, started
 from PIL import Image
 from published import KINDS, save_folder
 
-from training.backbone import load_backbone
-from training.evaluate.images import is_whole
-from training.evaluate.manifest import read_manifest
-from training.evaluate.rows import seed_of
-from training.shapes.sampling import OneStep, noise
+from experiments.shapes.sampling import OneStep, noise
+from training.evaluate.sets.image_files import is_whole
+from training.evaluate.sets.manifest import read_manifest
+from training.evaluate.sets.rows import seed_of
+from training.models.backbone import load_backbone
 
 PROMPTS = "a ring\na red square\na ring\n\n  a blue plus on the left\n"
 

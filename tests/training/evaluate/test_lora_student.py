@@ -9,10 +9,10 @@ from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from tiny import tiny_backbone
 
-from snoopi_core.checkpoint import OneStepRecipe
-from snoopi_core.lora import LoraMetadata, adapters_of, write_lora
-from training.evaluate.recommend import write_alpha
-from training.evaluate.student import recommended_alpha
+from snoopi_core.formats.checkpoint import OneStepRecipe
+from snoopi_core.formats.lora import LoraMetadata, adapters_of, write_lora
+from training.evaluate.generate.student import recommended_alpha
+from training.evaluate.write_alpha import write_alpha
 from training.export import export_backbone
 
 RECIPE = OneStepRecipe(timesteps=(749,), alpha_T=0.6, sigma_T=0.8)

@@ -6,10 +6,10 @@ import shutil
 import pytest
 from evaluation import evaluate, refused
 
-from training.evaluate.images import read_image
 from training.evaluate.judges.people import names_of
 from training.evaluate.judges.shapes import judge
-from training.evaluate.manifest import find_sets, read_manifest
+from training.evaluate.sets.image_files import read_image
+from training.evaluate.sets.manifest import find_sets, read_manifest
 
 pytestmark = pytest.mark.browser
 

@@ -11,9 +11,9 @@ from live_pack import ROOT
 from tiny_clip import write_tiny_clip
 
 from training.evaluate.__main__ import main
-from training.evaluate.arguments import parser
-from training.evaluate.protocol import settle
-from training.evaluate.student import find_student
+from training.evaluate.cli import parser
+from training.evaluate.generate.student import find_student
+from training.evaluate.paper_protocol import settle
 
 README = (ROOT / "training" / "evaluate" / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    (?:accelerate .* -m|python -m) training\.evaluate (.+)$", README, re.MULTILINE)

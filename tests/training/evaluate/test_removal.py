@@ -9,16 +9,15 @@ from evaluation import STUDENT, evaluate, refused
 from PIL import Image
 from tiny_clip import write_tiny_clip
 
-from training.evaluate import removal
-from training.evaluate.clip_model import OpenClip
-from training.evaluate.judges import Verdict
+from training.evaluate.judges import Verdict, removal
+from training.evaluate.judges.intervals import wilson
 from training.evaluate.judges.shapes import judge, stated
 from training.evaluate.judges.zero_shot import ZeroShot
-from training.evaluate.manifest import read_manifest
-from training.evaluate.pairs import PAIRS, Pair, load_pairs
-from training.intervals import wilson
-from training.shapes.captions import full_caption, phrase, tags
-from training.shapes.scene import ATTRIBUTES, render, sample_scenes
+from training.evaluate.metrics.open_clip_model import OpenClip
+from training.evaluate.sets.manifest import read_manifest
+from training.evaluate.sets.pairs import PAIRS, Pair, load_pairs
+from training.prompts.shapes.captions import full_caption, phrase, tags
+from training.prompts.shapes.scene import ATTRIBUTES, render, sample_scenes
 
 
 def always(pictures, pair):

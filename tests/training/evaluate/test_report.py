@@ -9,11 +9,11 @@ from evaluation import evaluate, refused
 from live_pack import ROOT
 from tiny_clip import write_tiny_clip
 
-from training.evaluate.pages.collect import Collected, collect
-from training.evaluate.pages.paper import TABLE_4_8, TABLE_5, TABLE_7
-from training.evaluate.pages.pictures import curves, grids
-from training.evaluate.pages.removals import removal_tables
-from training.evaluate.pages.tables import Table, preference
+from training.evaluate.report.collect import Collected, collect
+from training.evaluate.report.paper import TABLE_4_8, TABLE_5, TABLE_7
+from training.evaluate.report.pictures import curves, grids
+from training.evaluate.report.removals import removal_tables
+from training.evaluate.report.tables import Table, preference
 
 
 @pytest.fixture(scope="module")

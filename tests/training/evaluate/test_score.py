@@ -15,12 +15,12 @@ from tiny_clip import CONFIG, write_tiny_clip
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from training.evaluate.__main__ import main
-from training.evaluate.images import list_images, read_image
-from training.evaluate.manifest import read_manifest
 from training.evaluate.metrics.inception import Inception, clean_resize
+from training.evaluate.metrics.plugins import _pick_score
 from training.evaluate.metrics.text_fit import hps_preparation
-from training.evaluate.plugins import _pick_score
-from training.tokenizer import clip_tokenizer
+from training.evaluate.sets.image_files import list_images, read_image
+from training.evaluate.sets.manifest import read_manifest
+from training.models.clip_tokenizer import clip_tokenizer
 
 
 def brightness(pictures, prompts):

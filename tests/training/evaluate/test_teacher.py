@@ -9,10 +9,10 @@ from diffusers import PixArtAlphaPipeline, StableDiffusionPipeline
 from evaluation import ROOT, evaluate, pixels, refused
 from published import save_folder
 
-from training.backbone import load_backbone
-from training.evaluate.manifest import read_manifest
-from training.shapes.sampling import ManySteps, noise
-from training.steering import Method
+from experiments.shapes.sampling import ManySteps, noise
+from training.evaluate.sets.manifest import read_manifest
+from training.models.backbone import load_backbone
+from training.models.guidance.methods import Method
 
 TEACHER = str(ROOT / "models" / "snoopi-shapes-teacher.safetensors")
 METHODS = ("teacher:3:2.5", "teacher-negative:3:2.5")

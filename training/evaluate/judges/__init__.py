@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from training.evaluate.pairs import Pair
+from training.evaluate.sets.pairs import Pair
 
 PEOPLE, ZERO_SHOT = "people", "clip"
 SHORT = {"shapes": "training.evaluate.judges.shapes:judge"}

@@ -7,10 +7,10 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from training.evaluate.judges import Verdict
-from training.evaluate.pairs import Pair
-from training.shapes.captions import phrase
-from training.shapes.rules import read
-from training.shapes.scene import ATTRIBUTES
+from training.evaluate.sets.pairs import Pair
+from training.prompts.shapes.captions import phrase
+from training.prompts.shapes.rules import read
+from training.prompts.shapes.scene import ATTRIBUTES
 
 
 def stated(words: str) -> dict[str, str]:

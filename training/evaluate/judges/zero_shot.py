@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from training.evaluate.clip_model import OpenClip
-from training.evaluate.computing import device_of
 from training.evaluate.judges import Verdict
-from training.evaluate.pairs import Pair, Words
+from training.evaluate.metrics.batching import device_of
+from training.evaluate.metrics.open_clip_model import OpenClip
+from training.evaluate.sets.pairs import Pair, Words
 
 _SOUND = (
     ("a photo", "a clear picture", "a sharp, detailed picture"),

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from training.evaluate.computing import device_of
-from training.evaluate.manifest import Manifest
+from training.evaluate.metrics.batching import device_of
+from training.evaluate.metrics.frechet import Gaussian, frechet_distance
 from training.evaluate.metrics.inception import Inception
 from training.evaluate.metrics.neighbours import precision_recall
 from training.evaluate.metrics.reference import Reference, features_of, keep, open_reference
-from training.evaluate.weights import INCEPTION, NotRun, find_weights
-from training.frechet import Gaussian, frechet_distance
+from training.evaluate.metrics.weights import INCEPTION, NotRun, find_weights
+from training.evaluate.sets.manifest import Manifest
 
 
 class Distribution:

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms.functional import center_crop
 
-from snoopi_core.tensor_file import readable
-from training.evaluate.weights import NotRun
+from snoopi_core.formats.tensor_file import readable
+from training.evaluate.metrics.weights import NotRun
 
 SIDE, WIDTH = 299, 2048
 NAME = "inception-v3-compat"

@@ -17,13 +17,13 @@ from torchvision.transforms import InterpolationMode, Normalize
 from torchvision.transforms.functional import pad, resize, to_tensor
 from tqdm import tqdm
 
-from training.evaluate.clip_model import OpenClip
-from training.evaluate.computing import batches, device_of, prepared
-from training.evaluate.images import read_image
-from training.evaluate.manifest import Manifest
+from training.evaluate.metrics.batching import batches, device_of, prepared
+from training.evaluate.metrics.open_clip_model import OpenClip
 from training.evaluate.metrics.summary import mean_of, styles_of
-from training.evaluate.protocol import HPS_GROUP
-from training.evaluate.weights import HPS, find_weights
+from training.evaluate.metrics.weights import HPS, find_weights
+from training.evaluate.paper_protocol import HPS_GROUP
+from training.evaluate.sets.image_files import read_image
+from training.evaluate.sets.manifest import Manifest
 
 
 def hps_preparation(side: int, normalise: Normalize) -> Callable[[Image.Image], torch.Tensor]:

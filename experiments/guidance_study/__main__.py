@@ -1,0 +1,175 @@
+"""`python -m experiments.guidance_study`: how the guidance of the two teachers matters in the small world.
+
+Every cell is distilled once a seed with `python -m training.pgsb`, every checkpoint is measured, and docs/STUDY.md is
+written from the numbers. What is done already, in --out or in --json, is not repeated; what was stopped goes on; what
+fails is reported, and the rest is done. With more --iterations the same runs go on from where they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from experiments.guidance_study.page import write_page
+from experiments.guidance_study.settings import CELLS, Protocol, Study, is_measured, planned
+from experiments.json_file import as_json, read_json, write_json
+from training.config import ROOT, Recipe, RecipeError, find_file, load_recipe
+
+
+def call(study: Study, log: Path, *command: str) -> str:
+    """Run a Python command with its output in `log`. Returns "" or, where it failed, the last line that it printed."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"OMP_NUM_THREADS": str(study.threads)}
+    with open(log, "w", encoding="utf-8") as file:
+        code = subprocess.run(
+            [sys.executable, "-m", *command], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
+        ).returncode
+    if code == 0:
+        return ""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return f"exit status {code}: {lines[-1].strip() if lines else 'no output'}"
+
+
+def measure(study: Study, folder: Path, *which: str) -> str:
+    """Let experiments.guidance_study.measure look at `folder`."""
+    counts = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(study.protocol).items()]
+    command = ("experiments.guidance_study.measure", str(folder), f"--threads={study.threads}", *counts, *which)
+    return call(study, folder / "measure.log", *command)
+
+
+def train(study: Study, cell: str, seed: int) -> str:
+    """Train one cell with one seed as far as that is not done; a folder that holds something else is left alone."""
+    folder = study.folder(cell, seed)
+    what = {"recipe": study.recipe, "overrides": [*CELLS[cell].overrides, *study.overrides]}
+    before = read_json(folder / "cell.json")
+    if before not in ({}, what):
+        return f"{folder} was run with {before}; this is {what}; choose another --out"
+    if (folder / "checkpoints" / f"step-{study.iterations:08d}").is_dir():
+        return ""
+    print(f"{folder.name}: training", flush=True)
+    write_json(folder / "cell.json", what)
+    command = ("training.pgsb", "--cpu", "--resume", "--recipe", study.recipe, *study.settings(cell, seed))
+    return call(study, folder / "train.log", *command)
+
+
+def do(study: Study, cell: str, seed: int) -> dict[str, Any]:
+    """Train and measure one cell with one seed, as far as that is not done."""
+    folder = study.folder(cell, seed)
+    problem = train(study, cell, seed)
+    asked = (study.protocol, study.iterations, study.every)
+    if not problem and not is_measured(read_json(folder / "measured.json"), *asked):
+        print(f"{folder.name}: measuring", flush=True)
+        problem = measure(study, folder, f"--iterations={study.iterations}", f"--every={study.every}")
+    print(f"{folder.name}: {problem or 'done'}", flush=True)
+    result = {"cell": cell, "seed": seed, "problem": problem}
+    if problem:
+        return result
+    measured = read_json(folder / "measured.json")
+    curve = {str(step): measured["curve"][str(step)] for step in planned(study.iterations, study.every)}
+    return result | {"curve": curve} | {key: measured[key] for key in ("final", "seconds_per_iteration")}
+
+
+def done_before(before: dict[str, Any], study: Study) -> dict[tuple[str, int], dict[str, Any]]:
+    """The runs that --json holds already, by cell and seed, of cells that are what they were, asked for or not."""
+    points = {str(step) for step in planned(study.iterations, study.every)}
+    cells = before.get("cells", {})
+    same = [cell for cell in CELLS if cells.get(cell, {}).get("overrides") == list(CELLS[cell].overrides)]
+    return {
+        (run["cell"], run["seed"]): run
+        for run in before.get("runs", [])
+        if run["cell"] in same and not run["problem"] and run["curve"].keys() == points
+    }
+
+
+def digest(recipe: Recipe) -> str:
+    """Of what a run depends on besides its cell, seed and length: the recipe, and the teacher's very weights."""
+    content = recipe.model_dump(mode="json", exclude={"seed", "output", "guidance"})
+    content["loop"] = {key: value for key, value in content["loop"].items() if key not in ("iterations", "threads")}
+    teacher = find_file(recipe.teacher.path)
+    weights = hashlib.sha256(teacher.read_bytes()).hexdigest() if teacher.is_file() else ""
+    return hashlib.sha256(json.dumps([content, weights], sort_keys=True).encode()).hexdigest()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line. Returns 1 when a run failed, 2 when nothing could be started."""
+    args = _parser().parse_intermixed_args(arguments)
+    protocol = Protocol(**{field.name: getattr(args, field.name) for field in fields(Protocol)})
+    study = Study(
+        **{name: getattr(args, name) for name in ("recipe", "iterations", "every", "threads")},
+        **{name: tuple(getattr(args, name)) for name in ("cells", "seeds", "overrides")},
+        out=args.out.resolve(),
+        protocol=protocol,
+    )
+    try:
+        load_recipe(study.recipe, study.settings(study.cells[0], study.seeds[0]))
+        recipe, shipped = load_recipe(study.recipe, study.overrides), load_recipe(study.recipe)
+    except RecipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    about = {
+        "protocol": asdict(protocol),
+        "iterations": study.iterations,
+        "recipe": study.recipe,
+        "recipe_iterations": shipped.loop.iterations,
+        "overrides": list(study.overrides),
+        "kappa": [recipe.guidance.kappa_min, recipe.guidance.kappa_max],
+        "lora_loss": recipe.lora.loss,
+        "setting": digest(recipe),
+    }
+    before = read_json(args.json)
+    if any(before.get(key) != value for key, value in about.items()):
+        before = {}
+    known = done_before(before, study)
+    jobs = [(cell, seed) for seed in study.seeds for cell in study.cells]
+    if not (ends := {key: before[key] for key in ("teacher", "start") if key in before}):
+        teacher = study.out / "teacher"
+        if read_json(teacher / "measured.json").get("protocol") != asdict(protocol):
+            print("teacher: measuring", flush=True)
+            if problem := measure(study, teacher, f"--teacher={recipe.teacher.path}"):
+                print(f"error: the teacher could not be measured: {problem}", file=sys.stderr)
+                return 2
+        ends = {key: read_json(teacher / "measured.json")[key] for key in ("teacher", "start")}
+    with ThreadPoolExecutor(args.jobs) as pool:
+        try:
+            runs = list(pool.map(lambda job: known.get(job) or do(study, *job), jobs))
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            return 130
+    kept = [run for job, run in known.items() if job not in jobs]
+    shown = {*study.cells, *(run["cell"] for run in kept)}
+    cells = {cell: as_json(asdict(CELLS[cell])) for cell in CELLS if cell in shown}
+    results = about | {"cells": cells} | ends | {"runs": sorted([*kept, *runs], key=lambda run: run["seed"])}
+    write_json(args.json, results)
+    write_page(results, args.page)
+    print(f"wrote {args.json}, {args.page}")
+    return 1 if any(run["problem"] for run in runs) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m experiments.guidance_study", description=__doc__)
+    parser.add_argument("--recipe", default="shapes")
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="default: all")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--iterations", type=int, default=200, help="of every run (default: %(default)s)")
+    parser.add_argument("--every", type=int, default=25, help="iterations between measurements (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="the runs (default: %(default)s)")
+    parser.add_argument("--json", type=Path, default=Path("docs/study.json"), help="default: %(default)s")
+    parser.add_argument("--page", type=Path, default=Path("docs/STUDY.md"), help="its pictures: images/ beside it")
+    for field in fields(Protocol):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every run, as training.pgsb takes them")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""`python -m experiments.guidance_study.measure RUN`: measure every checkpoint of a run, with the same
+captions and noise.
+
+Writes RUN/measured.json as it goes. Called by experiments.guidance_study; see there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, fields
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import torch
+
+from experiments.guidance_study.settings import Protocol, planned
+from experiments.json_file import read_json, write_json
+from experiments.shapes import measure
+from experiments.shapes.evaluate import CAPTION_SEED, NOISE_SEED, OPEN
+from experiments.shapes.measure import Generate
+from experiments.shapes.sampling import ManySteps, OneStep, in_tens
+from training import export
+from training.models.backbone import Backbone, load_backbone
+
+METRICS = ("gap", "x0_std", "student_grad", "lora_grad")
+
+
+def quality(generate: Generate, captions: int, prompt_images: int, kind: str = "partial") -> dict[str, float]:
+    """Shares of stated-right and of valid images for fixed captions, and the entropy within a prompt.
+
+    The entropy is in bits, the mean over the attributes and over the prompts that leave them open.
+    """
+    texts, stated = measure.caption_set(captions, CAPTION_SEED, kind)
+    row = measure.accuracy(generate(texts, list(range(NOISE_SEED, NOISE_SEED + captions))), stated)
+    found = {"stated": row.stated, "valid": round(row.valid, 6)}
+    if prompt_images:
+        spread = measure.prompt_entropy(generate, list(OPEN), count=prompt_images, seed=NOISE_SEED)
+        found["entropy"] = fmean(spread.values())
+    return found
+
+
+def final(model: Backbone, protocol: Protocol) -> dict[str, Any]:
+    """The last checkpoint in more images: both kinds of captions, and NASA on the student's own modal pairs."""
+    plain = in_tens(OneStep(model=model))
+    pairs = measure.modal_pairs(plain, per_attribute=protocol.pairs, count=protocol.curve_prompt_images)
+
+    def mean(generate: Generate, steer: bool) -> dict[str, float]:
+        return asdict(
+            measure.mean_removal(measure.removal_table(generate, pairs, steer=steer, count=protocol.pair_images))
+        )
+
+    return {
+        "full": quality(plain, protocol.captions, 0, "full"),
+        "partial": quality(plain, protocol.captions, protocol.prompt_images),
+        "pairs": len(pairs),
+        "no_negative": mean(plain, False),
+        "nasa": mean(in_tens(OneStep(model=model, scale=protocol.alpha)), True),
+    }
+
+
+def figures(run: Path, start: int, stop: int) -> dict[str, float]:
+    """Means of the trainer's own figures over the iterations start+1 .. stop."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if start < row["iteration"] <= stop]
+    return {name: fmean(row[name] for row in rows) for name in METRICS if rows and all(name in row for row in rows)}
+
+
+def open_checkpoint(checkpoint: Path) -> Backbone:
+    """The averaged student of a checkpoint, through the file that a user would get.
+
+    Raises:
+        ValueError: the exporter refused it; it has said why on standard error.
+    """
+    file = checkpoint.parent.parent / "measured.safetensors"
+    if export.main([str(checkpoint), "--out", str(file)]):
+        raise ValueError(f"{checkpoint.name} could not be exported")
+    model = load_backbone(str(file))
+    file.unlink()
+    return model
+
+
+def folder_name(step: int) -> str:
+    """Of a checkpoint's folder."""
+    return f"step-{step:08d}"
+
+
+def measure_run(run: Path, iterations: int, every: int, protocol: Protocol) -> None:
+    """Every planned checkpoint that is not measured yet, then the last one at length."""
+    written = run / "measured.json"
+    found = read_json(written)
+    if found.get("protocol") != asdict(protocol):
+        found = {"protocol": asdict(protocol), "curve": {}}
+    checkpoints, steps = run / "checkpoints", planned(iterations, every)
+    for before, step in pairwise([0, *steps]):
+        if str(step) not in found["curve"]:
+            generate = in_tens(OneStep(model=open_checkpoint(checkpoints / folder_name(step))))
+            found["curve"][str(step)] = quality(generate, protocol.curve_captions, protocol.curve_prompt_images)
+        found["curve"][str(step)] |= figures(run, before, step)
+        write_json(written, found)
+    if found.get("final", {}).get("iteration") != iterations:
+        found["final"] = {"iteration": iterations} | final(
+            open_checkpoint(checkpoints / folder_name(iterations)), protocol
+        )
+    times = [(step, (checkpoints / folder_name(step)).stat().st_mtime) for step in steps]
+    # The median forgets the pauses of a run that was stopped and went on.
+    found["seconds_per_iteration"] = (
+        median((late - early) / (n - m) for (m, early), (n, late) in pairwise(times)) if len(times) > 1 else None
+    )
+    write_json(written, found)
+
+
+def measure_teacher(path: str, out: Path, protocol: Protocol) -> None:
+    """The two ends between which students lie: the teacher as it is meant, and the teacher used as a one-step model."""
+    model = load_backbone(path)
+    counts = (protocol.curve_captions, protocol.curve_prompt_images)
+    found = {"protocol": asdict(protocol), "start": quality(in_tens(OneStep(model=model)), *counts)}
+    found["teacher"] = quality(in_tens(ManySteps(model=model)), *counts)
+    write_json(out / "measured.json", found)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.guidance_study.measure", description=__doc__)
+    parser.add_argument("run", type=Path, help="a run's folder")
+    parser.add_argument("--teacher", default="", help="measure this model instead, as teacher and as one-step model")
+    parser.add_argument("--iterations", type=int, default=1, help="the run's length")
+    parser.add_argument("--every", type=int, default=1, help="iterations between measurements")
+    parser.add_argument("--threads", type=int, default=1)
+    for field in fields(Protocol):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    protocol = Protocol(**{field.name: getattr(args, field.name) for field in fields(Protocol)})
+    if args.teacher:
+        measure_teacher(args.teacher, args.run, protocol)
+    else:
+        measure_run(args.run, args.iterations, args.every, protocol)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

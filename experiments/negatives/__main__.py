@@ -1,0 +1,72 @@
+"""`python -m experiments.negatives`: what a negative prompt does to a student, by NASA and by other means.
+
+Every arm is measured on the same pairs, noise and blocks of seeds. Results are written after each arm; what is there
+already, of the same model and protocol, is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from experiments.json_file import as_json, other_than, read_json, write_json
+from experiments.negatives.measure import flops, measure_arm
+from experiments.negatives.results import Negatives
+from experiments.negatives.settings import FOUR_STEPS, STRENGTHS, Protocol, arms
+from experiments.negatives.sheets import draw_sheets
+from experiments.negatives.strength import strength
+from experiments.shapes.measure import Pair, modal_pairs
+from experiments.shapes.sampling import OneStep, in_tens
+from training.models.backbone import fingerprint, load_backbone
+from training.models.guidance.methods import Method
+from training.models.guidance.nag import BLEND, TAU
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.negatives", description=__doc__)
+    parser.add_argument("model", nargs="?", default="models/snoopi-shapes-student.safetensors")
+    parser.add_argument("--json", type=Path, default=Path("docs/data/negatives.json"))
+    parser.add_argument("--pictures", type=Path, default=Path("docs/images"), help="folder (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1)
+    counts = [field for field in fields(Protocol) if isinstance(field.default, int)]
+    for field in counts:
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    model, protocol = load_backbone(args.model), Protocol(**{field.name: getattr(args, field.name) for field in counts})
+    about = {"model": args.model, "fingerprint": fingerprint(model.network), "protocol": as_json(asdict(protocol))}
+    about |= {"four_steps": list(FOUR_STEPS), "nag": [TAU, BLEND]}
+    found = read_json(args.json)
+    if problem := other_than(about, found, args.json):
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    if not found:
+        plain = in_tens(OneStep(model=model, method="none"))
+        pairs = modal_pairs(
+            plain, per_attribute=protocol.pairs_per_attribute, count=protocol.pair_images, seed=protocol.pair_seed
+        )
+        seeds = list(range(protocol.pair_seed, protocol.pair_seed + protocol.strength_images))
+        rows = [asdict(pair) | {"negative": pair.negative} | strength(model, pair, seeds) for pair in pairs]
+        cost = {name: flops(model, Method(name, 1.0), pairs[0]) for name in ("none", *STRENGTHS)}
+        found = about | {"pairs": rows, "flops": cost, "arms": {}}
+        write_json(args.json, found)
+    pairs = [
+        Pair(**{key: row[key] for key in ("prompt", "stated", "attribute", "value", "share")}) for row in found["pairs"]
+    ]
+    missing = [arm for arm in arms() if str(arm) not in found["arms"]]
+    for arm in tqdm(missing, unit="arm"):
+        found["arms"][str(arm)] = measure_arm(model, arm, pairs, protocol)
+        write_json(args.json, found)
+    draw_sheets(model, Negatives(found), pairs, args.pictures)
+    print(f"{args.json}: {len(found['arms'])} arms, {len(missing)} measured now")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

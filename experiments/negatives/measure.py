@@ -1,0 +1,46 @@
+"""One arm at a time: pictures of every pair, counted by the pixel rules; and what they cost to make."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from statistics import fmean
+from typing import Any
+
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from experiments.negatives.settings import FOUR_STEPS, Arm, Protocol
+from experiments.shapes.measure import SHARES, Pair, entropy, removal
+from experiments.shapes.sampling import FewSteps, in_tens, one_step
+from training.models.backbone import Backbone
+from training.models.guidance.methods import Method, sampling_recipe
+from training.prompts.shapes.rules import read
+from training.prompts.shapes.scene import ATTRIBUTES
+
+
+def measure_arm(model: Backbone, arm: Arm, pairs: list[Pair], protocol: Protocol) -> dict[str, Any]:
+    """Counts of images by block and pair; by pair the entropy (bits), mean over what prompt and negative leave open."""
+    recipe = one_step(model) if arm.steps == 1 else sampling_recipe(model, FOUR_STEPS)
+    generate = in_tens(FewSteps(model=model, recipe=recipe, method=arm.method))
+    counts: dict[str, list[list[int]]] = {name: [[] for _ in protocol.seeds] for name in SHARES}
+    entropies = []
+    for pair in pairs:
+        seeds = [seed for start in protocol.seeds for seed in range(start, start + protocol.images)]
+        images = generate([pair.prompt] * len(seeds), seeds, None if arm.method.name == "none" else pair.negative)
+        for block, part in enumerate(images.split(protocol.images)):
+            row = asdict(removal(part, pair))
+            for name in SHARES:
+                counts[name][block].append(round(row[name] * protocol.images))
+        values = read(images).values
+        entropies.append(
+            fmean(entropy(values[name]) for name in ATTRIBUTES if name not in {*pair.stated, pair.attribute})
+        )
+    return counts | {"entropy": entropies}
+
+
+def flops(model: Backbone, method: Method, pair: Pair) -> int:
+    """Of the network alone, for one picture; the negative's text is encoded once for all of them."""
+    bare = FewSteps(model=model, recipe=one_step(model), method=method)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        bare([pair.prompt], [0], None if method.name == "none" else pair.negative)
+    return sum(counter.get_flop_counts()[type(model.network).__name__].values())

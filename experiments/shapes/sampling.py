@@ -1,0 +1,134 @@
+"""Images from a model of the small world, in diffusers: many steps with guidance, or one step.
+
+Dimensions: B images; latents (B, 4, 8, 8) of unit variance; images (B, 3, 64, 64) in [0, 1].
+Every image has a seed of its own, so its noise does not depend on the batch it is made in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from snoopi_core.formats.checkpoint import OneStepRecipe
+from training.models.guidance.methods import Method, sampling_recipe, steered_x0
+from training.models.sampling import ddim_x0
+from training.prompts.shapes.captions import NULL_PROMPT
+
+if TYPE_CHECKING:
+    from experiments.shapes.measure import Generate
+    from training.models.backbone import Backbone
+
+BATCH = 100
+_AT_ONCE = 10  # images; the decoder takes twice as long for each when it makes a hundred
+# Seeds of later noise and of scales: the image's, so far on. Below 2^32, of which torch keeps no more on a CPU.
+_NEXT_STEP, _SCALES = 10_000_000, 3_000_000_000
+
+
+def noise(seeds: list[int], shape: tuple[int, int, int]) -> torch.Tensor:
+    """Standard normal latents (B, *shape), one seed an image."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def in_tens(generate: Generate) -> Generate:
+    """The same images, made a few at a time."""
+
+    def make(prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
+        starts = range(0, len(prompts), _AT_ONCE)
+        return torch.cat([generate(prompts[n : n + _AT_ONCE], seeds[n : n + _AT_ONCE], negative) for n in starts])
+
+    return make
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManySteps:
+    """DDIM with classifier-free guidance, as the teacher makes an image. A negative replaces the null prompt.
+
+    `cfg` may be a range: every image then has a scale of its own, uniform in it.
+    """
+
+    model: Backbone
+    steps: int = 20
+    cfg: float | tuple[float, float] = 3.0
+
+    @torch.no_grad()
+    def __call__(self, prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
+        return _in_batches(self._batch, prompts, seeds, negative)
+
+    def _batch(self, prompts: list[str], seeds: list[int], negative: str | None) -> torch.Tensor:
+        model, z = self.model, noise(seeds, _latent_shape(self.model))
+        null = model.encode([negative or NULL_PROMPT])
+        return model.decode(ddim_x0(model, model.encode(prompts), null, z, steps=self.steps, kappa=self._kappa(seeds)))
+
+    def _kappa(self, seeds: list[int]) -> float | torch.Tensor:
+        if not isinstance(self.cfg, tuple):
+            return self.cfg
+        low, high = self.cfg
+        drawn = [torch.rand((), generator=torch.Generator().manual_seed(_SCALES + seed)) for seed in seeds]
+        return (low + (high - low) * torch.stack(drawn)).view(-1, 1, 1, 1)
+
+
+def one_step(model: Backbone, timestep: int | None = None) -> OneStepRecipe:
+    """A single step at `timestep`, or at the first of the file's recipe, else at 999."""
+    recipe = sampling_recipe(model, () if timestep is None else (timestep,))
+    return recipe.model_copy(update={"timesteps": recipe.timesteps[:1]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewSteps:
+    """One step or a few by a recipe. A negative acts by a method of `training.models.guidance.methods.METHODS`."""
+
+    model: Backbone
+    recipe: OneStepRecipe
+    method: Method
+
+    @torch.no_grad()
+    def __call__(self, prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
+        return _in_batches(self._batch, prompts, seeds, negative)
+
+    def _batch(self, prompts: list[str], seeds: list[int], negative: str | None) -> torch.Tensor:
+        model = self.model
+        away = None if negative is None else model.encode([negative])
+
+        def z(step: int) -> torch.Tensor:
+            return noise([seed + step * _NEXT_STEP for seed in seeds], _latent_shape(model))
+
+        return model.decode(steered_x0(model, self.method, model.encode(prompts), away, self.recipe, z))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneStep:
+    """One call of the network, at `timestep` or by the file's recipe, else at 999.
+
+    A negative prompt acts by `method` (see `training.models.guidance.methods.METHODS`) with strength `scale`.
+    """
+
+    model: Backbone
+    timestep: int | None = None
+    method: str = "nasa"
+    scale: float = 0.8
+
+    def __call__(self, prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
+        recipe = one_step(self.model, self.timestep)
+        generate = FewSteps(model=self.model, recipe=recipe, method=Method(self.method, self.scale))
+        return generate(prompts, seeds, negative)
+
+
+def _latent_shape(model: Backbone) -> tuple[int, int, int]:
+    size = model.network.config.sample_size
+    return model.latent_channels, size, size
+
+
+def _in_batches(
+    make: Callable[[list[str], list[int], str | None], torch.Tensor],
+    prompts: list[str],
+    seeds: list[int],
+    negative: str | None,
+) -> torch.Tensor:
+    if len(prompts) != len(seeds):
+        raise ValueError(f"expected one seed a prompt, got {len(prompts)} prompts and {len(seeds)} seeds")
+    return torch.cat(
+        [make(prompts[n : n + BATCH], seeds[n : n + BATCH], negative) for n in range(0, len(prompts), BATCH)]
+    )

@@ -1,0 +1,165 @@
+"""`python -m experiments.shapes_teacher.build`: make the small world's teacher from nothing.
+
+Two stages, the VAE and the teacher, which do not need each other (both are given the same code); a
+stage whose result is in the output folder is not repeated. The folder is a diffusers pipeline folder in
+Stable Diffusion's layout, and also keeps the recipe (recipe.json) and the log (metrics.jsonl).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import diffusers
+import torch
+import transformers
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel
+
+from experiments.shapes_teacher.codec import CodecRecipe, train_codec
+from experiments.shapes_teacher.text import TextCache, new_text_encoder
+from experiments.shapes_teacher.train import TeacherRecipe, new_scheduler, train_teacher
+from training.models.clip_tokenizer import clip_tokenizer
+
+DEFAULT_OUT = Path("runs/shapes_teacher")
+_LAYOUT = {
+    "_class_name": "StableDiffusionPipeline",
+    "feature_extractor": [None, None],
+    "image_encoder": [None, None],
+    "requires_safety_checker": False,
+    "safety_checker": [None, None],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+
+
+def as_shipped(module: torch.nn.Module) -> torch.nn.Module:
+    """Round weights, in place, to what fp16 holds: the shipped fp16 file is then exactly the model measured here."""
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.copy_(weight.half().float())
+    return module
+
+
+def _stage(folder: Path, what: str, load: Callable[[Path], Any], make: Callable[[], Any], again: bool) -> Any:
+    """The part in `folder`, made and saved first unless it is there."""
+    if (folder / "config.json").is_file() and not again:
+        print(f"{what}: found in {folder}, not repeated (--force repeats it)")
+        return load(folder)
+    start = time.monotonic()
+    part = as_shipped(make())
+    part.save_pretrained(folder)
+    print(f"{what}: {time.monotonic() - start:.0f} s, written to {folder}")
+    return part
+
+
+def build(out: Path, codec: CodecRecipe, teacher: TeacherRecipe, *, force: bool = False) -> None:
+    """Make what is missing of a teacher folder.
+
+    Args:
+        out: the pipeline folder to write.
+        codec, teacher: settings of the two stages.
+        force: repeat stages that are done.
+
+    Raises:
+        ValueError: the folder holds parts made with other settings.
+    """
+    recipe = json.loads(json.dumps({"vae": asdict(codec), "teacher": asdict(teacher)}))
+    kept = out / "recipe.json"
+    if kept.is_file() and not force and (old := json.loads(kept.read_text())["recipe"]) != recipe:
+        changed = [
+            f"{part}.{key}"
+            for part in recipe
+            for key, value in recipe[part].items()
+            if old.get(part, {}).get(key) != value
+        ]
+        raise ValueError(f"{out} was made with other settings ({', '.join(changed)}); give another --out, or --force")
+    out.mkdir(parents=True, exist_ok=True)
+    versions = {
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
+    }
+    kept.write_text(json.dumps({"recipe": recipe, "versions": versions}, indent=2) + "\n")
+    print(kept.read_text(), end="")
+
+    with (out / "metrics.jsonl").open("w" if force else "a", encoding="utf-8") as file:
+
+        def log(row: dict[str, float]) -> None:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+
+        clip_tokenizer().save_pretrained(out / "tokenizer")
+        new_scheduler().save_pretrained(out / "scheduler")
+        (out / "model_index.json").write_text(
+            json.dumps({**_LAYOUT, "_diffusers_version": diffusers.__version__}, indent=2) + "\n"
+        )
+        encoder = _stage(
+            out / "text_encoder",
+            "text encoder",
+            CLIPTextModel.from_pretrained,
+            lambda: new_text_encoder(teacher.seed),
+            force,
+        )
+        _stage(out / "vae", "vae", AutoencoderKL.from_pretrained, lambda: train_codec(codec, log), force)
+        _stage(
+            out / "unet",
+            "teacher",
+            UNet2DConditionModel.from_pretrained,
+            lambda: train_teacher(teacher, TextCache(encoder.eval()), log),
+            force,
+        )
+
+
+def _add_settings(parser: argparse.ArgumentParser, prefix: str, recipe: type) -> None:
+    hints = get_type_hints(recipe)
+    for field in fields(recipe):
+        if field.name == "seed":
+            continue
+        kind: dict[str, Any] = (
+            {"type": hints[field.name]} if hints[field.name] in (int, float) else {"type": int, "nargs": "+"}
+        )
+        parser.add_argument(
+            f"--{prefix}.{field.name}", default=field.default, metavar="X", help=f"default {field.default}", **kind
+        )
+
+
+def _settings(arguments: argparse.Namespace, prefix: str, recipe: type) -> Any:
+    given = {
+        name.removeprefix(prefix + "."): value
+        for name, value in vars(arguments).items()
+        if name.startswith(prefix + ".")
+    }
+    return recipe(
+        seed=arguments.seed,
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()},
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.shapes_teacher.build", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help=f"folder to write (default {DEFAULT_OUT})")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--force", action="store_true", help="repeat stages that are done")
+    _add_settings(parser, "vae", CodecRecipe)
+    _add_settings(parser, "teacher", TeacherRecipe)
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    codec, teacher = _settings(arguments, "vae", CodecRecipe), _settings(arguments, "teacher", TeacherRecipe)
+    build(arguments.out, codec, teacher, force=arguments.force)
+
+
+if __name__ == "__main__":
+    main()

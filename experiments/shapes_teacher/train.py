@@ -1,0 +1,170 @@
+"""The small world's teacher: Stable Diffusion 1.5's UNet, scaled down, trained by v-prediction.
+
+Dimensions: B batch rows; latents are (B, 4, 8, 8) of unit variance, text embeddings (B, 77, 64).
+alpha_t, sigma_t: x_t = alpha_t x0 + sigma_t eps of Stable Diffusion's schedule, fp32.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from tqdm import tqdm
+
+from experiments.shapes_teacher.codec import LATENT_CHANNELS, LATENT_SIZE
+from experiments.shapes_teacher.latents import latents_of
+from experiments.shapes_teacher.optim import warmup_cosine
+from experiments.shapes_teacher.text import WIDTH, TextCache
+from training.prompts.shapes.captions import training_caption
+from training.prompts.shapes.scene import Scene, sample_scenes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherRecipe:
+    """How the teacher is trained.
+
+    `high_noise_first`: share of the iterations that see only t in [850, 999], where the text decides the
+    image; afterwards `high_noise_share` of each batch does. `centring`: weight of the penalty on the mean
+    cross-attention response (see `CentringPenalty`), 0 is off.
+    """
+
+    iterations: int = 3600
+    batch: int = 32
+    lr: float = 1.5e-3
+    weight_decay: float = 1e-4
+    ema: float = 0.998
+    scenes: int = 16384
+    high_noise_first: float = 0.25
+    high_noise_share: float = 0.35
+    centring: float = 0.02
+    channels: tuple[int, ...] = (64, 64)
+    heads: int = 4
+    seed: int = 0
+
+
+def new_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule with v-prediction, and trailing timesteps so that one step is t = 999."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        num_train_timesteps=1000,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+    )
+
+
+def new_unet(recipe: TeacherRecipe) -> UNet2DConditionModel:
+    """The untrained UNet; cross-attention at every level, because that is where NASA acts."""
+    levels = len(recipe.channels)
+    return UNet2DConditionModel(
+        sample_size=LATENT_SIZE,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        block_out_channels=recipe.channels,
+        layers_per_block=1,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=recipe.heads,
+        norm_num_groups=32,
+    )
+
+
+class CentringPenalty:
+    """What cross-attention answers on average over a batch, as a penalty: sum over layers of |mean Z|^2 / mean |Z|^2.
+
+    A constant part of the answer says nothing about the words (a bias could say it as well), but NASA
+    would subtract it too. Watches the inputs of every `attn2.to_out[0]`.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        self._terms: list[torch.Tensor] = []
+        for name, module in unet.named_modules():
+            if name.endswith("attn2.to_out.0"):
+                module.register_forward_pre_hook(self._watch)
+
+    def _watch(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        z = inputs[0]  # (B, N, C)
+        self._terms.append(z.mean(dim=(0, 1)).square().sum() / (z.square().sum(dim=2).mean() + 1e-6))
+
+    def take(self) -> torch.Tensor:
+        """The penalty of the forward pass just made, mean over the layers; scalar."""
+        terms, self._terms = self._terms, []
+        return torch.stack(terms).mean()
+
+
+def _timesteps(recipe: TeacherRecipe, iteration: int, generator: torch.Generator) -> torch.Tensor:
+    """Timesteps (B,), int64."""
+    anywhere = torch.randint(0, 1000, (recipe.batch,), generator=generator)
+    high = torch.randint(850, 1000, (recipe.batch,), generator=generator)
+    if iteration < recipe.high_noise_first * recipe.iterations:
+        return high
+    return torch.where(torch.rand(recipe.batch, generator=generator) < recipe.high_noise_share, high, anywhere)
+
+
+def latent_set(count: int, generator: torch.Generator) -> tuple[list[Scene], torch.Tensor]:
+    """Scenes and their latents (count, 4, 8, 8)."""
+    scenes = sample_scenes(count, generator)
+    return scenes, torch.cat([latents_of(scenes[n : n + 256]) for n in range(0, count, 256)])
+
+
+def train_teacher(
+    recipe: TeacherRecipe,
+    text: TextCache,
+    log: Callable[[dict[str, float]], None] = lambda row: None,
+) -> UNet2DConditionModel:
+    """Train a UNet from nothing and return its moving average.
+
+    Args:
+        recipe: the settings.
+        text: embeddings of captions.
+        log: gets a row of numbers now and then.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    generator = torch.Generator().manual_seed(recipe.seed)
+    scenes, latents = latent_set(recipe.scenes, generator)
+    torch.manual_seed(recipe.seed)
+    unet = new_unet(recipe).train()
+    average = copy.deepcopy(unet).requires_grad_(False)
+    centring = CentringPenalty(unet) if recipe.centring else None
+    alpha_bar = new_scheduler().alphas_cumprod.float()
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    schedule = warmup_cosine(optimizer, recipe.lr, recipe.iterations)
+    bar = tqdm(range(recipe.iterations), desc="teacher", mininterval=2)
+    for iteration in bar:
+        rows = torch.randint(recipe.scenes, (recipe.batch,), generator=generator)
+        x0 = latents[rows]
+        context = text([training_caption(scenes[row], generator) for row in rows.tolist()])
+        t = _timesteps(recipe, iteration, generator)
+        alpha_t, sigma_t = alpha_bar[t].sqrt()[:, None, None, None], (1 - alpha_bar[t]).sqrt()[:, None, None, None]
+        eps = torch.randn(x0.shape, generator=generator)
+        v = unet(alpha_t * x0 + sigma_t * eps, t, context).sample
+        loss = (v - (alpha_t * eps - sigma_t * x0)).square().mean()
+        penalty = centring.take() if centring else torch.zeros(())
+        total = loss + recipe.centring * penalty
+        if not torch.isfinite(total):
+            raise FloatingPointError(
+                f"the teacher's loss is {float(total)} at iteration {iteration}; lower the learning rate"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        decay = min(recipe.ema, (iteration + 1) / (iteration + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), 1 - decay)
+        if iteration % 20 == 0 or iteration == recipe.iterations - 1:
+            row = {"loss": round(float(loss.detach()), 5), "centring": round(float(penalty.detach()), 5)}
+            bar.set_postfix(row)
+            log({"stage": "teacher", "iteration": iteration, **row})
+    return average.eval()

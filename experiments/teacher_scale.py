@@ -1,0 +1,83 @@
+"""`python -m experiments.teacher_scale`: the teacher's guidance scale, fixed and random (the paper's Table 1).
+
+The teacher draws the same partial captions with the same noise at every scale. Results are written after each scale;
+what is there already, of the same model and protocol, is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch.nn.functional import avg_pool2d
+from tqdm import tqdm
+
+from experiments.json_file import other_than, read_json, write_json
+from experiments.shapes.measure import Generate, accuracy, caption_set
+from experiments.shapes.sampling import ManySteps, in_tens
+from training.evaluate.metrics.frechet import Gaussian, frechet_distance
+from training.models.backbone import fingerprint, load_backbone
+from training.prompts.shapes.scene import render, sample_scenes
+
+# The paper's, one without guidance, and the range that PG-SB draws from.
+SCALES: tuple[float | tuple[float, float], ...] = (1.0, 2.0, 3.0, 4.0, 5.0, (2.0, 5.0), (0.5, 4.0))
+SEEDS = (30_000, 31_000, 32_000)  # of captions and noise, one block each
+REAL, REAL_SEED = 2000, 33_000
+_POOL = 16  # pixels a side: means of 4 x 4 fields in three colours, 48 numbers a picture
+
+
+def name_of(scale: float | tuple[float, float]) -> str:
+    return f"U({scale[0]:g}, {scale[1]:g})" if isinstance(scale, tuple) else f"{scale:g}"
+
+
+def features(images: torch.Tensor) -> Any:
+    """Mean colours of the fields of images (B, 3, H, W): (B, 48), fp64."""
+    return avg_pool2d(images.double().clamp(0, 1), _POOL).flatten(1).numpy()
+
+
+def measure(generate: Generate, count: int, seed: int) -> tuple[dict[str, float], torch.Tensor]:
+    """Shares of stated-right and valid images and the entropy (bits) of what captions leave open; and the images."""
+    texts, stated = caption_set(count, seed, "partial")
+    images = generate(texts, list(range(seed, seed + count)))
+    row = accuracy(images, stated)
+    bits = [value for value in row.entropy.values() if not math.isnan(value)]
+    return {"stated": row.stated, "valid": round(row.valid, 6), "entropy": fmean(bits) if bits else 0.0}, images
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.teacher_scale", description=__doc__)
+    parser.add_argument("model", nargs="?", default="models/snoopi-shapes-teacher.safetensors")
+    parser.add_argument("--json", type=Path, default=Path("docs/data/teacher_scale.json"))
+    parser.add_argument("--count", type=int, default=60, help="captions in each of 3 blocks")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    model = load_backbone(args.model)
+    about = {"model": args.model, "fingerprint": fingerprint(model.network), "steps": args.steps, "count": args.count}
+    about |= {"seeds": list(SEEDS), "real": REAL}
+    found = read_json(args.json)
+    if problem := other_than(about, found, args.json):
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    found = found or about | {"scales": {}}
+    real = Gaussian.of_features(features(render(sample_scenes(REAL, torch.Generator().manual_seed(REAL_SEED)))))
+    missing = [scale for scale in SCALES if name_of(scale) not in found["scales"]]
+    for scale in tqdm(missing, unit="scale"):
+        generate = in_tens(ManySteps(model=model, steps=args.steps, cfg=scale))
+        rows, images = zip(*(measure(generate, args.count, seed) for seed in SEEDS), strict=True)
+        distance = frechet_distance(Gaussian.of_features(features(torch.cat(images))), real)
+        found["scales"][name_of(scale)] = {"blocks": rows, "frechet": distance}
+        write_json(args.json, found)
+    print(f"{args.json}: {len(found['scales'])} scales, {len(missing)} measured now")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

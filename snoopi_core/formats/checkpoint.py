@@ -1,0 +1,261 @@
+"""The checkpoint contract: the one file that the trainer writes and the loader node reads.
+
+A contract file is a safetensors file. Its weights lie under the names of a single-file Stable Diffusion checkpoint
+(so other programs can open a full-size one), the text encoder and the VAE being optional. Its header carries, beside
+the usual `modelspec.*` entries, two entries of ours:
+
+    snoopi.format   "1"; raised only by a change that an older reader would misread
+    snoopi.model    JSON of `Metadata`
+
+Reader and writer use this module alone, so neither needs to know the other.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..presets import Noise, PredictionType, Steps
+from .tensor_file import CheckpointError, StateDict, TensorFile, open_tensor_file, save_atomically
+
+FORMAT = 1
+FORMAT_KEY, MODEL_KEY = "snoopi.format", "snoopi.model"
+PREFIXES = {
+    "unet": "model.diffusion_model.",
+    "text_encoder": "cond_stage_model.transformer.",
+    "vae": "first_stage_model.",
+}
+_MADE_BY = "made by `python -m training.pgsb` or `python -m training.export`"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, protected_namespaces=())
+
+
+class OneStepRecipe(_Frozen):
+    """How a student is sampled: x0 from unit-variance noise at each timestep in turn (PAPER Section 3 and 6).
+
+    alpha_T and sigma_T belong to the first timestep; they are written down because students are trained with noise
+    levels that their family's schedule does not have (SwiftBrush: alpha_T^2 = 0.0047). A flow starts from noise alone,
+    0 and 1. `noise` and `steps` are explained in `presets`.
+    """
+
+    timesteps: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    alpha_T: float = Field(ge=0.0, le=1.0)
+    sigma_T: float = Field(ge=0.0, le=1.0)
+    noise: Noise = "unit"
+    steps: Steps = "consistency"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> OneStepRecipe:
+        if any(later >= earlier for earlier, later in zip(self.timesteps, self.timesteps[1:], strict=False)):
+            raise ValueError(f"timesteps {self.timesteps} do not fall strictly")
+        if abs(self.alpha_T**2 + self.sigma_T**2 - 1.0) > 1e-4:
+            raise ValueError(f"alpha_T^2 + sigma_T^2 = {self.alpha_T**2 + self.sigma_T**2:.6f}, expected 1")
+        return self
+
+
+class Schedule(_Frozen):
+    """Noise schedule the network was trained on, in diffusers' terms."""
+
+    num_train_timesteps: int = Field(default=1000, ge=1, le=100_000)
+    beta_schedule: Literal["linear", "scaled_linear"] = "scaled_linear"
+    beta_start: float = Field(default=0.00085, gt=0.0, lt=1.0)
+    beta_end: float = Field(default=0.012, gt=0.0, lt=1.0)
+
+
+class Provenance(_Frozen):
+    """Where the weights come from."""
+
+    recipe_sha256: str = ""
+    step: int = 0
+    seed: int | None = None
+    versions: dict[str, str] = {}
+    notes: str = ""
+
+
+class About(_Frozen):
+    """What is said of every student or teacher, whether its file holds a whole model or a LoRA."""
+
+    title: str
+    family: Literal["unet", "pixart"] = "unet"
+    prediction_type: PredictionType
+    schedule: Schedule = Schedule()
+    recipe: OneStepRecipe | None = None
+    recommended_alpha: float | None = Field(default=None, ge=0.0)
+    provenance: Provenance = Provenance()
+
+    @model_validator(mode="after")
+    def _recipe_in_schedule(self) -> Self:
+        count = self.schedule.num_train_timesteps
+        # A flow's time runs to its very end, 1000 of a thousand.
+        last = count if self.prediction_type == "flow" else count - 1
+        if self.recipe is not None and self.recipe.timesteps[0] > last:
+            raise ValueError(
+                f"the recipe starts at timestep {self.recipe.timesteps[0]}, the schedule has {count} timesteps"
+            )
+        return self
+
+
+class Metadata(About):
+    """Everything about a model's weights that the weights do not say themselves.
+
+    `unet`, `text_encoder` and `vae` are the configs of diffusers' UNet2DConditionModel (family "unet") or
+    PixArtTransformer2DModel (family "pixart"), transformers' CLIPTextModel and diffusers' AutoencoderKL; None stands
+    for a part that the file does not hold.
+    """
+
+    role: Literal["student", "teacher"]
+    unet: dict[str, Any]
+    text_encoder: dict[str, Any] | None = None
+    vae: dict[str, Any] | None = None
+    pad_token_id: int = Field(default=49407, ge=0, description="SD1.x pads prompts with the end mark, SD2.x with 0")
+    latent_scale: float = Field(gt=0.0)
+    latent_rgb_factors: tuple[tuple[float, float, float], ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A file in memory: metadata and, per part, weights under single-file names with the part's prefix taken off."""
+
+    metadata: Metadata
+    unet: StateDict
+    text_encoder: StateDict | None = field(default=None)
+    vae: StateDict | None = field(default=None)
+
+
+def write_checkpoint(
+    path: str | os.PathLike[str], checkpoint: Checkpoint, *, dtype: torch.dtype = torch.float16
+) -> Path:
+    """Write a contract file atomically: a reader sees the old file or the whole new one, never half of one.
+
+    Args:
+        path: ends in `.safetensors`; missing folders are made.
+        checkpoint: weights of any dtype and device.
+        dtype: of the weights in the file.
+
+    Raises:
+        CheckpointError: another suffix, a weight that is not finite in `dtype`, or a part without its config.
+    """
+    path = Path(path)
+    metadata = checkpoint.metadata
+    tensors: StateDict = {}
+    for part, prefix in PREFIXES.items():
+        weights = getattr(checkpoint, part)
+        if (weights is None) != (getattr(metadata, part) is None):
+            raise CheckpointError(f"{path.name}: {part} needs both weights and config, or neither")
+        tensors |= {prefix + name: as_written(weight, dtype) for name, weight in (weights or {}).items()}
+    return save_atomically(path, tensors, header_of(metadata, MODEL_KEY))
+
+
+def as_written(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A copy on the CPU, in the dtype of the file."""
+    return weight.detach().to("cpu", dtype, copy=True).contiguous()
+
+
+def header_of(about: About, key: str) -> dict[str, str]:
+    """The header of a file of ours, whose metadata lie under `key`."""
+    return {
+        FORMAT_KEY: str(FORMAT),
+        key: about.model_dump_json(),
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.title": about.title,
+        "modelspec.prediction_type": {"v_prediction": "v"}.get(about.prediction_type, about.prediction_type),
+    }
+
+
+def read_metadata(path: str | os.PathLike[str]) -> Metadata:
+    """Read and check the header only.
+
+    Raises:
+        CheckpointError: no such file, not safetensors (a pickle is named as such and never opened), truncated, not
+            one of ours, written by a newer version, or metadata that does not add up.
+    """
+    file = open_tensor_file(path, f"checkpoint {_MADE_BY}")
+    if (metadata := own_metadata(file)) is None:
+        raise CheckpointError(
+            f"{file.path.name} is a safetensors file, but not one {_MADE_BY}: its header has no {FORMAT_KEY!r}"
+        )
+    return metadata
+
+
+def own_metadata(file: TensorFile) -> Metadata | None:
+    """Metadata of a contract file; None for a file that does not say it is one.
+
+    Raises:
+        CheckpointError: written by a newer version, or metadata that does not add up.
+    """
+    return parse_header(file, MODEL_KEY, Metadata)
+
+
+_A = TypeVar("_A", bound=About)
+
+
+def parse_header(file: TensorFile, key: str, kind: type[_A]) -> _A | None:
+    """The metadata of a file of ours, under `key` in its header; None where the header lacks it.
+
+    Raises:
+        CheckpointError: see `own_metadata`.
+    """
+    name, header = file.path.name, file.metadata
+    if FORMAT_KEY not in header or key not in header:
+        return None
+    version = header[FORMAT_KEY]
+    if not (version.isascii() and version.isdigit() and len(version) < 10) or int(version) < 1:
+        raise CheckpointError(
+            f"{name}: {FORMAT_KEY} is {version[:80]!r}, expected a whole number; export the file again"
+        )
+    if int(version) > FORMAT:
+        raise CheckpointError(
+            f"{name} has format {version}, this version of SNOOPI reads up to {FORMAT}; "
+            "update SNOOPI, or export the file again"
+        )
+    try:
+        return kind.model_validate_json(header[key])
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'metadata'}: {e['msg']}" for e in error.errors()[:5])
+        raise CheckpointError(f"{name}: its metadata does not add up ({found}); export the file again") from error
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a whole contract file onto the CPU, in the dtype it has there.
+
+    Raises:
+        CheckpointError: as `read_metadata`; or weights of a part are absent, or belong to no part.
+    """
+    metadata = read_metadata(path)
+    return read_parts(open_tensor_file(path), metadata)
+
+
+def read_parts(file: TensorFile, metadata: Metadata) -> Checkpoint:
+    """The weights that `metadata` announces.
+
+    Raises:
+        CheckpointError: weights of a part are absent, or belong to no part.
+    """
+    name = file.path.name
+    parts: dict[str, dict[str, str]] = {part: {} for part in PREFIXES}
+    strangers = []
+    for key in file.names:
+        part = next((part for part, prefix in PREFIXES.items() if key.startswith(prefix)), None)
+        if part is None or getattr(metadata, part) is None:
+            strangers.append(key)
+        else:
+            parts[part][key] = key.removeprefix(PREFIXES[part])
+    empty = [part for part in PREFIXES if getattr(metadata, part) is not None and not parts[part]]
+    if strangers or empty:
+        said = [f"weights that its metadata does not announce, first {strangers[0]}"] if strangers else []
+        said += [f"no weights for {', '.join(empty)}"] if empty else []
+        raise CheckpointError(f"{name} holds {' and '.join(said)}; export the file again")
+    return Checkpoint(
+        metadata=metadata,
+        **{
+            part: {names[key]: weight for key, weight in file.read(names).items()} if names else None
+            for part, names in parts.items()
+        },
+    )

@@ -1,0 +1,87 @@
+"""Which checkpoint files there are: the host's folders first, then the pack's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+
+from ...formats.tensor_file import readable
+
+SUFFIX = ".safetensors"
+NO_LORA = "none"
+HOST_FOLDERS = ("checkpoints", "diffusion_models")
+PACK_FOLDER = Path(__file__).resolve().parents[3] / "models"
+
+
+def _paths() -> dict[str, Path]:
+    """Name shown -> file. Where a name is taken twice, the host's file is meant, so that people can replace ours."""
+    found: dict[str, Path] = {}
+    for path in sorted(PACK_FOLDER.rglob(f"*{SUFFIX}")):
+        found[path.relative_to(PACK_FOLDER).as_posix()] = path
+    for folder in reversed(HOST_FOLDERS):
+        for name in folder_paths.get_filename_list(folder):
+            if name.endswith(SUFFIX) and (path := folder_paths.get_full_path(folder, name)) is not None:
+                found[name] = Path(path)
+    return found
+
+
+def checkpoint_names() -> list[str]:
+    """Names for the loader's menu, the pack's own last."""
+    own = {path.relative_to(PACK_FOLDER).as_posix() for path in PACK_FOLDER.rglob(f"*{SUFFIX}")}
+    return sorted(_paths(), key=lambda name: (name in own, name))
+
+
+def find_checkpoint(name: str) -> Path:
+    """The file of a name. Only names on the list are looked up, so none can lead out of the folders.
+
+    Raises:
+        ValueError: not on the list; says where files belong and which there are.
+    """
+    paths = _paths()
+    if name not in paths:
+        there = ", ".join(sorted(paths)[:20]) or "none"
+        raise ValueError(
+            readable(
+                f"checkpoint {name[:200]!r} was not found; available: {there}. PG-SB Loader opens {SUFFIX} files in "
+                f"models/{', models/'.join(HOST_FOLDERS)} and in this pack's models/ folder"
+            )
+        )
+    return paths[name]
+
+
+def lora_names() -> list[str]:
+    """Names for the loader's menu of LoRAs; `none` is the first."""
+    return [NO_LORA, *sorted(_loras())]
+
+
+def find_lora(name: str) -> Path | None:
+    """The file of a LoRA's name, None for `none`. Only names on the list are looked up.
+
+    Raises:
+        ValueError: not on the list; says where LoRAs belong and which there are.
+    """
+    if name == NO_LORA:
+        return None
+    loras = _loras()
+    if name not in loras:
+        there = ", ".join(sorted(loras)[:20]) or "none"
+        raise ValueError(
+            readable(
+                f"LoRA {name[:200]!r} was not found; available: {there}. PG-SB Loader opens {SUFFIX} files in "
+                "models/loras"
+            )
+        )
+    return loras[name]
+
+
+def _loras() -> dict[str, Path]:
+    paths = {name: folder_paths.get_full_path("loras", name) for name in folder_paths.get_filename_list("loras")}
+    return {name: Path(path) for name, path in paths.items() if path is not None and name.endswith(SUFFIX)}
+
+
+def fingerprint(name: str, lora_name: str = NO_LORA) -> str:
+    """Changes when a file of these names is replaced."""
+    paths = [find_checkpoint(name), find_lora(lora_name)]
+    stats = [path.stat() for path in paths if path is not None]
+    return ";".join([name, lora_name, *(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)])

@@ -1,0 +1,212 @@
+"""A student's LoRA on its base model: read, matched key by key, and given to the host as its own patches."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import comfy.lora
+import comfy.lora_convert
+import comfy.model_base
+import comfy.sd
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
+
+from ...formats.lora import LoraMetadata, own_lora_metadata
+from ...formats.tensor_file import StateDict, open_tensor_file, readable
+from .attachment import set_metadata
+from .check_weights import check_numbers, listed
+from .model_sampling import model_sampling, sampling_settings
+
+_PEFT_KEY = "lora_adapter_metadata"  # diffusers 0.34 and newer: peft's settings, in the header
+_DOWN = ("lora_A.weight", "lora_A.default.weight", "lora.down.weight", "lora_down.weight")
+_MOST_SCALES = 100
+_ALPHA, _NOT_PLAIN = "lora_alpha", ("alpha_pattern", "use_rslora", "use_dora")
+Target = str | tuple
+"""The host's name for a weight, or (name, (dimension, start, length)) for a part of one."""
+
+
+def apply_lora(
+    path: Path, model: ModelPatcher, clip: comfy.sd.CLIP | None
+) -> tuple[ModelPatcher, comfy.sd.CLIP | None]:
+    """Clones of model and text encoder, with the LoRA at full strength; and with its recipe, when it has one.
+
+    Raises:
+        ValueError: (CheckpointError where the file is at fault) keys that match no weight, shapes that do not fit, or
+            another kind of adapter. All are counted, the first five named.
+    """
+    file = open_tensor_file(path, "LoRA")
+    metadata = own_lora_metadata(file)
+    check_numbers("LoRA", file.names)
+    weights = file.read()
+    _check_plain(weights)
+    targets = _targets(model, clip)
+    try:
+        weights = _with_alphas(comfy.lora_convert.convert_lora(weights), file.metadata, targets)
+        patches = comfy.lora.load_lora(weights, targets, log_missing=False)
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"a part of it is missing or of the wrong kind ({type(error).__name__}: {error})") from error
+    _check_all_used(weights, targets, patches)
+    _check_fit(patches, model, clip)
+
+    model = model.clone()
+    used = set(model.add_patches(patches, 1.0))
+    if clip is not None:
+        clip = clip.clone()
+        used |= set(clip.add_patches(patches, 1.0))
+    if lost := [str(key) for key in patches if key not in used]:
+        raise ValueError(f"the host did not take {len(lost)} of its patches: {listed(lost)}")
+    if metadata is not None:
+        _adopt(model, metadata)
+    logging.info("%s", readable(f"{path.name}: {len(patches)} weights changed{_advice(metadata)}"))
+    return model, clip
+
+
+def _check_plain(weights: StateDict) -> None:
+    """The host turns these into numbers, whatever their size.
+
+    Raises:
+        ValueError: a strength that is no number, or a weight that changes its size.
+    """
+    if odd := [key for key in weights if key.endswith(".reshape_weight")]:
+        raise ValueError(f"it changes the size of {len(odd)} weight(s), first {odd[0]}; use the host's Load LoRA node")
+    for key, weight in weights.items():
+        if key.endswith(".alpha") and not (weight.numel() == 1 and torch.isfinite(weight.float()).all()):
+            raise ValueError(f"{key} is no number: {tuple(weight.shape)} of {weight.dtype}")
+
+
+def _targets(model: ModelPatcher, clip: comfy.sd.CLIP | None) -> dict[str, Target]:
+    """Names that LoRAs use -> weights: the host's, and those of diffusers and peft that it lacks."""
+    targets = comfy.lora.model_lora_keys_unet(model.model, {})
+    config = model.model.model_config.unet_config
+    if isinstance(model.model, comfy.model_base.PixArt):
+        for key, target in comfy.utils.pixart_to_diffusers(config, output_prefix="diffusion_model.").items():
+            if key.endswith(".weight"):
+                module = key.removesuffix(".weight")
+                for name in (module, f"lora_transformer_{module.replace('.', '_')}"):
+                    targets.setdefault(name, target)
+    else:
+        for key, target in comfy.utils.unet_to_diffusers(config).items():
+            if key.endswith(".weight"):
+                module = key.removesuffix(".weight")
+                for prefix in ("", "unet.", "base_model.model.", "unet.base_model.model."):
+                    targets.setdefault(prefix + module, f"diffusion_model.{target}")
+    if clip is not None:
+        targets = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, targets)
+    return targets
+
+
+def _with_alphas(weights: StateDict, header: dict[str, str], targets: dict[str, Target]) -> StateDict:
+    """With `alpha` for each pair, where the header alone says it.
+
+    Raises:
+        ValueError: settings of peft's that are not plain LoRA.
+    """
+    if any(key.endswith(".alpha") for key in weights) or _PEFT_KEY not in header:
+        return weights
+    try:
+        settings = json.loads(header[_PEFT_KEY])
+        scales = {key.removesuffix(_ALPHA): float(value) for key, value in settings.items() if key.endswith(_ALPHA)}
+        if len(scales) > _MOST_SCALES or not all(map(math.isfinite, scales.values())):
+            raise ValueError(f"{len(scales)} values of {_ALPHA}, expected up to {_MOST_SCALES} numbers")
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"its {_PEFT_KEY} cannot be read ({error})") from error
+    odd = [key for key, value in settings.items() if value and key.endswith(_NOT_PLAIN)]
+    if odd:
+        raise ValueError(f"its {_PEFT_KEY} sets {', '.join(odd)[:200]}, which only diffusers can apply")
+    alphas = {}
+    for name in targets:
+        if any(f"{name}.{end}" in weights for end in _DOWN):
+            for prefix, alpha in scales.items():
+                if name.startswith(prefix):
+                    alphas[f"{name}.alpha"] = torch.tensor(alpha)
+    return {**weights, **alphas}
+
+
+def _check_all_used(weights: StateDict, targets: dict[str, Target], patches: dict) -> None:
+    used: set[str] = set()
+    for patch in patches.values():
+        if isinstance(patch, WeightAdapterBase):
+            used |= set(patch.loaded_keys)
+    for name, target in targets.items():
+        if target in patches:
+            used |= {f"{name}.{end}" for end in ("alpha", "dora_scale", "diff", "diff_b", "set_weight")}
+    if unmatched := sorted(key for key in weights if key not in used):
+        raise ValueError(
+            f"{len(unmatched)} of its {len(weights)} keys match no weight of this model or its text encoder: "
+            f"{listed(unmatched)}. A LoRA fits the base model that it was trained on"
+        )
+    if not patches:
+        raise ValueError("it holds no weights")
+
+
+def _check_fit(patches: dict, model: ModelPatcher, clip: comfy.sd.CLIP | None) -> None:
+    """The host finds out while it samples, and then leaves the weight as it is."""
+    shapes = {key: weight.shape for key, weight in model.model_state_dict().items()}
+    if clip is not None:
+        shapes |= {key: weight.shape for key, weight in clip.patcher.model_state_dict().items()}
+    problems = []
+    for target, patch in patches.items():
+        name, part = (target, None) if isinstance(target, str) else target[:2]
+        if name not in shapes:
+            problems.append(f"no weight {name}")
+            continue
+        shape = list(shapes[name])
+        if part is not None:
+            shape[part[0]] = part[2]
+        problems += [f"{name}: {problem}" for problem in _misfits(patch, torch.Size(shape))]
+    if problems:
+        raise ValueError(
+            f"{len(problems)} of its weights do not fit this model, so it was trained on another base model: "
+            f"{listed(problems)}"
+        )
+
+
+def _misfits(patch: object, shape: torch.Size) -> list[str]:
+    if isinstance(patch, LoRAAdapter):
+        up, down, _, mid, dora, reshape = patch.weights
+        if mid is not None or dora is not None or reshape is not None:
+            return ["a LoRA with a core, a reshape or DoRA; the host's own Load LoRA node opens these"]
+        if not (up.is_floating_point() and down.is_floating_point()):
+            return [f"dtypes {up.dtype} and {down.dtype}, expected floating point"]
+        got = (up.shape[0], up.flatten(1).shape[1], down.shape[0], down.flatten(1).shape[1]) if _ok(up, down) else None
+        inside = shape[1:].numel()
+        if got is None or got[0] != shape[0] or got[1] != got[2] or got[3] != inside:
+            said = f"up {tuple(up.shape)} and down {tuple(down.shape)}"
+            return [f"{said}, expected ({shape[0]}, r) and (r, {inside})"]
+        return []
+    if isinstance(patch, tuple) and patch[0] in ("diff", "set"):
+        change = patch[1][0]
+        return [] if change.shape == shape else [f"change of shape {tuple(change.shape)}, expected {tuple(shape)}"]
+    return [f"an adapter of kind {type(patch).__name__}; the host's own Load LoRA node opens these"]
+
+
+def _ok(up: torch.Tensor, down: torch.Tensor) -> bool:
+    return up.ndim >= 2 and down.ndim >= 2
+
+
+def _adopt(model: ModelPatcher, metadata: LoraMetadata) -> None:
+    """The student's own prediction, schedule and recipe in place of its base's.
+
+    Raises:
+        ValueError: a LoRA for another family of networks.
+    """
+    family = "pixart" if isinstance(model.model, comfy.model_base.PixArt) else "unet"
+    if metadata.family != family:
+        raise ValueError(f"it was trained on a {metadata.family} network, this model is a {family} network")
+    config = SimpleNamespace(sampling_settings=sampling_settings(metadata.schedule))
+    model.add_object_patch("model_sampling", model_sampling(metadata, config))
+    set_metadata(model, metadata)
+
+
+def _advice(metadata: LoraMetadata | None) -> str:
+    if metadata is None:
+        return "; the LoRA says nothing of a recipe, so the base model's stays"
+    steps = "no recipe" if metadata.recipe is None else f"timesteps {', '.join(map(str, metadata.recipe.timesteps))}"
+    alpha = metadata.recommended_alpha
+    return f" by {' '.join(metadata.title.split())!r}, {steps}" + ("" if alpha is None else f", alpha {alpha:g}")

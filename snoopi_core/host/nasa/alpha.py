@@ -1,0 +1,58 @@
+"""Which alpha to begin with: what was measured for this file, else what the paper has for this kind of model."""
+
+from __future__ import annotations
+
+from comfy.model_patcher import ModelPatcher
+
+from ...guidance.alpha import paper_alpha, paper_alphas
+from ..families import family_of
+from ..loading.attachment import get_metadata
+
+
+def recommended_alpha(patcher: ModelPatcher) -> str:
+    """In words, for a person who chooses; "" where nobody has measured any."""
+    metadata = get_metadata(patcher)
+    if metadata is not None and metadata.recommended_alpha is not None:
+        return f"its file recommends {metadata.recommended_alpha:g}"
+    paper = paper_alphas(family_of(patcher.model).kind(patcher.model))
+    return "" if paper is None else f"the paper uses {paper}"
+
+
+def as_set(patcher: ModelPatcher, alpha: float) -> str:
+    """What the node shows beside an alpha that a person has set: the file's, where that is another."""
+    metadata = get_metadata(patcher)
+    if metadata is None or metadata.recommended_alpha in (None, alpha):
+        return "as set"
+    return f"as set; its file recommends {metadata.recommended_alpha:g}"
+
+
+def known_alpha(patcher: ModelPatcher) -> tuple[float, str] | None:
+    """The alpha of this very model, and whose it is: its file's, or the paper's for PG-SB students of its kind."""
+    metadata = get_metadata(patcher)
+    if metadata is None:
+        return None
+    if metadata.recommended_alpha is not None:
+        return metadata.recommended_alpha, "measured for this file"
+    found = paper_alpha(family_of(patcher.model).kind(patcher.model), is_pg_sb=True) if metadata.recipe else None
+    return found and (found[0], f"the paper's for {found[1].partition(',')[0]}")
+
+
+def auto_alpha(patcher: ModelPatcher) -> tuple[float, str]:
+    """One alpha, and whose it is.
+
+    Raises:
+        ValueError: nobody has measured any.
+    """
+    if known := known_alpha(patcher):
+        return known
+    family = family_of(patcher.model)
+    kind = family.kind(patcher.model)
+    found = paper_alpha(kind, is_pg_sb=False)
+    if found is None:
+        swept = paper_alphas(kind)
+        have = f"the paper only swept it, {swept}" if swept else "the paper has none"
+        raise ValueError(
+            f'alpha_mode is "auto", but nobody has measured an alpha for this model ({family.name}): its file names '
+            f'none, and {have}. Choose "as set" and begin with alpha 0.3; NASA Scale Sweep shows which is right'
+        )
+    return found[0], f"a guess: the lowest published for {kind} networks"

@@ -1,0 +1,223 @@
+"""NASA as something that a host model carries: one set of wrappers, however many NASA Apply nodes there are."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+
+from ...guidance.blocks import parse_blocks
+from ..conditioning.mask import check_mask, mask_of_rows, part_of
+from ..conditioning.negative import Conditioning, Negative, read_negative
+from ..conditioning.window import Window
+from ..families import Call, Context, Family, Options, Term, Watch, family_of
+from .alpha import as_set, recommended_alpha
+from .log import RunLog, described
+from .node_text import show_text
+from .request import Steering
+from .sampling_run import POSITIVE, RUN, WATCH, Positive, Run, begin_run, mark_positive
+
+WRAPPER_KEY = "snoopi_nasa"
+
+
+def apply_nasa(
+    patcher: ModelPatcher,
+    negative: Conditioning,
+    *,
+    alpha: float,
+    window: Window,
+    blocks: str,
+    mask: torch.Tensor | None = None,
+    whose: str = "",
+) -> ModelPatcher:
+    """A clone of `patcher` that steers away from `negative`; `patcher` itself where nothing would be changed.
+
+    On a model that is steered already, the new negative is subtracted beside the others. Says what it did.
+
+    Args:
+        mask: where in the picture, (h, w) or (n, h, w) in [0, 1], n images of a batch or frames of a video; resized to
+            each attention's grid.
+        whose: where alpha comes from, if not from a person.
+
+    Raises:
+        ValueError: an unsupported model, a negative that is not this model's, unknown blocks, not a mask, or an
+            alpha that is no number.
+    """
+    steering = read_steering(patcher, negative, alpha=alpha, window=window, blocks=blocks, mask=mask)
+    if nothing := steering.nothing_to_do():
+        logging.warning("NASA Apply does nothing: %s", nothing)
+        show_text(f"does nothing: {nothing}")
+        return patcher
+    # In each run, or the node would go on showing what it did before.
+    show_text(f"alpha {alpha:g}, {whose or as_set(patcher, alpha)}")
+    advice = whose or recommended_alpha(patcher)
+    logging.info("NASA Apply: %s%s", described(steering, patcher.model), advice and f"; {advice}")
+    return steer(patcher, steering)
+
+
+def read_steering(
+    patcher: ModelPatcher,
+    negative: Conditioning,
+    *,
+    alpha: float,
+    window: Window,
+    blocks: str,
+    mask: torch.Tensor | None = None,
+) -> Steering:
+    """What `apply_nasa` is given, checked; its errors."""
+    if not math.isfinite(alpha):
+        raise ValueError(f"alpha is {alpha}, expected a number; 0 changes nothing")
+    family = family_of(patcher.model)
+    negatives = read_negative(negative)
+    for each in negatives:
+        family.check(patcher.model, each)
+    return Steering(
+        negatives=negatives,
+        alpha=alpha,
+        window=window,
+        blocks=parse_blocks(blocks, family.blocks(patcher.model)),
+        mask=None if mask is None else check_mask(mask),
+    )
+
+
+def steer(patcher: ModelPatcher, steering: Steering) -> ModelPatcher:
+    """A clone of `patcher` with one more negative; `patcher` itself where it would change nothing."""
+    if steering.nothing_to_do():
+        return patcher
+    before = patcher.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY)
+    steerings = (*(each for wrapper in before for each in wrapper.steerings), steering)
+    steered = patcher.clone()
+    for kind, wrapper in (
+        (WrappersMP.SAMPLER_SAMPLE, partial(begin_run, RunLog(steerings))),
+        (WrappersMP.CALC_COND_BATCH, mark_positive),
+        (WrappersMP.APPLY_MODEL, NASAWrapper(family_of(patcher.model), steerings)),
+    ):
+        steered.remove_wrappers_with_key(kind, WRAPPER_KEY)
+        steered.add_wrapper_with_key(kind, WRAPPER_KEY, wrapper)
+    return steered
+
+
+class NASAWrapper:
+    """Around the host's `BaseModel.apply_model`."""
+
+    def __init__(self, family: Family, steerings: tuple[Steering, ...]) -> None:
+        self.family, self.steerings = family, steerings
+        self.attachment = family.attach()
+        negatives = (negative for steering in steerings for negative in steering.negatives)
+        self._numbers = {negative: number for number, negative in enumerate(negatives)}
+
+    def __call__(
+        self,
+        executor: WrapperExecutor,
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        c_concat: torch.Tensor | None = None,
+        c_crossattn: torch.Tensor | None = None,
+        control: Any = None,
+        transformer_options: Options | None = None,
+        **conditions: Any,
+    ) -> torch.Tensor:
+        def proceed(options: Options, **more: Any) -> torch.Tensor:
+            return executor(x, sigma, c_concat, c_crossattn, control, options, **conditions, **more)
+
+        options = dict(transformer_options or {})
+        run: Run | None = options.pop(RUN, None)
+        watch: Watch | None = options.pop(WATCH, None)
+        positive: Positive = options.pop(POSITIVE, None) or Positive()
+        chunks = tuple(number in positive.numbers for number in options.get("cond_or_uncond", (0,)))
+        if not any(chunks):
+            return proceed(options)
+        if run is not None:
+            run.calls += 1
+        model: BaseModel = executor.class_obj
+        terms = tuple(self._terms(model, x, sigma, options, chunks, positive, run))
+        if not terms:
+            return proceed(options)
+        if run is not None:
+            run.acted += 1
+        call = Call(positive=chunks, terms=terms, shape=x.shape, watch=watch)
+        return self.attachment(model, options, call, proceed)
+
+    def _terms(
+        self,
+        model: BaseModel,
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        options: Options,
+        chunks: tuple[bool, ...],
+        positive: Positive,
+        run: Run | None,
+    ) -> list[Term]:
+        keep = run.keep if run is not None and run.steps > 1 and _weights_stay(model) else _make
+
+        def is_active(window: Window) -> bool:
+            return window.is_everything or window.is_active(float(sigma[0]), model.model_sampling)
+
+        terms = []
+        for steering in self.steerings:
+            mask = None
+            for negative, share in steering.active(is_active):
+                if mask is None and steering.mask is not None:
+                    mask = self._mask(steering, x, options, chunks, positive, keep)
+                alpha = keep(
+                    (steering, share, x.device),
+                    lambda s=steering, n=share: torch.full((), s.alpha * n, device=x.device),
+                )
+                context, keys_values = keep(
+                    (negative, model.diffusion_model, x.device),
+                    lambda s=steering, n=negative: self._prepare(model, s, n, x, sigma, keep is not _make),
+                )
+                number = self._numbers[negative]
+                terms.append(Term(number=number, alpha=alpha, context=context, keys_values=keys_values, mask=mask))
+        return terms
+
+    def _prepare(
+        self,
+        model: BaseModel,
+        steering: Steering,
+        negative: Negative,
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        is_kept: bool,
+    ) -> tuple[Context, dict]:
+        """From the weights as they are now: LoRAs, hooks and low-VRAM casts have all been applied."""
+        context = self.family.context(model, negative, x, sigma)
+        chosen = {key: layer for key, layer in self.family.layers(model).items() if layer.block in steering.blocks}
+        return context, {key: layer.keys_values(context) if is_kept else None for key, layer in chosen.items()}
+
+    @staticmethod
+    def _mask(
+        steering: Steering,
+        x: torch.Tensor,
+        options: Options,
+        chunks: tuple[bool, ...],
+        positive: Positive,
+        keep: Callable,
+    ) -> torch.Tensor:
+        uuids = options.get("uuids") or [None] * len(chunks)
+        size = positive.size or tuple(x.shape[2:])
+        areas = [(positive.areas or {}).get(uuid) for uuid, chosen in zip(uuids, chunks, strict=True) if chosen]
+        return mask_of_rows(
+            keep((steering, "mask", x.device), lambda: steering.mask.to(x.device, non_blocking=True)),
+            rows=x.shape[0] // len(chunks),
+            size=size,
+            areas=areas,
+            part=part_of(options.get("context_window"), (x.shape[0] // len(chunks), x.shape[1], *size)),
+        )
+
+
+def _make(key: object, make: Callable) -> Any:
+    return make()
+
+
+def _weights_stay(model: BaseModel) -> bool:
+    """Whether all calls of a run see the same weights: hooks may change them from call to call."""
+    patcher = model.current_patcher
+    return patcher is not None and not patcher.hook_patches and patcher.forced_hooks is None

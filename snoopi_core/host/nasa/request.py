@@ -1,0 +1,47 @@
+"""What one NASA Apply node wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ...guidance.blocks import Block
+from ..conditioning.negative import Negative
+from ..conditioning.window import Window
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Steering:
+    """One negative conditioning, how strongly, when and where.
+
+    mask: where in the picture, (n, h, w) in [0, 1]; None for everywhere.
+    """
+
+    negatives: tuple[Negative, ...]
+    alpha: float
+    window: Window
+    blocks: frozenset[Block]
+    mask: torch.Tensor | None
+
+    def active(self, is_active: Callable[[Window], bool]) -> list[tuple[Negative, float]]:
+        """The prompts that act now, each with its share: several are averaged, as the host averages predictions."""
+        if not is_active(self.window):
+            return []
+        now = [negative for negative in self.negatives if negative.strength > 0.0 and is_active(negative.window)]
+        total = sum(negative.strength for negative in now)
+        return [(negative, negative.strength / total) for negative in now]
+
+    def nothing_to_do(self) -> str:
+        """Why this changes nothing; "" when it does something."""
+        if self.alpha == 0.0:
+            return "alpha is 0"
+        if self.window.is_empty:
+            return f"start_percent {self.window.start_percent:g} is not before end_percent {self.window.end_percent:g}"
+        if self.mask is not None and not self.mask.any():
+            return (
+                "the mask is black everywhere. Load Image's own MASK output is the picture's transparency, which is "
+                "black for most pictures; for a black-and-white picture use Convert Image to Mask"
+            )
+        return ""

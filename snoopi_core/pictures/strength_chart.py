@@ -1,0 +1,116 @@
+"""The strengths of all layers as bars, under the sentences that say what they mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from PIL import Image, ImageDraw
+
+from ..guidance.strength import CLOSE, STRONG, LayerStrength
+from .drawing import INK, LINE, PAPER, SOFT, font_of, to_image, wrapped
+
+WIDTH = 1024
+_MARGIN, _LEFT, _PANEL, _TITLE = 24, 64, 150, 56  # _LEFT: for the numbers beside a panel
+_COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df")  # of negatives; one after the other, then again
+_CHANGE, _LIMIT = "#57606a", "#d1242f"
+_MOST_NUMBERED = 24  # bars that have room for their number
+
+
+def strength_chart(sentences: Sequence[str], layers: Sequence[LayerStrength]) -> torch.Tensor:
+    """A page, (1, H, W, 3) in [0, 1]; without layers the sentences alone."""
+    head, small = font_of(20), font_of(14)
+    lines = [line for sentence in sentences for line in wrapped(sentence, head, WIDTH - 2 * _MARGIN)]
+    top = _MARGIN + len(lines) * 28 + 12
+    names = 10 + (max(math.ceil(small.getlength(layer.name)) for layer in layers) if layers else 0)
+    height = top + (3 * (_TITLE + _PANEL) + names if layers else 0) + _MARGIN
+    page = Image.new("RGB", (WIDTH, height), PAPER)
+    draw = ImageDraw.Draw(page)
+    for number, line in enumerate(lines):
+        draw.text((_MARGIN, _MARGIN + number * 28), line, fill=INK, font=head)
+    if not layers:
+        return to_image(page)
+
+    def of_negatives(number: Callable) -> list[list[tuple[str, float]]]:
+        return [[(_colour(n), number(response)) for n, response in layer.negatives.items()] for layer in layers]
+
+    panels = (
+        ("|Z-| / |Z+|: the negative's response against the prompt's", of_negatives(lambda r: r.ratio), 0.0, None),
+        ("cos(Z+, Z-): 1 means the same, 0 nothing in common", of_negatives(lambda r: r.cosine), -1.0, CLOSE),
+        ("change of the layer, |Z_NASA - Z+| / |Z+|", [[(_CHANGE, layer.change)] for layer in layers], 0.0, STRONG),
+    )
+    _draw_legend(draw, top + _TITLE * 0.6, sorted({number for layer in layers for number in layer.negatives}))
+    for title, bars, low, limit in panels:
+        draw.text((_MARGIN, top + _TITLE * 0.6), title, fill=INK, font=font_of(16), anchor="lm")
+        _draw_panel(draw, top + _TITLE, bars, low, limit)
+        top += _TITLE + _PANEL
+    _draw_names(page, top, [layer.name for layer in layers])
+    return to_image(page)
+
+
+def _draw_panel(
+    draw: ImageDraw.ImageDraw, top: int, bars: list[list[tuple[str, float]]], low: float, limit: float | None
+) -> None:
+    """Bars of each layer from 0, each with its colour, for what is a number.
+
+    `limit` is a red line, where it lies in the panel.
+    """
+    values = [value for several in bars for _, value in several if math.isfinite(value)]
+    high = 1.0 if low < 0.0 else max(1.0, math.ceil(max(values, default=0.0) * 2.2) / 2)  # with room for the numbers
+    small = font_of(14)
+
+    def y(value: float) -> float:
+        return top + _PANEL * (high - min(max(value, low), high)) / (high - low)
+
+    for mark in (low, 0.0, high) if low < 0.0 else (0.0, high / 2, high):
+        draw.line((_LEFT, y(mark), WIDTH - _MARGIN, y(mark)), fill=LINE)
+        draw.text((_LEFT - 8, y(mark)), f"{mark:g}", fill=SOFT, font=small, anchor="rm")
+    if limit is not None and limit < high:
+        draw.line((_LEFT, y(limit), WIDTH - _MARGIN, y(limit)), fill=_LIMIT, width=2)
+    for place, several in enumerate(bars):
+        left, width = _slot(place, len(bars))
+        each = width * 0.8 / len(several)
+        for number, (colour, value) in enumerate(several):
+            if not math.isfinite(value):
+                continue
+            start = left + width * 0.1 + number * each
+            end = max(start, start + each - 1)  # of many, a bar may be thinner than a pixel
+            draw.rectangle((start, min(y(value), y(0.0)), end, max(y(value), y(0.0))), fill=colour)
+            if len(values) <= _MOST_NUMBERED:
+                above = value >= 0.0
+                draw.text(
+                    (start + each / 2, y(value) + (-3 if above else 3)),
+                    f"{round(value, 2) + 0.0:.2f}", fill=INK, font=small, anchor="mb" if above else "mt",
+                    stroke_width=2, stroke_fill=PAPER,
+                )  # fmt: skip
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, middle: float, numbers: Sequence[int]) -> None:
+    """The colours of several negatives, at the right of the first title; of many, those that it has room for."""
+    for place, number in enumerate(reversed(numbers[: len(_COLOURS)] if list(numbers) != [0] else ())):
+        right = WIDTH - _MARGIN - place * 120
+        draw.text((right, middle), f"negative {number + 1}", fill=INK, font=font_of(14), anchor="rm")
+        draw.rectangle((right - 104, middle - 6, right - 92, middle + 6), fill=_colour(number))
+
+
+def _draw_names(page: Image.Image, top: int, names: Sequence[str]) -> None:
+    """Each block's name once, under its first layer, from top to bottom."""
+    small = font_of(14)
+    for place, name in enumerate(names):
+        if place and names[place - 1] == name:
+            continue
+        left, width = _slot(place, len(names))
+        label = Image.new("RGB", (math.ceil(small.getlength(name)), 18), PAPER)
+        ImageDraw.Draw(label).text((0, 9), name, fill=SOFT, font=small, anchor="lm")
+        page.paste(label.rotate(90, expand=True), (round(left + width / 2) - 9, top + 8))
+
+
+def _slot(place: int, count: int) -> tuple[float, float]:
+    """Left edge and width of a layer's part of the page."""
+    width = (WIDTH - _MARGIN - _LEFT) / count
+    return _LEFT + place * width, width
+
+
+def _colour(number: int) -> str:
+    return _COLOURS[number % len(_COLOURS)]

@@ -1,0 +1,137 @@
+"""What a negative does, measured: counts against the removal table, what is resumed, and what the page concludes."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from evaluation import STUDENT
+
+from experiments.negatives import __main__ as negatives
+from experiments.negatives.measure import flops, measure_arm
+from experiments.negatives.results import PLAIN, Negatives
+from experiments.negatives.settings import STRENGTHS, Arm, Protocol, arms
+from experiments.negatives.strength import strength
+from experiments.results_page import alphas, methods
+from experiments.shapes.measure import Pair, removal_table
+from experiments.shapes.sampling import ManySteps, OneStep, in_tens
+from training.models.backbone import load_backbone
+from training.models.guidance.methods import METHODS, Method
+
+PAIRS = [
+    Pair(prompt="a green shape", stated={"colour": "green"}, attribute="shape", value="triangle", share=1.0),
+    Pair(prompt="a ring", stated={"shape": "ring"}, attribute="colour", value="green", share=0.8),
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_backbone(STUDENT)
+
+
+def test_an_arm_counts_what_the_removal_table_counts(model):
+    protocol = Protocol(images=3, seeds=(10, 500))
+    got = measure_arm(model, Arm(1, Method("nasa", 1.0)), PAIRS, protocol)
+    for block, seed in enumerate(protocol.seeds):
+        table = removal_table(in_tens(OneStep(model=model, scale=1.0)), PAIRS, count=3, seed=seed)
+        for n, row in enumerate(table):
+            assert {name: got[name][block][n] / 3 for name in asdict(row)} == pytest.approx(asdict(row))
+    plain = measure_arm(model, Arm(1, Method("none")), PAIRS, protocol)
+    assert sum(map(sum, plain["absent"])) < sum(map(sum, got["absent"]))
+
+
+def test_looking_at_a_negative_changes_nothing_and_knows_the_prompt_itself(model):
+    before = OneStep(model=model, method="none")(["a ring"], [3])
+    same = Pair(prompt="a ring", stated={}, attribute="shape", value="ring", share=1.0)
+    found = strength(model, same, [3])
+    other = strength(model, PAIRS[1], [3])
+    assert torch.equal(OneStep(model=model, method="none")(["a ring"], [3]), before)
+    assert other["cosine"] < found["cosine"] <= 1.0 and other["ratio"] > 0
+
+
+def test_what_a_picture_costs(model):
+    cost = {name: flops(model, Method(name, 1.0), PAIRS[0]) for name in ("none", *STRENGTHS)}
+    assert cost["cfg"] == 2 * cost["none"] and cost["embeddings"] == cost["none"]
+    assert cost["none"] < cost["nasa"] == cost["nag"] == cost["orthogonal"] < cost["cfg"]
+
+
+def test_a_random_scale_is_the_images_own(model):
+    """It lies in its range, and does not depend on the batch."""
+    drawn = ManySteps(model=model, cfg=(2.0, 5.0))._kappa([1, 2, 3])
+    noise = torch.stack([torch.rand((), generator=torch.Generator().manual_seed(seed)) for seed in (1, 2, 3)])
+    assert not torch.allclose(drawn.flatten(), 2 + 3 * noise)  # torch keeps 32 bits of a seed
+    assert drawn.shape == (3, 1, 1, 1) and bool(((drawn >= 2) & (drawn < 5)).all()) and drawn.unique().numel() == 3
+    assert torch.equal(ManySteps(model=model, cfg=(2.0, 5.0))._kappa([3]), drawn[2:])
+    together = ManySteps(model=model, steps=2, cfg=(2.0, 5.0))(["a ring", "left"], [1, 2])
+    alone = ManySteps(model=model, steps=2, cfg=float(drawn[1]))(["left"], [2])
+    assert torch.allclose(together[1:], alone, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_what_is_measured_is_kept_and_another_protocol_refused(tmp_path, monkeypatch, capsys):
+    first = [Arm(1, Method("none")), Arm(1, Method("cfg", 1.5)), Arm(1, Method("embeddings", 0.5))]
+    first += [Arm(1, Method("nasa", 1.0))]
+    monkeypatch.setattr(negatives, "arms", lambda: iter(first[:2]))
+    monkeypatch.setattr(negatives, "draw_sheets", lambda *_: None)
+    few = ("--pairs-per-attribute=1", "--pair-images=2", "--strength-images=1")
+    call = [STUDENT, "--json", str(tmp_path / "n.json"), *few, "--images", "1"]
+    assert negatives.main(call) == 0
+    before = json.loads((tmp_path / "n.json").read_text(encoding="utf-8"))
+    assert len(before["pairs"]) == 4 and list(before["arms"]) == ["1 none", "1 cfg:1.5"]
+    monkeypatch.setattr(negatives, "arms", lambda: iter(first))
+    assert negatives.main(call) == 0
+    after = json.loads((tmp_path / "n.json").read_text(encoding="utf-8"))
+    assert "4 arms, 2 measured now" in capsys.readouterr().out
+    assert after["pairs"] == before["pairs"] and {n: after["arms"][n] for n in before["arms"]} == before["arms"]
+    written = (tmp_path / "n.json").read_bytes()
+    assert negatives.main([*call[:-1], "2"]) == 2  # what is there is not overwritten
+    assert "choose another --json" in capsys.readouterr().err and (tmp_path / "n.json").read_bytes() == written
+
+
+def made_up(clean):
+    """Results whose arms have these numbers of clean images out of 10, by pair, in each of two blocks; all are kept."""
+    found = {
+        arm: {"absent": [row, row], "kept": [[10] * 4] * 2, "valid": [row, row], "clean": [row, row]}
+        for arm, row in clean.items()
+    }
+    pairs = [{"ratio": 1.0 + n, "cosine": -float(n)} for n in range(4)]
+    return Negatives({"protocol": {"images": 10, "seeds": [0, 1]}, "pairs": pairs, "arms": found})
+
+
+def test_the_pages_sentences_follow_from_the_numbers():
+    found = made_up(
+        {PLAIN: [0, 3, 1, 2], "1 nasa:1": [5, 8, 9, 9], "1 nasa:0.5": [9, 8, 2, 1], "1 cfg:3": [1, 0, 0, 0]}
+        | {"1 nag:1": [5, 8, 9, 9], "1 embeddings:1": [10, 10, 10, 10], "1 vsf:9": [9, 9, 9, 9]}
+    )
+    assert found.lower_half() == [0, 2] and made_up({PLAIN: [0, 0, 0, 2]}).lower_half() == []
+    assert found.share(PLAIN, "absent") == pytest.approx(0.15)
+    assert found.strengths("nasa") == {0.5: "1 nasa:0.5", 1.0: "1 nasa:1"}  # rising
+    assert found.best("nasa") == "1 nasa:1" and found.strengths("vsf") == {}  # 9 is no strength any more
+    assert alphas.best_alphas(found) == [0.5, 0.5, 1.0, 1.0]  # of equals the smaller
+    assert alphas.held_out_gain(found) == pytest.approx([0.4, 0.0, 0.0, 0.0])
+    assert methods.ahead(found, "cfg") == "NASA" and methods.ahead(found, "nag") == "not settled"
+    assert methods.ahead(found, "embeddings") == "embedding subtraction"
+    assert methods.matched(found, "nasa", "kept", 0.99) == "0.78 (1)"
+    assert methods.matched(found, "nasa", "valid", 0.7) == "0.78 (1)"
+    assert (
+        methods.matched(found, "nasa", "valid", 0.8) == "-"
+        and methods.matched(found, "cfg", "valid", 0.1) == "0.15 (plain)"
+    )
+    rho, _ = alphas.predictions(found)["norm of Z- over norm of Z+", "the pair's best alpha"]
+    assert rho == pytest.approx(0.894, abs=1e-3)
+
+
+def test_an_alpha_chosen_on_the_same_images_is_not_taken_for_a_gain():
+    """Two blocks that disagree: what each chooses is worse in the other."""
+    found = made_up({PLAIN: [0] * 4, "1 nasa:0.5": [5] * 4, "1 nasa:1": [5] * 4})
+    found.found["arms"]["1 nasa:0.5"]["clean"] = [[9, 2, 2, 2], [1, 8, 8, 8]]
+    found.found["arms"]["1 nasa:1"]["clean"] = [[6, 3, 3, 3], [2, 3, 3, 3]]
+    assert sum(alphas.held_out_gain(found)) <= 0
+
+
+def test_every_method_has_arms_and_every_arm_a_name_of_its_own():
+    names = [str(arm) for arm in arms()]
+    known = {name for name in METHODS if not Method(name).many_steps}
+    assert len(set(names)) == len(names) and {name.split()[1].partition(":")[0] for name in names} == known
+    assert set(methods.TITLES) == set(STRENGTHS)
+    assert all(str(Arm(int(name[0]), Method.parse(name[2:]))) == name for name in names)

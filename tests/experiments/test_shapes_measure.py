@@ -1,0 +1,70 @@
+"""The measures, on a model that is the renderer itself."""
+
+import math
+
+import pytest
+
+from experiments.shapes import measure
+from training.prompts.shapes.scene import ATTRIBUTES, SHAPES, Scene, render
+
+STATED = {"colour": "red"}
+
+
+def scene(seed, **fixed):
+    picks = {name: values[seed % len(values)] for name, values in ATTRIBUTES.items()}
+    return Scene(**{**picks, **fixed}, dx=0.0, dy=0.0, radius=18.0)
+
+
+def words(prompt):
+    named = prompt.replace(",", " ").split()
+    return {name: value for name, values in ATTRIBUTES.items() for value in values if value in named}
+
+
+def generate(prompts, seeds, negative=None):
+    """Draws what is stated; a triangle where the shape is open, unless a negative forbids it."""
+    scenes = []
+    for prompt, seed in zip(prompts, seeds, strict=True):
+        fixed = {"shape": "ring" if negative == "triangle" else "triangle", **words(prompt)}
+        scenes.append(scene(seed, **fixed))
+    return render(scenes)
+
+
+def test_accuracy_of_a_perfect_and_of_a_wrong_model():
+    captions, stated = measure.caption_set(60, 1, "partial")
+    perfect = measure.accuracy(generate(captions, list(range(60))), stated)
+    assert perfect.stated == perfect.valid == 1.0
+    assert perfect.count == 60 and perfect.entropy["shape"] == 0.0
+    wrong = measure.accuracy(render([scene(0, colour="blue")] * 4), [STATED] * 4)
+    assert wrong.stated == 0.0 and wrong.valid == 1.0 and math.isnan(wrong.per_attribute["shape"])
+    with pytest.raises(ValueError, match="available: full, partial"):
+        measure.caption_set(1, 1, "some")
+
+
+def test_modal_pairs_name_what_the_model_draws():
+    pairs = measure.modal_pairs(generate, per_attribute=2, count=6, seed=0)
+    assert [pair.attribute for pair in pairs] == [name for name in ATTRIBUTES for _ in range(2)]
+    shape = next(pair for pair in pairs if pair.attribute == "shape")
+    assert (shape.value, shape.share, shape.negative) == ("triangle", 1.0, "triangle")
+    assert all(pair.attribute not in pair.stated for pair in pairs)
+
+
+def test_removal():
+    pair = measure.Pair(prompt="a red shape", stated=STATED, attribute="shape", value="triangle", share=1.0)
+    before = measure.removal_table(generate, [pair, pair], steer=False, count=5)
+    after = measure.removal_table(generate, [pair, pair], count=5)
+    assert measure.mean_removal(before).absent == 0.0 and measure.mean_removal(before).clean == 0.0
+    assert measure.mean_removal(after) == measure.Removal(absent=1.0, kept=1.0, valid=1.0, clean=1.0)
+
+
+def test_the_lower_half_is_the_half_that_needs_a_negative_most():
+    rows = [measure.Removal(absent=a, kept=1.0, valid=1.0, clean=a) for a in (0.9, 0.2, 0.6, 0.1)]
+    assert measure.lower_baseline_half(rows) == [1, 3]
+    assert measure.mean_removal(rows, [1, 3]).absent == pytest.approx(0.15)
+
+
+def test_entropy():
+    assert measure.entropy(["a"] * 8) == 0.0
+    assert measure.entropy(list(SHAPES) * 2) == pytest.approx(2.0)
+    within = measure.prompt_entropy(generate, [STATED, {"shape": "plus"}], count=4, seed=0)
+    assert within["shape"] == 0.0  # always a triangle
+    assert within["colour"] == pytest.approx(2.0)  # only the second prompt leaves it open

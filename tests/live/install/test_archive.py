@@ -1,0 +1,87 @@
+"""What the registry gives to ComfyUI-Manager: validated and packed by comfy-cli itself, then unpacked and run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import pytest
+from documented import documented
+from live_client import load_prompt
+from live_pack import FOLDER, ROOT, SHIPPED_FILES, SHIPPED_FOLDERS
+from live_server import Server
+
+pytestmark = [pytest.mark.install, pytest.mark.slow]
+
+LIMIT = 30 * 1000**2
+# Folders that only developers need, and the file that stays of them since README shows its figures.
+DEVELOPERS = {".ci", ".git", "benchmarks", "experiments", "scripts", "tests", "runs", "out"}
+STAYS = {"benchmarks/RESULTS.md"}
+
+
+def run(command: str, cwd: Path) -> str:
+    words = [sys.executable, *command.split()[1:]]
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def archive(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run(documented("python scripts/comfy_cli.py node pack"), repository)
+    return (repository / "node.zip").rename(tmp_path_factory.mktemp("archive") / "node.zip")
+
+
+@pytest.fixture(scope="module")
+def names(archive: Path) -> set[str]:
+    with zipfile.ZipFile(archive) as file:
+        return set(file.namelist())
+
+
+def test_comfy_clis_validation_passes_without_a_warning(repository: Path) -> None:
+    said = run(documented("python scripts/comfy_cli.py node validate"), repository)
+    assert "All validation checks passed" in said, said  # instead of "Security warnings found"
+
+
+def test_it_holds_what_users_need_and_no_more(names: set[str], repository: Path) -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=repository, check=True, capture_output=True, text=True).stdout
+    shipped = {name for name in (*SHIPPED_FOLDERS, *SHIPPED_FILES) if (ROOT / name).exists()}
+    wanted = {name for name in tracked.splitlines() if name.split("/")[0] in shipped}
+    assert {name.split("/")[0] for name in wanted} == shipped
+    assert wanted - names == set()
+    assert {"README.md", "LICENSE", "training/pgsb.py", "training/recipes/sd15.toml"} <= names
+    assert {name for name in names if name.split("/")[0] in DEVELOPERS} == STAYS
+    assert not [name for name in names if "__pycache__" in name]
+
+
+def test_every_picture_and_page_that_its_readme_links_to_is_in_it(names: set[str]) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = {link.partition("#")[0] for link in _links(readme)} - {""}
+    assert links and links <= names
+
+
+def _links(markdown: str) -> set[str]:
+    return {link for link in re.findall(r"\]\(([^)\s]+)\)", markdown) if "://" not in link}
+
+
+def test_it_is_small(archive: Path) -> None:
+    print(f"{archive.stat().st_size / 1e6:.1f} MB")
+    assert archive.stat().st_size < LIMIT
+
+
+def test_it_works_when_unpacked(archive: Path, own_host: Path, clean_python: Path) -> None:
+    target = own_host / "custom_nodes" / FOLDER
+
+    def unpack(base: Path) -> None:
+        with zipfile.ZipFile(archive) as file:
+            assert all(not PurePosixPath(name).is_absolute() for name in file.namelist())
+            file.extractall(target)
+
+    with Server(own_host, own_host, python=clean_python, install=unpack) as server:
+        outcome = server.client.run(load_prompt(target / "workflows" / "api" / "one_step_with_negative_prompt.json"))
+        assert outcome.status == "success", outcome.error
+        assert outcome.images
+        assert "IMPORT FAILED" not in server.log()

@@ -1,0 +1,113 @@
+"""What NASA Inspect says of numbers, and that its chart holds them all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from snoopi_core.guidance.strength import LayerStrength, table, verdict
+from snoopi_core.pictures.drawing import font_of, wrapped
+from snoopi_core.pictures.strength_chart import WIDTH, strength_chart
+
+
+def layer(name: str = "middle.0", *, z_neg: tuple[list[float], ...] = ([0.0, 1.0],), alpha: float = 1.0):
+    """One layer with Z+ = (1, 0) and one token, and Z- as given."""
+    made, z_pos = LayerStrength(name), torch.tensor([1.0, 0.0])
+    total = torch.zeros(2)
+    for number, values in enumerate(z_neg):
+        made.negatives.setdefault(number, type(made.difference)()).add(z_pos, torch.tensor(values))
+        total += alpha * torch.tensor(values)
+    made.difference.add(z_pos, -total)
+    return made
+
+
+def test_the_numbers():
+    one = layer(z_neg=([3.0, 4.0],), alpha=0.2)
+    assert one.negatives[0].ratio == pytest.approx(5.0)
+    assert one.negatives[0].cosine == pytest.approx(0.6)
+    assert one.change == pytest.approx(1.0)
+    assert one.left == pytest.approx(1.0 - 0.2 * 3.0)
+
+
+def test_several_calls_are_one_whole():
+    one = layer()
+    one.negatives[0].add(torch.tensor([0.0, 2.0]), torch.tensor([0.0, 1.0]))
+    assert one.negatives[0].ratio == pytest.approx((2 / 5) ** 0.5)
+    assert one.negatives[0].cosine == pytest.approx(2 / 10**0.5)
+
+
+@pytest.mark.parametrize(
+    ("z_neg", "alpha", "said"),
+    [
+        ([0.5, 0.5], 0.3, ["is informative", "Strength: the layers change by 21% on average, 85%"]),
+        ([0.9, 0.2], 0.3, ["is uninformative", "Strength"]),
+        ([0.8, 0.5], 0.3, ["may say little else than the prompt", "Strength"]),
+        ([0.0, 1.0], 1.6, ["is informative", "Alpha is too strong: the layers change by 160%"]),
+        ([1.0, 0.0], 1.0, ["is uninformative", "Strength: the layers change by 100% on average, 0% of"]),
+        ([1.0, 1.5], 1.1, ["is informative", "too strong", "-10%"]),
+        ([0.0, 0.0], 1.0, ["is informative", "change by 0%"]),
+    ],
+)
+def test_in_words(z_neg, alpha, said):
+    sentences = " ".join(verdict([layer(z_neg=(z_neg,), alpha=alpha)]))
+    assert all(words in sentences for words in said), sentences
+    assert not ("uninformative" in sentences and "too strong" in sentences), "one verdict"
+
+
+def test_a_negative_that_is_not_in_every_layer():
+    layers = [layer("a.0"), layer("b.0", z_neg=([0.0, 1.0], [1.0, 0.0]))]
+    sentences = verdict(layers)
+    assert sentences[0].startswith("Negative 1 is informative") and sentences[1].startswith("Negative 2 is unin")
+    assert [line.split()[0] for line in table(layers).splitlines()] == ["layer", "a.0", "b.0", "b.0"]
+
+
+def test_numbers_of_negatives_are_the_nodes_own():
+    one = layer()
+    one.negatives = {1: one.negatives[0]}
+    assert verdict([one])[0].startswith("Negative 2 is informative")
+    assert table([one]).splitlines()[1].startswith("middle.0 (2)")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["pos", "other", "difference"])
+def test_what_is_no_number_is_said_in_words_and_drawn_as_nothing(value, where):
+    layers = [layer("input.1"), layer("middle.0"), layer("output.3")]
+    several = layers[1].difference if where == "difference" else layers[1].negatives[0]
+    setattr(several, "other" if where == "difference" else where, torch.tensor(value))
+    (sentence,) = verdict(layers)
+    assert "gives NaN or infinity in 1 of 3 cross-attentions, first in middle.0" in sentence
+    assert len(table(layers).splitlines()) == 4
+    assert strength_chart([sentence], layers).isfinite().all()
+    assert strength_chart([sentence], layers[1:2]).isfinite().all()
+
+
+def test_more_negatives_than_a_layer_has_pixels():
+    several = tuple([0.1 * n, 1.0] for n in range(11))
+    assert strength_chart(["Words."], [layer(f"output.{n}", z_neg=several) for n in range(70)]).isfinite().all()
+
+
+@pytest.mark.parametrize("count", [1, 7, 70])
+@pytest.mark.parametrize("negatives", [1, 3])
+def test_a_chart_has_a_bar_for_every_layer_and_negative(count, negatives):
+    several = ([0.0, 1.0], [0.7, 0.7], [0.3, 2.0])[:negatives]
+    chart = strength_chart(["Words."], [layer(f"output.{n // 2}", z_neg=several) for n in range(count)])
+    assert chart.shape[2] == WIDTH and chart.shape[0] == 1 and float(chart.min()) >= 0.0 and float(chart.max()) <= 1.0
+    grey = ((chart[0] - torch.tensor([0x57, 0x60, 0x6A]) / 255).abs() < 1 / 255).all(-1).any(0)
+    # Bars of the last panel: as many runs of columns as layers.
+    assert int((grey[1:] & ~grey[:-1]).sum()) + int(grey[0]) == count
+
+
+def test_extreme_numbers_stay_on_the_page():
+    strange = [layer(z_neg=([1e6, 0.0],), alpha=4.0), layer(z_neg=([-1.0, 0.0],)), layer(z_neg=([0.0, 0.0],))]
+    assert strength_chart(["Words."], strange).isfinite().all()
+
+
+def test_without_layers_there_are_words_only():
+    short, long = (strength_chart(["Nothing is steered. " * times], []) for times in (1, 20))
+    assert short.shape[1] < long.shape[1] < 400
+
+
+def test_words_stay_in_their_width():
+    lines = wrapped("one two three " * 20 + "x" * 200, font_of(20), 300)
+    assert all(font_of(20).getlength(line) <= 300 for line in lines[:-1])
+    assert " ".join(lines).split() == ("one two three " * 20 + "x" * 200).split()

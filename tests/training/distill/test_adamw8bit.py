@@ -1,0 +1,40 @@
+"""8-bit Adam, which the recipes for 24 GB use: bitsandbytes steps on a CPU too, and a resumed run goes on as it was."""
+
+from accelerate.utils import DistributedType
+from safetensors.torch import load_file
+from trainer import assert_same, newest, tensor_files
+
+from training.pgsb import main
+from training.trainer.run_folder.checkpoint import checkpoints
+
+ADAM8 = "loop.optimizer=adamw8bit"
+
+
+def test_a_resumed_run_equals_one_that_never_stopped(tiny_run, tmp_path):
+    """With weights of more than 4096 values, whose moments are kept in 8 bits."""
+    for folder, stops in ((tmp_path / "never", (4,)), (tmp_path / "resumed", (2, 4))):
+        for last in stops:
+            assert (
+                main(tiny_run(folder, ADAM8, f"loop.iterations={last}", *(["--resume"] if last > stops[0] else [])))
+                == 0
+            )
+    assert_same(tmp_path / "resumed", tmp_path / "never")
+    place = checkpoints(tmp_path / "never" / "checkpoints")[-1]
+    moments = load_file(place / "optimizer_student.safetensors")
+    assert {value.dtype.itemsize for name, value in moments.items() if name.endswith("state1")} == {1, 4}
+
+
+def test_moments_of_one_kind_are_not_taken_for_the_other(tiny_run, tmp_path, capsys):
+    assert main(tiny_run(tmp_path, "loop.iterations=1")) == 0
+    before = tensor_files(tmp_path)
+    assert main(tiny_run(tmp_path, ADAM8, "loop.iterations=2", "--resume", "--accept-changes")) == 2
+    assert "loop.optimizer: adamw -> adamw8bit" in capsys.readouterr().err
+    assert newest(tmp_path) == 1 and tensor_files(tmp_path) == before
+
+
+def test_it_is_refused_where_moments_are_spread(tiny_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("accelerate.Accelerator.distributed_type", DistributedType.FSDP)
+    monkeypatch.setattr("accelerate.Accelerator.is_fsdp2", True)
+    assert main(tiny_run(tmp_path / "run", ADAM8)) == 2
+    assert "loop.optimizer adamw8bit knows no FSDP" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,240 @@
+"""One PG-SB iteration against a line-by-line derivation in fp64 that shares no code with it."""
+
+import copy
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from distilled import MODELS, PROMPTS, draws_for, make_distillation, make_recipe, randomise_lora, relative
+from tiny import tiny_backbone
+from torch.func import functional_call
+
+from training.trainer.distributed.state_dicts import trained_state
+
+TOLERANCE = 1e-6
+
+
+class Reference:
+    """PAPER section 3, written down once more.
+
+    Every row in a forward of its own, its padding cut off instead of masked; adapters merged by hand; `rows` are lists
+    of embeddings (S_i, E).
+    """
+
+    def __init__(self, network, lora_state, scale, alphas_cumprod, prediction_type):
+        self.network, self.kind, self.scale = network, prediction_type, scale
+        self.power = alphas_cumprod.double()
+        self.weights = {name: weight.clone() for name, weight in network.state_dict().items()}
+        self.lora = {name: weight.clone().requires_grad_(True) for name, weight in lora_state.items()}
+
+    def output(self, network, weights, x, t, rows):
+        def one(x, t, row):
+            if isinstance(network, UNet2DConditionModel):
+                return functional_call(network, weights, (x, t, row)).sample
+            sizes = {"resolution": None, "aspect_ratio": None}
+            settings = {"encoder_hidden_states": row, "timestep": t, "added_cond_kwargs": sizes}
+            return functional_call(network, weights, (x,), settings).sample[:, :4]
+
+        return torch.cat([one(x[i : i + 1], t[i : i + 1], row[None]) for i, row in enumerate(rows)])
+
+    def teacher(self, which, x, t, rows):
+        weights = dict(self.weights)
+        if which == "lora":
+            for name in self.lora:
+                if name.endswith(".lora_A.weight"):
+                    stem = name.removesuffix(".lora_A.weight")
+                    update = self.lora[stem + ".lora_B.weight"] @ self.lora[name]
+                    weights[stem + ".weight"] = weights[stem + ".weight"] + self.scale * update
+        return self.output(self.network, weights, x, t, rows)
+
+    def levels(self, t):
+        return self.power[t].sqrt().view(-1, 1, 1, 1), (1 - self.power[t]).sqrt().view(-1, 1, 1, 1)
+
+    def eps(self, which, x, t, rows):
+        (a, s), out = self.levels(t), self.teacher(which, x, t, rows)
+        return out if self.kind == "epsilon" else s * x + a * out
+
+    def student(self, student, z, rows, T):
+        a, s = self.power[T].sqrt(), (1 - self.power[T]).sqrt()
+        out = self.output(student, dict(student.named_parameters()), z, torch.full((len(z),), T), rows)
+        return (z - s * out) / a if self.kind == "epsilon" else a * z - s * out
+
+    def gap(self, x0, rows, null, draws):
+        a, s = self.levels(draws.t)
+        x, hats = a * x0 + s * draws.eps, []
+        for which in ("frozen", "lora"):
+            without = self.eps(which, x, draws.t, [null] * len(rows))
+            with_text = self.eps(which, x, draws.t, rows)
+            hats.append(without + draws.kappa.view(-1, 1, 1, 1) * (with_text - without))
+        return s * s * (hats[0] - hats[1])
+
+    def lora_loss(self, x0, rows, null, draws):
+        a, s = self.levels(draws.t)
+        rows = [null if dropped else row for dropped, row in zip(draws.drop, rows, strict=True)]
+        eps = self.eps("lora", a * x0 + s * draws.eps, draws.t, rows)
+        return ((a * (eps - draws.eps)) ** 2).mean()
+
+
+def cut(text):
+    """Rows without their padding."""
+    return [row if text.mask is None else row[text.mask[n]] for n, row in enumerate(text.states)]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_losses_and_gradients_equal_the_derivation(model):
+    backbone = MODELS[model]()
+    recipe = make_recipe(lora={"condition_dropout": 0.5})
+    plain = copy.deepcopy(backbone.network).double()
+    d = make_distillation(backbone, recipe, torch.float64)
+    randomise_lora(d.teachers)
+    reference = Reference(
+        plain, trained_state(d.teachers.network), 8 / 4, backbone.alphas_cumprod(), backbone.prediction_type
+    )
+    twin = copy.deepcopy(d.student)
+    text = backbone.encode(PROMPTS).to(torch.device("cpu"), torch.float64)
+    rows, null = cut(text), cut(d.null)[0]
+    candidates = (draws_for(recipe, iteration, torch.float64) for iteration in range(20))
+    draws = next(drawn for drawn in candidates if 0 < drawn.lora[0].drop.sum() < len(PROMPTS))
+
+    x0 = d.student_x0(draws.z, text)
+    loss, gap = d.student_loss(x0, text, draws)
+    loss.backward()
+    want_x0 = reference.student(twin, draws.z, rows, 999)
+    with torch.no_grad():
+        want_gap = reference.gap(want_x0.detach(), rows, null, draws)
+    # L_VSD's gradient in x0 is g / numel: pull it through the student without going through the loss.
+    want_x0.backward(want_gap / want_gap.numel())
+    assert relative(x0, want_x0) < TOLERANCE
+    assert relative(gap, want_gap) < TOLERANCE
+    assert abs(loss.item() / (0.5 * (want_gap**2).mean().item()) - 1) < TOLERANCE
+    assert relative(gradient(d.student), gradient(twin)) < TOLERANCE
+
+    d.lora_optimizer.zero_grad()
+    loss = d.lora_teacher_loss(x0.detach(), text, draws.lora[0])
+    loss.backward()
+    want_loss = reference.lora_loss(want_x0.detach(), rows, null, draws.lora[0])
+    want_loss.backward()
+    assert abs(loss.item() / want_loss.item() - 1) < TOLERANCE
+    named = {n.replace(".default", ""): p.grad for n, p in d.teachers.network.named_parameters() if p.requires_grad}
+    assert named.keys() == reference.lora.keys()
+    got_lora = torch.cat([named[name].flatten() for name in named])
+    want_lora = torch.cat([reference.lora[name].grad.flatten() for name in named])
+    assert relative(got_lora, want_lora) < TOLERANCE
+
+
+def gradient(network):
+    return torch.cat([p.grad.flatten() for p in network.parameters()])
+
+
+def test_twenty_iterations_move_student_and_lora_and_nothing_else():
+    backbone, recipe = tiny_backbone(), make_recipe()
+    before = {name: weight.clone() for name, weight in backbone.network.state_dict().items()}
+    d = make_distillation(backbone, recipe)
+    student_before = {name: weight.clone() for name, weight in d.student.state_dict().items()}
+    lora_before = {name: weight.clone() for name, weight in trained_state(d.teachers.network).items()}
+    text = backbone.encode(PROMPTS)
+    for iteration in range(20):
+        figures = d.run(PROMPTS, text, draws_for(recipe, iteration)).figures
+        assert all(torch.isfinite(torch.tensor(value)) for value in figures.values()), figures
+    state = d.teachers.network.state_dict()
+    after = {name.replace(".base_layer.", "."): weight for name, weight in state.items() if ".lora_" not in name}
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before), "the frozen teacher changed"
+    assert all(not torch.equal(w, lora_before[n]) for n, w in trained_state(d.teachers.network).items()), (
+        "an adapter stood still"
+    )
+    assert all(not torch.equal(w, student_before[n]) for n, w in d.student.state_dict().items()), (
+        "part of the student stood still"
+    )
+
+
+def test_frozen_teacher_is_the_loaded_teacher_bit_for_bit():
+    backbone, recipe = tiny_backbone(), make_recipe()
+    plain = copy.deepcopy(backbone.network)
+    d = make_distillation(backbone, recipe)
+    randomise_lora(d.teachers)
+    x, t, states = torch.randn(3, 4, 8, 8), torch.tensor([20, 500, 980]), backbone.encode(PROMPTS).states
+    with torch.no_grad():
+        with d.teachers.frozen() as teacher:
+            assert torch.equal(teacher(x, t, states).sample, plain(x, t, states).sample)
+        assert not torch.equal(d.teachers.network(x, t, states).sample, plain(x, t, states).sample)
+    assert all(parameter.requires_grad for parameter in d.teachers.lora_parameters())
+    assert d.teachers.lora_parameters(), "toggling the adapters lost their gradients"
+
+
+def test_kappa_is_uniform_and_shared():
+    recipe = make_recipe(guidance={"kappa_min": 0.5, "kappa_max": 4.0})
+    kappas = torch.tensor([draws_for(recipe, i).kappa[0] for i in range(2000)])
+    assert kappas.min() >= 0.5 and kappas.max() <= 4.0
+    # Kolmogorov-Smirnov distance to U(0.5, 4); 0.0364 is the 1 % point for 2,000 draws.
+    steps = torch.arange(1, 2001) / 2000
+    assert ((kappas.sort().values - 0.5) / 3.5 - steps).abs().max() < 0.0364
+    fixed = make_recipe(guidance={"kappa_min": 4.5, "kappa_max": 4.5})
+    assert {kappa for i in range(5) for kappa in draws_for(fixed, i).kappa.tolist()} == {4.5}
+
+
+@pytest.mark.parametrize(
+    ("fixed", "frozen", "lora"), [("neither", 0, 0), ("teacher", 1, 0), ("lora", 0, 1), ("both", 1, 1)]
+)
+def test_a_fixed_kappa_changes_its_own_teacher_only(fixed, frozen, lora, monkeypatch):
+    """Table 2's four cells."""
+    names = {"teacher": ["teacher_kappa"], "lora": ["lora_kappa"], "both": ["teacher_kappa", "lora_kappa"]}
+    recipe = make_recipe(guidance=dict.fromkeys(names.get(fixed, []), 7.5))
+    backbone = tiny_backbone()
+    d = make_distillation(backbone, recipe)
+    seen = []
+    monkeypatch.setattr("training.distill.step.guide", lambda null, text, kappa: seen.append(kappa) or null)
+    text, draws = backbone.encode(PROMPTS), draws_for(recipe)
+    d.student_loss(d.student_x0(draws.z, text), text, draws)
+    drawn = draws.kappa[0].item()
+    want = [7.5 if frozen else drawn, 7.5 if lora else drawn]
+    assert [torch.as_tensor(kappa).flatten()[0].item() for kappa in seen] == want
+    monkeypatch.undo()
+    shown = d.run(PROMPTS, text, draws).figures["kappa"]
+    assert shown == pytest.approx(7.5 if frozen and lora else drawn)
+
+
+def test_a_noise_level_of_its_own_is_used_for_x0():
+    recipe = make_recipe(student={"alpha_T_squared": 0.25})
+    backbone = tiny_backbone()
+    d = make_distillation(backbone, recipe)
+    text, draws = backbone.encode(PROMPTS), draws_for(recipe)
+    eps = d.student(draws.z, 999, text.states).sample
+    assert relative(d.student_x0(draws.z, text), (draws.z - 0.75**0.5 * eps) / 0.5) < TOLERANCE
+
+
+def test_timesteps_cover_their_ranges():
+    recipe = make_recipe(loop={"batch_size": 500})
+    t = torch.cat([draws_for(recipe, i).t for i in range(40)])
+    lora_t = torch.cat([draws_for(recipe, i).lora[0].t for i in range(40)])
+    assert (t.min(), t.max()) == (20, 980)
+    assert (lora_t.min(), lora_t.max()) == (0, 999)
+    dropped = torch.cat([draws_for(recipe, i).lora[0].drop for i in range(40)]).float().mean()
+    assert abs(dropped - 0.1) < 0.01
+
+
+def test_without_a_gap_the_student_stands_still():
+    """Adapters that are still zero make both teachers equal: the loss and its gradient are exactly zero."""
+    backbone, recipe = tiny_backbone(), make_recipe()
+    d = make_distillation(backbone, recipe)
+    text, draws = backbone.encode(PROMPTS), draws_for(recipe)
+    loss, gap = d.student_loss(d.student_x0(draws.z, text), text, draws)
+    assert loss.item() == 0 and gap.abs().max() == 0
+
+
+def test_a_loss_that_is_not_finite_changes_nothing():
+    backbone, recipe = tiny_backbone(), make_recipe()
+    d = make_distillation(backbone, recipe)
+    before = {name: weight.clone() for name, weight in d.student.state_dict().items()}
+    draws = draws_for(recipe)
+    draws.z[0, 0, 0, 0] = float("nan")
+    assert d.run(PROMPTS, backbone.encode(PROMPTS), draws).skipped == "student"
+    assert all(torch.equal(weight, before[name]) for name, weight in d.student.state_dict().items())
+
+
+def test_updates_is_the_number_of_lora_steps():
+    backbone, recipe = tiny_backbone(), make_recipe(lora={"updates": 5})
+    d = make_distillation(backbone, recipe)
+    d.run(PROMPTS, backbone.encode(PROMPTS), draws_for(recipe))
+    assert {int(state["step"]) for state in d.lora_optimizer.state.values()} == {5}
+    assert {int(state["step"]) for state in d.student_optimizer.state.values()} == {1}

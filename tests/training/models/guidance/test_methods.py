@@ -1,0 +1,155 @@
+"""Ways of using a negative prompt: against their formulas, one step and several."""
+
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention
+from distilled import relative
+from evaluation import STUDENT
+from tiny import tiny_pixart_backbone
+
+from snoopi_core.formats.checkpoint import OneStepRecipe
+from training.evaluate.generate.student import parse_methods
+from training.models.backbone import load_backbone
+from training.models.guidance.methods import Method, sampling_recipe, steered_x0
+from training.models.guidance.nag import NagProcessor, normalized_guidance
+from training.models.guidance.nasa import NasaProcessor, processed
+from training.models.guidance.orthogonal import OrthogonalProcessor, orthogonal_part
+from training.models.guidance.vsf import VsfProcessor
+from training.models.sampling import one_step_x0
+from training.models.text import Text
+
+
+@pytest.fixture(scope="module", params=["the bundled UNet", "PixArt"])
+def model(request):
+    return tiny_pixart_backbone() if request.param == "PixArt" else load_backbone(STUDENT)
+
+
+@pytest.fixture(scope="module")
+def texts(model):
+    return model.encode(["a red shape", "a ring"]), model.encode(["left", "green"])
+
+
+@pytest.fixture(scope="module")
+def z(model):
+    size = model.network.config.sample_size
+    return torch.randn(2, 4, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def plain(model, text, z, recipe):
+    t, alpha, sigma = recipe.timesteps[0], recipe.alpha_T, recipe.sigma_T
+    return one_step_x0(model, model.network, text, z, timestep=t, alpha_T=alpha, sigma_T=sigma)
+
+
+def test_each_method_is_its_formula(model, texts, z):
+    positive, negative = texts
+    recipe = sampling_recipe(model)
+    x0_pos, x0_neg = plain(model, positive, z, recipe), plain(model, negative, z, recipe)
+
+    def steered(method, away=negative):
+        return steered_x0(model, Method.parse(method), positive, away, recipe, lambda step: z)
+
+    assert torch.equal(steered("none"), x0_pos) and torch.equal(steered("nasa:0.5", None), x0_pos)
+    for neutral in ("nasa:0", "nag:0", "orthogonal:0", "embeddings:0"):
+        assert torch.equal(steered(neutral), x0_pos)
+    assert relative(steered("cfg:1"), x0_pos) < 1e-5
+    assert relative(steered("cfg:1.5"), 1.5 * x0_pos - 0.5 * x0_neg) < 1e-5
+    moved = Text(states=positive.states - 0.5 * negative.states, mask=positive.mask)
+    assert torch.equal(steered("embeddings:0.5"), plain(model, moved, z, recipe))
+    ways = {"nasa": NasaProcessor, "nag": NagProcessor, "vsf": VsfProcessor, "orthogonal": OrthogonalProcessor}
+    for method, way in ways.items():
+        got = steered(f"{method}:0.7")
+        with processed(model.network, way(negative, 0.7)):
+            assert torch.equal(got, plain(model, positive, z, recipe))
+        for row in (slice(0, 1), slice(1, 2)):  # every row has its own negative
+            alone = steered_x0(
+                model, Method(method, 0.7), positive[row], negative[row], recipe, lambda step, row=row: z[row]
+            )
+            assert relative(got[row], alone) < 1e-4
+        assert relative(got, x0_pos) > 1e-3
+
+
+def test_nag_is_its_formula_token_by_token():
+    generator = torch.Generator().manual_seed(0)
+    z_pos, z_neg = (torch.randn(2, 5, 8, generator=generator, dtype=torch.float64) for _ in range(2))
+    phi, tau, a = 1.0, 2.5, 0.375
+    got = normalized_guidance(z_pos, z_neg, phi, tau=tau, blend=a)
+    bounded = 0
+    for b in range(2):
+        for n in range(5):
+            plus, minus = z_pos[b, n], z_neg[b, n]
+            far = plus + phi * (plus - minus)
+            ratio = far.abs().sum() / plus.abs().sum()
+            bounded += int(ratio > tau)
+            torch.testing.assert_close(got[b, n], a * min(ratio, tau) / ratio * far + (1 - a) * plus)
+    assert 0 < bounded < 10  # both sides of the bound are seen
+    torch.testing.assert_close(normalized_guidance(z_pos, z_neg, 0.0), z_pos)
+
+
+def test_the_orthogonal_part_is_what_is_left_of_the_projection():
+    generator = torch.Generator().manual_seed(0)
+    z_neg, z_pos = (torch.randn(2, 5, 8, generator=generator, dtype=torch.float64) for _ in range(2))
+    got = orthogonal_part(z_neg, z_pos)
+    for b in range(2):
+        for n in range(5):
+            basis = torch.linalg.qr(z_pos[b, n, :, None]).Q  # projects by a basis of length 1, not by the formula
+            torch.testing.assert_close(got[b, n], z_neg[b, n] - basis @ (basis.T @ z_neg[b, n]))
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all tokens", "padding"])
+def test_vsf_is_its_formula_head_by_head(masked):
+    generator = torch.Generator().manual_seed(0)
+    layer = Attention(query_dim=8, cross_attention_dim=6, heads=2, dim_head=4, out_dim=8).double()
+    for weight in layer.parameters():
+        weight.data = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+    hidden = torch.randn(1, 5, 8, generator=generator, dtype=torch.float64)
+    pos, neg = (torch.randn(1, tokens, 6, generator=generator, dtype=torch.float64) for tokens in (3, 4))
+    seen = torch.tensor([[True, True, not masked, not masked]])
+    layer.set_processor(VsfProcessor(Text(states=neg, mask=seen if masked else None), 0.7))
+    with torch.no_grad():
+        got = layer(hidden, encoder_hidden_states=pos)
+        q, both = layer.to_q(hidden)[0], torch.cat([pos[0], neg[0][seen[0]]])
+        k, v = layer.to_k(both), layer.to_v(both)
+        v[3:] *= -0.7
+        heads = [(q[:, part] @ k[:, part].T / 2).softmax(-1) @ v[:, part] for part in (slice(0, 4), slice(4, 8))]
+        expected = layer.to_out[0](torch.cat(heads, dim=-1))
+    torch.testing.assert_close(got[0], expected)
+
+
+def test_several_steps_take_fresh_noise_each(model, texts, z):
+    positive, negative = texts
+    noises = [z, z.flip(0)]
+    recipe = sampling_recipe(model, (999, 499))
+    got = steered_x0(model, Method("none"), positive, negative, recipe, lambda step: noises[step])
+    powers = model.alphas_cumprod()
+    first = one_step_x0(
+        model, model.network, positive, z, timestep=999, alpha_T=powers[999] ** 0.5, sigma_T=(1 - powers[999]) ** 0.5
+    )
+    alpha, sigma = powers[499] ** 0.5, (1 - powers[499]) ** 0.5
+    second = one_step_x0(
+        model, model.network, positive, alpha * first + sigma * noises[1], timestep=499, alpha_T=alpha, sigma_T=sigma
+    )
+    assert relative(got, second) < 1e-4
+    euler = OneStepRecipe(timesteps=(999, 499), alpha_T=0.0, sigma_T=1.0, steps="euler")
+    with pytest.raises(ValueError, match="supported: consistency"):
+        steered_x0(model, Method("none"), positive, None, euler, lambda step: z)
+
+
+def test_the_recipe_is_the_files_or_what_was_asked_for(model):
+    assert sampling_recipe(model) == (model.recipe or sampling_recipe(model, (999,)))
+    assert sampling_recipe(model, (399,)).timesteps == (399,)
+    with pytest.raises(ValueError, match="ends at 999"):
+        sampling_recipe(model, (1000,))
+
+
+@pytest.mark.parametrize("word", ["nasa:", "nasa:-1", "nasa:inf", "nasa:x", "none:1", "cfg", "other:1", ""])
+def test_words_that_are_no_method(word):
+    with pytest.raises(ValueError, match=r"method '.*': its strength|method '.*' is not known; available: none"):
+        Method.parse(word)
+
+
+def test_nasa_alone_takes_the_files_alpha_and_doubles_fall_together():
+    assert [str(m) for m in parse_methods(["none", "nasa", "nasa:1.0", "cfg:1.5"], STUDENT)] == [
+        "none",
+        "nasa:1",
+        "cfg:1.5",
+    ]

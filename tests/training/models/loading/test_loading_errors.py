@@ -1,0 +1,141 @@
+"""What cannot be a teacher is refused before anything starts, and the message says what it is and what to do."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from published import NETWORK, published, save_folder, single_file_weights, write
+from safetensors.torch import load_file, save_file
+
+from training.models.loading import load_parts
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {kind: save_folder(tmp_path_factory.mktemp(kind), kind) for kind in ("sd15", "pixart")}
+
+
+@pytest.mark.parametrize("path", ["nowhere", "models/nowhere.safetensors", "./a/b", "/no/such/model"])
+def test_a_path_at_which_nothing_is(path):
+    with pytest.raises(FileNotFoundError, match=r"looked for /.*; expected a diffusers folder"):
+        load_parts(path)
+
+
+def test_a_hub_id_that_cannot_be_had():
+    with pytest.raises(FileNotFoundError, match=r"looked for /.* and for models/nowhere on the hub") as caught:
+        load_parts("models/nowhere")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_text_encoder_at_which_nothing_is(folders):
+    with pytest.raises(FileNotFoundError, match="no model at 'nowhere'"):
+        load_parts(folders["sd15"], text_encoder="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        (
+            "unet",
+            {"_class_name": "UNetFlatConditionModel"},
+            "network is a UNetFlatConditionModel. Supported are",
+        ),
+        ("unet", {"addition_embed_type": "text_time"}, "such as Stable Diffusion XL .* Supported are"),
+        ("unet", {"time_cond_proj_dim": 256}, "takes its guidance scale as an input, such as an LCM"),
+        ("unet", {"in_channels": 9}, "takes 9 channels and gives 4, as models for inpainting do"),
+        ("vae", {"_class_name": "AutoencoderTiny"}, "its VAE is 'AutoencoderTiny', expected AutoencoderKL"),
+        ("text_encoder", {"model_type": "bert"}, "its text encoder is 'bert', expected one of clip_text_model, t5"),
+        ("scheduler", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr = True, which is not supported"),
+        ("scheduler", {"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule 'squaredcos_cap_v2': Input should be"),
+    ],
+)
+def test_models_of_another_kind(tmp_path, part, changes, message):
+    folder = Path(save_folder(tmp_path, "sd15"))
+    path = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ValueError, match=message):
+        load_parts(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "message"),
+    [
+        ("transformer/config.json", {"sample_size": 128, "use_additional_conditions": None}, "PixArt at 1024 px"),
+        ("transformer/config.json", {"_class_name": "SD3Transformer2DModel"}, "its network is a SD3Transformer2D"),
+        ("model_index.json", {"_class_name": "PixArtSigmaPipeline"}, "it is PixArt-Sigma, whose latents"),
+    ],
+)
+def test_other_transformers(tmp_path, path, changes, message):
+    path = Path(save_folder(tmp_path, "pixart"), path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ValueError, match=message):
+        load_parts(str(tmp_path))
+
+
+def test_pickles(tmp_path):
+    folder = Path(save_folder(tmp_path / "folder", "sd15"))
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").rename(folder / "vae" / "diffusion_pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match=r"vae holds no .safetensors file; its diffusion_pytorch_model.bin"):
+        load_parts(str(folder))
+    torch.save(published("sd15")["network"].state_dict(), tmp_path / "model.ckpt")
+    with pytest.raises(ValueError, match=r"model.ckpt is a pickle"):
+        load_parts(str(tmp_path / "model.ckpt"))
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "vae"])
+def test_a_folder_that_lacks_a_weight(tmp_path, part):
+    """The libraries would fill it with random numbers and go on."""
+    folder = Path(save_folder(tmp_path, "sd15"))
+    (path,) = (folder / part).glob("*.safetensors")
+    weights = load_file(path)
+    gone = sorted(weights)[3]
+    del weights[gone]
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"{part} lacks 1 weight\(s\) of a \w+, first"):
+        load_parts(str(folder))
+
+
+def test_a_folder_without_its_text_encoder(tmp_path):
+    folder = save_folder(tmp_path, "sd15")
+    shutil.rmtree(tmp_path / "text_encoder")
+    with pytest.raises(ValueError, match=r"holds no text_encoder; .* that does: teacher.text_encoder in a recipe"):
+        load_parts(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda w: w.pop(NETWORK + "out.2.bias"),
+            r"model.safetensors: weights .* in 1 place\(s\): missing",
+        ),
+        (lambda w: w.pop(NETWORK + "out.2.weight"), r"model.safetensors: it lacks 'out.2.weight'"),
+        (lambda w: w.update({NETWORK + "label_emb.0.0.weight": torch.zeros(3)}), "Stable Diffusion XL"),
+        (lambda w: w.update({"control_model.x": torch.zeros(3)}), r"1 weight\(s\) that are none of Stable Diff"),
+        (lambda w: w.update({"ztsnr": torch.zeros(1)}), "its noise schedule ends in pure noise"),
+        (lambda w: w.update({"alphas_cumprod": torch.linspace(1, 0, 1000)}), "its alphas_cumprod are not Stable"),
+        (lambda w: w.update({"lora_unet_x.lora_down.weight": torch.zeros(3)}), "it is a LoRA"),
+        (lambda w: w.pop(NETWORK + "input_blocks.0.0.weight"), "its network is not known"),
+    ],
+)
+def test_single_files(tmp_path, change, message):
+    weights = single_file_weights("sd15")
+    change(weights)
+    with pytest.raises(ValueError, match=message):
+        load_parts(write(tmp_path / "model.safetensors", weights))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"csize_embedder.mlp.0.weight": (8, 8)}, "PixArt at 1024 px"),
+        ({"y_embedder.y_embedding": (300, 64)}, r"takes 300 tokens of text \(PixArt-Sigma: 300\)"),
+        ({"pos_embed": (1, 4096, 72)}, "has 4096 positions, PixArt at 512 px 1024"),
+    ],
+)
+def test_single_files_of_other_pixarts(tmp_path, folders, change, message):
+    weights = single_file_weights("pixart") | {key: torch.zeros(shape) for key, shape in change.items()}
+    with pytest.raises(ValueError, match=message):
+        load_parts(write(tmp_path / "model.safetensors", weights), t5=None, vae=folders["sd15"])

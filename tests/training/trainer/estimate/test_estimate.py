@@ -1,0 +1,234 @@
+"""What a run would take: the count against real runs of small models, and the shipped recipes at full size."""
+
+import gc
+
+import pytest
+import torch
+from full_size_folders import write_description
+from published import KINDS, save_folder
+from tiny_clip import write_tiny_clip
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from training.config import load_recipe
+from training.distill.networks import trainable
+from training.distill.noise_levels import Levels
+from training.distill.rng import draw
+from training.models.backbone import load_backbone, load_teacher
+from training.models.loading import load_parts
+from training.models.loading.source import without_weights
+from training.pgsb import main
+from training.trainer.distributed.accelerator import start_accelerator
+from training.trainer.estimate import Estimate, estimate
+from training.trainer.estimate.iteration import text_of
+from training.trainer.estimate.ledger import AsOnCuda, Ledger
+from training.trainer.trainer import Run, open_teacher
+
+GIB = 2**30
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def teacher(request, tmp_path_factory):
+    return save_folder(tmp_path_factory.mktemp("teachers") / request.param, request.param)
+
+
+@pytest.fixture(scope="module")
+def sd15(tmp_path_factory):
+    return save_folder(tmp_path_factory.mktemp("teacher") / "sd15", "sd15")
+
+
+def small(teacher, *overrides):
+    settings = ["clip.weight=0", "loop.batch_size=4", "loop.precision=no", "loop.latent_size=16", "student.init="]
+    return load_recipe("sd15", [f"teacher.path={teacher}", "prompts.source=shapes", *settings, *overrides])
+
+
+def estimated(recipe, **options) -> Estimate:
+    with without_weights():
+        if recipe.prompts.text_cache:  # as a run with its cache, which need not be there to count
+            backbone = load_teacher(recipe.teacher, t5=None)
+            levels = Levels.from_schedule(backbone.alphas_cumprod(), recipe)
+        else:
+            backbone, levels = open_teacher(recipe)
+    return estimate(recipe, backbone, levels, **options)
+
+
+def activations(found):
+    return next(size for part, size in found.memory.items() if part.startswith("activations"))
+
+
+def test_the_ledger_counts_what_is_alive():
+    weight = torch.empty(16, 8, device="meta", requires_grad=True)
+    with Ledger() as ledger:
+        x = torch.empty(4, 8, device="meta")
+        y = functional.linear(x, weight).relu()  # the linear's own output is not needed for the backward pass
+        assert ledger.live == 4 * (4 * 8 + 4 * 16)
+        assert ledger.peak == 4 * (4 * 8 + 2 * 4 * 16)
+        y.view(64).sum().backward()
+        assert ledger.live >= 4 * weight.numel(), "the gradient"
+        del x, y
+        gc.collect()
+        assert ledger.live == 4 * weight.numel()
+    assert ledger.flops == 2 * (2 * 4 * 8 * 16)  # the product, and the weight's gradient
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_nothing_on_the_meta_device_differs_from_a_real_network(teacher, checkpointed):
+    """The same forward and backward, counted on the CPU and on the meta device, with attention as plain products."""
+
+    def counted(network, device):
+        network.requires_grad_(True).to(device)
+        family = backbone.family
+        if checkpointed:
+            network.enable_gradient_checkpointing()
+        x, t = torch.zeros(2, 4, 16, 16, device=device), torch.zeros(2, dtype=torch.long, device=device)
+        words = text(backbone, device)
+        with sdpa_kernel(SDPBackend.MATH), Ledger() as ledger:
+            family.call(network, x, t, words).mean().backward()
+        return ledger.peak, ledger.flops
+
+    def text(backbone, device):
+        words = text_of(backbone, 2)
+        return type(words)(
+            states=torch.zeros(words.states.shape, device=device),
+            mask=None if words.mask is None else torch.ones(words.mask.shape, dtype=torch.bool, device=device),
+        )
+
+    backbone = load_backbone(teacher)
+    real = counted(backbone.network, torch.device("cpu"))
+    with without_weights():
+        described = load_parts(teacher)["network"]
+    peak, flops = counted(described, torch.device("meta"))
+    assert flops == real[1]
+    assert peak == pytest.approx(real[0], rel=0.02)
+
+
+LORA = ("student.train=lora", "lora.updates=3", "loop.gradient_checkpointing=false")
+
+
+@pytest.mark.parametrize("overrides", [(), LORA])
+def test_a_run_is_what_was_estimated(teacher, tmp_path, overrides):
+    """Parameters, their bytes, and torch's own count of operations in the trainer's own iteration."""
+    recipe = small(teacher, "loop.micro_batch=2", f"output.folder={tmp_path}", *overrides)
+    found, run = estimated(recipe), Run(recipe, start_accelerator(recipe, cpu=True))
+    d, backbone = run.distillation, run.backbone
+    assert found.trained == {
+        "student": sum(weight.numel() for weight in trainable(run.student)),
+        "LoRA teacher": sum(weight.numel() for weight in run.teachers.lora_parameters()),
+    }
+    lasting = {
+        id(weight): weight
+        for network in (run.student, d.lora_teacher, backbone.text_encoder, backbone.vae)
+        for weight in network.parameters()
+    }
+    told = sum(size for part, size in found.memory.items() if part.startswith(("trained", "frozen")))
+    assert told == sum(weight.numel() * weight.element_size() for weight in lasting.values())
+    assert found.memory["running mean of the student"] == sum(mean.nbytes for mean in run.mean.means)
+
+    prompts, device = run.prompts.take(4), torch.device("cpu")
+    text = backbone.encode(prompts)
+    draws = draw(recipe, 0, channels=4, num_train_timesteps=1000).rows(slice(0, 4), device)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        d.run(prompts, text, draws)
+    # not exactly: fused attention computes its scores once more in the backward pass
+    assert found.flops == pytest.approx(counter.get_total_flops(), rel=0.03)
+
+
+def test_settings_change_what_they_should(sd15, tmp_path):
+    base = estimated(small(sd15))
+
+    def ratio(part, *overrides, **options):
+        return estimated(small(sd15, *overrides), **options).memory.get(part, 0) / base.memory[part]
+
+    assert ratio("moments of adamw", "loop.optimizer=adamw8bit") == 0  # has another name
+    eight_bit = estimated(small(sd15, "loop.optimizer=adamw8bit")).memory["moments of adamw8bit"]
+    assert 0.25 < eight_bit / base.memory["moments of adamw"] < 0.4  # its many small weights keep 32 bits
+    assert ratio("running mean of the student", "student.ema_decay=0") == 0
+    assert ratio("frozen: teacher", "loop.precision=bf16") == 0.5
+    assert ratio("trained weights, fp32", "student.train=lora", "student.lora_rank=4") < 0.3
+    shared = estimated(small(sd15, "student.train=lora"))
+    apart = estimated(small(sd15, "student.train=lora", f"student.init={sd15}"))
+    assert "frozen: student" not in shared.memory
+    assert apart.memory["frozen: student"] == shared.memory["frozen: teacher"]
+    both = estimated(small(sd15), processes=2)
+    assert both.flops == base.flops / 2
+    assert both.memory["gradients on their way between processes"] == base.memory["trained weights, fp32"]
+    assert estimated(small(sd15), cuda=False).total == base.total - base.memory["CUDA itself (assumed)"]
+
+
+def test_rows_and_checkpoints_decide_what_activations_take(sd15):
+    rows = [activations(estimated(small(sd15, f"loop.micro_batch={n}"))) for n in (1, 2, 4)]
+    assert rows[2] - rows[1] == pytest.approx(2 * (rows[1] - rows[0]), rel=0.1)
+    kept = estimated(small(sd15, "loop.gradient_checkpointing=false"))
+    repeated = estimated(small(sd15))
+    assert activations(kept) > activations(repeated) and kept.flops < repeated.flops
+    nasa = estimated(small(sd15, "student.nasa_alpha_max=1"))
+    assert repeated.flops < nasa.flops < 1.1 * repeated.flops
+
+
+def test_clip_and_its_decoder_are_counted(sd15, tmp_path):
+    clip = write_tiny_clip(tmp_path / "clip")
+    off = estimated(small(sd15))
+    on = estimated(small(sd15, "clip.weight=1", f"clip.model=local-dir:{clip}"))
+    assert on.memory["frozen: CLIP and its decoder"] > 0 and on.flops > off.flops
+
+
+def test_autocast_casts_as_on_cuda():
+    x = torch.empty(2, 32, 8, 8, device="meta")
+    weight = torch.nn.Parameter(torch.empty(32, 32, 1, 1, device="meta"))
+    with Ledger() as ledger, AsOnCuda(ledger, half=True) as mode, mode.autocast():
+        y = functional.conv2d(x, weight)
+        assert y.dtype == torch.bfloat16
+        assert functional.group_norm(y, 4).dtype == torch.float32
+        assert (y + 1).dtype == torch.bfloat16
+        alive = ledger.live
+        functional.conv2d(y, weight)
+        gc.collect()
+        assert ledger.live == alive, "the weight is cast once"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [24, 12])
+@pytest.mark.parametrize("kind", KINDS)
+def test_low_memory_recipes_fit(tmp_path, kind, size):
+    """At full size, with a twentieth to spare; prompts that are cached need no text encoder."""
+    folder = write_description(tmp_path / kind, kind)
+    recipe = load_recipe(f"{kind}_{size}gb", [f"teacher.path={folder}", "prompts.source=shapes"])
+    if recipe.student.init:
+        recipe = recipe.model_copy(update={"student": recipe.student.model_copy(update={"init": folder})})
+    found = estimated(recipe)
+    assert 0.2 * size * GIB < found.total < 0.95 * size * GIB
+    assert found.trained["LoRA teacher"] > 5e6
+
+
+def test_descriptions_are_of_the_same_models(teacher):
+    loaded = load_parts(teacher)
+    with without_weights():
+        described = load_parts(teacher)
+    for name in ("network", "text_encoder", "vae"):
+        weights = {key: (value.shape, value.dtype) for key, value in loaded[name].state_dict().items()}
+        assert {key: (value.shape, value.dtype) for key, value in described[name].state_dict().items()} == weights
+        assert all(parameter.is_meta and not parameter.requires_grad for parameter in described[name].parameters())
+    assert described["schedule"] == loaded["schedule"]
+    assert not any(parameter.is_meta for parameter in load_parts(teacher)["network"].parameters())
+
+
+def test_a_dry_run_reads_no_weight_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    folder = write_description(tmp_path / "teacher", "sd15")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.txt").write_text("a cat\n", encoding="utf-8")
+    words = ["--recipe", "sd15_12gb", f"teacher.path={folder}", "prompts.source=prompts.txt", "--dry-run", "--cpu"]
+    assert main([*words, "clip.weight=0", "loop.micro_batch=1"]) == 0
+    out = capsys.readouterr().out
+    for expected in (
+        "[guidance]",
+        'train = "lora"',
+        "LoRA teacher  6.4 M trained",
+        "teacher       859.5 M frozen",
+        "activations, 1 row(s) at once",
+        "TFLOP an iteration",
+        "files below runs/sd15_12gb",
+        "checkpoints/ ",
+    ):
+        assert expected in out, out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt", "teacher"]

@@ -1,0 +1,177 @@
+"""Warnings: on runs that go wrong, once for each episode, and not on runs that go well."""
+
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from training.config import load_recipe
+from training.distill.noise_levels import Levels
+from training.models.backbone import load_backbone
+from training.prompts import open_prompts
+from training.trainer.monitor.collapse import PAST, RULES, WINDOW, CollapseWatch
+from training.trainer.monitor.latent_stats import compare
+from training.trainer.monitor.samples import Sampler
+
+HEALTHY = {"sample_diversity": 0.9, "sample_diversity_prompts": 1.0, "sample_std": 1.0}
+
+
+def told(watch, iterations, **figures):
+    """Warnings over iterations; a figure is a number, or a function of the iteration."""
+    found = []
+    for iteration in iterations:
+        values = {name: value(iteration) if callable(value) else value for name, value in figures.items()}
+        found += watch.after(iteration, values)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "says"),
+    [
+        ("sample_diversity", 0.15, "differ between seeds 0.15 times as much as the teacher's"),
+        ("sample_diversity_prompts", 0.3, "different prompts differ 0.30 times"),
+        ("sample_std", 1.7, "burnt colours"),
+        ("sample_std", 0.4, "gone grey"),
+    ],
+)
+def test_each_fault_of_samples_has_its_warning(figure, value, says):
+    watch = CollapseWatch(10_000)
+    assert told(watch, range(500, 3000, 500), **HEALTHY) == []
+    (warning,) = told(watch, range(3000, 5000, 500), **HEALTHY | {figure: value})
+    assert warning.startswith("iteration 3000: ") and says in warning and "To try: " in warning
+    assert list(watch.standing.values()) == [warning]
+
+
+def test_an_episode_is_told_once_and_the_next_one_again():
+    watch = CollapseWatch(10_000)
+    low, calmer, healthy = ({"sample_diversity": value} for value in (0.3, 0.45, 0.7))
+    assert len(told(watch, [2000, 2500, 3000], **low)) == 1
+    assert told(watch, [3500], **calmer) == [] and watch.standing, "between the limits the episode goes on"
+    assert told(watch, [4000], **low) == []
+    assert told(watch, [4500], **healthy) == [] and not watch.standing
+    assert len(told(watch, [5000], **low)) == 1
+
+
+def test_a_student_has_time_to_become_pictures():
+    """It begins as a blur; what lasts longer is told, with the time since when."""
+    watch = CollapseWatch(10_000)
+    assert told(watch, [500, 900], sample_diversity=0.3) == []
+    (warning,) = told(watch, [1000, 1500], sample_diversity=0.3)
+    assert warning.startswith("iteration 1000: ") and "since iteration 500" in warning
+    assert told(CollapseWatch(10_000), [500, 900], sample_diversity=0.3) == []
+    assert told(CollapseWatch(100), [50, 99], sample_diversity=0.3) == [], "short runs are not judged by a tenth"
+
+
+@pytest.mark.parametrize(
+    ("figure", "factor", "says"),
+    [
+        ("gap", 8, "the LoRA teacher has lost the student"),
+        ("lora", 4, "does not keep up"),
+        ("student_grad", 15, "student's gradient norm is 1"),
+        ("lora_grad", 15, "LoRA teacher's gradient norm is 1"),
+    ],
+)
+def test_what_explodes_is_told_and_noise_is_not(figure, factor, says):
+    def noisy(iteration):  # as kappa and t are drawn anew: within a factor of 3
+        return 0.05 * 3 ** math.sin(17.0 * iteration)
+
+    watch = CollapseWatch(60_000)
+    assert told(watch, range(10, 3000, 10), **{figure: noisy}) == []
+    assert told(watch, [3000], **{figure: 1e3}) == [], "a single one is no episode"
+    (warning,) = told(watch, range(3010, 3600, 10), **{figure: lambda iteration: factor * noisy(iteration)})
+    assert says in warning
+
+
+def test_a_gap_that_rises_from_zero_is_no_explosion():
+    """At first the LoRA teacher equals the frozen one."""
+    watch = CollapseWatch(60_000)
+    rising = {"gap": lambda iteration: 1e-3 + 0.06 * (1 - math.exp(-iteration / 300))}
+    assert told(watch, range(10, 5000, 10), **rising) == []
+
+
+def test_a_lora_teacher_that_stands_still_is_told():
+    watch = CollapseWatch(60_000)
+    (warning,) = told(watch, range(10, 2000, 10), gap=1e-6)
+    assert "LoRA teacher stands still" in warning
+    assert warning.startswith(f"iteration {10 * (WINDOW + PAST)}: ")
+
+
+def test_a_resumed_watch_has_told_already():
+    """The log is read again, so what stood still stands, and is not told anew."""
+    lines = [(n, {"sample_diversity": 0.2} if n % 500 == 0 else {"gap": 0.05}) for n in range(10, 5000, 10)]
+    watch, resumed = CollapseWatch(10_000), CollapseWatch(10_000)
+    for n, line in lines:
+        watch.after(n, line)
+    for n, line in lines[:250]:
+        resumed.after(n, line)
+    assert [text for n, line in lines[250:] for text in resumed.after(n, line)] == []
+    assert resumed.standing == watch.standing and len(watch.standing) == 1
+
+
+def test_figures_that_are_no_numbers_are_left_out():
+    """Those of an iteration that was skipped, in the log too, where they are null."""
+    watch = CollapseWatch(60_000)
+    for n in range(1000, 3000, 10):
+        assert watch.after(n, {"gap": (0.05, float("nan"), None, float("inf"))[n // 10 % 4]}) == []
+
+
+def test_every_rule_is_past_its_calm_when_it_is_told():
+    for rule in RULES:
+        assert rule.limit != rule.calm and rule.crossed(rule.limit, rule.calm)
+
+
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory):
+    """The bundled teacher's samples, and a way to draw others with other noise."""
+    teacher = load_backbone("models/snoopi-shapes-teacher.safetensors")
+    accelerator, folder = Accelerator(cpu=True), tmp_path_factory.mktemp("samples")
+
+    def sampler(seed, fingerprint="teacher"):
+        recipe = load_recipe("shapes", [f"seed={seed}"])
+        prompts = open_prompts(recipe.prompts, 0).take(8)
+        levels = Levels.from_schedule(teacher.alphas_cumprod(), recipe)
+        return Sampler(
+            prompts,
+            recipe=recipe,
+            accelerator=accelerator,
+            backbone=teacher,
+            teacher_fingerprint=fingerprint,
+            levels=levels,
+        )
+
+    return sampler, sampler(0).teacher(folder / "teacher.safetensors").x0, folder
+
+
+def test_the_small_worlds_collapsed_student_is_told(small_world):
+    """It keeps 9 % of the entropy within a prompt (docs/RESULTS.md), while its images look right one by one."""
+    sampler, reference, _ = small_world
+    student = load_backbone("models/snoopi-shapes-student.safetensors").network
+    found = compare(sampler(0).student(student).x0, reference)
+    (warning,) = CollapseWatch(700).after(700, found)
+    assert "images of one prompt differ between seeds" in warning and found["sample_diversity"] < 0.25
+    assert found["sample_diversity_prompts"] > 0.9 and 0.9 < found["sample_std"] < 1.1
+
+
+def test_the_small_worlds_teacher_is_not(small_world):
+    """Its own images with other noise."""
+    sampler, reference, folder = small_world
+    found = compare(sampler(1).teacher(folder / "other.safetensors").x0, reference)
+    assert CollapseWatch(700).after(700, found) == []
+    assert found["sample_distance"] < 0.2
+    for strength, says in ((0.5, "gone grey"), (1.6, "burnt colours")):
+        (warning, *_) = CollapseWatch(700).after(700, compare(strength * reference, reference))[-1:]
+        assert says in warning
+
+
+def test_samples_of_another_teacher_or_prompt_are_not_taken_for_this_ones(small_world):
+    sampler, reference, folder = small_world
+    kept = folder / "teacher.safetensors"
+    before = kept.stat().st_mtime_ns
+    assert torch.equal(sampler(0).teacher(kept).x0, reference) and kept.stat().st_mtime_ns == before
+    same = sampler(0)
+    assert same._read(kept) is not None
+    assert sampler(1)._read(kept) is None
+    assert sampler(0, "the same path, other weights")._read(kept) is None
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert same._read(kept) is None, "a damaged file is drawn anew"

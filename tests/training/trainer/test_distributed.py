@@ -1,0 +1,121 @@
+"""One process, two processes and micro-batches: the same training, from the same recipe."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import tiny_backbone
+from tiny_clip import write_tiny_clip
+
+from training.export import export_backbone
+from training.trainer.run_folder.checkpoint import checkpoints
+
+ITERATIONS = 10
+TOLERANCE = 1e-5
+SUPPORT = Path(__file__).resolve().parents[2] / "support"
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    return export_backbone(path, tiny_backbone("v_prediction"), title="tiny", role="teacher")
+
+
+def train(teacher, folder, *more, processes=1, fsdp=False, iterations=ITERATIONS, expect=0):
+    arguments = [
+        *("--cpu", f"teacher.path={teacher}", f"output.folder={folder}", f"loop.iterations={iterations}"),
+        *(
+            "loop.batch_size=4",
+            "output.save_every=5",
+            "output.sample_every=0",
+            "output.log_every=1",
+            "output.trackers=[]",
+        ),
+        *more,
+    ]
+    program = [str(SUPPORT / "fsdp_on_cpu.py")] if fsdp else ["-m", "training.pgsb"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [sys.executable, *(launcher if processes > 1 else []), *program, *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=540)
+    assert done.returncode == expect, done.stdout[-1000:] + done.stderr[-3000:]
+    return done
+
+
+def weights(folder):
+    newest = checkpoints(folder / "checkpoints")[-1]
+    return {path.stem: load_file(path) for path in newest.glob("*.safetensors")}
+
+
+def difference(folder, other):
+    """Largest relative difference of what was trained, network by network and moment by moment."""
+    ours, theirs = weights(folder), weights(other)
+    assert ours.keys() == theirs.keys()
+    found = {}
+    for name in ours:
+        assert ours[name].keys() == theirs[name].keys()
+        a, b = (torch.cat([w[key].double().flatten() for key in ours[name]]) for w in (ours[name], theirs[name]))
+        found[name] = ((a - b).norm() / b.norm()).item()
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(teacher, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    train(teacher, folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_lora_student_with_the_clip_loss_too(teacher, tmp_path):
+    """CLIP judges half of the batch: other rows in each process and micro-batch, the same rows of the whole."""
+    clip = write_tiny_clip(tmp_path / "clip")
+    more = [f"clip.model=local-dir:{clip}", "clip.weight=1.0", "clip.margin=1.0"]
+    more += ["student.train=lora", "student.lora_rank=4", "student.lora_scaling=4"]
+    for folder, settings in (("one", {}), ("two", {"processes": 2}), ("sharded", {"processes": 2, "fsdp": True})):
+        train(teacher, tmp_path / folder, *more, iterations=5, **settings)
+    for folder in ("two", "sharded"):
+        found = difference(tmp_path / folder, tmp_path / "one")
+        print(f"{folder}: " + ", ".join(f"{network} {value:.1e}" for network, value in found.items()))
+        assert max(found[network] for network in ("student", "ema", "lora")) <= TOLERANCE
+    figures = [json.loads((tmp_path / f / "metrics.jsonl").read_text().splitlines()[0])["clip"] for f in ("one", "two")]
+    assert figures[1] == pytest.approx(figures[0], rel=1e-5) and figures[0] > 0
+
+
+@pytest.mark.slow
+def test_each_process_can_draw_its_own_kappa(teacher, tmp_path):
+    train(teacher, tmp_path, "guidance.kappa_per=rank", processes=2, iterations=5)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert all(line["kappa"] == pytest.approx((line["kappa_0"] + line["kappa_1"]) / 2) for line in lines)
+    assert all(line["kappa_0"] != line["kappa_1"] for line in lines)
+
+
+def test_a_batch_that_cannot_be_split_is_refused(teacher, tmp_path):
+    done = train(teacher, tmp_path, "loop.batch_size=3", "loop.micro_batch=2", expect=2)
+    assert "loop.batch_size" in done.stderr and "3" in done.stderr and "micro_batch" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("distributed", "settings", "more"),
+    [
+        ("NO", {}, ["loop.micro_batch=1"]),
+        ("MULTI_CPU", {"processes": 2}, []),
+        ("MULTI_CPU", {"processes": 2}, ["loop.micro_batch=1"]),
+        ("FSDP", {"processes": 2, "fsdp": True}, []),
+    ],
+    ids=["micro-batches", "2 processes", "2 processes, micro-batches", "2 processes, FSDP"],
+)
+def test_however_the_batch_is_split_the_training_is_the_same(teacher, alone, tmp_path, distributed, settings, more):
+    train(teacher, tmp_path, *more, **settings)
+    environment = json.loads((tmp_path / "environment.json").read_text(encoding="utf-8"))
+    assert environment["distributed"] == distributed and environment["processes"] == settings.get("processes", 1)
+    found = difference(tmp_path, alone)
+    print(", ".join(f"{network} {value:.1e}" for network, value in found.items()))
+    assert max(found[network] for network in ("student", "ema", "lora")) <= TOLERANCE

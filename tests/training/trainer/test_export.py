@@ -1,0 +1,174 @@
+"""What the exporter writes of each family, opened by the host: the same numbers as in diffusers."""
+
+import nodes as host_nodes
+import pytest
+import torch
+from published import save_folder, single_file_weights, write
+from reference import relative_error
+from tiny import tiny_backbone, tiny_pixart_backbone, tiny_sd21_backbone
+
+from snoopi_core.formats.checkpoint import OneStepRecipe, read_checkpoint
+from snoopi_core.formats.lora import own_lora_metadata
+from snoopi_core.formats.tensor_file import open_tensor_file
+from snoopi_core.host.loading.attachment import get_metadata
+from snoopi_core.host.loading.loader import load_checkpoint
+from snoopi_core.host.one_step import one_step
+from training.config import Recipe
+from training.distill.networks import make_student
+from training.distill.noise_levels import Levels
+from training.export import check_exportable, export_backbone, export_student, main
+from training.models.sampling import one_step_x0
+from training.trainer.distributed.state_dicts import trained_state
+
+PROMPT = "a red ring, on the left"
+SIZES = {"unet": 8, "pixart": 64}
+KINDS = {"sd15": tiny_backbone, "sd21": tiny_sd21_backbone, "pixart": tiny_pixart_backbone}
+
+
+def recipe_for(teacher="tiny/teacher", **student):
+    student = {"timestep": 999, "lora_rank": 4, "lora_scaling": 8} | student
+    output = {"title": "S", "recommended_alpha": 0.3}
+    tree = {"teacher": {"path": teacher}, "student": student, "prompts": {"source": "shapes"}, "output": output}
+    tree["loop"] = {"latent_size": 8}  # of the images that the preview colours are fitted on
+    return Recipe.model_validate(tree)
+
+
+def as_in_the_file(network):
+    """Weights as half precision leaves them."""
+    for weight in network.parameters():
+        weight.data = weight.data.half().float()
+    return network
+
+
+def images(backbone, network, text, levels, recipe):
+    """x0 by diffusers' network, for the noise that the host draws from seed 5."""
+    size = SIZES[backbone.family.name]
+    z = torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(5))
+    settings = {"timestep": recipe.student.timestep, "alpha_T": levels.alpha_T, "sigma_T": levels.sigma_T}
+    return one_step_x0(backbone, network, text, z, **settings)
+
+
+def hosts_images(model, text, backbone):
+    size, scale = SIZES[backbone.family.name], backbone.vae.config.scaling_factor
+    latent = {"samples": torch.zeros(1, 4, size, size)}
+    states = text.states if text.mask is None else text.states[:, : int(text.mask.sum())]
+    return one_step(model, [[states, {}]], latent, seed=5, timesteps="auto")["samples"] * scale
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_a_student_makes_the_same_images_in_the_host(tmp_path, kind, prediction_type):
+    backbone, recipe = KINDS[kind](prediction_type), recipe_for(alpha_T_squared=0.3)
+    levels = Levels.from_schedule(backbone.alphas_cumprod(), recipe)
+    weights = as_in_the_file(KINDS[kind](prediction_type, seed=7).network).state_dict()
+    path = export_student(tmp_path / "student.safetensors", backbone, weights, recipe, 3)
+    backbone.network.load_state_dict(weights)
+    model, clip, vae = load_checkpoint(path)
+    text = backbone.encode([PROMPT])
+    got, expected = hosts_images(model, text, backbone), images(backbone, backbone.network, text, levels, recipe)
+    assert relative_error(got, expected) <= 1e-4
+    as_in_the_file(backbone.vae)
+    latents = torch.randn(1, 4, 8, 8)
+    assert (
+        relative_error(
+            vae.decode(latents / backbone.vae.config.scaling_factor).movedim(-1, 1), backbone.decode(latents)
+        )
+        <= 1e-4
+    )
+    metadata = get_metadata(model)
+    assert metadata.recipe == OneStepRecipe(timesteps=(999,), alpha_T=levels.alpha_T, sigma_T=levels.sigma_T)
+    assert (metadata.recommended_alpha, metadata.schedule) == (0.3, backbone.schedule)
+    if kind == "pixart":
+        assert clip is None and not any("cond_stage_model" in name for name in open_tensor_file(path).names)
+    else:
+        as_in_the_file(backbone.text_encoder)
+        got = host_nodes.CLIPTextEncode().encode(clip, PROMPT)[0][0][0]
+        assert relative_error(got, backbone.encode([PROMPT]).states) <= 1e-5
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lora_student_makes_the_same_images_in_the_host(tmp_path, kind):
+    backbone, recipe = KINDS[kind](), recipe_for(train="lora", alpha_T_squared=0.3)
+    as_in_the_file(backbone.network)
+    base = export_backbone(tmp_path / "base.safetensors", backbone, title="base", role="teacher")
+    student = make_student(backbone.network, recipe)
+    torch.manual_seed(0)
+    for name, weight in student.named_parameters():
+        if "lora_" in name:
+            weight.data = torch.randn_like(weight).half().float() / 4
+    weights = trained_state(student)
+    path = export_student(tmp_path / "lora.safetensors", KINDS[kind](), weights, recipe, 3)
+    model, _, _ = load_checkpoint(base, lora=path)
+    levels, text = Levels.from_schedule(backbone.alphas_cumprod(), recipe), backbone.encode([PROMPT])
+    expected = images(backbone, student.eval(), text, levels, recipe)
+    assert relative_error(hosts_images(model, text, backbone), expected) <= 1e-4
+    assert relative_error(expected, images(backbone, backbone.network, text, levels, recipe)) > 0.1
+    metadata = own_lora_metadata(open_tensor_file(path))
+    assert (metadata.title, metadata.base, metadata.family) == ("S", "tiny/teacher", backbone.family.name)
+    assert metadata.recipe.timesteps == (999,) and metadata.provenance.recipe_sha256 == recipe.sha256()
+
+
+def test_a_lora_says_what_it_was_trained_on_but_not_where_that_lies(tmp_path):
+    backbone = tiny_backbone()
+    student = make_student(backbone.network, recipe_for(train="lora"))
+    for teacher, changes, expected in [
+        (str(tmp_path / "sd15"), {}, "sd15"),
+        ("~/models/sd15", {}, "sd15"),
+        ("owner/name", {}, "owner/name"),
+        ("owner/name", {"init": "other/init"}, "other/init"),
+    ]:
+        recipe = recipe_for(teacher, train="lora", **changes)
+        path = export_student(tmp_path / "lora.safetensors", backbone, trained_state(student), recipe, 1)
+        assert own_lora_metadata(open_tensor_file(path)).base == expected
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd21"])
+def test_a_folder_and_a_single_file_become_the_same_file_of_ours(tmp_path, kind):
+    folder = save_folder(tmp_path / "folder", kind)
+    single = write(tmp_path / "single.safetensors", single_file_weights(kind))
+    for source, out in ((folder, "a.safetensors"), (single, "b.safetensors")):
+        assert main([source, "--out", str(tmp_path / out), "--title", "T"]) == 0
+    one, other = read_checkpoint(tmp_path / "a.safetensors"), read_checkpoint(tmp_path / "b.safetensors")
+    for part in ("unet", "vae"):
+        assert all(torch.equal(weight, getattr(other, part)[key]) for key, weight in getattr(one, part).items())
+    assert one.metadata.pad_token_id == other.metadata.pad_token_id == (0 if kind == "sd21" else 49407)
+
+
+def test_pixart_becomes_a_file_without_t5(tmp_path):
+    folder, out = save_folder(tmp_path / "folder", "pixart"), tmp_path / "a.safetensors"
+    for path in (tmp_path / "folder" / "text_encoder").glob("*.safetensors"):
+        path.unlink()  # of no use here, and at full size it would take 19 GB to read
+    single = write(tmp_path / "single.safetensors", single_file_weights("pixart"))
+    for source in ([folder], [single, "--vae", folder]):
+        assert main([*source, "--out", str(out)]) == 0
+        model = read_checkpoint(out)
+        assert model.metadata.family == "pixart" and model.text_encoder is None and model.vae
+
+
+def test_what_is_not_there(tmp_path, capsys):
+    assert main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "x.safetensors")]) == 2
+    said = capsys.readouterr().err
+    assert f"looked for {tmp_path}/nowhere; expected a diffusers folder" in said
+    assert "or the folder of a run, or one of its checkpoints" in said
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    assert main([str(tmp_path / "run"), "--out", str(tmp_path / "x.safetensors")]) == 2
+    assert "run holds no usable checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "changes", "message"),
+    [
+        ("sd15", "network", {"norm_num_groups": 16}, "no UNet with these settings: norm_num_groups is 16, expected 32"),
+        ("sd15", "vae", {"norm_num_groups": 16}, "no VAE with these settings: norm_num_groups is 16, expected 32"),
+        ("sd15", "vae", {"latent_channels": 16}, "the VAE has 16 latent channels, the network takes 4"),
+        ("pixart", "network", {"patch_size": 4}, "no PixArt with these settings: patch_size is 4, expected 2"),
+        ("pixart", "network", {"sample_size": 32}, "PixArt sample_size is 32, expected a whole number from 33"),
+    ],
+)
+def test_what_the_host_could_not_build_is_said_before_a_run(kind, part, changes, message):
+    backbone = KINDS[kind]()
+    getattr(backbone, part).register_to_config(**changes)
+    with pytest.raises(ValueError, match=message):
+        check_exportable(backbone)

@@ -1,0 +1,86 @@
+"""No space left: the run goes on where it can, says what is missing, and leaves nothing half-written."""
+
+import pytest
+from small_disk import SmallDisk
+from trainer import Trainer, assert_same, iterations, newest, together, train
+
+from training.trainer.run_folder.checkpoint import check_whole, checkpoints, newest_whole
+
+LAST = 7
+
+
+@pytest.fixture(scope="module")
+def never(tiny_run, tmp_path_factory):
+    """A run on a disk with room."""
+    folder = tmp_path_factory.mktemp("never")
+    train(folder / "log", *tiny_run(folder, f"loop.iterations={LAST}", "output.save_every=1000"))
+    return folder
+
+
+@pytest.fixture
+def disk(tmp_path):
+    with SmallDisk(tmp_path / "disk", megabytes=100) as disk:
+        yield disk
+
+
+def nothing_half_written(folder):
+    hidden = [path.name for path in folder.rglob("*.tmp")]
+    return not hidden and all(check_whole(path) for path in checkpoints(folder / "checkpoints"))
+
+
+def test_a_run_outlives_a_full_disk(tiny_run, never, tmp_path, disk):
+    """Full after the first checkpoint, for figures too, and free again before the last."""
+    folder = disk.folder / "run"
+    more = [
+        "output.save_every=2",
+        "output.keep_last=2",
+        "output.sample_every=1",
+        'output.sample_prompts=["a ring", "two"]',
+    ]
+    arguments = tiny_run(folder, *more, f"loop.iterations={LAST}", 'output.trackers=["tensorboard"]')
+    trainer = Trainer(tmp_path / "log", *arguments, slow=0.05)
+    trainer.wait_for(lambda: newest(folder) == 2)
+    disk.fill(trainer.process.pid)
+    trainer.wait_for(lambda: "no checkpoint could be written" in trainer.said())
+    assert newest(folder) == 2 and nothing_half_written(folder)
+    disk.free(trainer.process.pid)
+    said = trainer.end(0)
+    assert "the last good checkpoint is " in said and "step-00000002" in said and "tries again in 2 iterations" in said
+    assert "figures or samples cannot be written" in said or not disk.mounted
+    assert iterations(folder)[-1] == LAST
+    assert_same(folder, never)
+
+
+def test_a_last_save_that_fails_is_an_error_that_names_the_last_good_checkpoint(tiny_run, never, tmp_path, disk):
+    folder = disk.folder / "run"
+    arguments = tiny_run(folder, "output.save_every=4", f"loop.iterations={LAST}")
+    trainer = Trainer(tmp_path / "log", *arguments, slow=0.05)
+    trainer.wait_for(lambda: newest(folder) == 4)
+    disk.fill(trainer.process.pid)
+    said = trainer.end(2)
+    assert f"error: iteration {LAST}: no checkpoint could be written" in said and "Traceback" not in said
+    assert "the last good checkpoint is " in said and "step-00000004" in said
+    assert newest(folder) == 4 and nothing_half_written(folder)
+    disk.free(0)
+    train(tmp_path / "again", *arguments, "--resume")
+    assert_same(folder, never)
+
+
+def test_an_export_that_fails_is_an_error_and_leaves_no_file(tiny_run, tmp_path, disk):
+    folder = disk.folder / "run"
+    arguments = tiny_run(folder, "loop.iterations=1")
+    trainer = Trainer(tmp_path / "log", *arguments, slow=0.05)
+    trainer.wait_for(lambda: newest(folder) == 1)
+    disk.fill(trainer.process.pid)
+    said = trainer.end(2)
+    assert "student.safetensors could not be written" in said and "Traceback" not in said
+    assert f"the last good checkpoint is {newest_whole(folder / 'checkpoints')}" in said
+    assert not list(folder.glob("export/*")) and not list(folder.glob("export/.*"))
+    assert iterations(folder) == [1]
+
+
+def test_a_log_on_a_full_disk_leaves_no_process_waiting(tiny_run, tmp_path):
+    folder = tmp_path / "run"
+    for trainer in together(tmp_path / "log", *tiny_run(folder, "loop.iterations=3"), alter="with_a_full_log"):
+        trainer.end(0)
+    assert newest(folder) == 3 and iterations(folder) == [1, 2, 3]

@@ -1,0 +1,104 @@
+"""NaN and Inf in a loss or a gradient: nothing moves, it is counted, and in the end the run stops."""
+
+import shutil
+
+import pytest
+import torch
+from trainer import iterations, newest, tensor_files, together
+
+from training.distill.step import Distillation
+from training.pgsb import main
+from training.trainer.run_folder.checkpoint import checkpoints, load_state
+
+EVERY = ("output.save_every=1", "output.keep_last=20")
+STUDENT = ("student.safetensors", "ema.safetensors", "optimizer_student.safetensors")
+LORA = ("lora.safetensors", "optimizer_lora.safetensors")
+
+
+def spoil(monkeypatch, method, value, when):
+    """Replace a loss of an iteration: `value` is "nan" or "inf" for the loss itself, or its gradient alone."""
+    original, calls = getattr(Distillation, method), []
+
+    def spoilt(self, *args):
+        calls.append(1)
+        result = original(self, *args)
+        loss = result[0] if isinstance(result, tuple) else result
+        if len(calls) in when:
+            if "gradient" in value:
+                loss = loss + 0
+                loss.register_hook(lambda gradient: gradient * float(value.split()[0]))
+            else:
+                loss = loss + float(value)
+        return (loss, *result[1:]) if isinstance(result, tuple) else loss
+
+    monkeypatch.setattr(Distillation, method, spoilt)
+
+
+def moved(folder, before, after):
+    """Files of tensors that differ between two checkpoints."""
+    ours, theirs = (tensor_files(folder, f"step-{number:08d}") for number in (before, after))
+    return {name for name in ours if ours[name] != theirs[name]}
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "nan gradient", "inf gradient"])
+def test_a_student_update_that_is_not_finite_moves_nothing(tiny_run, tmp_path, monkeypatch, caplog, value):
+    spoil(monkeypatch, "student_loss", value, when=[3])
+    assert main(tiny_run(tmp_path, *EVERY, "loop.iterations=4")) == 0
+    assert moved(tmp_path, 2, 3) == set()
+    assert moved(tmp_path, 1, 2) == moved(tmp_path, 3, 4) == {*STUDENT, *LORA}
+    assert "iteration 3: the student's loss or gradient is not finite; no update was made" in caplog.text
+    assert load_state(checkpoints(tmp_path / "checkpoints")[-1]).counts["skipped"] == 1
+
+
+@pytest.mark.parametrize("value", ["nan", "inf gradient"])
+def test_a_lora_update_that_is_not_finite_moves_the_student_alone(tiny_run, tmp_path, monkeypatch, caplog, value):
+    spoil(monkeypatch, "lora_teacher_loss", value, when=[3])
+    assert main(tiny_run(tmp_path, *EVERY, "loop.iterations=4")) == 0
+    assert moved(tmp_path, 2, 3) == set(STUDENT)
+    assert moved(tmp_path, 3, 4) == {*STUDENT, *LORA}
+    assert "iteration 3: the LoRA teacher's loss" in caplog.text
+
+
+def test_one_bad_micro_batch_spoils_the_whole_update(tiny_run, tmp_path, monkeypatch):
+    spoil(monkeypatch, "student_loss", "nan", when=[6])  # the second of iteration 3
+    assert main(tiny_run(tmp_path, *EVERY, "loop.micro_batch=1", "loop.iterations=3")) == 0
+    assert moved(tmp_path, 2, 3) == set()
+
+
+def test_many_in_a_row_end_the_run_and_are_counted_over_a_resume(tiny_run, tmp_path, monkeypatch, capsys):
+    spoil(monkeypatch, "student_loss", "nan", when=[1, *range(3, 100)])
+    arguments = tiny_run(tmp_path, *EVERY, "loop.max_skipped=3", "--resume")
+    assert main([*arguments, "loop.iterations=4"]) == 0  # two in a row, at 3 and 4
+    counts = load_state(checkpoints(tmp_path / "checkpoints")[-1]).counts
+    assert counts["skipped"] == 3 and counts["skipped_in_a_row"] == 2
+    assert main([*arguments, "loop.iterations=9"]) == 2
+    said = capsys.readouterr().err
+    assert "in 3 iterations in a row a loss or gradient was not finite (the last: the student's)" in said
+    assert f"the last good checkpoint is {tmp_path / 'checkpoints' / 'step-00000004'}" in said
+    assert newest(tmp_path) == 4
+
+
+def test_a_clip_loss_that_is_not_finite_is_noticed_though_its_gradient_is_zero(tiny_run, tmp_path, monkeypatch):
+    """As relu's is, below the margin of a NaN."""
+
+    class Judge:
+        def loss(self, x0, prompts):
+            return (x0 * 0).sum() + torch.tensor(float("nan"))
+
+    monkeypatch.setattr("training.trainer.trainer.Run._clip_judge", lambda run: Judge())
+    assert main(tiny_run(tmp_path, *EVERY, "clip.weight=0.5", "loop.iterations=2")) == 0
+    assert moved(tmp_path, 1, 2) == set()
+
+
+def test_one_process_that_meets_it_stops_none_or_all(tiny_run, tmp_path):
+    """Both make the same iterations and skip the same updates."""
+    folder = tmp_path / "run"
+    pair = together(tmp_path / "log", *tiny_run(folder, *EVERY, "loop.iterations=3"), alter="nan_on_the_second")
+    said = [trainer.end(0) for trainer in pair]
+    assert "iteration 2: the student's loss" in said[0] and iterations(folder) == [1, 2, 3]
+    assert moved(folder, 1, 2) == set() and moved(folder, 2, 3) == {*STUDENT, *LORA}
+    shutil.rmtree(folder)
+    arguments = tiny_run(folder, *EVERY, "loop.iterations=9", "loop.max_skipped=1")
+    said = [trainer.end(2) for trainer in together(tmp_path / "log", *arguments, alter="nan_on_the_second")]
+    assert [text.count("error:") for text in said] == [1, 0] and "Traceback" not in "".join(said)
+    assert newest(folder) == 1

@@ -1,0 +1,257 @@
+"""What a run goes on from: whole checkpoints only, its own recipe and teacher, a folder that no other run holds."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import tiny_backbone
+from trainer import Trainer, assert_same, iterations, newest, tensor_files
+
+from snoopi_core.formats.checkpoint import read_metadata
+from training.config import load_recipe
+from training.export import export_backbone
+from training.export import main as export
+from training.pgsb import main
+from training.trainer.run_folder.checkpoint import best_checkpoint, check_whole, checkpoints, load_state, newest_whole
+from training.trainer.trainer import Run
+
+EVERY = ("output.save_every=1", "output.keep_last=3")
+
+
+@pytest.fixture(scope="module")
+def begun(tiny_run, tmp_path_factory):
+    """A run with checkpoints at 1, 2 and 3."""
+    folder = tmp_path_factory.mktemp("begun")
+    assert main(tiny_run(folder, *EVERY, "loop.iterations=3")) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def never(tiny_run, tmp_path_factory):
+    """One that ran to 4 in one go."""
+    folder = tmp_path_factory.mktemp("never")
+    assert main(tiny_run(folder, "loop.iterations=4")) == 0
+    return folder
+
+
+@pytest.fixture
+def run(begun, tmp_path):
+    """A copy of it, which a test may spoil."""
+    return shutil.copytree(begun, tmp_path / "run")
+
+
+def damage(path, how):
+    if how == "missing":
+        path.unlink()
+    elif how == "cut short":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "foreign":
+        path.write_text('{"epoch": 3, "model": "another"}', encoding="utf-8")
+    else:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("how", ["missing", "cut short", "empty", "one bit"])
+@pytest.mark.parametrize("name", ["student", "ema", "lora", "optimizer_student", "optimizer_lora"])
+def test_damage_to_any_tensor_is_noticed(run, name, how):
+    last = checkpoints(run / "checkpoints")[-1]
+    damage(last / f"{name}.safetensors", how)
+    with pytest.raises(ValueError, match=f"{name}.safetensors"):
+        check_whole(last)
+
+
+@pytest.mark.parametrize("how", ["missing", "cut short", "empty", "one bit", "foreign"])
+@pytest.mark.parametrize("name", ["state.json", "sha256sums.txt"])
+def test_a_checkpoint_without_its_records_is_set_aside(tiny_run, run, never, caplog, name, how):
+    caplog.set_level("INFO")
+    damage(run / "checkpoints" / "step-00000003" / name, how)
+    assert main(tiny_run(run, *EVERY, "loop.iterations=4", "--resume")) == 0
+    assert "step-00000003 is damaged" in caplog.text and "set aside as damaged-step-00000003" in caplog.text
+    assert "resumed at iteration 2" in caplog.text
+    assert_same(run, never)
+
+
+def test_what_a_kill_left_behind_is_removed(tiny_run, run, caplog):
+    left = run / "checkpoints" / ".step-00000004.tmp"
+    shutil.copytree(run / "checkpoints" / "step-00000003", left)
+    (left / "state.json").unlink()
+    assert main(tiny_run(run, *EVERY, "loop.iterations=3", "--resume")) == 0
+    assert not left.exists() and "damaged" not in caplog.text and newest(run) == 3
+
+
+def test_nothing_is_begun_anew_where_all_checkpoints_are_damaged(tiny_run, run, capsys):
+    for path in checkpoints(run / "checkpoints"):
+        damage(path / "student.safetensors", "one bit")
+    for _ in range(2):  # a scheduler tries again
+        assert main(tiny_run(run, *EVERY, "--resume")) == 2
+        said = capsys.readouterr().err
+        assert "no checkpoint in" in said and "damaged-step-00000001, damaged-step-00000002" in said
+        assert "start anew without --resume" in said
+    assert not checkpoints(run / "checkpoints")
+
+
+def test_looking_at_a_run_changes_nothing_in_it(run):
+    """As an export does, while the run may be saving."""
+    damage(run / "checkpoints" / "step-00000003" / "lora.safetensors", "one bit")
+    (run / "checkpoints" / ".step-00000004.tmp").mkdir()
+    before = sorted(run.rglob("*"))
+    assert newest_whole(run / "checkpoints").name == "step-00000002"
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_running_mean_may_be_taken_up_and_dropped(tiny_run, run, caplog):
+    """Taken up, it begins with the student of that moment."""
+    assert main(tiny_run(run, *EVERY, "student.ema_decay=0", "loop.iterations=4", "--resume", "--accept-changes")) == 0
+    assert "student.ema_decay: 0.99 -> 0.0" in caplog.text
+    dropped = load_state(checkpoints(run / "checkpoints")[-1])
+    assert "ema" not in dropped.networks
+    more = ["student.ema_decay=0.5", "loop.iterations=5", "--resume", "--accept-changes"]
+    assert main(tiny_run(run, *EVERY, *more)) == 0
+    taken = load_state(checkpoints(run / "checkpoints")[-1])
+    decay = 1 / 10  # of the first update, as it rises to 0.5
+    for name, mean in taken.networks["ema"].items():
+        expected = decay * dropped.networks["student"][name] + (1 - decay) * taken.networks["student"][name]
+        assert torch.allclose(mean, expected, rtol=1e-6, atol=1e-9), name
+    assert taken.counts["averaged"] == 1
+
+
+def test_a_changed_recipe_is_refused_with_the_difference_and_takes_effect_when_accepted(tiny_run, begun, run, capsys):
+    # the student's rate moves no fp32 weight
+    changes = ["student.learning_rate=1e-30", "lora.learning_rate=1e-5", "guidance.kappa_min=2", "guidance.kappa_max=2"]
+    assert main(tiny_run(run, *EVERY, *changes, "loop.weight_decay=0", "loop.iterations=4", "--resume")) == 2
+    said = capsys.readouterr().err
+    for line in ("student.learning_rate: 0.0004 -> 1e-30", "guidance.kappa_max: 4.0 -> 2.0", "weight_decay: 0.0001 ->"):
+        assert line in said
+    assert "--accept-changes" in said and newest(run) == 3
+    accepted = [*changes, "loop.weight_decay=0", "loop.iterations=4", "--resume", "--accept-changes"]
+    assert main(tiny_run(run, *EVERY, *accepted)) == 0
+    state = load_state(checkpoints(run / "checkpoints")[-1])
+    before = tensor_files(begun)
+    after = tensor_files(run)
+    assert after["student.safetensors"] == before["student.safetensors"], "the old learning rate or decay is in force"
+    assert after["lora.safetensors"] != before["lora.safetensors"]
+    assert {group["weight_decay"] for group in state.optimizers["lora"].settings["param_groups"]} == {0}
+    last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    assert last["iteration"] == 4 and last["kappa"] == 2
+    assert main(tiny_run(run, *EVERY, *changes, "loop.weight_decay=0", "loop.iterations=4", "--resume")) == 0
+
+
+def test_a_run_of_an_older_version_goes_on_where_new_settings_are_as_by_default(tiny_run, run, begun, capsys):
+    state = checkpoints(run / "checkpoints")[-1] / "state.json"
+    content = json.loads(state.read_text(encoding="utf-8"))
+    del content["recipe"]["guidance"]["kappa_per"], content["recipe"]["student"]["ema_decay"]
+    state.write_text(json.dumps(content), encoding="utf-8")
+    assert main(tiny_run(run, *EVERY, "--resume")) == 2
+    said = capsys.readouterr().err
+    assert "student.ema_decay: 0.9999 -> 0.99" in said and "kappa_per" not in said
+
+
+@pytest.mark.parametrize("change", ["lora.rank=8", "lora.targets=all", "student.train=lora"])
+def test_what_no_checkpoint_can_follow_is_refused_in_any_case(tiny_run, run, capsys, change):
+    assert main(tiny_run(run, *EVERY, change, "--resume", "--accept-changes")) == 2
+    assert f"{change.partition('=')[0]}: " in capsys.readouterr().err
+    assert newest(run) == 3
+
+
+def test_another_teacher_is_refused(tiny_run, run, tmp_path, capsys):
+    other = export_backbone(
+        tmp_path / "other.safetensors", tiny_backbone("v_prediction", seed=1), title="other", role="teacher"
+    )
+    assert main(tiny_run(run, *EVERY, f"teacher.path={other}", "--resume", "--accept-changes")) == 2
+    assert "is not the one that this run was started with" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_by_its_folder_alone_wherever_that_was_moved(run, tmp_path, never, capsys, monkeypatch):
+    moved = run.rename(tmp_path / "1_000")  # for TOML, a number
+    monkeypatch.chdir(tmp_path)
+    assert main(["--cpu", "--resume", moved.name, "loop.iterations=4"]) == 0
+    assert not run.exists() and newest(moved) == 4
+    assert_same(moved, never)
+    assert load_recipe(str(moved / "recipe.toml")).output.folder == moved.name
+    assert main(["--cpu", "--resume", str(moved), "--recipe", "shapes"]) == 2
+    assert "leave one of them out" in capsys.readouterr().err
+    assert main(["--cpu", "--resume", str(tmp_path)]) == 2
+    assert "no run there" in capsys.readouterr().err
+
+
+def test_the_position_of_other_prompts_is_not_taken_over(tiny_run, run, caplog):
+    more = ["prompts.source=shapes", "loop.iterations=4", "--resume", "--accept-changes"]
+    assert main(tiny_run(run, *EVERY, *more, "loop.threads=1")) == 0
+    assert "it begins anew" in caplog.text and newest(run) == 4
+
+
+def test_a_second_run_on_the_same_folder_is_refused_until_the_first_is_gone(tiny_run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    first = Trainer(tmp_path / "log", *tiny_run(folder, *EVERY, "loop.iterations=1000"))
+    first.wait_for(lambda: iterations(folder))
+    assert main(tiny_run(folder, *EVERY, "loop.iterations=1000", "--resume")) == 2
+    assert f"another process is training in {folder}" in capsys.readouterr().err
+    first.process.kill()
+    first.end(-9)
+    done = newest(folder)
+    assert main(tiny_run(folder, *EVERY, f"loop.iterations={done + 1}", "--resume")) == 0
+    assert newest(folder) == done + 1
+
+
+def test_a_run_that_has_more_iterations_than_are_wished_for_is_left_alone(tiny_run, run, capsys):
+    before = (run / "recipe.toml").read_bytes()
+    assert main(tiny_run(run, *EVERY, "loop.iterations=2", "--resume")) == 2
+    assert "has done 3; give 3 or more, or export what it has" in capsys.readouterr().err
+    assert newest(run) == 3 and (run / "recipe.toml").read_bytes() == before
+
+
+class _Sight:
+    """Distances as they might be measured."""
+
+    def __init__(self, distances):
+        self.distances = distances
+
+    def __call__(self, run):
+        run.distance = self.distances.get(run.iteration)
+
+
+def test_the_newest_and_the_best_are_kept(tiny_run, tmp_path, monkeypatch, capsys):
+    """Also over a resume, which remembers the distances; one measurement counts for one checkpoint."""
+    measured = _Sight({2: 0.5, 4: 0.25, 5: 0.75})
+    monkeypatch.setattr(Run, "draw_samples", lambda run: measured(run))
+    arguments = tiny_run(tmp_path, "output.save_every=1", "output.keep_last=2", "output.sample_every=1", "--resume")
+    assert main([*arguments, "loop.iterations=3"]) == 0
+    saved = tmp_path / "checkpoints"
+    assert [path.name for path in checkpoints(saved)] == ["step-00000002", "step-00000003"]
+    assert main([*arguments, "loop.iterations=7"]) == 0
+    assert [path.name for path in checkpoints(saved)] == [f"step-{n:08d}" for n in (4, 6, 7)]
+    assert best_checkpoint(saved).name == "step-00000004"
+    for which, step in (("best", 4), ("latest", 7), ("step-00000006", 6)):
+        path = tmp_path / f"{which}.safetensors"
+        assert export([str(tmp_path), "--checkpoint", which, "--out", str(path)]) == 0
+        assert read_metadata(path).provenance.step == step
+    assert export([str(tmp_path), "--checkpoint", "step-00000005", "--out", str(path)]) == 2
+    assert "no usable checkpoint 'step-00000005'; there is step-00000004, step-00000006" in capsys.readouterr().err
+    shutil.rmtree(saved / "step-00000004")
+    assert best_checkpoint(saved) is None
+    assert main([*arguments, "loop.iterations=8", "output.keep_best=false"]) == 0
+    assert [path.name for path in checkpoints(saved)] == ["step-00000007", "step-00000008"]
+
+
+def test_a_distance_counts_for_the_state_it_was_measured_of(tiny_run, tmp_path, monkeypatch):
+    measured = _Sight({2: 0.5})
+    monkeypatch.setattr(Run, "draw_samples", lambda run: measured(run))
+    assert main(tiny_run(tmp_path, "output.save_every=3", "output.sample_every=2", "loop.iterations=4")) == 0
+    assert load_state(tmp_path / "checkpoints" / "step-00000003").distance is None
+
+
+def test_a_checkpoint_can_be_checked_by_other_programs(run):
+    last = checkpoints(run / "checkpoints")[-1]
+    names = [line.split("  ")[1] for line in (last / "sha256sums.txt").read_text(encoding="utf-8").splitlines()]
+    assert sorted(names) == sorted(path.name for path in last.iterdir() if path.name != "sha256sums.txt")
+    assert {name.rpartition(".")[2] for name in load_file(last / "optimizer_student.safetensors")} == {
+        *("step", "exp_avg", "exp_avg_sq")
+    }
+    save_file({}, last / "unknown.safetensors")  # a file of somebody's own is let be
+    assert check_whole(last)["iteration"] == 3

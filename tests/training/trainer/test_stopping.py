@@ -1,0 +1,139 @@
+"""SIGTERM and Ctrl-C: the run saves and ends, in one process or in all at once, and goes on as if nothing had been."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from safetensors.torch import load_file
+from trainer import Trainer, assert_same, iterations, newest, together, train
+
+from training.distill.step import Distillation
+from training.pgsb import main
+from training.trainer.monitor.callbacks import Sight
+from training.trainer.run_folder.checkpoint import checkpoints
+
+LAST = 6
+
+
+@pytest.fixture(scope="module")
+def never(tiny_run, tmp_path_factory):
+    """A run that nobody stopped."""
+    folder = tmp_path_factory.mktemp("never")
+    train(folder / "log", *tiny_run(folder, f"loop.iterations={LAST}"))
+    return folder
+
+
+def at_iteration(folder, number):
+    return lambda: iterations(folder)[-1:] >= [number]
+
+
+def assert_within_rounding(folder, other):
+    """Adam's first steps go by the sign of a gradient, however small: rounding moves some weights by a whole step."""
+    assert newest(folder) == newest(other)
+    place, where = (checkpoints(run / "checkpoints")[-1] for run in (folder, other))
+    for name in ("student", "ema", "lora"):
+        ours, theirs = load_file(place / f"{name}.safetensors"), load_file(where / f"{name}.safetensors")
+        error = sum((ours[key] - theirs[key]).double().square().sum() for key in ours)
+        assert (error / sum(value.double().square().sum() for value in theirs.values())) ** 0.5 <= 1e-4, name
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_and_resumed_equals_never_stopped(tiny_run, never, tmp_path, number, code):
+    folder = tmp_path / "run"
+    trainer = Trainer(tmp_path / "log", *tiny_run(folder, "loop.iterations=1000", "output.save_every=1000"))
+    trainer.wait_for(at_iteration(folder, 2))
+    trainer.signal(number)
+    said = trainer.end(code)
+    assert f"go on with --resume {folder}" in said and "Traceback" not in said
+    assert [newest(folder)] == iterations(folder)[-1:], "iterations that were done are not saved"
+    train(tmp_path / "log", "--cpu", "--resume", str(folder), f"loop.iterations={LAST}")
+    assert_same(folder, never)
+
+
+@pytest.mark.parametrize(
+    "where", [(Distillation, "lora_teacher_loss"), (Sight, "after_samples")], ids=["between updates", "while drawing"]
+)
+def test_a_signal_in_the_middle_waits_for_the_end_of_the_iteration(tiny_run, never, tmp_path, monkeypatch, where):
+    """Half of it is done, or the averaged weights are in the student's place."""
+    original, before = getattr(*where), [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def interrupted(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*where, interrupted)
+        assert main(tiny_run(tmp_path, "loop.iterations=1000", "output.sample_every=2")) == 130
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert newest(tmp_path) == (1 if where[0] is Distillation else 2)
+    assert main(tiny_run(tmp_path, f"loop.iterations={LAST}", "--resume")) == 0
+    assert_same(tmp_path, never)
+
+
+def test_stopped_before_the_first_update_it_goes_on_as_if_never_begun(tiny_run, never, tmp_path, monkeypatch):
+    def interrupted(self, done):
+        start(self, done)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    start = Sight.start
+    with monkeypatch.context() as patch:
+        patch.setattr(Sight, "start", interrupted)
+        assert main(tiny_run(tmp_path, "loop.iterations=1000")) == 143
+    assert newest(tmp_path) == 0 and checkpoints(tmp_path / "checkpoints")
+    assert main(tiny_run(tmp_path, f"loop.iterations={LAST}", "--resume")) == 0
+    assert_same(tmp_path, never)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
+def test_a_second_ctrl_c_ends_a_run_at_once_but_not_a_second_sigterm(tiny_run, tmp_path, number, code):
+    folder = tmp_path / "run"
+    trainer = Trainer(tmp_path / "log", *tiny_run(folder, "loop.iterations=1000"), slow=0.5)
+    trainer.wait_for(at_iteration(folder, 1))
+    trainer.signal(number)
+    trainer.wait_for(lambda: list(folder.glob("checkpoints/.step-*.tmp")))
+    trainer.signal(number)
+    trainer.end(code)
+    assert len(checkpoints(folder / "checkpoints")) == (code == 143)
+
+
+def test_a_signal_to_one_process_stops_all_and_another_number_goes_on(tiny_run, never, tmp_path):
+    folder = tmp_path / "run"
+    more = tiny_run(folder, "--resume", "output.save_every=1000")
+    train(tmp_path / "one", *more, "loop.iterations=1")
+    pair = together(tmp_path / "two", *more, "loop.iterations=1000")
+    pair[0].wait_for(at_iteration(folder, 3))
+    pair[1].signal(signal.SIGTERM)
+    said = [trainer.end(143) for trainer in pair]
+    assert "resumed at iteration 1" in said[0]
+    assert [path.name for path in checkpoints(folder / "checkpoints")] == [
+        "step-00000001",
+        f"step-{newest(folder):08d}",
+    ]
+    assert 3 <= newest(folder) <= LAST
+    train(tmp_path / "one", *more, f"loop.iterations={LAST}", "loop.micro_batch=1")
+    assert_within_rounding(folder, never)
+
+
+@pytest.mark.slow
+def test_torchrun_passes_sigterm_on(tiny_run, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += ["-m", "training.pgsb", *tiny_run(folder, "loop.iterations=1000", "output.save_every=1000")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "ACCELERATE_USE_CPU": "true"}
+    with open(tmp_path / "log", "w", encoding="utf-8") as log:
+        launcher = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        reached = at_iteration(folder, 2)
+        while not reached():
+            with pytest.raises(subprocess.TimeoutExpired):
+                launcher.wait(0.05)
+        launcher.send_signal(signal.SIGTERM)
+        launcher.wait(120)
+    finally:
+        launcher.kill()
+    said = (tmp_path / "log").read_text(encoding="utf-8")
+    saved = re.findall(r"saved .*step-(\d+)", said)
+    assert len(saved) == 1 and int(saved[0]) == newest(folder) == iterations(folder)[-1], said[-2000:]

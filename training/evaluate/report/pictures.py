@@ -1,0 +1,160 @@
+"""The report's pictures: grids of images with the same noise, and curves over a method's strength; PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from training.evaluate.judges.removal import SHARES
+from training.evaluate.report.collect import Collected, ordered, parsed
+from training.evaluate.sets.image_files import read_image
+from training.evaluate.sets.manifest import Manifest, Row
+from training.evaluate.sets.results import Result
+from training.trainer.monitor.sample_grid import sample_grid
+from training.trainer.monitor.samples import as_tiles
+
+SEEDS = 2  # of each prompt in a grid
+_NEUTRAL = {"nasa": 0.0, "cfg": 1.0, "embeddings": 0.0, "nag": 0.0, "orthogonal": 0.0}  # VSF has none
+_SCORES = {"fid": "FID", "clip": "CLIP score", "hps-v2.0": "HPSv2 v2.0", "hps-v2.1": "HPSv2 v2.1"}
+Pictures = dict[str, bytes]  # by what is written below
+Series = list[tuple[str, list[tuple[float, Any]]]]  # label, and what there is by strength
+
+
+def grids(found: Collected, prompts: int) -> Pictures:
+    """One for each model and list of prompts: a column a prompt, rows by method."""
+    pictures: Pictures = {}
+    for sets in _alike(found.sets):
+        first = next(iter(sets.values()))
+        chosen = _chosen(first, prompts)
+        if not chosen:
+            continue
+        words = [
+            f"{rows[0].prompt} | not {rows[0].negative}" if rows[0].negative else rows[0].prompt for rows in chosen
+        ]
+        ordered_sets = sorted(sets.items(), key=lambda item: (item[1].method != "none", *parsed(item[1].method)))
+        groups = [(manifest.method, _tiles(folder, chosen)) for folder, manifest in ordered_sets]
+        buffer = io.BytesIO()
+        sample_grid(words, groups).save(buffer, format="PNG")
+        name = f"{first.title}: the same noise in each column, by method, {SEEDS} seeds each (as Figures 3 and 6)"
+        pictures[name if name not in pictures else f"{name}, {len(pictures) + 1}"] = buffer.getvalue()
+    return pictures
+
+
+def curves(found: Collected) -> Pictures:
+    """Removal and scores over the strength of each method that was tried at two strengths or more (as Figure 5)."""
+    pictures: Pictures = {}
+    for result in found.removals:
+        judge, sets = result["judge"]["name"], ordered(result["sets"])
+        if drawn := _removal_curves(sets):
+            pictures[f"Removal over strength, judged by {judge}; bands: 95 % Wilson intervals (as Figure 5)"] = drawn
+    if drawn := _score_curves(ordered(found.scores)):
+        pictures["Scores over strength"] = drawn
+    return pictures
+
+
+def _alike(sets: dict[Path, Manifest]) -> Iterable[dict[Path, Manifest]]:
+    """Sets of one setup whose rows are the same."""
+    found: dict[object, dict[Path, Manifest]] = {}
+    for folder, manifest in sets.items():
+        found.setdefault((manifest.setup(), manifest.images), {})[folder] = manifest
+    return found.values()
+
+
+def _chosen(manifest: Manifest, prompts: int) -> list[list[Row]]:
+    """The first rows of the first prompts (with their negatives), equally many of each."""
+    by: dict[tuple[str, str | None, int | None], list[Row]] = {}
+    for row in manifest.images:
+        by.setdefault((row.prompt, row.negative, row.pair), []).append(row)
+    most = min(SEEDS, max(map(len, by.values())))
+    return [rows[:most] for rows in by.values() if len(rows) >= most][:prompts]
+
+
+def _tiles(folder: Path, chosen: list[list[Row]]) -> torch.Tensor:
+    """(P, K, 3, H, W) uint8."""
+
+    def one(row: Row) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(read_image(folder / row.file))).permute(2, 0, 1)
+        return as_tiles(pixels[None].float() / 255)[0]
+
+    return torch.stack([torch.stack([one(row) for row in rows]) for rows in chosen])
+
+
+def _series(rows: list[Result]) -> Series:
+    """By title and method, (strength, row) of images of the same prompts and noise, with the plain ones at the strength
+    that does nothing."""
+    found: dict[tuple[str, ...], list[tuple[float, Result]]] = {}
+    for row in rows:
+        name, strength = parsed(row["method"])
+        if name != "none":
+            series = row["method"].rpartition(":")[0] or name  # a teacher's has its steps
+            found.setdefault((row["title"], row["setup"], row["prompts"], series), []).append((strength, row))
+    drawn: Series = []
+    for (title, setup, prompts, name), points in found.items():
+        if len(points) < 2:
+            continue
+        neutral = _NEUTRAL.get(name)
+        plain = [r for r in rows if (r["method"], r["setup"], r["prompts"]) == ("none", setup, prompts)]
+        if neutral is not None and plain and all(strength != neutral for strength, _ in points):
+            points.append((neutral, plain[0]))
+        drawn.append((f"{title}, {name}", sorted(points, key=lambda point: point[0])))
+    return drawn
+
+
+def _removal_curves(rows: list[Result]) -> bytes | None:
+    series = _series(rows)
+    if not series:
+        return None
+    figure, axes = _panels(len(series))
+    for panel, (title, points) in zip(axes, series, strict=True):
+        for share in SHARES:
+            known = [(x, row["means"]["all"][share]) for x, row in points if row["means"]["all"][share] is not None]
+            if known:
+                x = [point[0] for point in known]
+                panel.plot(x, [v["share"] for _, v in known], marker=".", label=share)
+                panel.fill_between(x, [v["low"] for _, v in known], [v["high"] for _, v in known], alpha=0.15)
+        panel.set(title=title, xlabel="strength", ylim=(-0.02, 1.02))
+        panel.legend(fontsize=8)
+    return _png(figure)
+
+
+def _score_curves(rows: list[Result]) -> bytes | None:
+    drawn: dict[str, Series] = {}
+    for label, points in _series(rows):
+        for name in _SCORES:
+            known = [(x, row["scores"][name]["value"]) for x, row in points if name in row["scores"]]
+            if len(known) > 1:
+                drawn.setdefault(name, []).append((label, known))
+    if not drawn:
+        return None
+    figure, axes = _panels(len(drawn))
+    for panel, (name, lines) in zip(axes, drawn.items(), strict=True):
+        for label, known in lines:
+            panel.plot(*zip(*known, strict=True), marker=".", label=label)
+        panel.set(title=_SCORES[name], xlabel="strength")
+        panel.legend(fontsize=8)
+    return _png(figure)
+
+
+def _panels(count: int):  # noqa: ANN202 - of matplotlib, which is slow to import
+    from matplotlib.figure import Figure
+
+    columns = min(count, 3)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.4 * lines), layout="constrained", dpi=110)
+    axes = figure.subplots(lines, columns, squeeze=False).flatten()
+    for panel in axes[:count]:
+        panel.grid(alpha=0.3)
+    for panel in axes[count:]:
+        panel.axis("off")
+    return figure, axes[:count]
+
+
+def _png(figure) -> bytes:  # noqa: ANN001
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

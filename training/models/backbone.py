@@ -1,0 +1,146 @@
+"""A text-to-image model in diffusers' parts, as the trainer uses it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler
+from torch import nn
+
+from snoopi_core.formats.checkpoint import OneStepRecipe, Schedule
+from training.config import Teacher
+from training.models.families import FAMILIES, Family
+from training.models.loading import load_parts
+from training.models.text import Text
+from training.models.text_cache import TextCache
+from training.models.text_cache.encoder import describe_encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """The parts of a model, in evaluation mode, without gradients.
+
+    network is a UNet2DConditionModel or a PixArtTransformer2DModel, by family. text_encoder and tokenizer may be absent
+    where text embeddings are kept on disk, in text_cache.
+    """
+
+    network: nn.Module
+    vae: AutoencoderKL
+    schedule: Schedule
+    prediction_type: str
+    source: str
+    family: Family = FAMILIES["unet"]
+    text_encoder: nn.Module | None = None
+    tokenizer: Any = None
+    recipe: OneStepRecipe | None = None  # of a student's file
+    text_cache: TextCache | None = None
+
+    def alphas_cumprod(self) -> torch.Tensor:
+        """alpha_bar_t = alpha_t^2, shape (num_train_timesteps,), fp32: half precision is wrong by 100 % at t = 0."""
+        return DDPMScheduler(**self.schedule.model_dump(), clip_sample=False).alphas_cumprod.float()
+
+    @property
+    def latent_channels(self) -> int:
+        return self.network.config.in_channels
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Backbone:
+        """On `device`; network and VAE in `dtype`. CLIP is small, and exact in fp32; T5 is loaded in bf16."""
+        for module in (self.network, self.vae):
+            nn.Module.to(module, device, dtype)  # diffusers' own warns, of an empty list
+        if self.text_encoder is not None:
+            self.text_encoder.to(device)
+        return self
+
+    @torch.no_grad()
+    def encode(self, prompts: list[str]) -> Text:
+        """Text embeddings, fp32, on the network's device; longer prompts are cut at the tokenizer's length.
+
+        Taken from the text cache where there is one, which rounds CLIP's to bf16; T5's are bf16 in any case.
+
+        Raises:
+            ValueError: the model was loaded without its text encoder, and has no text cache that holds all prompts.
+        """
+        if self.text_cache is not None:
+            text = self.text_cache.lookup(prompts, None if self.text_encoder is None else self._encode)
+        else:
+            text = self._encode(prompts)
+        return text.to(self.network.device, torch.float32)
+
+    def _encode(self, prompts: list[str]) -> Text:
+        if self.text_encoder is None:
+            raise ValueError(f"{self.source} has no text encoder; name one with teacher.text_encoder")
+        return self.family.encode(self.text_encoder, self.tokenizer, prompts)
+
+    @property
+    def max_tokens(self) -> int:
+        """S: what is longer is cut."""
+        return self.family.max_tokens(self.tokenizer)
+
+    def count_tokens(self, prompts: list[str]) -> list[int]:
+        """Tokens of each prompt, before anything is cut."""
+        if self.tokenizer is None and self.text_cache is not None:
+            return self.text_cache.count_tokens(prompts)
+        return self.family.count_tokens(self.tokenizer, prompts)
+
+    def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: Text) -> torch.Tensor:
+        """Prediction (B, C, h, w) of `network`, the backbone's own or a student of its form."""
+        return self.family.call(network, x_t, t, text)
+
+    def decode(self, x0: torch.Tensor) -> torch.Tensor:
+        """Images in [0, 1], (B, 3, 8h, 8w) fp32, from latents x0 (B, C, h, w) in the network's scale, with gradient."""
+        return decode_latents(self.vae, x0)
+
+
+def decode_latents(vae: nn.Module, x0: torch.Tensor) -> torch.Tensor:
+    """Images in [0, 1], (B, 3, 8h, 8w), fp32 or more, by an AutoencoderKL or AutoencoderTiny, with x0's gradient."""
+    images = vae.decode(x0.to(vae.dtype) / vae.config.scaling_factor).sample
+    return (images.to(torch.promote_types(images.dtype, torch.float32)) / 2 + 0.5).clamp(0, 1)
+
+
+def fingerprint(network: nn.Module) -> str:
+    """SHA-256 of a network's weights, names and values."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def load_teacher(section: Teacher, *, t5: torch.dtype | None = torch.bfloat16, text_cache: str = "") -> Backbone:
+    """The teacher of a recipe; see `load_backbone`. With `text_cache`, a folder that holds its prompts, without T5.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_backbone` and `TextCache.open`.
+    """
+    t5 = None if text_cache else t5
+    backbone = load_backbone(
+        section.path, section.prediction_type, text_encoder=section.text_encoder, vae=section.vae, t5=t5
+    )
+    if not text_cache:
+        return backbone
+    cache = TextCache.open(Path(text_cache).expanduser(), describe_encoder(section, backbone))
+    return replace(backbone, text_cache=cache)
+
+
+def load_backbone(
+    path: str,
+    prediction_type: str = "auto",
+    *,
+    text_encoder: str = "",
+    vae: str = "",
+    t5: torch.dtype | None = torch.bfloat16,
+) -> Backbone:
+    """Load a model; `prediction_type` overrides what its files say. See `training.models.loading.load_parts`.
+
+    Raises:
+        FileNotFoundError: nothing is there; says what was looked for.
+        ValueError: it is not supported, lacks a part, or its weights do not fit its config.
+    """
+    parts = load_parts(path, text_encoder=text_encoder, vae=vae, t5=t5)
+    if prediction_type != "auto":
+        parts["prediction_type"] = prediction_type
+    return Backbone(source=path, **parts | {"family": FAMILIES[parts["family"]]})

@@ -1,0 +1,65 @@
+"""PixArt-alpha at 512 px: a transformer with cross-attention to T5's text, whose padding is masked.
+
+Its network returns 8 channels: eps, and a variance that nobody here uses (SNOOPI, PAPER Section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from snoopi_core.formats.layouts import StateDict, pixart_to_single_file
+from training.models.text import Text
+
+_MAX_TOKENS = 120  # PixArt-alpha's; T5's own tokenizer would say 512
+
+
+class PixArt:
+    """See `Family`."""
+
+    name: Literal["pixart"] = "pixart"
+
+    def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: Text) -> torch.Tensor:
+        output = network(
+            x_t,
+            encoder_hidden_states=text.states,
+            encoder_attention_mask=text.mask,
+            timestep=t,
+            added_cond_kwargs={"resolution": None, "aspect_ratio": None},  # only the 1024 px model has them
+        ).sample
+        return output[:, : x_t.shape[1]]
+
+    def encode(self, text_encoder: nn.Module, tokenizer: Any, prompts: list[str]) -> Text:
+        tokens = tokenizer(
+            _as_trained(prompts), padding="max_length", max_length=_MAX_TOKENS, truncation=True, return_tensors="pt"
+        ).to(text_encoder.device)
+        states = text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
+        return Text(states=states, mask=tokens.attention_mask.bool())
+
+    def count_tokens(self, tokenizer: Any, prompts: list[str]) -> list[int]:
+        return [len(ids) for ids in tokenizer(_as_trained(prompts), truncation=False, verbose=False).input_ids]
+
+    def max_tokens(self, tokenizer: Any) -> int:
+        return _MAX_TOKENS
+
+    def check(self, network: nn.Module, text_width: int | None, latent_size: int) -> None:
+        config = network.config
+        if network.use_additional_conditions:
+            raise ValueError(
+                "the teacher also takes the picture's size (PixArt at 1024 px); supported: PixArt at 512 px"
+            )
+        if text_width is not None and config.caption_channels != text_width:
+            raise ValueError(f"the text encoder is {text_width} wide, the network takes {config.caption_channels}")
+        if latent_size % config.patch_size:
+            raise ValueError(f"loop.latent_size is {latent_size}, expected a multiple of {config.patch_size}")
+
+    def to_single_file(self, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> StateDict:
+        return pixart_to_single_file(weights)
+
+
+def _as_trained(prompts: list[str]) -> list[str]:
+    """PixArt was trained on captions in lower case, and its pipeline makes them so."""
+    return [prompt.lower().strip() for prompt in prompts]

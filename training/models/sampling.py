@@ -1,0 +1,78 @@
+"""Images from a backbone, for grids and measurements: one step by the student's recipe, many steps by DDIM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler
+from torch import nn
+
+from snoopi_core.one_step import x0_from_output
+from training.models.backbone import Backbone
+from training.models.text import Text, concat
+
+
+@torch.no_grad()
+def one_step_x0(
+    backbone: Backbone,
+    network: nn.Module,
+    text: Text,
+    z: torch.Tensor,
+    *,
+    timestep: int,
+    alpha_T: float,
+    sigma_T: float,
+) -> torch.Tensor:
+    """x0 (B, C, h, w) fp32 from noise z (B, C, h, w) and B prompts in one call of `network`, any of this family."""
+    t = torch.full((len(z),), timestep, device=z.device)
+    output = backbone.call(network, z, t, text)
+    return x0_from_output(output, z, alpha_T, sigma_T, backbone.prediction_type)
+
+
+def ddim(backbone: Backbone) -> DDIMScheduler:
+    """DDIM on the model's own noise schedule."""
+    return DDIMScheduler(
+        **backbone.schedule.model_dump(),
+        prediction_type=backbone.prediction_type,
+        clip_sample=False,  # diffusers' defaults suit pixels; latents must be neither clipped ...
+        set_alpha_to_one=False,  # ... nor pulled to a noise level that the network never saw
+        timestep_spacing="trailing",
+    )
+
+
+def ddim_x0(
+    backbone: Backbone, text: Text, null: Text, z: torch.Tensor, *, steps: int = 20, kappa: float | torch.Tensor = 3.0
+) -> torch.Tensor:
+    """x0 (B, C, h, w) by DDIM with classifier-free guidance; see `guided_x0`."""
+    return guided_x0(backbone, ddim(backbone), text, null, z, steps=steps, kappa=kappa)
+
+
+@torch.no_grad()
+def guided_x0(
+    backbone: Backbone,
+    scheduler: Any,
+    text: Text,
+    null: Text,
+    z: torch.Tensor,
+    *,
+    steps: int,
+    kappa: float | torch.Tensor,
+) -> torch.Tensor:
+    """x0 (B, C, h, w) in many steps with classifier-free guidance.
+
+    Args:
+        scheduler: one of diffusers' that draws no noise of its own.
+        text: of B rows. null: of one row or B; what is guided away from.
+        z: (B, C, h, w), of unit variance.
+        kappa: for all, or for each image, (B, 1, 1, 1).
+    """
+    scheduler.set_timesteps(steps, device=z.device)
+    both = concat([null if len(null) == len(text) else null.expand(len(text)), text])
+    x = z * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        inputs = scheduler.scale_model_input(x, t)
+        output = backbone.call(backbone.network, torch.cat([inputs, inputs]), t.expand(len(both)), both).float()
+        out_null, out_text = output.chunk(2)
+        x = scheduler.step(out_null + kappa * (out_text - out_null), t, x).prev_sample
+    return x

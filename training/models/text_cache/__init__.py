@@ -1,0 +1,200 @@
+"""Text embeddings kept on disk: T5 encodes every prompt once, and a run needs neither its 10 GB nor its time.
+
+`python -m training.prompts.encode --recipe NAME prompts.text_cache=FOLDER` builds one. It is a folder of shards
+(shard.py) and a manifest, which is written last: a folder without one is not finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch.nn import functional
+
+from training.models.text import Text
+from training.models.text_cache.encoder import check_same
+from training.models.text_cache.shard import Index, digest, key, read_index
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+HOW = "build it, or add to it, with python -m training.prompts.encode, and the recipe and settings of the run"
+Encode = Callable[[list[str]], Text]
+
+
+class TextCache:
+    """A finished cache, opened to look prompts up. Shards are mapped into memory, once for all processes of a machine.
+
+    max_tokens: S. masked: whether shorter prompts have a mask (T5), or all are S long (CLIP). manifest: all of it.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], indices: dict[str, Index]) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.max_tokens, self.masked = manifest["encoder"]["max_tokens"], manifest["masked"]
+        self._names, self._indices = list(indices), list(indices.values())
+        self._first = np.cumsum([0, *map(len, self._indices)])  # number of each shard's first prompt
+        keys = np.concatenate([_comparable(index.keys) for index in self._indices])
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
+        self._files: dict[str, Any] = {}
+
+    @classmethod
+    def open(cls, folder: Path, encoder: dict[str, Any]) -> TextCache:
+        """Open a cache for embeddings of `encoder` (see encoder.py).
+
+        Raises:
+            FileNotFoundError: no finished cache is there.
+            ValueError: it was made by another encoder or version, or a shard is missing or damaged.
+        """
+        if not (folder / MANIFEST).is_file():
+            begun = len(list(folder.glob("*.safetensors")))
+            state = f"{begun} shards of one that is not finished" if begun else "none"
+            raise FileNotFoundError(f"no text cache in {folder}: it holds {state}; {HOW}")
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            if manifest.pop("sha256") != sha256(manifest):
+                raise ValueError("its hash is another")
+            version, maker, shards = manifest["format"], manifest["encoder"], manifest["shards"]
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            raise ValueError(f"{folder / MANIFEST} is damaged ({error}); delete it, and {HOW}") from error
+        if version != FORMAT:
+            raise ValueError(
+                f"{folder} is a text cache of format {version}, this version reads {FORMAT}; build it anew"
+            )
+        check_same(maker, encoder, folder)
+        indices = {}
+        for name, said in shards.items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != said["bytes"]:
+                raise ValueError(f"{path} is missing or cut short; delete it and {folder / MANIFEST}, and {HOW}")
+            indices[name], _ = read_index(path)
+            if indices[name].sha256() != said["index"]:
+                raise _damaged(path)
+        return cls(folder, manifest, indices)
+
+    def __len__(self) -> int:
+        """How many prompts are in it."""
+        return len(self._keys)
+
+    def lookup(self, prompts: list[str], encode: Encode | None = None) -> Text:
+        """Embeddings of B prompts: states (B, S, E) bf16 on the CPU, zero where mask (B, S) is False.
+
+        Args:
+            encode: for prompts that are not in the cache.
+
+        Raises:
+            ValueError: a prompt is not in the cache and there is no `encode`, or a shard is damaged.
+        """
+        found = self._find(prompts)
+        absent = [prompt for prompt, number in zip(prompts, found, strict=True) if number < 0]
+        if absent and encode is None:
+            raise ValueError(self._absent(len(absent), len(prompts), absent[0]))
+        encoded = iter(trimmed(encode(absent)) if absent and encode else ())
+        rows = [self._row(int(number)) if number >= 0 else next(encoded) for number in found]
+        states = torch.stack([functional.pad(row, (0, 0, 0, self.max_tokens - len(row))) for row in rows])
+        lengths = torch.tensor([len(row) for row in rows])
+        return Text(states=states, mask=torch.arange(self.max_tokens) < lengths[:, None] if self.masked else None)
+
+    def count_tokens(self, prompts: list[str]) -> list[int]:
+        """How many tokens each prompt had before it was cut, as the tokenizer counted them.
+
+        Raises:
+            ValueError: a prompt is not in the cache.
+        """
+        found = self._find(prompts)
+        if (found < 0).any():
+            absent = [prompt for prompt, number in zip(prompts, found, strict=True) if number < 0]
+            raise ValueError(self._absent(len(absent), len(prompts), absent[0]))
+        places = map(self._place, found.tolist())
+        return [int(self._indices[shard].tokens[row]) for shard, row in places]
+
+    def check_holds(self, prompts: Iterable[str]) -> None:
+        """Look for every prompt of a pass over the source, before a run depends on it.
+
+        Raises:
+            ValueError: some are not there; says how many, and the first.
+        """
+        total, missing, first = 0, 0, ""
+        prompts = iter(prompts)
+        while chunk := list(islice(prompts, 4096)):
+            absent = np.flatnonzero(self._find(chunk) < 0)
+            first = first or (chunk[absent[0]] if len(absent) else "")
+            total, missing = total + len(chunk), missing + len(absent)
+        if missing:
+            raise ValueError(self._absent(missing, total, first))
+
+    def check_whole(self) -> None:
+        """Read everything and compare it with its hash, as `lookup` does with what it reads.
+
+        Raises:
+            ValueError: a shard is damaged.
+        """
+        for number in range(len(self)):
+            self._row(number)
+
+    def _find(self, prompts: Iterable[str]) -> np.ndarray:
+        """The number of each prompt, -1 where there is none."""
+        wanted = np.array([key(prompt) for prompt in prompts], dtype=self._keys.dtype)
+        at = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
+        return np.where(self._keys[at] == wanted, self._order[at], -1)
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """Shard, and row in it."""
+        shard = int(np.searchsorted(self._first, number, side="right")) - 1
+        return shard, number - int(self._first[shard])
+
+    def _row(self, number: int) -> torch.Tensor:
+        """The states of one prompt, (its length, E)."""
+        shard, row = self._place(number)
+        path, index = self.folder / self._names[shard], self._indices[shard]
+        start, stop = index.offsets[row : row + 2].tolist()
+        try:
+            if path.name not in self._files:
+                self._files[path.name] = safe_open(path, framework="pt")  # maps it, and keeps no handle open
+            states = self._files[path.name].get_slice("states")[start:stop]
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path) from error
+        if digest(states) != index.digests[row].tobytes():
+            raise _damaged(path)
+        return states
+
+    def _absent(self, missing: int, total: int, first: str) -> str:
+        return f"{missing} of {total} prompts are not in the text cache {self.folder}, first {first[:200]!r}; {HOW}"
+
+
+def sha256(manifest: dict[str, Any]) -> str:
+    """Of a manifest without its own hash."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def trimmed(text: Text) -> list[torch.Tensor]:
+    """The states of each prompt, bf16 on the CPU, (its length, E).
+
+    Raises:
+        ValueError: a mask has gaps, or does not begin with the first token.
+    """
+    states = text.states.detach().to("cpu", torch.bfloat16)
+    if text.mask is None:
+        return list(states.unbind())
+    lengths = text.mask.sum(1).tolist()
+    if not all(mask[:length].all() for mask, length in zip(text.mask, lengths, strict=True)):
+        raise ValueError("the tokenizer pads prompts on the left; only those that pad on the right can be cached")
+    return [row[:length] for row, length in zip(states.unbind(), lengths, strict=True)]
+
+
+def _comparable(keys: np.ndarray) -> np.ndarray:
+    """(P, 16) bytes as (P,) of a type that sorts."""
+    return np.ascontiguousarray(keys).view(f"S{keys.shape[1]}").reshape(-1)
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} is damaged: its contents do not have the hash that was taken when it was written; delete it and "
+        f"{path.with_name(MANIFEST)}, and {HOW}"
+    )

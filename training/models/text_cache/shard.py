@@ -1,0 +1,95 @@
+"""One file of cached text embeddings: a safetensors file that tells which prompts it holds and proves every row.
+
+Dimensions: P prompts, N tokens of all of them together, E text width.
+
+    states   (N, E) bf16    the embeddings of one prompt after the other, each as long as its mask
+    offsets  (P + 1) int64  where each prompt's tokens begin
+    keys     (P, 16) uint8  first half of the SHA-256 of the prompt
+    digests  (P, 16) uint8  the same of its row of states, as bytes
+    tokens   (P) int32      how many tokens the prompt has before anything is cut
+
+The header holds what encoder made it. A shard's index is all but `states`; the manifest has its hash. So every byte
+that is used is checked when it is read, and a cache of a terabyte opens at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from snoopi_core.formats.tensor_file import save_atomically
+
+_HEADER = "snoopi.text_cache"
+_BYTES = 16  # of a hash: 2^64 prompts before two are likely to share a key
+
+
+def key(prompt: str) -> bytes:
+    """What a prompt is looked up by."""
+    return hashlib.sha256(prompt.encode()).digest()[:_BYTES]
+
+
+def digest(states: torch.Tensor) -> bytes:
+    """Of the states (S, E) of one prompt, on the CPU."""
+    return hashlib.sha256(states.contiguous().view(torch.uint8).numpy()).digest()[:_BYTES]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """What a shard holds, without the embeddings; see the module."""
+
+    offsets: np.ndarray
+    keys: np.ndarray
+    digests: np.ndarray
+    tokens: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def sha256(self) -> str:
+        content = hashlib.sha256()
+        for array in (self.offsets, self.keys, self.digests, self.tokens):
+            content.update(array.tobytes())
+        return content.hexdigest()
+
+
+def write_shard(
+    path: Path, rows: list[torch.Tensor], keys: list[bytes], tokens: list[int], encoder: dict[str, Any]
+) -> None:
+    """`rows`: the states (S, E) bf16 of each prompt, on the CPU. Written whole or not at all."""
+    lengths = torch.tensor([0, *(len(row) for row in rows)])
+    tensors = {
+        "states": torch.cat(rows),
+        "offsets": lengths.cumsum(0),
+        "keys": _as_tensor(keys),
+        "digests": _as_tensor([digest(row) for row in rows]),
+        "tokens": torch.tensor(tokens, dtype=torch.int32),
+    }
+    save_atomically(path, tensors, {_HEADER: json.dumps(encoder, sort_keys=True)})
+
+
+def read_index(path: Path) -> tuple[Index, dict[str, Any]]:
+    """The index, and the encoder that made the shard.
+
+    Raises:
+        ValueError: the file is damaged, or something else.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            encoder = json.loads((file.metadata() or {})[_HEADER])
+            arrays = {name: file.get_tensor(name) for name in ("offsets", "keys", "digests", "tokens")}
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged, or holds no text embeddings: {error}; delete it and build again"
+        ) from error
+    return Index(**arrays), encoder
+
+
+def _as_tensor(hashes: list[bytes]) -> torch.Tensor:
+    return torch.from_numpy(np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, _BYTES).copy())

@@ -1,0 +1,149 @@
+"""Encode a recipe's prompts once, and keep the embeddings on disk for all its runs.
+
+Under `accelerate launch` every process encodes its share. Interrupted, it goes on where it stopped when it is started
+again; with more prompts, only those are added.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from tqdm import tqdm
+
+from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
+from training.models.backbone import load_teacher
+from training.models.text import Text
+from training.models.text_cache.build import build_shards, finish, keys_in
+from training.models.text_cache.encoder import describe_encoder
+from training.models.text_cache.shard import key
+from training.prompts import CountTokens, recipe_prompts
+
+log = logging.getLogger("training.prompts.encode")
+_SAMPLE = 2000  # prompts whose lengths stand for all
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.prompts.encode", description=__doc__)
+    parser.add_argument(
+        "--recipe",
+        nargs="+",
+        default=["pixart"],
+        metavar="NAME",
+        help=f"those of the run: .toml files, or of {', '.join(recipe_names())} (default: pixart)",
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="prompts encoded at once (default: %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="say how much there is to encode and to write, and stop")
+    parser.add_argument("--cpu", action="store_true", help="stay on the CPU even where a GPU is at hand")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example prompts.text_cache=embeddings")
+    args = parser.parse_intermixed_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        return _run(load_recipe(*split_words([*args.recipe, *args.overrides]), here=True), args)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; what was written is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _run(recipe: Recipe, args: argparse.Namespace) -> int:
+    if not recipe.prompts.text_cache:
+        raise RecipeError("no folder is given: add prompts.text_cache=FOLDER, here and to the run")
+    folder = Path(recipe.prompts.text_cache).expanduser()
+    state = PartialState(cpu=args.cpu, timeout=timedelta(hours=1))  # a fast process waits for a slow one
+    log.setLevel(logging.INFO if state.is_main_process else logging.ERROR)
+    backbone = load_teacher(recipe.teacher)
+    if backbone.text_encoder is None:
+        raise RecipeError(f"{recipe.teacher.path} has no text encoder; name one with teacher.text_encoder")
+    text_encoder = backbone.text_encoder.to(state.device)
+
+    @torch.no_grad()
+    def encode(prompts: list[str]) -> Text:
+        return backbone.family.encode(text_encoder, backbone.tokenizer, prompts)
+
+    def count_tokens(prompts: list[str]) -> list[int]:
+        return backbone.family.count_tokens(backbone.tokenizer, prompts)
+
+    encoder, masked = describe_encoder(recipe.teacher, backbone), encode([""]).mask is not None
+    missing = _estimate(recipe, encoder, folder, count_tokens if masked else None)
+    if args.dry_run:
+        return 0
+    state.wait_for_everyone()  # nobody writes before everybody has counted
+    total = missing // state.num_processes
+    with tqdm(total=total, desc="encode", unit="prompt", disable=not state.is_main_process) as bar:
+        build_shards(
+            folder,
+            recipe_prompts(recipe),
+            encode,
+            count_tokens,
+            encoder,
+            rank=state.process_index,
+            processes=state.num_processes,
+            batch_size=args.batch_size,
+            progress=bar.update,
+        )
+    state.wait_for_everyone()
+    if state.is_main_process:
+        manifest = finish(folder, encoder, masked=masked)
+        prompts, size = manifest["prompts"], manifest["bytes"]
+        log.info(
+            "%s: %d prompts in %d shard(s), %s, %s a prompt (%.1f tokens)",
+            *(folder, prompts, len(manifest["shards"]), _size(size), _size(size / prompts)),
+            manifest["tokens"] / prompts,
+        )
+    return 0
+
+
+def _estimate(recipe: Recipe, encoder: dict[str, Any], folder: Path, count_tokens: CountTokens | None) -> int:
+    """How many prompts are to be encoded; says how much room they take. Without `count_tokens`, all are equally long.
+
+    Raises:
+        ValueError: more than the disk has.
+    """
+    done = keys_in(folder, encoder)
+    here, given, tokens = len(done), 0, encoder["max_tokens"]
+    sample: list[str] = []
+    for prompt in recipe_prompts(recipe):
+        given += 1
+        if (wanted := key(prompt)) in done:
+            continue
+        done.add(wanted)
+        if len(sample) < _SAMPLE:
+            sample.append(prompt)
+    missing = len(done) - here
+    if not missing:
+        log.info("%d prompts, all of them in %s already", given, folder)
+        return 0
+    if count_tokens is not None:
+        tokens = sum(min(length, tokens) for length in count_tokens(sample)) / len(sample)
+    each = tokens * encoder["width"] * 2
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    log.info(
+        "%d prompts, %d of them new to %s; about %.0f tokens or %s each, %s in all (%s are free)",
+        *(given, missing, folder, tokens, _size(each), _size(each * missing), _size(free)),
+    )
+    if each * missing > free:
+        raise ValueError(f"{folder}: about {_size(each * missing)} are needed, {_size(free)} are free")
+    return missing
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.4g} {unit}"
+        count /= 1000
+    return f"{count:.4g} TB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Words for scenes: natural sentences and tags, with any attribute left open.
+
+A caption says nothing false: what it names is in the scene. What it leaves out may be anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from training.prompts.shapes.scene import ATTRIBUTES, Scene
+
+NULL_PROMPT = ""
+
+_PLACES = {
+    "center": ("in the center", "center"),
+    "left": ("on the left", "left"),
+    "right": ("on the right", "right"),
+    "top": ("at the top", "top"),
+    "bottom": ("at the bottom", "bottom"),
+}
+DROP = 0.35  # probability that a sentence leaves an attribute open
+DROP_TAGS = 0.5  # the same for tags: bare words are what negative prompts are made of
+TAG_SHARE = 0.35
+EMPTY_SHARE = 0.1
+
+
+def phrase(attribute: str, value: str) -> str:
+    """The words for one attribute on its own, as a tag or a negative prompt says it: "red", "white background"."""
+    if value not in ATTRIBUTES[attribute]:
+        raise ValueError(f"{attribute} {value!r} is not known; available: {', '.join(ATTRIBUTES[attribute])}")
+    if attribute == "position":
+        return _PLACES[value][1]
+    return f"{value} background" if attribute == "background" else value
+
+
+def sentence(stated: Mapping[str, str]) -> str:
+    """A sentence for the stated attributes, such as "a red ring on the left, white background"."""
+    words = ["a", stated.get("colour", ""), stated.get("shape", "shape")]
+    text = " ".join(word for word in words if word)
+    if "position" in stated:
+        text += " " + _PLACES[stated["position"]][0]
+    if "background" in stated:
+        text += f", {stated['background']} background"
+    return text
+
+
+def tags(stated: Mapping[str, str], generator: torch.Generator) -> str:
+    """The stated attributes as tags in any order, such as "left, red, ring"."""
+    parts = [phrase(attribute, value) for attribute, value in stated.items()]
+    order = torch.randperm(len(parts), generator=generator).tolist()
+    return ", ".join(parts[n] for n in order)
+
+
+def _stated(scene: Scene, drop: float, generator: torch.Generator) -> dict[str, str]:
+    keep = torch.rand(len(ATTRIBUTES), generator=generator).tolist()
+    return {name: scene.value(name) for name, u in zip(ATTRIBUTES, keep, strict=True) if u >= drop}
+
+
+def partial_caption(scene: Scene, generator: torch.Generator) -> tuple[str, dict[str, str]]:
+    """A caption for a scene, never empty, and what it states (attribute to value)."""
+    as_tags = float(torch.rand((), generator=generator)) < TAG_SHARE
+    stated = _stated(scene, DROP_TAGS if as_tags else DROP, generator)
+    if as_tags and stated:
+        return tags(stated, generator), stated
+    return sentence(stated), stated
+
+
+def full_caption(scene: Scene) -> tuple[str, dict[str, str]]:
+    """A sentence that states every attribute, and what it states."""
+    stated = {name: scene.value(name) for name in ATTRIBUTES}
+    return sentence(stated), stated
+
+
+def training_caption(scene: Scene, generator: torch.Generator) -> str:
+    """A caption as training sees it: partial, and empty one time in ten, so that guidance has a null prompt."""
+    if float(torch.rand((), generator=generator)) < EMPTY_SHARE:
+        return NULL_PROMPT
+    return partial_caption(scene, generator)[0]

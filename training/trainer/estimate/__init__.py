@@ -1,0 +1,122 @@
+"""What a run will take, before it starts: parameters, memory and operations, from the models' descriptions alone.
+
+The trainer's own iteration runs on the meta device (iteration.py), where every tensor is counted and none is computed;
+what stays in memory all the time is added up here. Not in it: what cuDNN's and other libraries' workspaces take, and
+fragmentation. FSDP, which spreads the lasting parts over processes, is not reckoned with.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from training.config import Recipe
+from training.distill.networks import Teachers, make_student, trainable
+from training.distill.noise_levels import Levels
+from training.models.backbone import Backbone
+from training.trainer.distributed.accelerator import rows_at_once
+from training.trainer.estimate.iteration import META, MetaJudge, count
+
+CUDA_CONTEXT = 0.8 * 2**30  # of PyTorch with cuBLAS and cuDNN; between 0.5 and 1 by card and version, not measured here
+_BLOCK, _SMALLEST = 256, 4096  # of bitsandbytes: numbers that share a scale; smaller weights keep moments of 32 bit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Of each process.
+
+    trained, frozen: parameters by network. memory: bytes by part. flops: of an iteration, this process's share.
+    """
+
+    trained: dict[str, int]
+    frozen: dict[str, int]
+    memory: dict[str, float]
+    flops: float
+
+    @property
+    def total(self) -> float:
+        """Bytes at the peak."""
+        return sum(self.memory.values())
+
+
+def estimate(recipe: Recipe, backbone: Backbone, levels: Levels, *, processes: int = 1, cuda: bool = True) -> Estimate:
+    """What each process of a run takes.
+
+    Args:
+        backbone: the teacher, loaded `without_weights`; without its text encoder where the run needs none.
+        processes: that share the batch, by DDP.
+        cuda: add what CUDA itself takes.
+    """
+    # as `Run` does
+    backbone = replace(backbone, network=copy.deepcopy(backbone.network), vae=copy.deepcopy(backbone.vae))
+    start = backbone.network.state_dict() if recipe.student.init else None
+    full = recipe.student.train == "full"
+    student = make_student(backbone.network, recipe, weights=start) if full else None
+    backbone.to(META, torch.bfloat16 if recipe.loop.precision == "bf16" else None)
+    student = student or make_student(backbone.network, recipe, weights=start)
+    teachers = Teachers(backbone.network, recipe)
+    judge = MetaJudge(recipe.clip, backbone) if recipe.clip.weight > 0 else None
+
+    own = recipe.loop.batch_size // processes
+    rows = rows_at_once(recipe, processes)
+    ledger = count(recipe, backbone, levels, student, teachers, judge, rows)
+    flops = ledger.flops * own / rows
+
+    ours, lora = trainable(student), teachers.lora_parameters()
+    frozen: dict[str, Iterable[nn.Parameter]] = {"teacher": backbone.network.parameters()}
+    frozen["student"] = student.parameters()  # of a LoRA student; what it shares is counted above
+    if backbone.text_encoder is not None:
+        frozen["text encoder"] = backbone.text_encoder.parameters()
+    frozen["VAE"] = backbone.vae.parameters()
+    if judge is not None:
+        frozen["CLIP and its decoder"] = (weight for module in judge.modules() for weight in module.parameters())
+    parts = _apart(frozen, known=[*ours, *lora])
+
+    memory: dict[str, float] = {"trained weights, fp32": _bytes([*ours, *lora])}
+    memory["the student's gradients"] = _bytes(ours)
+    memory[f"moments of {recipe.loop.optimizer}"] = sum(_moments(weight, recipe) for weight in (*ours, *lora))
+    if recipe.student.ema_decay:
+        memory["running mean of the student"] = _bytes(ours)
+    if processes > 1:
+        memory["gradients on their way between processes"] = _bytes([*ours, *lora])
+    memory |= {f"frozen: {name}": _bytes(weights) for name, weights in parts.items()}
+    memory[f"activations, {rows} row(s) at once"] = ledger.peak - _bytes(ours)
+    if cuda:
+        memory["CUDA itself (assumed)"] = CUDA_CONTEXT
+    return Estimate(
+        trained={"student": _count(ours), "LoRA teacher": _count(lora)},
+        frozen={name: _count(weights) for name, weights in parts.items()},
+        memory=memory,
+        flops=flops,
+    )
+
+
+def _apart(networks: dict[str, Iterable[nn.Parameter]], known: list[nn.Parameter]) -> dict[str, list[nn.Parameter]]:
+    """Each network's weights that no network before it has; networks without any are left out."""
+    seen = {id(weight) for weight in known}
+    parts: dict[str, list[nn.Parameter]] = {}
+    for name, weights in networks.items():
+        for weight in weights:
+            if id(weight) not in seen:
+                seen.add(id(weight))
+                parts.setdefault(name, []).append(weight)
+    return parts
+
+
+def _moments(weight: nn.Parameter, recipe: Recipe) -> float:
+    """Bytes of AdamW's two moments."""
+    if recipe.loop.optimizer == "adamw8bit" and weight.numel() >= _SMALLEST:
+        return 2 * weight.numel() * (1 + 4 / _BLOCK)
+    return 2 * weight.numel() * 4
+
+
+def _count(weights: list[nn.Parameter]) -> int:
+    return sum(weight.numel() for weight in weights)
+
+
+def _bytes(weights: list[nn.Parameter]) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in weights)

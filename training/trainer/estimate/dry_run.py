@@ -1,0 +1,181 @@
+"""`--dry-run`: everything that a run would be and take, without its weights; nothing is written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from training.config import Recipe
+from training.models.loading import load_network
+from training.models.loading.source import without_weights
+from training.prompts import PromptSource, open_run_prompts
+from training.trainer.estimate import Estimate, estimate
+from training.trainer.estimate.rate import matmul_rate
+from training.trainer.run_folder.checkpoint import checkpoints, iteration_of
+from training.trainer.run_folder.resume_check import check_folder
+from training.trainer.trainer import open_teacher
+
+GIB, GB, TERA = 2**30, 1e9, 1e12
+DRAWN = 1000  # prompts that are looked at
+
+
+def dry_run(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> None:
+    """Print a report, of models that are known by their descriptions alone: no weight is read or downloaded.
+
+    Raises:
+        RecipeError: the run's folder holds another run, or one that this recipe cannot go on with.
+        FileNotFoundError, ValueError: what a run would end with, as far as descriptions tell. The recipe is printed
+            before. What is wrong with the text cache comes last: it may be hours of work, which the report helps to
+            decide on.
+    """
+    begins = beginning(recipe, resume=resume, accept_changes=accept_changes)
+    print(recipe.to_toml(), flush=True)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    cache = recipe.prompts.text_cache
+    with without_weights():
+        backbone, levels = open_teacher(
+            recipe.model_copy(update={"prompts": recipe.prompts.model_copy(update={"text_cache": ""})})
+        )
+        if recipe.student.init:
+            load_network(recipe.student.init, backbone)
+    drawn, counts = _first_epoch(open_run_prompts(recipe, backbone))
+    if cache and backbone.family.name == "pixart":
+        backbone = replace(backbone, text_encoder=None)  # T5 is not loaded then
+    found = estimate(recipe, backbone, levels, processes=processes, cuda=device.type == "cuda")
+    print("The recipe, the teacher's description and the prompts are in order.\n")
+    for section in (
+        begins,
+        prompts(recipe, drawn, counts),
+        parameters(found),
+        memory(found, device, processes),
+        time(recipe, found, device),
+        files(recipe, found),
+    ):
+        print(section + "\n")
+    if cache:
+        with without_weights():
+            open_run_prompts(recipe, open_teacher(recipe)[0])
+    print("dry run: nothing was written")
+
+
+def beginning(recipe: Recipe, *, resume: bool, accept_changes: bool) -> str:
+    """Where the run begins, or goes on.
+
+    Raises:
+        RecipeError: see `check_folder`.
+    """
+    folder, total = Path(recipe.output.folder), recipe.loop.iterations
+    changes = check_folder(folder, recipe, resume=resume, accept_changes=accept_changes)
+    saved = checkpoints(folder / "checkpoints")
+    done = iteration_of(saved[-1]) if saved else 0
+    rows = [("begins", f"anew, for {total} iterations")]
+    if saved:
+        rows = [("goes on", f"at iteration {done} of {total}, from {saved[-1]}")]
+    return _table("the run", rows + [("changed", line) for line in changes])
+
+
+def _first_epoch(source: PromptSource) -> tuple[list[str], dict[str, int]]:
+    """The first `DRAWN` prompts, or all of a source that has fewer, and what was counted on the way."""
+    drawn: list[str] = []
+    while len(drawn) < DRAWN:
+        counts = dict(source.counts)
+        found = source.take(1)
+        if source.counts["epochs"]:
+            return drawn, counts
+        drawn += found
+    return drawn, source.counts
+
+
+def prompts(recipe: Recipe, drawn: list[str], counts: dict[str, int]) -> str:
+    """What the first prompts are like."""
+    different = len(set(drawn))
+    what = "cut" if recipe.prompts.over_long == "cut" else "left out"
+    rows = [
+        ("from", recipe.prompts.source),
+        ("such as", repr(drawn[0] if len(drawn[0]) <= 90 else f"{drawn[0][:90]} ...")),
+        ("of the first", f"{len(drawn)}: {different} different, {counts['over-long']} too long and {what}"),
+        ("left out", f"{counts['empty']} without text, as far as read"),
+    ]
+    if different < recipe.loop.batch_size and recipe.prompts.source != "shapes":
+        rows.append(("few", f"the source has {different}, a batch {recipe.loop.batch_size}: they are repeated"))
+    return _table("prompts", rows)
+
+
+def parameters(found: Estimate) -> str:
+    """Parameters by network."""
+    rows = [(name, f"{count / 1e6:,.1f} M trained") for name, count in found.trained.items()]
+    rows += [(name, f"{count / 1e6:,.1f} M frozen") for name, count in found.frozen.items()]
+    return _table("parameters", rows)
+
+
+def memory(found: Estimate, device: torch.device, processes: int) -> str:
+    """Memory by part, and whether the device has it."""
+    rows = [(part, f"{size / GIB:.2f} GiB") for part, size in found.memory.items()]
+    if device.type == "cuda":
+        name, size = torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
+    else:
+        name, size = "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // processes
+    rows.append(("in all", f"{found.total / GIB:.2f} GiB, of {size / GIB:.1f} GiB that {name} has"))
+    rows.append(("on top", "Python and torch themselves"))
+    if found.total > 0.95 * size:
+        rows.append(
+            (
+                "too much",
+                "try a smaller loop.micro_batch, loop.gradient_checkpointing=true, loop.optimizer=adamw8bit, "
+                "student.train=lora, or a recipe of 24 or 12 GB",
+            )
+        )
+    return _table(f"memory of each of {processes} process(es), estimated", rows)
+
+
+def time(recipe: Recipe, found: Estimate, device: torch.device) -> str:
+    """The least time that an iteration takes."""
+    dtype = torch.bfloat16 if recipe.loop.precision == "bf16" else torch.float32
+    rate = matmul_rate(device, dtype)
+    least = found.flops / rate
+    rows = [
+        ("operations", f"{found.flops / TERA:,.3f} TFLOP an iteration and process"),
+        ("measured here", f"{rate / TERA:.3g} TFLOP/s of matrix products in {str(dtype).removeprefix('torch.')}"),
+        ("at that rate", f"{least:.3g} s an iteration, {_span(least * recipe.loop.iterations)} for all of them"),
+        ("in practice", "longer: by 2 to 3 times for a small Stable Diffusion on a CPU, by 3 to 6 for the bundled one"),
+    ]
+    return _table("time, estimated", rows)
+
+
+def files(recipe: Recipe, found: Estimate) -> str:
+    """What the run would leave behind."""
+    output, folder = recipe.output, Path(recipe.output.folder)
+    lasting = sum(size for part, size in found.memory.items() if part.startswith(("trained", "moments", "running")))
+    kept = output.keep_last + output.keep_best + 1
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(place).free
+    kinds = f"the last {output.keep_last}" + (", the best," if output.keep_best else "") + " and one being written"
+    rows = [
+        ("recipe.toml", "every setting, as above"),
+        ("environment.json", "versions and device"),
+        ("metrics.jsonl", f"a line every {output.log_every} iterations"),
+        ("checkpoints/", f"{kinds}: {kept} x {lasting / GB:.2f} GB of {free / GB:.1f} GB free"),
+        ("export/student.safetensors", "the student, for PG-SB Loader"),
+    ]
+    if output.sample_every:
+        rows.insert(3, ("samples/", f"student against teacher, every {output.sample_every} iterations"))
+    if kept * lasting > free:
+        rows.append(("too much", "the disk would be full; try a smaller output.keep_last, or another output.folder"))
+    return _table(f"files below {folder}", rows)
+
+
+def _table(title: str, rows: list[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in rows)
+    return "\n".join([title, *(f"  {name:{width}}  {text}" for name, text in rows)])
+
+
+def _span(seconds: float) -> str:
+    for size, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {name}"
+    return f"{seconds:.0f} seconds"

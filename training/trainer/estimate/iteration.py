@@ -1,0 +1,144 @@
+"""One micro-batch of the trainer's own iteration on the meta device: nothing is computed, everything is counted."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import open_clip
+import torch
+from diffusers import AutoencoderTiny
+from torch import nn
+from torch.nn import functional
+
+from training.config import Clip, Recipe, find_file
+from training.distill.losses import clip_loss
+from training.distill.networks import Teachers, trainable
+from training.distill.noise_levels import Levels
+from training.distill.rng import draw
+from training.distill.step import Distillation
+from training.models.backbone import Backbone, decode_latents
+from training.models.text import Text
+from training.trainer.estimate.ledger import AsOnCuda, Ledger
+
+META = torch.device("meta")
+
+
+class MetaJudge:
+    """`ClipJudge` without weights: the same decoder, resizing and encoders."""
+
+    def __init__(self, section: Clip, backbone: Backbone) -> None:
+        self.section = section
+        self.vae = _decoder(section).to(META, backbone.vae.dtype) if section.decoder else backbone.vae
+        with torch.device(META):
+            self.model = open_clip.create_model(section.model, load_weights=False, device=META).requires_grad_(False)
+
+    def modules(self) -> list[nn.Module]:
+        """What it adds to the device."""
+        return [self.model, self.vae]
+
+    def loss(self, x0: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        size = self.model.visual.image_size
+        images = functional.interpolate(
+            decode_latents(self.vae, x0), size, mode="bicubic", antialias=True, align_corners=False
+        )
+        with torch.no_grad():
+            text = self.model.encode_text(
+                torch.zeros(len(prompts), self.model.context_length, dtype=torch.long, device=META)
+            )
+        return clip_loss(self.model.encode_image(images), text, self.section.margin)
+
+
+def _decoder(section: Clip) -> AutoencoderTiny:
+    """TAESD's own form where the tiny decoder is not on this machine."""
+    found = find_file(section.decoder)
+    config = AutoencoderTiny.load_config(found) if found.is_dir() else {}
+    with torch.device(META):
+        return AutoencoderTiny.from_config(config).requires_grad_(False)
+
+
+class _Counting:
+    """What an iteration asks of accelerate and of its optimisers, without a device."""
+
+    process_index, num_processes = 0, 1
+
+    def __init__(self, mode: AsOnCuda) -> None:
+        self.autocast = mode.autocast
+
+    def backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+
+    def no_sync(self, network: nn.Module) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def unwrap_model(self, network: nn.Module) -> nn.Module:
+        return network
+
+
+class _Unmoved(Distillation):
+    """Up to the updates, which need numbers; they are fused and in place, and take no memory of their own."""
+
+    def update(self, who: str, network: nn.Module, *rest: Any) -> float:
+        for parameter in trainable(network):
+            parameter.grad = None
+        return 0.0
+
+    def _averaged(self, figures: dict[str, torch.Tensor]) -> dict[str, float]:
+        return {}
+
+
+def count(
+    recipe: Recipe,
+    backbone: Backbone,
+    levels: Levels,
+    student: nn.Module,
+    teachers: Teachers,
+    judge: MetaJudge | None,
+    rows: int,
+) -> Ledger:
+    """Run a micro-batch of `rows`: what it makes in memory, the student's gradients too, and its operations.
+
+    Args:
+        backbone, student, teachers: on the meta device, in the dtypes of the run.
+    """
+    recipe = recipe.model_copy(update={"loop": recipe.loop.model_copy(update={"batch_size": rows})})
+    steps, channels = backbone.schedule.num_train_timesteps, backbone.latent_channels
+    draws = draw(recipe, 0, channels=channels, num_train_timesteps=steps).rows(slice(0, rows), META)
+    ledger = Ledger()
+    mode = AsOnCuda(ledger, half=recipe.loop.precision == "bf16")
+    stand_in: Any = _Counting(mode)
+    for network in (student, teachers.network):
+        if network.is_gradient_checkpointing:
+            network.enable_gradient_checkpointing(mode.checkpoint)
+    distillation = _Unmoved(
+        recipe=recipe,
+        accelerator=stand_in,
+        family=backbone.family,
+        student=student,
+        teachers=teachers,
+        lora_teacher=teachers.network,
+        student_optimizer=stand_in,
+        lora_optimizer=stand_in,
+        levels=levels.to(META),
+        prediction_type=backbone.prediction_type,
+        null=text_of(backbone, 1),
+        negatives=text_of(backbone, len(recipe.student.nasa_negatives)),
+        clip=judge,
+    )
+    with mode, ledger:
+        for parameter in trainable(student):  # of the micro-batches before
+            parameter.grad = torch.empty_like(parameter)
+        distillation.run([""] * rows, text_of(backbone, rows), draws, clip_weight=1.0)
+    return ledger
+
+
+def text_of(backbone: Backbone, rows: int) -> Text:
+    """Encoded prompts of full length, without values."""
+    config, family = backbone.network.config, backbone.family
+    masked = family.name == "pixart"
+    width = config.caption_channels if masked else config.cross_attention_dim
+    length = family.max_tokens(backbone.tokenizer)
+    return Text(
+        states=torch.empty(rows, length, width, device=META),
+        mask=torch.ones(rows, length, dtype=torch.bool, device=META) if masked else None,
+    )

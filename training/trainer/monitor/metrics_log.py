@@ -1,0 +1,59 @@
+"""metrics.jsonl: the plain record of a run, one line of named figures for each logged iteration."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from pathlib import Path
+
+from training.trainer.run_folder.describe import write_atomically
+
+Line = dict[str, float | None]  # null where a figure is not a finite number: JSON has no other way to say so
+
+
+class MetricsLog:
+    """Appends to the file. Lines past `done` iterations belong to work that is about to be done again, and are dropped.
+
+    `before` are the lines that are kept.
+    """
+
+    def __init__(self, path: Path, done: int) -> None:
+        self.path = path
+        self.before = [line for line in read_metrics(path) if line["iteration"] <= done]
+        if path.exists():
+            write_atomically(path, "".join(json.dumps(line) + "\n" for line in self.before))
+
+    def write(self, iteration: int, figures: dict[str, float]) -> None:
+        """One line, or where the disk is full none: never half of one.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "ab", buffering=0) as file:
+            end = file.tell()
+            named = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+            line = json.dumps({"iteration": iteration, **named}).encode() + b"\n"
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(end)
+                raise
+
+
+def read_metrics(path: Path) -> list[Line]:
+    """All lines; one cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("iteration"), int):
+            lines.append(line)
+    return lines

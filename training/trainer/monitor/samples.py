@@ -1,0 +1,149 @@
+"""Images for a person, and for the watch: the same prompts and noise every time, spread over the processes.
+
+Dimensions: P prompts, K noise seeds of each, C latent channels, h x w latent size, H x W a shown picture's size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from torch.nn import functional
+
+from snoopi_core.formats.tensor_file import save_atomically
+from training.config import Recipe
+from training.distill.noise_levels import Levels
+from training.distill.rng import generator
+from training.models.backbone import Backbone
+from training.models.sampling import ddim_x0, one_step_x0
+from training.models.text import Text
+from training.trainer.distributed.accelerator import on_main
+
+LARGEST, SMALLEST = 192, 96  # sides of a shown picture, in pixels: 8 prompts side by side fit a screen
+STEPS, KAPPA = 20, 3.0  # of the teacher; 3 is its best guidance (SNOOPI, Table 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """x0: latents (P, K, C, h, w) fp32. tiles: pictures as shown, (P, K, 3, H, W) uint8. Both on the CPU."""
+
+    x0: torch.Tensor
+    tiles: torch.Tensor
+
+
+class Sampler:
+    """Draws the fixed samples. Every process draws whole prompts, each in a batch of its K seeds, so the pictures do
+    not depend on the number of processes; all take part in every call, as FSDP needs, and all get the result.
+
+    Args:
+        prompts: what is drawn, P of them.
+    """
+
+    def __init__(
+        self,
+        prompts: list[str],
+        *,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        backbone: Backbone,
+        teacher_fingerprint: str,
+        levels: Levels,
+    ) -> None:
+        self.prompts, self.recipe, self.accelerator = prompts, recipe, accelerator
+        self.backbone, self.teacher_fingerprint, self.levels = backbone, teacher_fingerprint, levels
+        size, seeds = recipe.loop.latent_size, recipe.output.sample_seeds
+        shape = (len(prompts), seeds, backbone.latent_channels, size, size)
+        self.z = torch.randn(shape, generator=generator(recipe.seed, "samples"))
+        self.text, self.null = backbone.encode(prompts), backbone.encode([""])
+
+    def student(self, network: nn.Module) -> Samples:
+        """One step of `network`."""
+
+        def draw(text: Text, z: torch.Tensor) -> torch.Tensor:
+            return one_step_x0(
+                self.backbone,
+                network,
+                text,
+                z,
+                timestep=self.recipe.student.timestep,
+                alpha_T=self.levels.alpha_T,
+                sigma_T=self.levels.sigma_T,
+            )
+
+        training = network.training
+        network.eval()
+        try:
+            return self._spread(draw)
+        finally:
+            network.train(training)
+
+    def teacher(self, kept: Path) -> Samples:
+        """20 DDIM steps of the backbone's network, which must be without adapters now; drawn once, kept in a file.
+
+        Raises:
+            OSError, FailedElsewhere: the file cannot be written.
+        """
+        found = on_main(self.accelerator, lambda: self._read(kept))
+        if found is not None:
+            return found
+        samples = self._spread(lambda text, z: ddim_x0(self.backbone, text, self.null, z, steps=STEPS, kappa=KAPPA))
+        tensors = {"x0": samples.x0, "tiles": samples.tiles}
+        on_main(self.accelerator, lambda: save_atomically(kept, tensors, {"made_by": self._made_by()}))
+        return samples
+
+    @torch.no_grad()
+    def _spread(self, draw: Callable[[Text, torch.Tensor], torch.Tensor]) -> Samples:
+        """Process r draws prompts r, r + n, r + 2n, ... of n processes; where they do not come out even, some twice."""
+        count, world, rank = len(self.prompts), self.accelerator.num_processes, self.accelerator.process_index
+        rounds = -(-count // world)
+        latents, tiles = [], []
+        for turn in range(rounds):
+            prompt = (turn * world + rank) % count
+            z = self.z[prompt].to(self.accelerator.device)
+            with self.accelerator.autocast():
+                x0 = draw(self.text[prompt : prompt + 1].expand(len(z)), z).float()
+            latents.append(x0)
+            # one picture at a time: a decoder's activations are large
+            tiles.append(torch.cat([as_tiles(self.backbone.decode(one[None])) for one in x0]))
+        # (n rounds, K, ...), process by process
+        order = [(prompt % world) * rounds + prompt // world for prompt in range(count)]
+        all_latents, all_tiles = self.accelerator.gather((torch.stack(latents), torch.stack(tiles)))
+        return Samples(x0=all_latents[order].cpu(), tiles=all_tiles[order].cpu())
+
+    def _read(self, path: Path) -> Samples | None:
+        """What is kept from an earlier session, if it is of the same teacher, prompts and noise."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                if (file.metadata() or {}).get("made_by") == self._made_by():
+                    return Samples(x0=file.get_tensor("x0"), tiles=file.get_tensor("tiles"))
+        except (OSError, SafetensorError):
+            return None
+        return None
+
+    def _made_by(self) -> str:
+        recipe = self.recipe
+        settings = {
+            "teacher": recipe.teacher.model_dump(mode="json") | {"network": self.teacher_fingerprint},
+            "prompts": self.prompts,
+            "seed": recipe.seed,
+            "shape": list(self.z.shape),
+            "steps": STEPS,
+            "kappa": KAPPA,
+        }
+        return json.dumps(settings, sort_keys=True)
+
+
+def as_tiles(images: torch.Tensor) -> torch.Tensor:
+    """Images (B, 3, H, W) in [0, 1] as uint8, at most 192 pixels wide; small ones enlarged by a whole number."""
+    width = images.shape[-1]
+    if width > LARGEST:
+        images = functional.interpolate(images.float(), scale_factor=LARGEST / width, mode="bilinear", antialias=True)
+    elif width < SMALLEST:
+        images = functional.interpolate(images.float(), scale_factor=-(-SMALLEST // width), mode="nearest")
+    return (images.clamp(0, 1) * 255).round().byte()
