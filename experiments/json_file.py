@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from training.trainer.run_folder.describe import write_atomically
+from snoopi_core.formats.atomic import write_atomically
 
 
 def as_json(content: Any) -> Any:

@@ -19,7 +19,7 @@ from experiments.results_page.html import html
 from experiments.results_page.plots import draw
 from experiments.results_page.quality import quality
 from experiments.teacher_scale import SCALES, name_of
-from training.trainer.run_folder.describe import write_atomically
+from snoopi_core.formats.atomic import write_atomically
 
 _INTRO = """\
 # Measured in the small world

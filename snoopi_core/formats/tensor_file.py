@@ -7,17 +7,18 @@ memory rather than read, so a file costs what is really used of it.
 from __future__ import annotations
 
 import json
-import os
 import struct
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+from .atomic import replacing
 
 StateDict = dict[str, torch.Tensor]
 
@@ -83,7 +84,7 @@ class TensorFile:
         return weights
 
 
-def open_tensor_file(path: str | os.PathLike[str], expected: str = "checkpoint") -> TensorFile:
+def open_tensor_file(path: str | PathLike[str], expected: str = "checkpoint") -> TensorFile:
     """Read and check the header only.
 
     Args:
@@ -129,22 +130,11 @@ def save_atomically(path: Path, tensors: Mapping[str, torch.Tensor], header: dic
         raise CheckpointError(
             f"{path.name}: {len(bad)} weight(s) are not finite as {dtype}, first {bad[0]}; nothing was written"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        save_file(dict(tensors), temporary, metadata=header)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would hide the file from a server's other users
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, SafetensorError):  # what safetensors makes of a full disk
+    with replacing(path) as temporary:
+        try:
+            save_file(dict(tensors), temporary, metadata=header)
+        except SafetensorError as error:  # what safetensors makes of a full disk
             raise OSError(str(error)) from error
-        raise
     return path
 
 

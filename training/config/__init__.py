@@ -1,6 +1,7 @@
 """What a run is to do: its settings, layered from recipes (layers.py), and checked before it starts (checks.py)."""
 
-from training.config.layers import RecipeError, load_recipe, recipe_names, split_words
+from training.config.errors import RecipeError
+from training.config.layers import load_recipe, recipe_names, split_words
 from training.config.settings import (
     Clip,
     Guidance,

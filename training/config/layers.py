@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from training.config.checks import absences, conflicts
+from training.config.errors import RecipeError
 from training.config.settings import Recipe
 from training.config.sources import ROOT
 
@@ -29,10 +30,6 @@ REQUIRED = {  # what a person is told who has left it out
 }
 Tree = dict[str, Any]
 _OVERRIDE = re.compile(r"[\w.]*=")
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be used; the message lists every problem found."""
 
 
 def recipe_names() -> list[str]:

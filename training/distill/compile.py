@@ -22,11 +22,11 @@ from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
 from training.config import RecipeError
+from training.config.errors import FailedHere
 from training.distill.networks import trainable
 from training.distill.rng import Draws, generator
 from training.distill.step import Distillation
 from training.models.text import Text
-from training.trainer.distributed.accelerator import FailedHere
 
 
 @dataclass(frozen=True)

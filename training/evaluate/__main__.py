@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from training.trainer.distributed.accelerator import FailedElsewhere
+    from training.config.errors import FailedElsewhere
 
     try:
         return getattr(import_module(f"training.evaluate.{args.command}"), args.command)(args)

@@ -13,8 +13,9 @@ from types import FrameType
 
 from experiments.shapes.evaluate import one_step_accuracy
 from training.config import Recipe
+from training.config.errors import FailedElsewhere
 from training.models.backbone import load_backbone
-from training.trainer.distributed.accelerator import FailedElsewhere, on_main, share_of_work, start_accelerator
+from training.trainer.distributed.accelerator import on_main, share_of_work, start_accelerator
 from training.trainer.run_folder.describe import how_to_stop
 from training.trainer.run_folder.resume_check import check_folder, claimed
 from training.trainer.trainer import NotFinite, Run

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 from training.config import Recipe
+from training.config.errors import FailedElsewhere
 from training.distill.clip_loss import ClipJudge, load_tiny_vae
 from training.distill.compile import check_compiled, compile_blocks
 from training.distill.ema import RunningMean
@@ -25,7 +26,7 @@ from training.export import check_exportable, export_student
 from training.models.backbone import Backbone, decode_latents, fingerprint, load_teacher
 from training.models.loading import load_network
 from training.prompts import open_run_prompts
-from training.trainer.distributed.accelerator import FailedElsewhere, on_main, rows_at_once, rows_of_process
+from training.trainer.distributed.accelerator import on_main, rows_at_once, rows_of_process
 from training.trainer.distributed.state_dicts import trained_state
 from training.trainer.keep import capture, restore
 from training.trainer.monitor.callbacks import Sight

@@ -60,7 +60,7 @@ def test_nothing_is_written_when_a_weight_is_not_finite(path):
 def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
     write_checkpoint(path, make())
     before = path.read_bytes()
-    monkeypatch.setattr("snoopi_core.formats.checkpoint.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    monkeypatch.setattr("snoopi_core.formats.atomic.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
     with pytest.raises(OSError, match="disk"):
         write_checkpoint(path, make(title="other"))
     assert path.read_bytes() == before

@@ -18,9 +18,9 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 
 from training.config import RecipeError
+from training.config.errors import FailedHere
 from training.distill.compile import check_compiled, compile_blocks
 from training.pgsb import main
-from training.trainer.distributed.accelerator import FailedHere
 
 MEASURED = ("vsd", "gap", "lora", "student_grad", "lora_grad", "kappa")
 

@@ -14,7 +14,9 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from experiments.shapes.sampling import noise
+from snoopi_core.formats.atomic import write_atomically
 from snoopi_core.formats.checkpoint import OneStepRecipe
+from training.config.errors import FailedHere
 from training.evaluate.sets.image_files import is_whole, write_image
 from training.evaluate.sets.manifest import COST, Manifest, Row
 from training.models.backbone import Backbone
@@ -22,8 +24,6 @@ from training.models.guidance.methods import Method, sampling_recipe, steered_x0
 from training.models.sampling import guided_x0
 from training.models.text import concat
 from training.prompts.shapes.captions import NULL_PROMPT
-from training.trainer.distributed.accelerator import FailedHere
-from training.trainer.run_folder.describe import write_atomically
 
 
 @dataclass(kw_only=True)

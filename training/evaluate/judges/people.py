@@ -16,12 +16,12 @@ from urllib.parse import quote
 
 import torch
 
+from snoopi_core.formats.atomic import write_atomically
 from training.distill.rng import generator
 from training.evaluate.judges import Verdict
 from training.evaluate.judges.people_page import PAGE
 from training.evaluate.sets.image_files import digest_of
 from training.evaluate.sets.manifest import Manifest
-from training.trainer.run_folder.describe import write_atomically
 
 # key: (what it says on the page, what it means)
 KEYS: dict[str, tuple[str, Verdict]] = {

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
+from snoopi_core.formats.atomic import write_atomically
 from training.evaluate.report.about import about_tables
 from training.evaluate.report.collect import Collected, collect
 from training.evaluate.report.pictures import Pictures, curves, grids
 from training.evaluate.report.removals import removal_tables
 from training.evaluate.report.tables import Table, never_measured, others, preference, quality
-from training.trainer.run_folder.describe import command_line, write_atomically
+from training.trainer.run_folder.describe import command_line
 
 _MARK = "written by training.evaluate report"
 _PAGE = """\

@@ -11,9 +11,9 @@ from typing import Any
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
+from snoopi_core.formats.atomic import write_atomically
 from training.evaluate.sets.manifest import NAME, Manifest, held_by, read_manifest
 from training.trainer.distributed.accelerator import on_main
-from training.trainer.run_folder.describe import write_atomically
 
 LOCK = ".lock"
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from PIL import Image, PngImagePlugin
 
+from snoopi_core.formats.atomic import write_atomically
 from training.evaluate.sets.manifest import Manifest
-from training.trainer.run_folder.describe import write_atomically
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 

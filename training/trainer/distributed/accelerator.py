@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, DynamoBackend, InitProcessGroupKwargs, broadcast_object_list
 
 from training.config import Recipe, RecipeError
+from training.config.errors import FailedElsewhere
 
 T = TypeVar("T")
 
@@ -94,16 +95,6 @@ def check_launch(accelerator: Accelerator, recipe: Recipe) -> None:
             f"accelerate was told to add up gradients (gradient_accumulation_steps {steps}); set that to 1, and use "
             "loop.micro_batch instead"
         )
-
-
-class FailedElsewhere(RuntimeError):
-    """The first process has met an error, and says which; the others end as it does."""
-
-
-class FailedHere(ValueError):
-    """What this process has met, and others perhaps have not: it tells, whichever it is."""
-
-    here = True
 
 
 def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from snoopi_core.formats.atomic import write_atomically
 from training.config import Recipe
 from training.distill.networks import Teachers
 from training.distill.noise_levels import Levels
@@ -27,7 +28,7 @@ from training.trainer.monitor.report import write_report
 from training.trainer.monitor.sample_grid import sample_grid
 from training.trainer.monitor.samples import Sampler, Samples
 from training.trainer.monitor.trackers import Trackers
-from training.trainer.run_folder.describe import describe, write_atomically
+from training.trainer.run_folder.describe import describe
 
 log = logging.getLogger(__name__)
 PROMPTS = 8  # that are drawn where the recipe names none

@@ -8,7 +8,7 @@ import math
 import os
 from pathlib import Path
 
-from training.trainer.run_folder.describe import write_atomically
+from snoopi_core.formats.atomic import write_atomically
 
 Line = dict[str, float | None]  # null where a figure is not a finite number: JSON has no other way to say so
 

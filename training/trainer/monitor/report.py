@@ -7,9 +7,9 @@ import io
 from html import escape
 from pathlib import Path
 
+from snoopi_core.formats.atomic import write_atomically
 from training.config import Recipe
 from training.trainer.monitor.metrics_log import Line, read_metrics
-from training.trainer.run_folder.describe import write_atomically
 
 POINTS = 400  # of a curve; more are averaged into as many
 _PANELS: tuple[tuple[str, dict[str, str], bool], ...] = (

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from snoopi_core.formats.atomic import write_atomically
 from training.config import ROOT, Recipe
 
 _PACKAGES = (
@@ -130,23 +131,6 @@ def command_line() -> str:
     spec = getattr(main, "__spec__", None)
     program = ["python", "-m", spec.name.removesuffix(".__main__")] if spec else ["python", sys.argv[0]]
     return shlex.join([*program, *sys.argv[1:]])
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """A reader sees the old file or the new one, never half of one; where it cannot be written, nothing is left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(scratch, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say what could not be written
-        raise
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _sessions(path: Path) -> list[Any]:
