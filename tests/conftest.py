@@ -86,10 +86,41 @@ sys.path += [str(ROOT), str(ROOT / "tests" / "support")]
 sys.meta_path.append(_PackFinder())
 _import_host(HOST, BASE)
 
+import effort  # noqa: E402 - from tests/support, which is on the path now
 
-def pytest_report_header() -> str:
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--effort", choices=effort.EFFORTS, default="gate", help="how much is tested; tests/support/effort.py"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ[effort.VARIABLE] = config.getoption("effort")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what this run's effort does not ask for."""
+    chosen = config.getoption("effort")
+    if chosen == "full":
+        return
+    left_out = [
+        item
+        for item in items
+        if (item.get_closest_marker("full") is not None if chosen == "gate" else not _is_beyond_the_gate(item))
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _is_beyond_the_gate(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) is not None for name in ("full", "scaled"))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
     version = (HOST / "comfyui_version.py").read_text(encoding="utf-8").split('"')[1]
-    return f"ComfyUI {version} at {HOST}"
+    return f"ComfyUI {version} at {HOST}; effort: {config.getoption('effort')}"
 
 
 _UNLISTED: set[tuple[str, str]] = set()  # figures that workers measured

@@ -1,0 +1,25 @@
+"""How much a test does: little in the gate (`make test`), everything in the full run (`make test-all`).
+
+    SCALED = effort(gate=10, full=300)      # at module level: examples, prompts, rounds ...
+
+    @pytest.mark.full       the test runs in the full run only
+    @pytest.mark.scaled     the test runs in both, with an `effort` that differs; the full run repeats it
+
+The run is chosen with pytest's option --effort (tests/conftest.py): gate; full; or beyond, which is what the full run
+has beyond the gate. The default is the gate.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, TypeVar, get_args
+
+T = TypeVar("T")
+Effort = Literal["gate", "full", "beyond"]
+EFFORTS = get_args(Effort)
+VARIABLE = "SNOOPI_TEST_EFFORT"  # set from --effort before any test file is imported
+
+
+def effort(*, gate: T, full: T) -> T:
+    """What this run is to use."""
+    return gate if os.environ.get(VARIABLE, "gate") == "gate" else full
