@@ -12,7 +12,7 @@ from experiments.shapes.sampling import OneStep
 from snoopi_core.guidance.strength import Response
 from training.models.backbone import Backbone
 from training.models.guidance.nasa import NasaProcessor, processed
-from training.models.text import Text
+from training.models.text_embeddings import TextEmbeddings
 
 
 class _Observer(NasaProcessor):
@@ -20,7 +20,7 @@ class _Observer(NasaProcessor):
 
     is_neutral = False
 
-    def __init__(self, negative: Text) -> None:
+    def __init__(self, negative: TextEmbeddings) -> None:
         super().__init__(negative, 0.0)
         self.response = Response()
 

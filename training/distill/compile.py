@@ -26,7 +26,7 @@ from training.config.errors import FailedHere
 from training.distill.networks import trainable
 from training.distill.rng import Draws, generator
 from training.distill.step import Distillation
-from training.models.text import Text
+from training.models.text_embeddings import TextEmbeddings
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def compile_blocks(network: nn.Module) -> None:
             module.compile()
 
 
-def check_compiled(d: Distillation, text: Text, draws: Draws) -> None:
+def check_compiled(d: Distillation, text: TextEmbeddings, draws: Draws) -> None:
     """Compare the gradients of both trained networks with what they are uncompiled. Changes nothing.
 
     Args:

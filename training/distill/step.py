@@ -27,7 +27,7 @@ from training.distill.noise_levels import Levels
 from training.distill.rng import Draws, LoraDraws
 from training.models.families import Family
 from training.models.guidance.nasa import nasa
-from training.models.text import Text, concat
+from training.models.text_embeddings import TextEmbeddings, concat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +63,11 @@ class Distillation:
     lora_optimizer: torch.optim.Optimizer
     levels: Levels
     prediction_type: str
-    null: Text
-    negatives: Text | None = None
+    null: TextEmbeddings
+    negatives: TextEmbeddings | None = None
     clip: ClipJudge | None = None
 
-    def run(self, prompts: list[str], text: Text, draws: Draws, clip_weight: float = 0.0) -> Outcome:
+    def run(self, prompts: list[str], text: TextEmbeddings, draws: Draws, clip_weight: float = 0.0) -> Outcome:
         """One student update and the LoRA updates.
 
         Args:
@@ -84,7 +84,12 @@ class Distillation:
         return Outcome(figures=self._averaged(figures), x0=x0, gap=gap, skipped=skipped)
 
     def _student_update(
-        self, prompts: list[str], text: Text, draws: Draws, clip_weight: float, figures: dict[str, torch.Tensor]
+        self,
+        prompts: list[str],
+        text: TextEmbeddings,
+        draws: Draws,
+        clip_weight: float,
+        figures: dict[str, torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor, float | None]:
         """Returns the images x0 before the update, mean |g| of each, and the gradient's norm; None where the update was
         not made."""
@@ -110,7 +115,7 @@ class Distillation:
         return torch.cat(drawn), torch.cat(gaps), norm
 
     def _lora_update(
-        self, x0: torch.Tensor, text: Text, draws: LoraDraws, figures: dict[str, torch.Tensor]
+        self, x0: torch.Tensor, text: TextEmbeddings, draws: LoraDraws, figures: dict[str, torch.Tensor]
     ) -> float | None:
         total = x0.new_zeros(())
         for rows, context in self._micro_batches(len(x0), self.lora_teacher):
@@ -122,7 +127,7 @@ class Distillation:
         figures["lora"] = total
         return self.update("lora", self.lora_teacher, self.lora_optimizer, total, figures)
 
-    def student_x0(self, z: torch.Tensor, text: Text) -> torch.Tensor:
+    def student_x0(self, z: torch.Tensor, text: TextEmbeddings) -> torch.Tensor:
         """x0 = (z - sigma_T eps_theta(z, T, y)) / alpha_T, by the model's own parameterisation; fp32 (B, C, h, w)."""
         t = torch.full((len(z),), self.recipe.student.timestep, device=z.device)
         with self.accelerator.autocast():
@@ -130,7 +135,7 @@ class Distillation:
         return x0_from_output(output, z, self.levels.alpha_T, self.levels.sigma_T, self.prediction_type)
 
     @torch.no_grad()
-    def student_gap(self, x0: torch.Tensor, text: Text, draws: Draws) -> torch.Tensor:
+    def student_gap(self, x0: torch.Tensor, text: TextEmbeddings, draws: Draws) -> torch.Tensor:
         """The score gap g (B, C, h, w), with the same kappa for both teachers unless the recipe fixes one."""
         guidance = self.recipe.guidance
         kappa_teacher = draws.kappa if guidance.teacher_kappa is None else guidance.teacher_kappa
@@ -142,7 +147,7 @@ class Distillation:
         eps_lora = self._guided_eps(self.teachers.network, x_t, draws.t, self.null, text, kappa_lora)
         return score_gap(eps_teacher, eps_lora, sigma_t)
 
-    def student_loss(self, x0: torch.Tensor, text: Text, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+    def student_loss(self, x0: torch.Tensor, text: TextEmbeddings, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
         """L_VSD, and the score gap."""
         gap = self.student_gap(x0, text, draws)
         return vsd_loss(x0, gap), gap
@@ -158,7 +163,7 @@ class Distillation:
             loss = self.clip.loss(x0[[row - rows.start for row in chosen]], [prompts[row] for row in chosen])
         return loss * len(chosen) * self.accelerator.num_processes / len(judged)
 
-    def lora_teacher_loss(self, x0: torch.Tensor, text: Text, draws: LoraDraws) -> torch.Tensor:
+    def lora_teacher_loss(self, x0: torch.Tensor, text: TextEmbeddings, draws: LoraDraws) -> torch.Tensor:
         """The LoRA teacher learns the score of what the student draws now; x0 carries no gradient."""
         alpha_t, sigma_t = self.levels.at(draws.t)
         x_t = add_noise(x0, draws.eps, alpha_t, sigma_t)
@@ -179,8 +184,8 @@ class Distillation:
         network: nn.Module,
         x_t: torch.Tensor,
         t: torch.Tensor,
-        null: Text,
-        text: Text,
+        null: TextEmbeddings,
+        text: TextEmbeddings,
         kappa: torch.Tensor | float,
     ) -> torch.Tensor:
         """eps_hat (B, C, h, w), null and text rows in one forward of 2B rows."""
@@ -198,7 +203,7 @@ class Distillation:
             return draws.kappa.mean()
         return torch.full_like(draws.kappa[0], guidance.teacher_kappa)
 
-    def _away_from(self, draws: Draws) -> Text:
+    def _away_from(self, draws: Draws) -> TextEmbeddings:
         """What the frozen teacher is guided away from: the null prompt, or NASA-T's negative."""
         if draws.nasa is None or self.negatives is None:
             return self.null

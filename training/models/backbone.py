@@ -15,9 +15,9 @@ from snoopi_core.formats.checkpoint import OneStepRecipe, Schedule
 from training.config import Teacher
 from training.models.families import FAMILIES, Family
 from training.models.loading import load_parts
-from training.models.text import Text
 from training.models.text_cache import TextCache
 from training.models.text_cache.encoder import describe_encoder
+from training.models.text_embeddings import TextEmbeddings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Backbone:
         return self
 
     @torch.no_grad()
-    def encode(self, prompts: list[str]) -> Text:
+    def encode(self, prompts: list[str]) -> TextEmbeddings:
         """Text embeddings, fp32, on the network's device; longer prompts are cut at the tokenizer's length.
 
         Taken from the text cache where there is one, which rounds CLIP's to bf16; T5's are bf16 in any case.
@@ -70,7 +70,7 @@ class Backbone:
             text = self._encode(prompts)
         return text.to(self.network.device, torch.float32)
 
-    def _encode(self, prompts: list[str]) -> Text:
+    def _encode(self, prompts: list[str]) -> TextEmbeddings:
         if self.text_encoder is None:
             raise ValueError(f"{self.source} has no text encoder; name one with teacher.text_encoder")
         return self.family.encode(self.text_encoder, self.tokenizer, prompts)
@@ -86,7 +86,7 @@ class Backbone:
             return self.text_cache.count_tokens(prompts)
         return self.family.count_tokens(self.tokenizer, prompts)
 
-    def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: Text) -> torch.Tensor:
+    def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: TextEmbeddings) -> torch.Tensor:
         """Prediction (B, C, h, w) of `network`, the backbone's own or a student of its form."""
         return self.family.call(network, x_t, t, text)
 

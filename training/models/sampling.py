@@ -10,14 +10,14 @@ from torch import nn
 
 from snoopi_core.one_step import x0_from_output
 from training.models.backbone import Backbone
-from training.models.text import Text, concat
+from training.models.text_embeddings import TextEmbeddings, concat
 
 
 @torch.no_grad()
 def one_step_x0(
     backbone: Backbone,
     network: nn.Module,
-    text: Text,
+    text: TextEmbeddings,
     z: torch.Tensor,
     *,
     timestep: int,
@@ -42,7 +42,13 @@ def ddim(backbone: Backbone) -> DDIMScheduler:
 
 
 def ddim_x0(
-    backbone: Backbone, text: Text, null: Text, z: torch.Tensor, *, steps: int = 20, kappa: float | torch.Tensor = 3.0
+    backbone: Backbone,
+    text: TextEmbeddings,
+    null: TextEmbeddings,
+    z: torch.Tensor,
+    *,
+    steps: int = 20,
+    kappa: float | torch.Tensor = 3.0,
 ) -> torch.Tensor:
     """x0 (B, C, h, w) by DDIM with classifier-free guidance; see `guided_x0`."""
     return guided_x0(backbone, ddim(backbone), text, null, z, steps=steps, kappa=kappa)
@@ -52,8 +58,8 @@ def ddim_x0(
 def guided_x0(
     backbone: Backbone,
     scheduler: Any,
-    text: Text,
-    null: Text,
+    text: TextEmbeddings,
+    null: TextEmbeddings,
     z: torch.Tensor,
     *,
     steps: int,

@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
 from training.models.backbone import load_teacher
-from training.models.text import Text
 from training.models.text_cache.build import build_shards, finish, keys_in
 from training.models.text_cache.encoder import describe_encoder
 from training.models.text_cache.shard import key
+from training.models.text_embeddings import TextEmbeddings
 from training.prompts import CountTokens, recipe_prompts
 
 log = logging.getLogger("training.prompts.encode")
@@ -67,7 +67,7 @@ def _run(recipe: Recipe, args: argparse.Namespace) -> int:
     text_encoder = backbone.text_encoder.to(state.device)
 
     @torch.no_grad()
-    def encode(prompts: list[str]) -> Text:
+    def encode(prompts: list[str]) -> TextEmbeddings:
         return backbone.family.encode(text_encoder, backbone.tokenizer, prompts)
 
     def count_tokens(prompts: list[str]) -> list[int]:

@@ -13,10 +13,10 @@ from tiny import tiny_backbone, tiny_pixart_backbone
 
 from training.config import Teacher, load_recipe
 from training.models.backbone import load_teacher
-from training.models.text import Text
 from training.models.text_cache import MANIFEST, TextCache
 from training.models.text_cache.build import build_shards, finish
 from training.models.text_cache.encoder import check_same, describe_encoder
+from training.models.text_embeddings import TextEmbeddings
 from training.pgsb import main as pgsb
 from training.prompts import open_run_prompts
 from training.prompts.encode import main
@@ -231,7 +231,7 @@ def test_embeddings_that_are_not_finite_are_not_kept(pixart, tmp_path):
     class Broken(Encoder):
         def __call__(self, prompts):
             text = super().__call__(prompts)
-            return Text(states=text.states * float("nan"), mask=text.mask)
+            return TextEmbeddings(states=text.states * float("nan"), mask=text.mask)
 
     with pytest.raises(ValueError, match="not finite"):
         build(tmp_path, Broken(pixart))

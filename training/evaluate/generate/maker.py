@@ -22,7 +22,7 @@ from training.evaluate.sets.manifest import COST, Manifest, Row
 from training.models.backbone import Backbone
 from training.models.guidance.methods import Method, sampling_recipe, steered_x0
 from training.models.sampling import guided_x0
-from training.models.text import concat
+from training.models.text_embeddings import concat
 from training.prompts.shapes.captions import NULL_PROMPT
 
 

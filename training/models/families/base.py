@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from snoopi_core.formats.layouts import StateDict
-from training.models.text import Text
+from training.models.text_embeddings import TextEmbeddings
 
 
 class Family(Protocol):
@@ -20,10 +20,10 @@ class Family(Protocol):
 
     name: Literal["unet", "pixart"]
 
-    def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: Text) -> torch.Tensor:
+    def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: TextEmbeddings) -> torch.Tensor:
         """The network's prediction, (B, C, h, w), for x_t (B, C, h, w), timesteps t (B,) and B prompts."""
 
-    def encode(self, text_encoder: nn.Module, tokenizer: Any, prompts: list[str]) -> Text:
+    def encode(self, text_encoder: nn.Module, tokenizer: Any, prompts: list[str]) -> TextEmbeddings:
         """Embeddings as this family's pipeline in diffusers makes them, on the encoder's device."""
 
     def count_tokens(self, tokenizer: Any, prompts: list[str]) -> list[int]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from snoopi_core.formats.layouts import StateDict, pixart_to_single_file
-from training.models.text import Text
+from training.models.text_embeddings import TextEmbeddings
 
 _MAX_TOKENS = 120  # PixArt-alpha's; T5's own tokenizer would say 512
 
@@ -22,7 +22,7 @@ class PixArt:
 
     name: Literal["pixart"] = "pixart"
 
-    def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: Text) -> torch.Tensor:
+    def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: TextEmbeddings) -> torch.Tensor:
         output = network(
             x_t,
             encoder_hidden_states=text.states,
@@ -32,12 +32,12 @@ class PixArt:
         ).sample
         return output[:, : x_t.shape[1]]
 
-    def encode(self, text_encoder: nn.Module, tokenizer: Any, prompts: list[str]) -> Text:
+    def encode(self, text_encoder: nn.Module, tokenizer: Any, prompts: list[str]) -> TextEmbeddings:
         tokens = tokenizer(
             _as_trained(prompts), padding="max_length", max_length=_MAX_TOKENS, truncation=True, return_tensors="pt"
         ).to(text_encoder.device)
         states = text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
-        return Text(states=states, mask=tokens.attention_mask.bool())
+        return TextEmbeddings(states=states, mask=tokens.attention_mask.bool())
 
     def count_tokens(self, tokenizer: Any, prompts: list[str]) -> list[int]:
         return [len(ids) for ids in tokenizer(_as_trained(prompts), truncation=False, verbose=False).input_ids]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from snoopi_core.formats.layouts import StateDict, to_single_file, unet_rename
-from training.models.text import Text
+from training.models.text_embeddings import TextEmbeddings
 
 
 class UNet:
@@ -17,14 +17,14 @@ class UNet:
 
     name: Literal["unet"] = "unet"
 
-    def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: Text) -> torch.Tensor:
+    def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: TextEmbeddings) -> torch.Tensor:
         return network(x_t, t, text.states).sample
 
-    def encode(self, text_encoder: nn.Module, tokenizer: Any, prompts: list[str]) -> Text:
+    def encode(self, text_encoder: nn.Module, tokenizer: Any, prompts: list[str]) -> TextEmbeddings:
         ids = tokenizer(
             prompts, padding="max_length", max_length=self.max_tokens(tokenizer), truncation=True, return_tensors="pt"
         ).input_ids
-        return Text(states=text_encoder(ids.to(text_encoder.device)).last_hidden_state.float())
+        return TextEmbeddings(states=text_encoder(ids.to(text_encoder.device)).last_hidden_state.float())
 
     def count_tokens(self, tokenizer: Any, prompts: list[str]) -> list[int]:
         return [len(ids) for ids in tokenizer(prompts, truncation=False, verbose=False).input_ids]

@@ -19,7 +19,7 @@ from training.models.guidance.nasa import NasaProcessor, processed
 from training.models.guidance.orthogonal import OrthogonalProcessor
 from training.models.guidance.vsf import VsfProcessor
 from training.models.sampling import one_step_x0
-from training.models.text import Text
+from training.models.text_embeddings import TextEmbeddings
 
 LAST_TIMESTEP = 999
 METHODS: dict[str, str] = {
@@ -41,7 +41,7 @@ _ATTENTION: dict[str, type[NasaProcessor]] = {
     "vsf": VsfProcessor,
     "orthogonal": OrthogonalProcessor,
 }
-Predict = Callable[[Text], torch.Tensor]  # x0 (B, C, h, w) of B prompts
+Predict = Callable[[TextEmbeddings], torch.Tensor]  # x0 (B, C, h, w) of B prompts
 Noise = Callable[[int], torch.Tensor]  # of the step with that number, (B, C, h, w)
 
 
@@ -137,7 +137,12 @@ def with_preset(model: Backbone, preset: Preset) -> Backbone:
 
 @torch.no_grad()
 def steered_x0(
-    model: Backbone, method: Method, positive: Text, negative: Text | None, recipe: OneStepRecipe, noise: Noise
+    model: Backbone,
+    method: Method,
+    positive: TextEmbeddings,
+    negative: TextEmbeddings | None,
+    recipe: OneStepRecipe,
+    noise: Noise,
 ) -> torch.Tensor:
     """x0 (B, C, h, w) fp32 by `recipe`, from one step to the next by fresh noise: x_t' = alpha_t' x0 + sigma_t' z'.
 
@@ -167,13 +172,15 @@ def steered_x0(
     return x0
 
 
-def _x0(model: Backbone, x: torch.Tensor, t: int, alpha: float, sigma: float, text: Text) -> torch.Tensor:
+def _x0(model: Backbone, x: torch.Tensor, t: int, alpha: float, sigma: float, text: TextEmbeddings) -> torch.Tensor:
     if model.prediction_type == "flow":  # v = x0 - z, and x is z at the only step that flows take here
         return x + model.call(model.network, x, torch.full((len(x),), t, device=x.device), text).float()
     return one_step_x0(model, model.network, text, x, timestep=t, alpha_T=alpha, sigma_T=sigma)
 
 
-def _steered(model: Backbone, method: Method, predict: Predict, positive: Text, negative: Text | None) -> torch.Tensor:
+def _steered(
+    model: Backbone, method: Method, predict: Predict, positive: TextEmbeddings, negative: TextEmbeddings | None
+) -> torch.Tensor:
     """x0 at one timestep."""
     if method.name not in METHODS or method.many_steps:
         raise ValueError(f"method {method.name!r} steers no step; available: {', '.join(METHODS)}")
@@ -185,7 +192,7 @@ def _steered(model: Backbone, method: Method, predict: Predict, positive: Text, 
     if method.name == "cfg":
         base = predict(negative if len(negative) == len(positive) else negative.expand(len(positive)))
         return base + method.strength * (predict(positive) - base)
-    return predict(Text(states=positive.states - method.strength * negative.states, mask=positive.mask))
+    return predict(TextEmbeddings(states=positive.states - method.strength * negative.states, mask=positive.mask))
 
 
 def _power(model: Backbone, t: int) -> float:

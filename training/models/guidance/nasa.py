@@ -14,7 +14,7 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from snoopi_core.guidance.nasa import steer_away
-from training.models.text import Text
+from training.models.text_embeddings import TextEmbeddings
 
 CROSS_ATTENTION = ".attn2.processor"
 
@@ -27,14 +27,14 @@ class NasaProcessor:
         alpha: strength; 0 is the plain layer.
     """
 
-    def __init__(self, negative: Text, alpha: float) -> None:
+    def __init__(self, negative: TextEmbeddings, alpha: float) -> None:
         self.unprojected = self.negative = negative
         self.alpha = alpha
 
     def project(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         """A forward hook: the negative takes the way that the positive prompt has just taken."""
         states = module.forward(self.unprojected.states.to(args[0]))
-        self.negative = Text(states=states, mask=self.unprojected.mask)
+        self.negative = TextEmbeddings(states=states, mask=self.unprojected.mask)
 
     def __call__(
         self,
@@ -118,7 +118,7 @@ def attend_to(
 
 
 def nasa(
-    network: nn.Module, negative: Text, alpha: float, layers: Callable[[str], bool] = lambda name: True
+    network: nn.Module, negative: TextEmbeddings, alpha: float, layers: Callable[[str], bool] = lambda name: True
 ) -> AbstractContextManager[nn.Module]:
     """Steer `network` away from `negative` while the context lasts; its own processors come back afterwards.
 

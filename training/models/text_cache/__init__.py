@@ -18,14 +18,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch.nn import functional
 
-from training.models.text import Text
 from training.models.text_cache.encoder import check_same
 from training.models.text_cache.shard import Index, digest, key, read_index
+from training.models.text_embeddings import TextEmbeddings
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 HOW = "build it, or add to it, with python -m training.prompts.encode, and the recipe and settings of the run"
-Encode = Callable[[list[str]], Text]
+Encode = Callable[[list[str]], TextEmbeddings]
 
 
 class TextCache:
@@ -82,7 +82,7 @@ class TextCache:
         """How many prompts are in it."""
         return len(self._keys)
 
-    def lookup(self, prompts: list[str], encode: Encode | None = None) -> Text:
+    def lookup(self, prompts: list[str], encode: Encode | None = None) -> TextEmbeddings:
         """Embeddings of B prompts: states (B, S, E) bf16 on the CPU, zero where mask (B, S) is False.
 
         Args:
@@ -99,7 +99,9 @@ class TextCache:
         rows = [self._row(int(number)) if number >= 0 else next(encoded) for number in found]
         states = torch.stack([functional.pad(row, (0, 0, 0, self.max_tokens - len(row))) for row in rows])
         lengths = torch.tensor([len(row) for row in rows])
-        return Text(states=states, mask=torch.arange(self.max_tokens) < lengths[:, None] if self.masked else None)
+        return TextEmbeddings(
+            states=states, mask=torch.arange(self.max_tokens) < lengths[:, None] if self.masked else None
+        )
 
     def count_tokens(self, prompts: list[str]) -> list[int]:
         """How many tokens each prompt had before it was cut, as the tokenizer counted them.
@@ -173,7 +175,7 @@ def sha256(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def trimmed(text: Text) -> list[torch.Tensor]:
+def trimmed(text: TextEmbeddings) -> list[torch.Tensor]:
     """The states of each prompt, bf16 on the CPU, (its length, E).
 
     Raises:

@@ -18,7 +18,7 @@ from training.distill.noise_levels import Levels
 from training.distill.rng import draw
 from training.distill.step import Distillation
 from training.models.backbone import Backbone, decode_latents
-from training.models.text import Text
+from training.models.text_embeddings import TextEmbeddings
 from training.trainer.estimate.ledger import AsOnCuda, Ledger
 
 META = torch.device("meta")
@@ -132,13 +132,13 @@ def count(
     return ledger
 
 
-def text_of(backbone: Backbone, rows: int) -> Text:
+def text_of(backbone: Backbone, rows: int) -> TextEmbeddings:
     """Encoded prompts of full length, without values."""
     config, family = backbone.network.config, backbone.family
     masked = family.name == "pixart"
     width = config.caption_channels if masked else config.cross_attention_dim
     length = family.max_tokens(backbone.tokenizer)
-    return Text(
+    return TextEmbeddings(
         states=torch.empty(rows, length, width, device=META),
         mask=torch.ones(rows, length, dtype=torch.bool, device=META) if masked else None,
     )

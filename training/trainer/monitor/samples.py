@@ -22,7 +22,7 @@ from training.distill.noise_levels import Levels
 from training.distill.rng import generator
 from training.models.backbone import Backbone
 from training.models.sampling import ddim_x0, one_step_x0
-from training.models.text import Text
+from training.models.text_embeddings import TextEmbeddings
 from training.trainer.distributed.accelerator import on_main
 
 LARGEST, SMALLEST = 192, 96  # sides of a shown picture, in pixels: 8 prompts side by side fit a screen
@@ -65,7 +65,7 @@ class Sampler:
     def student(self, network: nn.Module) -> Samples:
         """One step of `network`."""
 
-        def draw(text: Text, z: torch.Tensor) -> torch.Tensor:
+        def draw(text: TextEmbeddings, z: torch.Tensor) -> torch.Tensor:
             return one_step_x0(
                 self.backbone,
                 network,
@@ -98,7 +98,7 @@ class Sampler:
         return samples
 
     @torch.no_grad()
-    def _spread(self, draw: Callable[[Text, torch.Tensor], torch.Tensor]) -> Samples:
+    def _spread(self, draw: Callable[[TextEmbeddings, torch.Tensor], torch.Tensor]) -> Samples:
         """Process r draws prompts r, r + n, r + 2n, ... of n processes; where they do not come out even, some twice."""
         count, world, rank = len(self.prompts), self.accelerator.num_processes, self.accelerator.process_index
         rounds = -(-count // world)

@@ -16,7 +16,7 @@ from training.models.guidance.nasa import NasaProcessor, processed
 from training.models.guidance.orthogonal import OrthogonalProcessor, orthogonal_part
 from training.models.guidance.vsf import VsfProcessor
 from training.models.sampling import one_step_x0
-from training.models.text import Text
+from training.models.text_embeddings import TextEmbeddings
 
 
 @pytest.fixture(scope="module", params=["the bundled UNet", "PixArt"])
@@ -53,7 +53,7 @@ def test_each_method_is_its_formula(model, texts, z):
         assert torch.equal(steered(neutral), x0_pos)
     assert relative(steered("cfg:1"), x0_pos) < 1e-5
     assert relative(steered("cfg:1.5"), 1.5 * x0_pos - 0.5 * x0_neg) < 1e-5
-    moved = Text(states=positive.states - 0.5 * negative.states, mask=positive.mask)
+    moved = TextEmbeddings(states=positive.states - 0.5 * negative.states, mask=positive.mask)
     assert torch.equal(steered("embeddings:0.5"), plain(model, moved, z, recipe))
     ways = {"nasa": NasaProcessor, "nag": NagProcessor, "vsf": VsfProcessor, "orthogonal": OrthogonalProcessor}
     for method, way in ways.items():
@@ -104,7 +104,7 @@ def test_vsf_is_its_formula_head_by_head(masked):
     hidden = torch.randn(1, 5, 8, generator=generator, dtype=torch.float64)
     pos, neg = (torch.randn(1, tokens, 6, generator=generator, dtype=torch.float64) for tokens in (3, 4))
     seen = torch.tensor([[True, True, not masked, not masked]])
-    layer.set_processor(VsfProcessor(Text(states=neg, mask=seen if masked else None), 0.7))
+    layer.set_processor(VsfProcessor(TextEmbeddings(states=neg, mask=seen if masked else None), 0.7))
     with torch.no_grad():
         got = layer(hidden, encoder_hidden_states=pos)
         q, both = layer.to_q(hidden)[0], torch.cat([pos[0], neg[0][seen[0]]])

@@ -5,7 +5,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from training.models.guidance.nasa import nasa
-from training.models.text import Text
+from training.models.text_embeddings import TextEmbeddings
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def explicit(unet, x, positive, negative, alpha):
 def test_it_is_the_formula(unet, inputs):
     x, positive, negative = inputs
     for alpha in (0.3, 1.0):
-        with nasa(unet, Text(states=negative), alpha):
+        with nasa(unet, TextEmbeddings(states=negative), alpha):
             got = unet(x, 999, positive).sample
         expected = explicit(unet, x, positive, negative, alpha)
         assert (got - expected).norm() / expected.norm() < 1e-12
@@ -82,9 +82,9 @@ def test_it_is_the_formula(unet, inputs):
 def test_alpha_zero_and_leaving_change_nothing(unet, inputs):
     x, positive, negative = inputs
     plain, processors = unet(x, 999, positive).sample, dict(unet.attn_processors)
-    with nasa(unet, Text(states=negative), 0.0):
+    with nasa(unet, TextEmbeddings(states=negative), 0.0):
         assert torch.equal(unet(x, 999, positive).sample, plain)
-    with pytest.raises(RuntimeError, match="stop"), nasa(unet, Text(states=negative), 0.5):
+    with pytest.raises(RuntimeError, match="stop"), nasa(unet, TextEmbeddings(states=negative), 0.5):
         raise RuntimeError("stop")
     assert unet.attn_processors == processors
     assert torch.equal(unet(x, 999, positive).sample, plain)
@@ -93,10 +93,13 @@ def test_alpha_zero_and_leaving_change_nothing(unet, inputs):
 @torch.no_grad()
 def test_wrong_negatives_and_no_layers_are_refused(unet, inputs):
     x, positive, negative = inputs
-    with pytest.raises(ValueError, match="expected 1 or 2"), nasa(unet, Text(states=negative.expand(3, -1, -1)), 0.5):
+    with (
+        pytest.raises(ValueError, match="expected 1 or 2"),
+        nasa(unet, TextEmbeddings(states=negative.expand(3, -1, -1)), 0.5),
+    ):
         unet(x, 999, positive)
     with (
         pytest.raises(ValueError, match="no cross-attention layer"),
-        nasa(unet, Text(states=negative), 0.5, layers=lambda name: False),
+        nasa(unet, TextEmbeddings(states=negative), 0.5, layers=lambda name: False),
     ):
         pass

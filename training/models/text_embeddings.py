@@ -13,7 +13,7 @@ from torch.nn import functional
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text:
+class TextEmbeddings:
     """Encoded prompts: states (B, S, E), and mask (B, S) bool, True where a token is; None where all count (CLIP)."""
 
     states: torch.Tensor
@@ -22,29 +22,29 @@ class Text:
     def __len__(self) -> int:
         return len(self.states)
 
-    def __getitem__(self, rows: slice) -> Text:
-        return Text(states=self.states[rows], mask=None if self.mask is None else self.mask[rows])
+    def __getitem__(self, rows: slice) -> TextEmbeddings:
+        return TextEmbeddings(states=self.states[rows], mask=None if self.mask is None else self.mask[rows])
 
-    def expand(self, count: int) -> Text:
+    def expand(self, count: int) -> TextEmbeddings:
         """One prompt, `count` times."""
-        return Text(
+        return TextEmbeddings(
             states=self.states.expand(count, -1, -1), mask=None if self.mask is None else self.mask.expand(count, -1)
         )
 
-    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Text:
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> TextEmbeddings:
         """On `device`; the states, not the mask, in `dtype`."""
-        return Text(
+        return TextEmbeddings(
             states=self.states.to(device, dtype), mask=None if self.mask is None else self.mask.to(device=device)
         )
 
-    def where(self, chosen: torch.Tensor, other: Text) -> Text:
+    def where(self, chosen: torch.Tensor, other: TextEmbeddings) -> TextEmbeddings:
         """`other`'s row, (1, ...) or (B, ...), wherever chosen (B,) is True, else this one's."""
-        return Text(
+        return TextEmbeddings(
             states=torch.where(chosen.view(-1, 1, 1), other.states, self.states),
             mask=None if self.mask is None else torch.where(chosen.view(-1, 1), other.mask, self.mask),
         )
 
-    def padded(self, length: int) -> Text:
+    def padded(self, length: int) -> TextEmbeddings:
         """Lengthened with zeros that the mask leaves out; needs a mask."""
         missing = length - self.states.shape[1]
         if missing == 0:
@@ -53,17 +53,17 @@ class Text:
             raise ValueError(
                 f"{self.states.shape[1]} tokens cannot be padded to {length} (mask: {self.mask is not None})"
             )
-        return Text(
+        return TextEmbeddings(
             states=functional.pad(self.states, (0, 0, 0, missing)), mask=functional.pad(self.mask, (0, missing))
         )
 
 
-def concat(texts: Sequence[Text]) -> Text:
+def concat(texts: Sequence[TextEmbeddings]) -> TextEmbeddings:
     """Rows of several, one after the other; shorter ones are padded where they have masks."""
     length = max(text.states.shape[1] for text in texts)
     texts = [text.padded(length) for text in texts]
     masks = [text.mask for text in texts]
-    return Text(
+    return TextEmbeddings(
         states=torch.cat([text.states for text in texts]),
         mask=None if masks[0] is None else torch.cat([mask for mask in masks if mask is not None]),
     )
