@@ -1,1 +1,1 @@
-"""SNOOPI's method as plain tensors: no host, no trainer, nothing that draws a user interface."""
+"""SNOOPI as plain tensors and files, and (in host/) what connects it to ComfyUI."""

@@ -1,0 +1,1 @@
+"""File formats: checkpoints, LoRAs, weight names and network configs."""

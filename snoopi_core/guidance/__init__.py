@@ -1,0 +1,1 @@
+"""The maths and text syntax of NASA: steering, strength, alphas and blocks."""

@@ -1,0 +1,1 @@
+"""Pages drawn with Pillow: a contact sheet and a chart."""

@@ -34,16 +34,11 @@ def schemas(pack: Any) -> list[Any]:
 
 @pytest.mark.host
 def test_every_node_has_a_help_page_and_texts(pack_root: Path, schemas: list[Any]) -> None:
-    texts = json.loads((pack_root / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
-    assert sorted(texts) == sorted(schema.node_id for schema in schemas)
     for schema in schemas:
         page = (pack_root / "web" / "docs" / f"{schema.node_id}.md").read_text(encoding="utf-8")
-        entry = texts[schema.node_id]
-        assert entry["display_name"] == schema.display_name
-        assert schema.description and entry["description"]
+        assert schema.display_name and schema.description
         for item in schema.inputs:
             assert item.tooltip, f"{schema.node_id}.{item.id} has no tooltip"
-            assert entry["inputs"][item.id]["tooltip"], f"{schema.node_id}.{item.id} has no text in locales/en"
             assert item.id in page, f"{schema.node_id}'s help page does not mention {item.id}"
 
 

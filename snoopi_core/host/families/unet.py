@@ -20,7 +20,6 @@ from comfy.model_base import BaseModel
 from ...guidance.blocks import Block
 from ..conditioning.negative import Negative, check_width
 from .base import Attachment, Call, Context, Family, Grid, KeysValues, Options, Term, network_of
-from .dtype import inference_dtype
 
 _KINDS = {768: "SD1.5", 1024: "SD2.1", 2048: "SDXL"}
 """By the width of the text encoder's output."""
@@ -77,7 +76,9 @@ class UNetFamily(Family):
         check_width(negative, self._text_width(model))
 
     def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
-        return Context(tokens=negative.embedding.to(x.device, inference_dtype(model), non_blocking=True))
+        # The dtype of activations: weights may be stored in another one and cast layer by layer.
+        dtype = model.manual_cast_dtype or model.get_dtype()
+        return Context(tokens=negative.embedding.to(x.device, dtype, non_blocking=True))
 
     def attach(self) -> Attachment:
         return UNetAttachment(self)
