@@ -2,7 +2,7 @@
 # Both set up what they need on a fresh machine (Python 3.11, git) and reuse it the next time.
 #
 # COMFYUI_PATH=...           use this ComfyUI instead of the pinned one
-# SNOOPI_HOST_VERSION=...    use this pinned ComfyUI (see scripts/host.py)
+# SNOOPI_HOST_VERSION=...    use this pinned ComfyUI (see scripts/setup/host.py)
 # PYTHON=...                 the Python that the virtual environment is made with
 # PYTEST_ARGS=...            more arguments for pytest
 # JOBS=...                   so many tests at once, each file in one process (default: 2)
@@ -23,17 +23,17 @@ help:
 	@echo 'Targets: demo test lint test-hosts compatibility models results shapes-study study bench workflows lock clean'
 
 setup:
-	@"$(PYTHON)" scripts/bootstrap.py
+	@"$(PYTHON)" -m scripts.setup.bootstrap
 
 setup-browser:
-	@"$(PYTHON)" scripts/bootstrap.py --browser
+	@"$(PYTHON)" -m scripts.setup.bootstrap --browser
 
 demo: setup
-	@$(PY) scripts/demo.py
+	@$(PY) -m scripts.demo
 
 # Everything in the newest ComfyUI (or COMFYUI_PATH), and the nodes in the oldest that is supported.
 test: lint setup-browser
-	@$(PY) scripts/comfy_cli.py --version >/dev/null # installed once, before tests that run at once
+	@$(PY) -m scripts.setup.comfy_cli --version >/dev/null # installed once, before tests that run at once
 	$(PY) -m pytest $(TOGETHER) $(PYTEST_ARGS)
 	SNOOPI_HOST_VERSION=$(firstword $(HOSTS)) $(PY) -m pytest $(TOGETHER) -q -m host tests/nodes $(PYTEST_ARGS)
 
@@ -51,12 +51,12 @@ test-hosts: setup
 
 # Measures the pack in the oldest and the newest ComfyUI; writes docs/COMPATIBILITY.md.
 compatibility: setup
-	$(PY) scripts/compatibility.py
+	$(PY) -m scripts.compatibility
 
 workflows: setup-browser
-	$(PY) scripts/make_workflows.py
-	$(PY) scripts/make_help_pictures.py
-	$(PY) scripts/make_before_after.py
+	$(PY) -m scripts.workflows.make
+	$(PY) -m scripts.pictures.help
+	$(PY) -m scripts.pictures.before_after
 
 # Rebuilds the small world's models from nothing and measures them: about an hour on two cores. What is done already
 # under runs/ is not repeated.
@@ -109,7 +109,7 @@ bench: setup
 lock:
 	rm -rf .venv-lock
 	"$(PYTHON)" -m venv .venv-lock
-	.venv-lock/bin/python scripts/lock.py
+	.venv-lock/bin/python -m scripts.setup.lock
 	rm -rf .venv-lock
 
 clean:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from host import NEWEST, PINS, ROOT
+from scripts.setup.host import NEWEST, PINS, ROOT
 
 PAGE = ROOT / "docs" / "COMPATIBILITY.md"
 HOSTS = (next(iter(PINS)), NEWEST)

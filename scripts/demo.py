@@ -20,20 +20,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from live_client import Client, load_prompt
+from live_server import Server, ServerError
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path += [str(ROOT), str(ROOT / "tests" / "support")]
-
-from comparison import Block, Row, comparison  # noqa: E402
-from host import HostError, find_host  # noqa: E402
-from live_client import Client, load_prompt  # noqa: E402
-from live_server import Server, ServerError  # noqa: E402
-from workflow_descriptions import STUDENT  # noqa: E402
-from workflow_parts import SCALE  # noqa: E402
-
-from experiments.shapes import measure  # noqa: E402
-from training.prompts.shapes.rules import read  # noqa: E402
+from experiments.shapes import measure
+from scripts import ROOT
+from scripts.pictures.comparison import Block, Row, comparison
+from scripts.setup.host import HostError, find_host
+from scripts.workflows.descriptions import STUDENT
+from scripts.workflows.parts import SCALE
+from training.prompts.shapes.rules import read
 
 ONE = ROOT / "workflows" / "api" / "one_step_with_negative_prompt.json"
 BOTH = ROOT / "workflows" / "api" / "with_and_without_negative.json"

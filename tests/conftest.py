@@ -2,7 +2,7 @@
 
 ``import comfy.sd``, ``import nodes`` and the like are the host's modules; the pack's own are ``snoopi_pack.nodes``,
 ``snoopi_pack.snoopi_core`` (as the host loads them) and, as installed libraries, ``snoopi_core`` and ``training``.
-SNOOPI_HOST_VERSION chooses a pinned host, COMFYUI_PATH one's own (see scripts/host.py).
+SNOOPI_HOST_VERSION chooses a pinned host, COMFYUI_PATH one's own (see scripts/setup/host.py).
 
 All of it happens while this file is imported, so that conftest files further down can import the host too.
 """
@@ -44,7 +44,7 @@ class _PackFinder:
 
 
 def _load_host_finder() -> Any:
-    spec = importlib.util.spec_from_file_location("snoopi_scripts_host", ROOT / "scripts" / "host.py")
+    spec = importlib.util.spec_from_file_location("snoopi_scripts_host", ROOT / "scripts" / "setup" / "host.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by name
@@ -161,7 +161,7 @@ def pinned_host() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def host_script() -> Any:
-    """The module scripts/host.py."""
+    """The module scripts/setup/host.py."""
     return _host_finder
 
 

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-
 import pytest
 
 
 @pytest.fixture(scope="module")
-def script(pack_root):
-    folder = pack_root / "scripts"
-    spec = importlib.util.spec_from_file_location("snoopi_scripts_compatibility", folder / "compatibility.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(folder))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(folder))
-    return module
+def script():
+    from scripts import compatibility
+
+    return compatibility
 
 
 def entry(host, table, row, value, bar, column="error"):

@@ -115,7 +115,7 @@ RULES = {
     "make": Rule(r"make [a-z-]+", make_knows_the_target),
     "install": Rule(rf"cd ComfyUI/custom_nodes|{CLONE}", run_by("tests/live/install/test_fresh_install.py")),
     "comfy-cli install": Rule(r"comfy node install .*", run_by("tests/live/install/test_manager.py")),
-    "comfy-cli": Rule(r"python scripts/comfy_cli\.py .*", run_by("tests/live/install/test_archive.py")),
+    "comfy-cli": Rule(r"python -m scripts\.setup\.comfy_cli .*", run_by("tests/live/install/test_archive.py")),
     "trainer": Rule(
         rf"{CLONE} && cd snoopi|pip install '\.\[training\]'|python -m training\.pgsb --dry-run"
         r"|(python -m training\.pgsb --resume|tensorboard --logdir|python -m training\.export) runs/mine.*",

@@ -1,4 +1,4 @@
-"""scripts/host.py: which ComfyUI is taken, and what is refused."""
+"""scripts/setup/host.py: which ComfyUI is taken, and what is refused."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def own_host(newest_host: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def comfy_cli(pack_root: Path) -> Path:
-    """The `comfy` command of scripts/comfy_cli.py's environment."""
-    say = "import sys, comfy_cli; sys.stdout.write(str(comfy_cli.provide()))"
-    done = subprocess.run([sys.executable, "-c", say], cwd=pack_root / "scripts", stdout=subprocess.PIPE, check=True)
+    """The `comfy` command of scripts/setup/comfy_cli.py's environment."""
+    say = "import sys; from scripts.setup import comfy_cli; sys.stdout.write(str(comfy_cli.provide()))"
+    done = subprocess.run([sys.executable, "-c", say], cwd=pack_root, stdout=subprocess.PIPE, check=True)
     return Path(done.stdout.decode().splitlines()[-1])

@@ -31,7 +31,7 @@ def run(command: str, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def archive(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run(documented("python scripts/comfy_cli.py node pack"), repository)
+    run(documented("python -m scripts.setup.comfy_cli node pack"), repository)
     return (repository / "node.zip").rename(tmp_path_factory.mktemp("archive") / "node.zip")
 
 
@@ -42,7 +42,7 @@ def names(archive: Path) -> set[str]:
 
 
 def test_comfy_clis_validation_passes_without_a_warning(repository: Path) -> None:
-    said = run(documented("python scripts/comfy_cli.py node validate"), repository)
+    said = run(documented("python -m scripts.setup.comfy_cli node validate"), repository)
     assert "All validation checks passed" in said, said  # instead of "Security warnings found"
 
 

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 def test_the_demo_writes_its_picture_and_says_where() -> None:
     done = subprocess.run(
-        [sys.executable, "scripts/demo.py"],
+        [sys.executable, "-m", "scripts.demo"],
         cwd=ROOT,
         capture_output=True,
         text=True,

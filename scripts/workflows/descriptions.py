@@ -1,11 +1,11 @@
-"""What the shipped workflows hold, in short: scripts/make_workflows.py turns each into its files.
+"""What the shipped workflows hold, in short: scripts/workflows/make.py turns each into its files.
 
-Here those that run with the small models that come with the pack; scripts/workflow_published.py has the others.
+Here those that run with the small models that come with the pack; scripts/workflows/published.py has the others.
 """
 
 from __future__ import annotations
 
-from workflow_parts import (
+from scripts.workflows.parts import (
     MODEL,
     SIDE,
     Link,
@@ -20,7 +20,7 @@ from workflow_parts import (
     text,
     with_cfg,
 )
-from workflow_published import PUBLISHED
+from scripts.workflows.published import PUBLISHED
 
 STUDENT = "snoopi-shapes-student.safetensors"
 TEACHER = "snoopi-shapes-teacher.safetensors"

@@ -1,6 +1,6 @@
 """Write the help pages' pictures: each node of ours in a workflow that is shipped, cut out of the real front end.
 
-Nodes that show a picture of their own are put into that workflow and run. The other pictures: make_before_after.py.
+Nodes that show a picture of their own are put into that workflow and run. The other pictures: before_after.py.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "support"))
+from live_browser import front_end
+from live_server import Server
+from playwright.sync_api import Page
 
-from host import find_host  # noqa: E402
-from live_browser import front_end  # noqa: E402
-from live_server import Server  # noqa: E402
-from playwright.sync_api import Page  # noqa: E402
+from scripts import ROOT
+from scripts.setup.host import find_host
 
 WORKFLOW = ROOT / "workflows" / "one_step_with_negative_prompt.json"
 PLAIN = ("SnoopiPGSBLoader", "SnoopiNASAApply", "SnoopiOneStepSampler")

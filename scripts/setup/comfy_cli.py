@@ -1,7 +1,7 @@
-"""Run comfy-cli, the registry's own tool, on this checkout: `python scripts/comfy_cli.py node validate`.
+"""Run comfy-cli, the registry's own tool, on this checkout: `python -m scripts.setup.comfy_cli node validate`.
 
-It lives in an environment of its own in the cache (see scripts/host.py), made at the first call: its dependencies are
-many, and neither ComfyUI nor the trainer has a use for them. It sends no telemetry and asks nothing.
+It is installed at the first call, in an environment of its own in the cache (see scripts/setup/host.py): it has many
+dependencies that neither ComfyUI nor the trainer uses. It sends no telemetry and asks no questions.
 
 Standard library only.
 """
@@ -16,7 +16,7 @@ import sys
 import venv
 from pathlib import Path
 
-from host import cache_folder
+from scripts.setup.host import cache_folder
 
 PINS = Path(__file__).with_name("comfy-cli.txt")
 QUIET = {"DO_NOT_TRACK": "1"}

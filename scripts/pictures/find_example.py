@@ -1,6 +1,6 @@
 """Look for the prompt, negative and seed that the shipped workflows open with, after the student has changed.
 
-Prints the best candidates; the choice is written into scripts/workflow_descriptions.py by hand, then `make workflows`.
+Prints the best candidates; the choice is written into scripts/workflows/descriptions.py by hand, then `make workflows`.
 A good one shows the unwanted thing in most of its four pictures without the negative and in none with it, follows the
 prompt and is clean in all eight. These are picked for looks: rates are measured by tests/quality and `make demo`.
 """
@@ -12,12 +12,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo import BOTH, PAIR_SEED, fill, pixels, run, student  # puts the repository on the path
-from host import find_host
 from live_client import Client, load_prompt
 from live_server import Server
 
 from experiments.shapes import measure
+from scripts.demo import BOTH, PAIR_SEED, fill, pixels, run, student
+from scripts.setup.host import find_host
 from training.prompts.shapes.rules import read
 
 PICTURES = 4

@@ -20,19 +20,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from live_browser import front_end
+from live_client import Client, Outcome
+from live_server import Server
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from playwright.sync_api import Page
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "support"))
-
-from host import find_host  # noqa: E402
-from live_browser import front_end  # noqa: E402
-from live_client import Client, Outcome  # noqa: E402
-from live_server import Server  # noqa: E402
-from workflow_blueprint import NAME, blueprint  # noqa: E402
-from workflow_descriptions import STUDENT, WORKFLOWS  # noqa: E402
-from workflow_parts import Workflow, api_prompt  # noqa: E402
+from scripts import ROOT
+from scripts.setup.host import find_host
+from scripts.workflows.blueprint import NAME, blueprint
+from scripts.workflows.descriptions import STUDENT, WORKFLOWS
+from scripts.workflows.parts import Workflow, api_prompt
 
 THUMBNAIL, SEAM, LABEL = 512, 6, 26
 GAP, COLLAPSED = 48, 150  # between columns, and a collapsed node's width, in the canvas's pixels

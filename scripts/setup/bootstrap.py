@@ -2,7 +2,7 @@
 
 1. a virtual environment in .venv, made by the Python that runs this;
 2. the packages of requirements-lock.txt in it;
-3. a real ComfyUI (scripts/host.py);
+3. a real ComfyUI (scripts/setup/host.py);
 4. with --browser: Chromium, from the system's packages.
 
 Standard library only: it runs before anything is installed. SNOOPI_VENV puts the environment elsewhere.
@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from host import ROOT
+from scripts.setup.host import ROOT
 
 LOCK = ROOT / "requirements-lock.txt"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         make_venv(folder)
         install_lock(folder)
         host = subprocess.run(
-            [str(venv_python(folder)), str(ROOT / "scripts/host.py")], stdout=subprocess.PIPE, text=True
+            [str(venv_python(folder)), "-m", "scripts.setup.host"], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
         if host.returncode != 0:
             return 1  # it has said why

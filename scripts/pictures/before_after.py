@@ -15,14 +15,12 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from live_client import Client, Prompt
+from live_server import Server
 from PIL import Image, ImageDraw, ImageFont
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "support"))
-
-from host import find_host  # noqa: E402
-from live_client import Client, Prompt  # noqa: E402
-from live_server import Server  # noqa: E402
+from scripts import ROOT
+from scripts.setup.host import find_host
 
 OUT = ROOT / "web" / "docs" / "images"
 STUDENT, TEACHER = (f"snoopi-shapes-{name}.safetensors" for name in ("student", "teacher"))

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tomllib
 
-from host import NEWEST, ROOT, pinned_host
+from scripts.setup.host import NEWEST, ROOT, pinned_host
 
 LOCK = ROOT / "requirements-lock.txt"
 # One matching CUDA set, which also runs on the CPU. A torch newer than the newest torchaudio fails at import, and a
@@ -41,7 +41,7 @@ def lock_line(pin: str) -> str:
 
 def main() -> int:
     if sys.prefix == sys.base_prefix:
-        print("scripts/lock.py installs packages: run it in a fresh virtual environment (make lock).", file=sys.stderr)
+        print("lock.py installs packages: run it in a fresh virtual environment (make lock).", file=sys.stderr)
         return 1
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     host_requirements = pinned_host(NEWEST) / "requirements.txt"
