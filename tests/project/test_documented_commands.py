@@ -44,7 +44,7 @@ def make_knows_the_target(found: list[Command]) -> list[Words]:
         done = subprocess.run(["make", "-n", *text.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{text}: {done.stderr}"
         for line in done.stdout.replace("\\\n", " ").splitlines():
-            match = re.match(r'"[^"]*python"? (-m training\.[^>]*|benchmarks/[^>]*)', line)
+            match = re.match(r'"[^"]*python"? (-m (?:training|experiments)\.[^>]*|benchmarks/[^>]*)', line)
             python += [shlex.split(match[1])] if match else []
     assert len(python) > 5
     return python
@@ -101,7 +101,7 @@ def files_are_there(found: list[Command]) -> list[Words]:
 def message_says_the_same(found: list[Command]) -> list[Words]:
     """Downloads are not for tests; the trainer gives the same advice where the package is missing."""
     for command in found:
-        assert command.text in (ROOT / "training" / "optimizers.py").read_text(encoding="utf-8")
+        assert command.text in (ROOT / "training" / "distill" / "optimizers.py").read_text(encoding="utf-8")
     return []
 
 
@@ -122,7 +122,8 @@ RULES = {
         run_by("tests/project/test_first_run.py"),
     ),
     "python": Rule(
-        r"python (-m training\.(?!pgsb --dry-run|pgsb --resume|export runs/mine)|benchmarks/).*", words_parse
+        r"python (-m experiments\.|-m training\.(?!pgsb --dry-run|pgsb --resume|export runs/mine)|benchmarks/).*",
+        words_parse,
     ),
     "accelerate": Rule(r"accelerate launch .*", accelerate_parses),
     "torchrun": Rule(r"torchrun .*", torchrun_parses),
