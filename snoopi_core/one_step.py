@@ -14,9 +14,9 @@ import torch
 
 from .text_input import parse_digits, shorten
 
-_TOO_MANY = 10**9  # timesteps, for any model
-FEW = 20
-"""One timestep below this is likely meant as a number of steps: no model is trained to begin with so little noise."""
+_MAX_TIMESTEPS = 10**9  # for any model
+SMALLEST_LIKELY_TIMESTEP = 20
+"""A single timestep below this is probably meant as a number of steps: no model starts from so little noise."""
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
@@ -27,15 +27,15 @@ def x0_from_output(
     sigma_t: torch.Tensor | float,
     prediction_type: str,
 ) -> torch.Tensor:
-    """x0 from the network's output, by the model's own parameterisation.
+    """x0 from the network's output, for each kind of prediction.
 
     epsilon:       x0 = (x_t - sigma_t * eps) / alpha_t         (Section 3)
     v_prediction:  x0 = alpha_t * x_t - sigma_t * v             (Salimans & Ho 2022, Appendix D)
     sample:        x0 = output
 
     Args:
-        output: what the network returned, shape (B, C, h, w).
-        x_t: what the network was given, shape (B, C, h, w).
+        output: the network's output, shape (B, C, h, w).
+        x_t: the network's input, shape (B, C, h, w).
         alpha_t, sigma_t: floats, or tensors that broadcast to (B, C, h, w).
         prediction_type: one of `PREDICTION_TYPES`, diffusers' names.
 
@@ -43,7 +43,7 @@ def x0_from_output(
         x0 in fp32 (fp64 for fp64 input), shape (B, C, h, w).
 
     Raises:
-        ValueError: `prediction_type` is not known.
+        ValueError: `prediction_type` is unknown.
     """
     dtype = torch.promote_types(output.dtype, torch.float32)
     output, x_t = output.to(dtype), x_t.to(dtype)
@@ -81,11 +81,11 @@ def eps_from_output(
 
 
 def euler_step(x: torch.Tensor, x0: torch.Tensor, sigma: torch.Tensor, sigma_next: torch.Tensor) -> torch.Tensor:
-    """Euler's step of the probability-flow equation from noise level sigma to sigma_next.
+    """Euler step of the probability-flow ODE from noise level sigma to sigma_next.
 
     x' = x + (sigma' - sigma) (x - x0) / sigma = x0 + (sigma' / sigma) (x - x0)      (Karras et al. 2022, Algorithm 1)
 
-    It holds for x = x0 + sigma eps, and as it stands for a rectified flow's x = (1 - sigma) x0 + sigma eps.
+    Valid for x = x0 + sigma eps, and unchanged for a rectified flow's x = (1 - sigma) x0 + sigma eps.
     """
     return x0 + (sigma_next / sigma) * (x - x0)
 
@@ -98,17 +98,17 @@ def tcd_step(
     sigma_next: torch.Tensor | None = None,
     noise: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Strategic stochastic sampling (Zheng et al. 2024, TCD, Algorithm 4) with gamma = 1: down to s = 0, and up again.
+    """Strategic stochastic sampling (Zheng et al. 2024, TCD, Algorithm 4) with gamma = 1: down to s = 0, then up again.
 
     x_s = x0 + sigma_s eps with eps = (x - x0) / sigma;      x' = x_s + sqrt(sigma'^2 - sigma_s^2) z
 
     Args:
         x, x0: (B, C, h, w), x = x0 + sigma eps.
         sigma_s: noise level of timestep 0.
-        sigma_next, noise: of the next step; without them this is the last one.
+        sigma_next, noise: of the next step; None for the last step.
 
     Returns:
-        x' in the form of x; for the last step x_s in variance-preserving form, as it is decoded.
+        x' in the form of x; for the last step, x_s in variance-preserving form, ready to be decoded.
     """
     x_s = x0 + (sigma_s / sigma) * (x - x0)
     if sigma_next is None or noise is None:
@@ -117,18 +117,18 @@ def tcd_step(
 
 
 def parse_timesteps(text: str, *, auto: tuple[int, ...], num_train_timesteps: int | None = 1000) -> tuple[int, ...]:
-    """Timesteps a person typed, such as "999" or "999, 749, 499, 249".
+    """Parse timesteps that a person typed, such as "999" or "999, 749, 499, 249".
 
     Args:
-        text: `auto`, or integers separated by commas or spaces, strictly falling.
-        auto: what `auto` stands for.
-        num_train_timesteps: timesteps lie in [0, num_train_timesteps - 1]; None where no model is known yet.
+        text: `auto`, or strictly decreasing integers separated by commas or spaces.
+        auto: the value of `auto`.
+        num_train_timesteps: timesteps lie in [0, num_train_timesteps - 1]; None if the model is not known yet.
 
     Raises:
-        ValueError: not integers, out of range, or not strictly falling; says what was got and what is expected.
+        ValueError: not integers, out of range, or not strictly decreasing; says what was got and what is expected.
     """
     bounds = "" if num_train_timesteps is None else f" from {num_train_timesteps - 1} down to 0"
-    expected = f'expected "auto" or timesteps{bounds}, strictly falling, for example "999" or "999, 749, 499, 249"'
+    expected = f'expected "auto" or strictly decreasing timesteps{bounds}, for example "999" or "999, 749, 499, 249"'
     shown = shorten(text)
     words = text.replace(",", " ").split()
     if [word.lower() for word in words] == ["auto"]:
@@ -140,9 +140,9 @@ def parse_timesteps(text: str, *, auto: tuple[int, ...], num_train_timesteps: in
         if not (word.isascii() and word.isdigit()):
             raise ValueError(f"timesteps {shown!r}: {shorten(word)!r} is not a whole number; {expected}")
         steps.append(parse_digits(word))
-    if max(steps) >= (_TOO_MANY if num_train_timesteps is None else num_train_timesteps):
+    if max(steps) >= (_MAX_TIMESTEPS if num_train_timesteps is None else num_train_timesteps):
         word = shorten(words[steps.index(max(steps))])
-        raise ValueError(f"timesteps {shown!r}: {word} is past the model's last timestep; {expected}")
+        raise ValueError(f"timesteps {shown!r}: {word} is above the model's last timestep; {expected}")
     if any(later >= earlier for earlier, later in itertools.pairwise(steps)):
-        raise ValueError(f"timesteps {shown!r} do not fall strictly; {expected}")
+        raise ValueError(f"timesteps {shown!r} are not strictly decreasing; {expected}")
     return tuple(steps)

@@ -1,16 +1,16 @@
-"""How the one-step models that people load are sampled (SNOOPI's Section 6 and the models' own code).
+"""Sampling settings of published one-step models (SNOOPI, Section 6, and the models' own code).
 
 alpha_t and sigma_t are the variance-preserving pair of x_t = alpha_t x0 + sigma_t eps, z is noise of unit variance.
 
-noise, what the network is given at the first timestep:
+noise, the network's input at the first timestep:
     unit         z
-    scheduled    sigma_T z, the noise that x_T has by the schedule
-steps, from the x0 of one timestep to what the network is given at the next:
+    scheduled    sigma_T z, the noise in x_T according to the schedule
+steps, from the x0 of one timestep to the network's input at the next:
     consistency  x_t' = alpha_t' x0 + sigma_t' z', with fresh noise z'; the last x0 is the result
-    euler        Euler's step of the probability-flow equation, no fresh noise; the last x0 is the result
-    tcd          as consistency, by way of x_s = alpha_s x0 + sigma_s eps at s = 0; the result is x_s, with the
-                 little noise that it has
-prediction_type: epsilon, v_prediction and sample as diffusers has them; flow is v = x0 - z.
+    euler        Euler step of the probability-flow ODE, no fresh noise; the last x0 is the result
+    tcd          as consistency, through x_s = alpha_s x0 + sigma_s eps at s = 0; the result is x_s, which still has a
+                 little noise
+prediction_type: epsilon, v_prediction and sample as in diffusers; flow is v = x0 - z.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One row of the table; `name` is frozen, because saved workflows have it.
+    """One row of the table. Saved workflows contain `name`, so names never change.
 
     Args:
-        alpha_T_squared: of the first timestep, where the model was trained with another than its schedule's.
+        alpha_T_squared: of the first timestep, if the model was trained with a value that its schedule does not have.
         nasa_alpha: the strength that the paper uses with this model (its Table 8).
     """
 
@@ -85,7 +85,7 @@ def find_preset(name: str) -> Preset | None:
     """The preset of this name; None for "auto".
 
     Raises:
-        ValueError: there is none.
+        ValueError: unknown name.
     """
     if name == AUTO:
         return None

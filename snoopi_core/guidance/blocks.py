@@ -1,4 +1,4 @@
-"""Which blocks of a network a person means: `all`, `middle`, `input.1, output.4-8`."""
+"""Parse and describe a choice of network blocks: `all`, `middle`, `input.1, output.4-8`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def parse_blocks(text: str, available: Sequence[Block]) -> frozenset[Block]:
 
     Args:
         text: `all`, or names separated by commas or spaces: a group (`output`), a block (`input.1`) or a range
-            (`output.4-8`, both ends included; indices without cross-attention in between are passed over).
+            (`output.4-8`, both ends included; indices without cross-attention in between are skipped).
         available: the model's blocks with cross-attention.
 
     Raises:
-        ValueError: empty, not in this syntax, or naming a block that the model does not have; lists those it has.
+        ValueError: empty, not in this syntax, or a block that the model does not have; lists the available blocks.
     """
     help_text = f'expected "all", or some of: {describe_blocks(available)}, for example "{_example(available)}"'
     shown = shorten(text)
@@ -56,7 +56,7 @@ def parse_blocks(text: str, available: Sequence[Block]) -> frozenset[Block]:
 
 
 def describe_blocks(available: Iterable[Block]) -> str:
-    """The blocks in the syntax of `parse_blocks`, runs of indices joined: "input.1-2, input.4, middle.0"."""
+    """The blocks in the syntax of `parse_blocks`, with ranges: "input.1-2, input.4, middle.0"."""
     runs: list[list[Block]] = []
     for block in available:
         if runs and runs[-1][-1] == Block(block.group, block.index - 1):

@@ -13,7 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
 from ..guidance.blocks import describe_blocks
-from ..guidance.strength import LayerStrength, Response, table, verdict
+from ..guidance.strength import LayerStrength, Response, strength_table, verdict
 from ..pictures.strength_chart import strength_chart
 from ..presets import AUTO, find_preset
 from .families import Key, Watch, family_of
@@ -48,7 +48,7 @@ def inspect(
     with uncompiled():  # a graph would neither know of the watch nor tell it anything
         watched_step(way, positive, latent, seed=seed, watch=watch)
     sentences = [_where(patcher, way, steerings, watch.layers), *(verdict(watch.layers) if watch.layers else [])]
-    report = "\n".join([*sentences, *(["", table(watch.layers)] if watch.layers else [])])
+    report = "\n".join([*sentences, *(["", strength_table(watch.layers)] if watch.layers else [])])
     return strength_chart(sentences, watch.layers), report
 
 

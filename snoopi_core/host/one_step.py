@@ -24,7 +24,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ..formats.checkpoint import Metadata, OneStepRecipe
-from ..one_step import FEW, euler_step, parse_timesteps, tcd_step
+from ..one_step import SMALLEST_LIKELY_TIMESTEP, euler_step, parse_timesteps, tcd_step
 from ..presets import AUTO, Noise, Preset, Steps, find_preset
 from .loading.attachment import get_metadata
 from .loading.model_sampling import RectifiedFlow, last_timestep, sigma_of, with_preset
@@ -210,7 +210,7 @@ def _say(speaker: str, patcher: ModelPatcher, chosen: Preset | None, timesteps: 
         advice = ", in place of the file's own recipe, which auto takes" if recipe else ""
     at = ", ".join(map(str, timesteps))
     logging.info("%s: %s at timestep %s, by %s%s", speaker, _count(timesteps), at, whose, advice)
-    if len(timesteps) == 1 and timesteps[0] < FEW:
+    if len(timesteps) == 1 and timesteps[0] < SMALLEST_LIKELY_TIMESTEP:
         logging.warning(
             "%s: timesteps %s is one step at timestep %s, where hardly any noise is left, and not a number of steps. "
             'Leave timesteps at auto and choose the model\'s preset, or type each: "999, 749, 499, 249" are four steps',

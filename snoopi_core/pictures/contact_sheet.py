@@ -11,39 +11,36 @@ from math import ceil, isqrt
 import torch
 from PIL import Image, ImageDraw
 
-from .drawing import INK, PAPER, SOFT, font_of, to_image
+from .drawing import GREY, INK, PAPER, load_font, to_image_tensor
 
-SMALLEST, LARGEST = 256, 512
-"""The longer side of a picture on the page, in pixels: small ones are enlarged, large ones reduced."""
-PIXELS = 2**24
-"""Of all pictures on the page together: where there are many they are smaller.
-
-With labels and gaps the page is an IMAGE of less than 300 MB.
-"""
-COLUMNS, ROWS = 5, 8
-"""At most, of pictures side by side, and of pictures of one label."""
+MIN_SIDE, MAX_SIDE = 256, 512
+"""Limits of a picture's longer side on the page, in pixels: small pictures are enlarged, large ones reduced."""
+MAX_PIXELS = 2**24
+"""Of all pictures on the page together: many pictures are drawn smaller. This keeps the IMAGE below 300 MB."""
+MAX_COLUMNS, MAX_ROWS = 5, 8
+"""Most pictures side by side, and most pictures of one label."""
 _GAP, _MARGIN = 8, 16
 
 
 def contact_sheet(pictures: Sequence[torch.Tensor], labels: Sequence[str]) -> torch.Tensor:
     """All pictures on one page, (1, H, W, 3) in [0, 1].
 
-    From left to right the labels, and down the page the pictures of each. More labels than `COLUMNS` go on below, in
-    bands of equal width; of more pictures than `ROWS`, those at equal distances are shown.
+    Each label is a column, with its pictures below it. More labels than `MAX_COLUMNS` continue below, in bands of equal
+    width; of more pictures than `MAX_ROWS`, an evenly spaced selection is shown.
 
     Args:
         pictures: (R, h, w, 3) in [0, 1] for each label, all of the same shape.
     """
-    chosen = _spread(len(pictures[0]), ROWS)
-    largest = _largest(*pictures[0].shape[1:3], count=len(pictures) * len(chosen))
+    chosen = _evenly_spaced(len(pictures[0]), MAX_ROWS)
+    largest = _max_side(*pictures[0].shape[1:3], count=len(pictures) * len(chosen))
     tiles = [[_tile(several[row], largest) for row in chosen] for several in pictures]
     width, height = tiles[0][0].size
-    font = font_of(max(16, width // 14))
-    # Room for a label, and beside each row for its number, where there are several.
+    font = load_font(max(16, width // 14))
+    # Space for the label above, and for the row number beside each row if there are several rows.
     above = font.size * 2
     beside = 0 if len(chosen) == 1 else round(font.getlength(f"#{chosen[-1] + 1}")) + _GAP
 
-    bands = ceil(len(labels) / COLUMNS)
+    bands = ceil(len(labels) / MAX_COLUMNS)
     columns = ceil(len(labels) / bands)
     pitch = max(width, *(ceil(font.getlength(label)) for label in labels)) + _GAP
     band_height = above + len(chosen) * (height + _GAP)
@@ -58,24 +55,24 @@ def contact_sheet(pictures: Sequence[torch.Tensor], labels: Sequence[str]) -> to
             y = top + above + row * (height + _GAP)
             page.paste(tile, (middle - width // 2, y))
             if beside and place == 0:
-                draw.text((_MARGIN, y + height / 2), f"#{chosen[row] + 1}", fill=SOFT, font=font, anchor="lm")
-    return to_image(page)
+                draw.text((_MARGIN, y + height / 2), f"#{chosen[row] + 1}", fill=GREY, font=font, anchor="lm")
+    return to_image_tensor(page)
 
 
-def _largest(height: int, width: int, *, count: int) -> int:
-    """The longer side that `count` pictures may have: L^2 x shorter / longer pixels each, `PIXELS` together."""
+def _max_side(height: int, width: int, *, count: int) -> int:
+    """The longest side L of `count` pictures: L^2 x shorter / longer pixels each, at most `MAX_PIXELS` in total."""
     longer, shorter = max(height, width), min(height, width)
-    return min(LARGEST, max(1, isqrt(PIXELS * longer // (count * shorter))))
+    return min(MAX_SIDE, max(1, isqrt(MAX_PIXELS * longer // (count * shorter))))
 
 
 def _tile(picture: torch.Tensor, largest: int) -> Image.Image:
-    """(h, w, 3) as it is shown."""
+    """A picture (h, w, 3), resized for the page."""
     pixels = (picture[..., :3].float().clamp(0.0, 1.0) * 255.0).round().byte().cpu().numpy()
     image = Image.fromarray(pixels)
     longer = max(image.size)
-    if longer < min(SMALLEST, largest):
-        # By a whole number, so that pixels stay squares of one size.
-        factor = min(ceil(SMALLEST / longer), max(1, largest // longer))
+    if longer < min(MIN_SIDE, largest):
+        # By a whole number, so that all pixels stay squares of the same size.
+        factor = min(ceil(MIN_SIDE / longer), max(1, largest // longer))
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     if longer > largest:
         size = (max(1, round(side * largest / longer)) for side in image.size)
@@ -83,8 +80,8 @@ def _tile(picture: torch.Tensor, largest: int) -> Image.Image:
     return image
 
 
-def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers below `count`, first and last among them."""
+def _evenly_spaced(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers below `count`, including the first and the last."""
     if count <= most:
         return list(range(count))
     return [round(number * (count - 1) / (most - 1)) for number in range(most)]

@@ -1,4 +1,4 @@
-"""Text and pages, drawn by Pillow, which every host has."""
+"""Colours, fonts and text layout for pages drawn with Pillow."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import numpy as np
 import torch
 from PIL import Image, ImageFont
 
-PAPER, INK, SOFT, LINE = "#ffffff", "#1b1f24", "#6a737d", "#d0d7de"
+PAPER, INK, GREY, RULE = "#ffffff", "#1b1f24", "#6a737d", "#d0d7de"
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def font_of(size: int) -> Font:
-    """Pillow's own, so that it is on every machine."""
+def load_font(size: int) -> Font:
+    """Pillow's built-in font, which exists on every machine."""
     return ImageFont.load_default(size)
 
 
-def wrapped(text: str, font: Font, width: int) -> list[str]:
-    """`text` in lines of at most `width` pixels, broken between words."""
+def wrap_text(text: str, font: Font, width: int) -> list[str]:
+    """Split `text` between words into lines of at most `width` pixels; a longer word gets a line of its own."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -27,6 +27,6 @@ def wrapped(text: str, font: Font, width: int) -> list[str]:
     return lines
 
 
-def to_image(page: Image.Image) -> torch.Tensor:
-    """The host's IMAGE, (1, h, w, 3) in [0, 1]."""
+def to_image_tensor(page: Image.Image) -> torch.Tensor:
+    """The page as the host's IMAGE, (1, h, w, 3) in [0, 1]."""
     return torch.from_numpy(np.asarray(page.convert("RGB"), dtype=np.float32) / 255.0).unsqueeze(0)

@@ -1,4 +1,4 @@
-"""The strengths of all layers as bars, under the sentences that say what they mean."""
+"""A chart of all layers' strengths as bars, below sentences that explain them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Callable, Sequence
 import torch
 from PIL import Image, ImageDraw
 
-from ..guidance.strength import CLOSE, STRONG, LayerStrength
-from .drawing import INK, LINE, PAPER, SOFT, font_of, to_image, wrapped
+from ..guidance.strength import CLOSE_COSINE, STRONG_CHANGE, LayerStrength
+from .drawing import GREY, INK, PAPER, RULE, load_font, to_image_tensor, wrap_text
 
 WIDTH = 1024
-_MARGIN, _LEFT, _PANEL, _TITLE = 24, 64, 150, 56  # _LEFT: for the numbers beside a panel
-_COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df")  # of negatives; one after the other, then again
+_MARGIN, _LEFT, _PANEL, _TITLE = 24, 64, 150, 56  # _LEFT: space for the numbers beside a panel
+_COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df")  # of the negatives, repeated if there are more
 _CHANGE, _LIMIT = "#57606a", "#d1242f"
-_MOST_NUMBERED = 24  # bars that have room for their number
+_MAX_NUMBERED = 24  # with more bars there is no room for their values
 
 
 def strength_chart(sentences: Sequence[str], layers: Sequence[LayerStrength]) -> torch.Tensor:
-    """A page, (1, H, W, 3) in [0, 1]; without layers the sentences alone."""
-    head, small = font_of(20), font_of(14)
-    lines = [line for sentence in sentences for line in wrapped(sentence, head, WIDTH - 2 * _MARGIN)]
+    """A page, (1, H, W, 3) in [0, 1]; only the sentences if there are no layers."""
+    head, small = load_font(20), load_font(14)
+    lines = [line for sentence in sentences for line in wrap_text(sentence, head, WIDTH - 2 * _MARGIN)]
     top = _MARGIN + len(lines) * 28 + 12
     names = 10 + (max(math.ceil(small.getlength(layer.name)) for layer in layers) if layers else 0)
     height = top + (3 * (_TITLE + _PANEL) + names if layers else 0) + _MARGIN
@@ -30,42 +30,43 @@ def strength_chart(sentences: Sequence[str], layers: Sequence[LayerStrength]) ->
     for number, line in enumerate(lines):
         draw.text((_MARGIN, _MARGIN + number * 28), line, fill=INK, font=head)
     if not layers:
-        return to_image(page)
+        return to_image_tensor(page)
 
     def of_negatives(number: Callable) -> list[list[tuple[str, float]]]:
         return [[(_colour(n), number(response)) for n, response in layer.negatives.items()] for layer in layers]
 
+    changes = [[(_CHANGE, layer.change)] for layer in layers]
     panels = (
         ("|Z-| / |Z+|: the negative's response against the prompt's", of_negatives(lambda r: r.ratio), 0.0, None),
-        ("cos(Z+, Z-): 1 means the same, 0 nothing in common", of_negatives(lambda r: r.cosine), -1.0, CLOSE),
-        ("change of the layer, |Z_NASA - Z+| / |Z+|", [[(_CHANGE, layer.change)] for layer in layers], 0.0, STRONG),
+        ("cos(Z+, Z-): 1 means the same, 0 nothing in common", of_negatives(lambda r: r.cosine), -1.0, CLOSE_COSINE),
+        ("change of the layer, |Z_NASA - Z+| / |Z+|", changes, 0.0, STRONG_CHANGE),
     )
     _draw_legend(draw, top + _TITLE * 0.6, sorted({number for layer in layers for number in layer.negatives}))
     for title, bars, low, limit in panels:
-        draw.text((_MARGIN, top + _TITLE * 0.6), title, fill=INK, font=font_of(16), anchor="lm")
+        draw.text((_MARGIN, top + _TITLE * 0.6), title, fill=INK, font=load_font(16), anchor="lm")
         _draw_panel(draw, top + _TITLE, bars, low, limit)
         top += _TITLE + _PANEL
     _draw_names(page, top, [layer.name for layer in layers])
-    return to_image(page)
+    return to_image_tensor(page)
 
 
 def _draw_panel(
     draw: ImageDraw.ImageDraw, top: int, bars: list[list[tuple[str, float]]], low: float, limit: float | None
 ) -> None:
-    """Bars of each layer from 0, each with its colour, for what is a number.
+    """Draw each layer's (colour, value) bars from 0, skipping values that are not finite.
 
-    `limit` is a red line, where it lies in the panel.
+    `limit` is drawn as a red line if it lies in the panel.
     """
     values = [value for several in bars for _, value in several if math.isfinite(value)]
-    high = 1.0 if low < 0.0 else max(1.0, math.ceil(max(values, default=0.0) * 2.2) / 2)  # with room for the numbers
-    small = font_of(14)
+    high = 1.0 if low < 0.0 else max(1.0, math.ceil(max(values, default=0.0) * 2.2) / 2)  # leaves room for the values
+    small = load_font(14)
 
     def y(value: float) -> float:
         return top + _PANEL * (high - min(max(value, low), high)) / (high - low)
 
     for mark in (low, 0.0, high) if low < 0.0 else (0.0, high / 2, high):
-        draw.line((_LEFT, y(mark), WIDTH - _MARGIN, y(mark)), fill=LINE)
-        draw.text((_LEFT - 8, y(mark)), f"{mark:g}", fill=SOFT, font=small, anchor="rm")
+        draw.line((_LEFT, y(mark), WIDTH - _MARGIN, y(mark)), fill=RULE)
+        draw.text((_LEFT - 8, y(mark)), f"{mark:g}", fill=GREY, font=small, anchor="rm")
     if limit is not None and limit < high:
         draw.line((_LEFT, y(limit), WIDTH - _MARGIN, y(limit)), fill=_LIMIT, width=2)
     for place, several in enumerate(bars):
@@ -75,9 +76,9 @@ def _draw_panel(
             if not math.isfinite(value):
                 continue
             start = left + width * 0.1 + number * each
-            end = max(start, start + each - 1)  # of many, a bar may be thinner than a pixel
+            end = max(start, start + each - 1)  # many bars may be thinner than a pixel
             draw.rectangle((start, min(y(value), y(0.0)), end, max(y(value), y(0.0))), fill=colour)
-            if len(values) <= _MOST_NUMBERED:
+            if len(values) <= _MAX_NUMBERED:
                 above = value >= 0.0
                 draw.text(
                     (start + each / 2, y(value) + (-3 if above else 3)),
@@ -87,27 +88,27 @@ def _draw_panel(
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, middle: float, numbers: Sequence[int]) -> None:
-    """The colours of several negatives, at the right of the first title; of many, those that it has room for."""
+    """Draw the colours of several negatives, right of the first title, one for each of `_COLOURS` at most."""
     for place, number in enumerate(reversed(numbers[: len(_COLOURS)] if list(numbers) != [0] else ())):
         right = WIDTH - _MARGIN - place * 120
-        draw.text((right, middle), f"negative {number + 1}", fill=INK, font=font_of(14), anchor="rm")
+        draw.text((right, middle), f"negative {number + 1}", fill=INK, font=load_font(14), anchor="rm")
         draw.rectangle((right - 104, middle - 6, right - 92, middle + 6), fill=_colour(number))
 
 
 def _draw_names(page: Image.Image, top: int, names: Sequence[str]) -> None:
-    """Each block's name once, under its first layer, from top to bottom."""
-    small = font_of(14)
+    """Write each block's name once, vertically, below its first layer."""
+    small = load_font(14)
     for place, name in enumerate(names):
         if place and names[place - 1] == name:
             continue
         left, width = _slot(place, len(names))
         label = Image.new("RGB", (math.ceil(small.getlength(name)), 18), PAPER)
-        ImageDraw.Draw(label).text((0, 9), name, fill=SOFT, font=small, anchor="lm")
+        ImageDraw.Draw(label).text((0, 9), name, fill=GREY, font=small, anchor="lm")
         page.paste(label.rotate(90, expand=True), (round(left + width / 2) - 9, top + 8))
 
 
 def _slot(place: int, count: int) -> tuple[float, float]:
-    """Left edge and width of a layer's part of the page."""
+    """Left edge and width of a layer's slot on the page."""
     width = (WIDTH - _MARGIN - _LEFT) / count
     return _LEFT + place * width, width
 

@@ -162,7 +162,7 @@ class TestSaysWhatItSees:
 
     def test_the_prompt_itself(self, subject):
         report = report_of(steer(subject, negative=1, alpha=1.0), subject)
-        assert "The negative is uninformative: it means what the prompt means (mean cosine 1.00)" in report
+        assert "The negative is uninformative: it means the same as the prompt (mean cosine 1.00)" in report
         assert "too strong" not in report and " 0% of the prompt's own response is left" in report
         assert "-0%" not in report
 

@@ -167,7 +167,7 @@ class TestRecipe:
         patcher = with_metadata(schedule=Schedule(num_train_timesteps=1500))
         at = [sample(subject, patcher=patcher, timesteps=text)["samples"] for text in ("auto", "1499", "1200")]
         assert torch.equal(at[0], at[1]) and not torch.equal(at[1], at[2])
-        with pytest.raises(ValueError, match=r"1500 is past the model's last timestep; .* from 1499 down to 0"):
+        with pytest.raises(ValueError, match=r"1500 is above the model's last timestep; .* from 1499 down to 0"):
             sample(subject, patcher=patcher, timesteps="1500")
 
     def test_auto_is_the_last_timestep_of_any_model(self, subject):
@@ -219,10 +219,10 @@ class TestWrongInput:
             ("ten", "'ten' is not a whole number"),
             ("-1", "'-1' is not a whole number"),
             ("399.5", "'399.5' is not a whole number"),
-            ("1000", "1000 is past the model's last timestep"),
-            ("9" * 5000, r"9{60}\.\.\. is past the model's last timestep"),
-            ("249, 999", "do not fall strictly"),
-            ("999, 999", "do not fall strictly"),
+            ("1000", "1000 is above the model's last timestep"),
+            ("9" * 5000, r"9{60}\.\.\. is above the model's last timestep"),
+            ("249, 999", "are not strictly decreasing"),
+            ("999, 999", "are not strictly decreasing"),
         ],
     )
     def test_timesteps_that_mean_nothing(self, subject, timesteps, message):

@@ -231,7 +231,7 @@ class TestRecipes:
         flow = from_file(prediction_type="flow", recipe=recipe)
         assert torch.equal(sample(flow), sample(preset="InstaFlow-0.9B"))
         assert torch.equal(sample(flow, preset="InstaFlow-0.9B"), sample(preset="InstaFlow-0.9B"))
-        with pytest.raises(ValueError, match=r"1001 is past the model's last timestep; .* from 1000 down to 0"):
+        with pytest.raises(ValueError, match=r"1001 is above the model's last timestep; .* from 1000 down to 0"):
             sample(flow, timesteps="1001")
         with pytest.raises(ValueError, match=r"'DMD2 SD1.5' cannot change this model's schedule"):
             sample(flow, preset="DMD2 SD1.5")

@@ -156,7 +156,7 @@ def test_without_the_host_the_pack_does_nothing(pack_root):
         ("ten", "'ten' is not a whole number"),
         ("", "timesteps is empty"),
         ("1200, 1000", True),  # a model may have more than a thousand
-        ("9" * 5000, "is past the model's last timestep"),
+        ("9" * 5000, "is above the model's last timestep"),
     ],
 )
 def test_timesteps_are_checked_before_anything_runs(pack, timesteps, answer):

@@ -11,7 +11,7 @@ from host_world import STUDENT, HostStudent, pack_node
 
 from experiments.shapes import measure
 from snoopi_core.formats.checkpoint import read_metadata
-from snoopi_core.guidance.strength import CLOSE, SAME, STRONG
+from snoopi_core.guidance.strength import CLOSE_COSINE, SAME_COSINE, STRONG_CHANGE
 from snoopi_core.host.families import family_of
 from snoopi_core.host.inspect import Strengths, first_step, watched_step
 
@@ -56,8 +56,8 @@ def test_the_cosine_tells_good_negatives_from_others(host, pairs, alpha):
     same = [means(host, prompt, prompt, alpha)[0] for prompt in prompts]
     print(f"\ncosine: {len(good)} informative negatives {min(good):.2f} to {max(good):.2f}")
     print(f"  the prompt said twice {min(twice):.2f} to {max(twice):.2f}, the prompt itself {min(same):.2f}")
-    assert max(good) < CLOSE < min(twice)
-    assert min(same) > SAME
+    assert max(good) < CLOSE_COSINE < min(twice)
+    assert min(same) > SAME_COSINE
 
 
 @torch.no_grad()
@@ -71,4 +71,4 @@ def test_the_change_tells_where_pictures_break(host, pairs, alpha):
             f"\nalpha {host.alpha:g}: change {min(changes[times]):.2f} to {max(changes[times]):.2f}, "
             f"valid {found.valid:.2f}, prompt kept {found.kept:.2f}, clean {found.clean:.2f}"
         )
-    assert max(changes[1.0]) < STRONG < min(changes[TOO_MUCH])
+    assert max(changes[1.0]) < STRONG_CHANGE < min(changes[TOO_MUCH])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy.model_patcher import ModelPatcher
 
-from ...guidance.alpha import paper_alpha, paper_alphas
+from ...guidance.alpha import describe_paper_alphas, paper_alpha
 from ..families import family_of
 from ..loading.attachment import get_metadata
 
@@ -14,7 +14,7 @@ def recommended_alpha(patcher: ModelPatcher) -> str:
     metadata = get_metadata(patcher)
     if metadata is not None and metadata.recommended_alpha is not None:
         return f"its file recommends {metadata.recommended_alpha:g}"
-    paper = paper_alphas(family_of(patcher.model).kind(patcher.model))
+    paper = describe_paper_alphas(family_of(patcher.model).kind(patcher.model))
     return "" if paper is None else f"the paper uses {paper}"
 
 
@@ -49,7 +49,7 @@ def auto_alpha(patcher: ModelPatcher) -> tuple[float, str]:
     kind = family.kind(patcher.model)
     found = paper_alpha(kind, is_pg_sb=False)
     if found is None:
-        swept = paper_alphas(kind)
+        swept = describe_paper_alphas(kind)
         have = f"the paper only swept it, {swept}" if swept else "the paper has none"
         raise ValueError(
             f'alpha_mode is "auto", but nobody has measured an alpha for this model ({family.name}): its file names '

@@ -78,8 +78,8 @@ def test_a_checkpoint_that_is_not_there(server: Server, prompt: Prompt) -> None:
     [
         ("soon", "'soon' is not a whole number"),
         ("", "timesteps is empty"),
-        ("399, 999", "do not fall strictly"),
-        ("1000", "is past the model's last timestep"),
+        ("399, 999", "are not strictly decreasing"),
+        ("1000", "is above the model's last timestep"),
     ],
 )
 def test_wrong_timesteps(server: Server, prompt: Prompt, text: str, said: str) -> None:

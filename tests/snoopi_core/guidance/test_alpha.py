@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from snoopi_core.guidance.alpha import PRESETS_OF_KIND, paper_alphas, parse_alphas
+from snoopi_core.guidance.alpha import PRESETS_BY_KIND, describe_paper_alphas, parse_alphas
 from snoopi_core.presets import PRESETS, find_preset
 
 
 def test_in_words():
-    assert paper_alphas("SD1.5") == "0.04 (PG-SB SD1.5, DMD2 SD1.5), 0.19 (InstaFlow-0.9B)"
-    assert paper_alphas("SDXL") == "0.0 to 1.0 by prompt (SDXL-DMD2)"
-    assert paper_alphas("Wan") is None and paper_alphas(None) is None
+    assert describe_paper_alphas("SD1.5") == "0.04 (PG-SB SD1.5, DMD2 SD1.5), 0.19 (InstaFlow-0.9B)"
+    assert describe_paper_alphas("SDXL") == "0.0 to 1.0 by prompt (SDXL-DMD2)"
+    assert describe_paper_alphas("Wan") is None and describe_paper_alphas(None) is None
 
 
 def test_every_preset_with_an_alpha_has_its_kind():
-    named = {name for names in PRESETS_OF_KIND.values() for name in names}
+    named = {name for names in PRESETS_BY_KIND.values() for name in names}
     values = {preset.name for preset in PRESETS if preset.nasa_alpha is not None}
     assert named <= values
     assert {find_preset(name).nasa_alpha for name in values - named} <= {find_preset(name).nasa_alpha for name in named}
@@ -27,7 +27,7 @@ def test_every_preset_with_an_alpha_has_its_kind():
 def test_the_help_page_shows_them(pack_root: Path):
     page = (pack_root / "web" / "docs" / "SnoopiNASAApply.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("|")]
-    for names in PRESETS_OF_KIND.values():
+    for names in PRESETS_BY_KIND.values():
         for name in names:
             preset = find_preset(name)
             shown = name.split(",")[0]
@@ -63,15 +63,15 @@ def test_alphas_that_are_typed(text, alphas):
         ("0..1", 'has no step: for a range write "0..1 step 0.25"'),
         ("0 to 1", 'has no step: for a range write "0..1 step 0.25"'),
         (".5-2", 'has no step: for a range write ".5..2 step 0.25"'),
-        ("0..1 step 0", "the range has to rise"),
-        ("1..0 step 0.1", "the range has to rise"),
-        ("0, 5", "5 is past any use"),
-        ("0..5 step 1", "5 is past any use"),
+        ("0..1 step 0", "the range must increase"),
+        ("1..0 step 0.1", "the range must increase"),
+        ("0, 5", "5 is too large"),
+        ("0..5 step 1", "5 is too large"),
         ("0 " * 33, "are 33 pictures, at most 32"),
         ("0..4 step 0.000001", "are 4000001 pictures, at most 32"),
         ("9" * 5000, "is not a number"),
-        ("0,1, 0,2", "0 is in it 2 times"),
-        ("0,25", "25 is past any use"),
+        ("0,1, 0,2", "0 appears 2 times"),
+        ("0,25", "25 is too large"),
         ("0;5", "'0;5' is not a number"),
     ],
 )
@@ -79,5 +79,5 @@ def test_alphas_that_mean_nothing(text, said):
     with pytest.raises(ValueError, match=re.escape(said)) as caught:
         parse_alphas(text)
     assert '"0, 0.25, 0.5, 1", or a range, for example "0..1 step 0.25"' in str(caught.value)
-    assert 'a decimal has a point, "0.5" and not "0,5"' in str(caught.value)
+    assert 'write decimals with a point, "0.5" and not "0,5"' in str(caught.value)
     assert len(str(caught.value)) < 400

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from snoopi_core.guidance.strength import LayerStrength, table, verdict
-from snoopi_core.pictures.drawing import font_of, wrapped
+from snoopi_core.guidance.strength import LayerStrength, strength_table, verdict
+from snoopi_core.pictures.drawing import load_font, wrap_text
 from snoopi_core.pictures.strength_chart import WIDTH, strength_chart
 
 
@@ -41,7 +41,7 @@ def test_several_calls_are_one_whole():
     [
         ([0.5, 0.5], 0.3, ["is informative", "Strength: the layers change by 21% on average, 85%"]),
         ([0.9, 0.2], 0.3, ["is uninformative", "Strength"]),
-        ([0.8, 0.5], 0.3, ["may say little else than the prompt", "Strength"]),
+        ([0.8, 0.5], 0.3, ["may be too close to the prompt", "Strength"]),
         ([0.0, 1.0], 1.6, ["is informative", "Alpha is too strong: the layers change by 160%"]),
         ([1.0, 0.0], 1.0, ["is uninformative", "Strength: the layers change by 100% on average, 0% of"]),
         ([1.0, 1.5], 1.1, ["is informative", "too strong", "-10%"]),
@@ -58,14 +58,14 @@ def test_a_negative_that_is_not_in_every_layer():
     layers = [layer("a.0"), layer("b.0", z_neg=([0.0, 1.0], [1.0, 0.0]))]
     sentences = verdict(layers)
     assert sentences[0].startswith("Negative 1 is informative") and sentences[1].startswith("Negative 2 is unin")
-    assert [line.split()[0] for line in table(layers).splitlines()] == ["layer", "a.0", "b.0", "b.0"]
+    assert [line.split()[0] for line in strength_table(layers).splitlines()] == ["layer", "a.0", "b.0", "b.0"]
 
 
 def test_numbers_of_negatives_are_the_nodes_own():
     one = layer()
     one.negatives = {1: one.negatives[0]}
     assert verdict([one])[0].startswith("Negative 2 is informative")
-    assert table([one]).splitlines()[1].startswith("middle.0 (2)")
+    assert strength_table([one]).splitlines()[1].startswith("middle.0 (2)")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -76,7 +76,7 @@ def test_what_is_no_number_is_said_in_words_and_drawn_as_nothing(value, where):
     setattr(several, "other" if where == "difference" else where, torch.tensor(value))
     (sentence,) = verdict(layers)
     assert "gives NaN or infinity in 1 of 3 cross-attentions, first in middle.0" in sentence
-    assert len(table(layers).splitlines()) == 4
+    assert len(strength_table(layers).splitlines()) == 4
     assert strength_chart([sentence], layers).isfinite().all()
     assert strength_chart([sentence], layers[1:2]).isfinite().all()
 
@@ -108,6 +108,6 @@ def test_without_layers_there_are_words_only():
 
 
 def test_words_stay_in_their_width():
-    lines = wrapped("one two three " * 20 + "x" * 200, font_of(20), 300)
-    assert all(font_of(20).getlength(line) <= 300 for line in lines[:-1])
+    lines = wrap_text("one two three " * 20 + "x" * 200, load_font(20), 300)
+    assert all(load_font(20).getlength(line) <= 300 for line in lines[:-1])
     assert " ".join(lines).split() == ("one two three " * 20 + "x" * 200).split()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from snoopi_core.pictures.contact_sheet import COLUMNS, LARGEST, PIXELS, ROWS, SMALLEST, contact_sheet
+from snoopi_core.pictures.contact_sheet import MAX_COLUMNS, MAX_PIXELS, MAX_ROWS, MAX_SIDE, MIN_SIDE, contact_sheet
 
 INK = 0.3  # darker than this is text, where the pictures are bright
 
@@ -44,14 +44,14 @@ def test_every_picture_is_there_once_in_order(count, rows, size, shown):
     assert sheet.shape[0] == 1 and sheet.shape[3] == 3 and sheet.dtype == torch.float32
     boxes = [[box(found(sheet, picture[0, 0])) for picture in several] for several in pictures]
     assert all((height, width) == shown for column in boxes for _, _, width, height in column)
-    assert SMALLEST <= max(shown) <= LARGEST
+    assert MIN_SIDE <= max(shown) <= MAX_SIDE
     # Down the page the pictures of a label; the labels from left to right, in bands.
     for column in boxes:
         assert len({left for left, *_ in column}) == 1
         assert [top for _, top, *_ in column] == sorted({top for _, top, *_ in column})
     order = [(column[0][1], column[0][0]) for column in boxes]
     assert order == sorted(set(order))
-    assert len({left for _, left in order}) <= COLUMNS
+    assert len({left for _, left in order}) <= MAX_COLUMNS
 
 
 @pytest.mark.parametrize("size", [(64, 64), (512, 512), (640, 160), (2048, 2048)])
@@ -75,17 +75,17 @@ def test_of_many_pictures_some_are_shown_with_their_numbers():
     pictures = plain(2, 33, 16, 16)
     sheet = contact_sheet(pictures, ["a", "b"])
     shown = [n for n, picture in enumerate(pictures[0]) if found(sheet, picture[0, 0]).any()]
-    assert len(shown) == ROWS and shown[0] == 0 and shown[-1] == 32
+    assert len(shown) == MAX_ROWS and shown[0] == 0 and shown[-1] == 32
 
 
 def test_many_pictures_are_smaller_so_that_the_page_stays_one():
     """As large as it can be: the most alphas, and the most rows that are shown."""
-    pictures = plain(32, ROWS, 512, 384)
+    pictures = plain(32, MAX_ROWS, 512, 384)
     pictures[0] = torch.zeros_like(pictures[0])
     pictures[0][0] = red = torch.tensor([1.0, 0.0, 0.0])
     sheet = contact_sheet(pictures, [f"alpha {n}" for n in range(32)])
     _, _, width, height = box(found(sheet, red))
-    assert 0.9 * PIXELS < 32 * ROWS * width * height <= PIXELS * 1.01
+    assert 0.9 * MAX_PIXELS < 32 * MAX_ROWS * width * height <= MAX_PIXELS * 1.01
     assert sheet.nbytes < 300e6  # as the help page says
     assert height / width == pytest.approx(512 / 384, rel=0.01)
 
