@@ -23,8 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from training.config import Recipe
 from training.distill.networks import trainable
 from training.distill.rng import Draws, draw, generator
+from training.trainer.build import build_trainer, check_compiled_gradients
 from training.trainer.distributed.accelerator import start_accelerator
-from training.trainer.trainer import Run
 
 Figures = dict[str, torch.Tensor]
 
@@ -39,12 +39,12 @@ class Step(Protocol):
 
 
 class OurStep:
-    """The trainer's own iteration, as training/trainer/trainer.py does it: text, Distillation.run, running mean."""
+    """The trainer's own iteration, as training/trainer/trainer.py does it: text, Distillation.run, EMA."""
 
     def __init__(self, recipe: Recipe, clock: Clock, *, cpu: bool) -> None:
-        self.run = run = Run(recipe, start_accelerator(recipe, cpu=cpu))
+        self.run = run = build_trainer(recipe, start_accelerator(recipe, cpu=cpu))
         if recipe.loop.compile:
-            run.check_compiled()
+            check_compiled_gradients(run)
         d = run.distillation
         self.optimizers = (d.student_optimizer, d.lora_optimizer)
         self.lora_teacher = d.lora_teacher
@@ -63,7 +63,7 @@ class OurStep:
             text = run.backbone.encode(prompts)
         outcome = run.distillation.run(prompts, text, draws, run.recipe.clip.weight)
         with self.clock("student optimiser + EMA"):
-            run.mean.update()
+            run.ema.update()
         return {"x0": outcome.x0} | {name: torch.tensor(value) for name, value in outcome.figures.items()}
 
 

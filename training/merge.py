@@ -1,104 +1,12 @@
-"""`python -m training.merge FULL LORA --out OUT`: two students become one, by the mean of their weights.
-
-SwiftBrush v2 merges one that was trained in full with one that was trained as a LoRA,
-
-    W = w W_full + (1 - w) (W_base + alpha / r * up @ down),   w = 0.5
-"""
+"""`python -m training.merge FULL LORA --out OUT`: merge two students into one by averaging their weights."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import math
 import sys
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from snoopi_core.formats.checkpoint import About, CheckpointError, Provenance, read_checkpoint, write_checkpoint
-from snoopi_core.formats.lora import LoraMetadata, own_lora_metadata, read_updates
-from snoopi_core.formats.tensor_file import open_tensor_file
-from training.config import find_file
-from training.export import provenance
-from training.models.families import FAMILIES
-from training.models.loading import fitting_weights, open_source
-
-
-def merge(full: Path, lora: Path, out: Path, *, base: str = "", weight: float = 0.5, title: str = "") -> Path:
-    """Write the merged student as a contract file, with the text encoder and VAE of `full`.
-
-    Args:
-        full: a student's export.
-        lora: the export of a student that was trained as a LoRA.
-        base: the model that the LoRA belongs to; empty = as the LoRA says.
-        weight: w, of the student trained in full.
-
-    Raises:
-        FileNotFoundError, ValueError: a file cannot be used, or the two are not the same kind of student.
-    """
-    if not 0 <= weight <= 1:
-        raise ValueError(f"weight is {weight}, expected a number from 0 to 1")
-    full, lora = find_file(str(full)), find_file(str(lora))
-    if own_lora_metadata(open_tensor_file(full, "student")) is not None:
-        raise CheckpointError(f"{full.name} is a LoRA; expected the export of a student trained in full, then the LoRA")
-    checkpoint = read_checkpoint(full)
-    lora_file = open_tensor_file(lora, "LoRA")
-    about, other = checkpoint.metadata, own_lora_metadata(lora_file)
-    if other is None:
-        raise CheckpointError(
-            f"{lora.name} is no LoRA made by `python -m training.export`; expected the export of a student that was "
-            "trained with student.train=lora, after that of one trained in full"
-        )
-    if problems := differences(about, other):
-        raise ValueError(f"{full.name} and {lora.name} are not the same kind of student: {'; '.join(problems)}")
-    network = open_source(str(full)).network()
-    weights = _base_weights(base or other.base, network, other)
-    for name, update in read_updates(lora_file, about.family, weights).items():
-        weights[name] += update
-    mean = {name: torch.lerp(weights[name], own, weight) for name, own in network.state_dict().items()}
-    metadata = about.model_copy(
-        update={"title": title or f"{about.title} + {other.title}", "provenance": _provenance(about, other, weight)}
-    )
-    unet = FAMILIES[about.family].to_single_file(mean, network.config)
-    return write_checkpoint(out, dataclasses.replace(checkpoint, metadata=metadata, unet=unet))
-
-
-def differences(full: About, lora: About) -> list[str]:
-    """What two students should have in common and have not; a file without a recipe is no student's."""
-    one, other = _kind(full), _kind(lora)
-    return [
-        f"{key} is {one.get(key)} and {other.get(key)}"
-        for key in sorted(one.keys() | other.keys())
-        if not _equal(one.get(key), other.get(key))
-    ] or ([] if full.recipe else ["neither has a recipe"])
-
-
-def _kind(about: About) -> dict[str, Any]:
-    return about.model_dump(include={"family", "prediction_type", "schedule"}) | (
-        {} if about.recipe is None else about.recipe.model_dump()
-    )
-
-
-def _equal(one: Any, other: Any) -> bool:
-    return math.isclose(one, other, rel_tol=1e-6) if isinstance(one, float) and other else one == other
-
-
-def _base_weights(base: str, network: torch.nn.Module, lora: LoraMetadata) -> dict[str, torch.Tensor]:
-    if not base:
-        raise ValueError("the LoRA does not say which model it belongs to; name that with --base")
-    try:
-        return fitting_weights(base, network, lora.family, lora.prediction_type, "the full student's")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}; the LoRA belongs to it: name its place with --base") from error
-
-
-def _provenance(full: About, lora: About, weight: float) -> Provenance:
-    said = [
-        f"{share:g} x {student.title!r} (step {student.provenance.step}, recipe {student.provenance.recipe_sha256})"
-        for share, student in ((weight, full), (1 - weight, lora))
-    ]
-    return provenance(step=full.provenance.step, notes=f"merged: {' + '.join(said)}")
+from training.trainer.merge import merge
 
 
 def main(arguments: list[str] | None = None) -> int:

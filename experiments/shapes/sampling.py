@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from snoopi_core.formats.checkpoint import OneStepRecipe
+from training.evaluate.generate.noise import noise
 from training.models.guidance.methods import Method, sampling_recipe, steered_x0
 from training.models.sampling import ddim_x0
 from training.prompts.shapes.captions import NULL_PROMPT
@@ -25,11 +26,6 @@ BATCH = 100
 _AT_ONCE = 10  # images; the decoder takes twice as long for each when it makes a hundred
 # Seeds of later noise and of scales: the image's, so far on. Below 2^32, of which torch keeps no more on a CPU.
 _NEXT_STEP, _SCALES = 10_000_000, 3_000_000_000
-
-
-def noise(seeds: list[int], shape: tuple[int, int, int]) -> torch.Tensor:
-    """Standard normal latents (B, *shape), one seed an image."""
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
 def in_tens(generate: Generate) -> Generate:

@@ -10,7 +10,7 @@ from tiny import tiny_backbone, tiny_pixart_backbone, tiny_sd21_backbone
 
 from training.config import Recipe
 from training.distill.networks import Teachers, make_student, trainable
-from training.distill.noise_levels import Levels
+from training.distill.noise_levels import NoiseLevels
 from training.distill.optimizers import make_optimizer
 from training.distill.rng import draw
 from training.distill.step import Distillation
@@ -50,7 +50,7 @@ def make_distillation(backbone, recipe, dtype=torch.float32):
         lora_teacher=teachers.network,
         student_optimizer=make_optimizer(trainable(student), recipe.student.learning_rate, recipe),
         lora_optimizer=make_optimizer(teachers.lora_parameters(), recipe.lora.learning_rate, recipe),
-        levels=Levels.from_schedule(backbone.alphas_cumprod(), recipe),
+        levels=NoiseLevels.from_schedule(backbone.alphas_cumprod(), recipe),
         prediction_type=backbone.prediction_type,
         null=backbone.encode([""]).to(torch.device("cpu"), dtype),
     )

@@ -24,8 +24,8 @@ from snoopi_core.formats.checkpoint import (
 )
 from snoopi_core.formats.layouts import pixart_to_single_file
 from snoopi_core.host.loading.loader import load_checkpoint
-from training.export import export_backbone
 from training.models.backbone import Backbone
+from training.trainer.export import export_backbone
 
 RECIPE = OneStepRecipe(timesteps=(999,), alpha_T=0.0047**0.5, sigma_T=(1 - 0.0047) ** 0.5)
 

@@ -3,7 +3,7 @@
 import pytest
 from tiny import tiny_backbone
 
-from training.export import export_backbone
+from training.trainer.export import export_backbone
 
 
 @pytest.fixture(scope="session")

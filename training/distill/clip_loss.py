@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderTiny
 from torch.nn import functional
 
-from training.config import Clip, find_file
+from training.config import Clip, Recipe, find_file
 from training.distill.losses import clip_loss
 
 Decode = Callable[[torch.Tensor], torch.Tensor]
@@ -77,6 +77,13 @@ def load_tiny_vae(path: str) -> AutoencoderTiny:
             "AutoencoderTiny, such as madebyollin/taesd, or nothing for the teacher's own VAE"
         ) from error
     return vae.eval().requires_grad_(False)
+
+
+def clip_weight(recipe: Recipe, iteration: int) -> float:
+    """Weight of L_CLIP in `iteration`: linear from clip.weight to clip.final_weight, if that is set."""
+    clip = recipe.clip
+    last = clip.weight if clip.final_weight is None else clip.final_weight
+    return clip.weight + (last - clip.weight) * iteration / recipe.loop.iterations
 
 
 def judged_rows(share: float, batch: int) -> frozenset[int]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 
-class RunningMean:
+class EMA:
     """Means of weights, beside them and spread over processes as they are."""
 
     def __init__(self, weights: list[nn.Parameter], decay: float) -> None:

@@ -10,7 +10,7 @@ from training.config import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Levels:
+class NoiseLevels:
     """alpha_t and sigma_t for every training timestep, (num_train_timesteps,), and at the student's T."""
 
     alpha: torch.Tensor
@@ -19,7 +19,7 @@ class Levels:
     sigma_T: float
 
     @classmethod
-    def from_schedule(cls, alphas_cumprod: torch.Tensor, recipe: Recipe) -> Levels:
+    def from_schedule(cls, alphas_cumprod: torch.Tensor, recipe: Recipe) -> NoiseLevels:
         """Raises ValueError when T or t_max lies outside the teacher's schedule."""
         last = len(alphas_cumprod) - 1
         for name, t in (("student.timestep", recipe.student.timestep), ("loop.t_max", recipe.loop.t_max)):
@@ -33,8 +33,8 @@ class Levels:
             sigma_T=(1 - power_T) ** 0.5,
         )
 
-    def to(self, device: torch.device) -> Levels:
-        return Levels(
+    def to(self, device: torch.device) -> NoiseLevels:
+        return NoiseLevels(
             alpha=self.alpha.to(device), sigma=self.sigma.to(device), alpha_T=self.alpha_T, sigma_T=self.sigma_T
         )
 

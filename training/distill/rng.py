@@ -84,6 +84,15 @@ def draw(recipe: Recipe, iteration: int, *, channels: int, num_train_timesteps: 
     return Draws(kappa=kappa, z=z, t=t, eps=eps, lora=lora, nasa=_nasa(recipe, iteration))
 
 
+def kappa_of_processes(recipe: Recipe, draws: Draws, processes: int) -> dict[str, float]:
+    """Each process's guidance scale by name, for the log; empty if all have the same. `draws`: of the whole batch."""
+    guidance = recipe.guidance
+    fixed = guidance.teacher_kappa is not None and guidance.lora_kappa is not None
+    if guidance.kappa_per == "iteration" or processes == 1 or fixed:
+        return {}
+    return {f"kappa_{n}": kappas[0].item() for n, kappas in enumerate(draws.kappa.chunk(processes))}
+
+
 def _kappa(recipe: Recipe, uniform: torch.Tensor) -> torch.Tensor:
     """kappa ~ U(kappa_min, kappa_max) (SNOOPI, Section 3)."""
     guidance = recipe.guidance

@@ -23,7 +23,7 @@ from training.config import Recipe
 from training.distill.clip_loss import ClipJudge, judged_rows
 from training.distill.losses import add_noise, guide, lora_loss, score_gap, vsd_loss
 from training.distill.networks import Teachers, trainable
-from training.distill.noise_levels import Levels
+from training.distill.noise_levels import NoiseLevels
 from training.distill.rng import Draws, LoraDraws
 from training.models.families import Family
 from training.models.guidance.nasa import nasa
@@ -61,7 +61,7 @@ class Distillation:
     lora_teacher: nn.Module
     student_optimizer: torch.optim.Optimizer
     lora_optimizer: torch.optim.Optimizer
-    levels: Levels
+    levels: NoiseLevels
     prediction_type: str
     null: TextEmbeddings
     negatives: TextEmbeddings | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -17,9 +17,6 @@ from training.config import Prompts, Recipe
 from training.distill.rng import generator
 from training.prompts.shapes.captions import partial_caption
 from training.prompts.shapes.scene import sample_scenes
-
-if TYPE_CHECKING:
-    from training.models.backbone import Backbone
 
 CountTokens = Callable[[list[str]], list[int]]  # of each prompt, special tokens included
 
@@ -81,20 +78,6 @@ def open_prompts(
         max_tokens=max_tokens,
         skip_over_long=section.over_long == "skip",
     )
-
-
-def open_run_prompts(recipe: Recipe, backbone: Backbone) -> PromptSource:
-    """The prompts of a run of `recipe`, every one of which `backbone` can encode.
-
-    Raises:
-        FileNotFoundError, ValueError: see `open_prompts`; or there is no text encoder, and the text cache lacks some.
-    """
-    prompts = open_prompts(
-        recipe.prompts, recipe.seed, count_tokens=backbone.count_tokens, max_tokens=backbone.max_tokens
-    )
-    if backbone.text_encoder is None and backbone.text_cache is not None:
-        backbone.text_cache.check_holds(recipe_prompts(recipe))
-    return prompts
 
 
 def recipe_prompts(recipe: Recipe) -> Iterator[str]:

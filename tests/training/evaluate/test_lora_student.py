@@ -13,7 +13,7 @@ from snoopi_core.formats.checkpoint import OneStepRecipe
 from snoopi_core.formats.lora import LoraMetadata, adapters_of, write_lora
 from training.evaluate.generate.student import recommended_alpha
 from training.evaluate.write_alpha import write_alpha
-from training.export import export_backbone
+from training.trainer.export import export_backbone
 
 RECIPE = OneStepRecipe(timesteps=(749,), alpha_T=0.6, sigma_T=0.8)
 

@@ -7,8 +7,8 @@ from tiny import tiny_backbone
 
 from experiments.shapes.sampling import OneStep
 from snoopi_core.formats.checkpoint import OneStepRecipe
-from training.export import export_backbone
 from training.models.backbone import load_backbone
+from training.trainer.export import export_backbone
 
 
 def save_folder(folder, **scheduler):

@@ -18,8 +18,8 @@ from training.models.text_cache.build import build_shards, finish
 from training.models.text_cache.encoder import check_same, describe_encoder
 from training.models.text_embeddings import TextEmbeddings
 from training.pgsb import main as pgsb
-from training.prompts import open_run_prompts
 from training.prompts.encode import main
+from training.trainer.build import open_run_prompts
 
 PROMPTS = ["", *(f"a photo of {'very ' * (n % 5)}thing {n}" for n in range(37)), "long " * 100]
 ENCODER = {"family": "pixart", "max_tokens": 120, "width": 32, "weights": {"a": "1"}, "source": "here"}

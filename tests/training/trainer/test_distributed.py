@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tiny import tiny_backbone
 from tiny_clip import write_tiny_clip
 
-from training.export import export_backbone
+from training.trainer.export import export_backbone
 from training.trainer.run_folder.checkpoint import checkpoints
 
 ITERATIONS = 10

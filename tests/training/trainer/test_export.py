@@ -15,10 +15,11 @@ from snoopi_core.host.loading.loader import load_checkpoint
 from snoopi_core.host.one_step import one_step
 from training.config import Recipe
 from training.distill.networks import make_student
-from training.distill.noise_levels import Levels
-from training.export import check_exportable, export_backbone, export_student, main
+from training.distill.noise_levels import NoiseLevels
+from training.export import main
 from training.models.sampling import one_step_x0
 from training.trainer.distributed.state_dicts import trained_state
+from training.trainer.export import check_exportable, export_backbone, export_student
 
 PROMPT = "a red ring, on the left"
 SIZES = {"unet": 8, "pixart": 64}
@@ -60,7 +61,7 @@ def hosts_images(model, text, backbone):
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_a_student_makes_the_same_images_in_the_host(tmp_path, kind, prediction_type):
     backbone, recipe = KINDS[kind](prediction_type), recipe_for(alpha_T_squared=0.3)
-    levels = Levels.from_schedule(backbone.alphas_cumprod(), recipe)
+    levels = NoiseLevels.from_schedule(backbone.alphas_cumprod(), recipe)
     weights = as_in_the_file(KINDS[kind](prediction_type, seed=7).network).state_dict()
     path = export_student(tmp_path / "student.safetensors", backbone, weights, recipe, 3)
     backbone.network.load_state_dict(weights)
@@ -101,7 +102,7 @@ def test_a_lora_student_makes_the_same_images_in_the_host(tmp_path, kind):
     weights = trained_state(student)
     path = export_student(tmp_path / "lora.safetensors", KINDS[kind](), weights, recipe, 3)
     model, _, _ = load_checkpoint(base, lora=path)
-    levels, text = Levels.from_schedule(backbone.alphas_cumprod(), recipe), backbone.encode([PROMPT])
+    levels, text = NoiseLevels.from_schedule(backbone.alphas_cumprod(), recipe), backbone.encode([PROMPT])
     expected = images(backbone, student.eval(), text, levels, recipe)
     assert relative_error(hosts_images(model, text, backbone), expected) <= 1e-4
     assert relative_error(expected, images(backbone, backbone.network, text, levels, recipe)) > 0.1

@@ -10,9 +10,9 @@ from tiny import tiny_backbone, tiny_pixart_backbone
 
 from snoopi_core.formats.checkpoint import OneStepRecipe, read_checkpoint
 from snoopi_core.formats.lora import LoraMetadata, adapters_of, write_lora
-from training.export import export_backbone, provenance
 from training.merge import main, merge
 from training.models.backbone import load_backbone
+from training.trainer.export import export_backbone, provenance
 
 RANK, ALPHA = 4, 8.0
 RECIPE = OneStepRecipe(timesteps=(999,), alpha_T=0.6, sigma_T=0.8)

@@ -30,7 +30,7 @@ def test_killed_25_times_the_run_ends_as_one_that_never_was(tiny_run, tmp_path):
         if life % 5 == 4:  # perhaps before training has begun
             time.sleep(moments.uniform(0, 4))
         else:
-            trainer.wait_for(lambda t=trainer: re.search("resumed at|starting anew", t.said()))
+            trainer.wait_for(lambda t=trainer: re.search("resumed at|starting from the beginning", t.said()))
             started = time.time()
         if life % 5 < 2:
             trainer.wait_for(lambda: list(saving.glob(".step-*.tmp")))

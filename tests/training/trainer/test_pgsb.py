@@ -12,10 +12,10 @@ from tiny import tiny_backbone
 
 from snoopi_core.formats.checkpoint import read_checkpoint
 from snoopi_core.formats.layouts import to_single_file, unet_rename
-from training.export import export_backbone
 from training.export import main as export
 from training.models.backbone import load_backbone
 from training.pgsb import main
+from training.trainer.export import export_backbone
 from training.trainer.run_folder.checkpoint import checkpoints
 
 ITERATIONS = 20
@@ -95,7 +95,7 @@ def test_a_second_run_is_identical(finished, teacher, tmp_path):
 def test_errors_leave_the_run_as_it_was(finished, teacher, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
     assert main(arguments(teacher, finished)) == 2
-    assert "holds a run already; continue it with --resume" in capsys.readouterr().err
+    assert "already holds a run; continue it with --resume" in capsys.readouterr().err
     assert main(arguments(teacher, finished, "--resume", "guidance.kappa_max=3")) == 2
     assert "guidance.kappa_max: 4.0 -> 3.0" in capsys.readouterr().err
     assert main(arguments("nowhere/at/all", finished, "output.folder=unused")) == 2
@@ -114,7 +114,7 @@ def test_dry_run_writes_nothing(teacher, tmp_path, capsys):
 def test_a_dry_run_is_of_the_run_in_its_folder(finished, teacher, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
     assert main(arguments(teacher, finished, "--dry-run")) == 2
-    assert "holds a run already; continue it with --resume" in capsys.readouterr().err
+    assert "already holds a run; continue it with --resume" in capsys.readouterr().err
     resume = ["--resume", str(finished), "--dry-run", "--cpu"]
     assert main([*resume, "guidance.kappa_max=3"]) == 2
     assert "guidance.kappa_max: 4.0 -> 3.0" in capsys.readouterr().err

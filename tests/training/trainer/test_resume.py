@@ -11,11 +11,10 @@ from trainer import Trainer, assert_same, iterations, newest, tensor_files
 
 from snoopi_core.formats.checkpoint import read_metadata
 from training.config import load_recipe
-from training.export import export_backbone
 from training.export import main as export
 from training.pgsb import main
+from training.trainer.export import export_backbone
 from training.trainer.run_folder.checkpoint import best_checkpoint, check_whole, checkpoints, load_state, newest_whole
-from training.trainer.trainer import Run
 
 EVERY = ("output.save_every=1", "output.keep_last=3")
 
@@ -183,7 +182,7 @@ def test_a_run_goes_on_by_its_folder_alone_wherever_that_was_moved(run, tmp_path
 def test_the_position_of_other_prompts_is_not_taken_over(tiny_run, run, caplog):
     more = ["prompts.source=shapes", "loop.iterations=4", "--resume", "--accept-changes"]
     assert main(tiny_run(run, *EVERY, *more, "loop.threads=1")) == 0
-    assert "it begins anew" in caplog.text and newest(run) == 4
+    assert "it starts from its beginning" in caplog.text and newest(run) == 4
 
 
 def test_a_second_run_on_the_same_folder_is_refused_until_the_first_is_gone(tiny_run, tmp_path, capsys):
@@ -202,7 +201,7 @@ def test_a_second_run_on_the_same_folder_is_refused_until_the_first_is_gone(tiny
 def test_a_run_that_has_more_iterations_than_are_wished_for_is_left_alone(tiny_run, run, capsys):
     before = (run / "recipe.toml").read_bytes()
     assert main(tiny_run(run, *EVERY, "loop.iterations=2", "--resume")) == 2
-    assert "has done 3; give 3 or more, or export what it has" in capsys.readouterr().err
+    assert "has done 3; give at least 3, or export its student" in capsys.readouterr().err
     assert newest(run) == 3 and (run / "recipe.toml").read_bytes() == before
 
 
@@ -219,7 +218,7 @@ class _Sight:
 def test_the_newest_and_the_best_are_kept(tiny_run, tmp_path, monkeypatch, capsys):
     """Also over a resume, which remembers the distances; one measurement counts for one checkpoint."""
     measured = _Sight({2: 0.5, 4: 0.25, 5: 0.75})
-    monkeypatch.setattr(Run, "draw_samples", lambda run: measured(run))
+    monkeypatch.setattr("training.trainer.trainer.Trainer.draw_samples", lambda run: measured(run))
     arguments = tiny_run(tmp_path, "output.save_every=1", "output.keep_last=2", "output.sample_every=1", "--resume")
     assert main([*arguments, "loop.iterations=3"]) == 0
     saved = tmp_path / "checkpoints"
@@ -241,7 +240,7 @@ def test_the_newest_and_the_best_are_kept(tiny_run, tmp_path, monkeypatch, capsy
 
 def test_a_distance_counts_for_the_state_it_was_measured_of(tiny_run, tmp_path, monkeypatch):
     measured = _Sight({2: 0.5})
-    monkeypatch.setattr(Run, "draw_samples", lambda run: measured(run))
+    monkeypatch.setattr("training.trainer.trainer.Trainer.draw_samples", lambda run: measured(run))
     assert main(tiny_run(tmp_path, "output.save_every=3", "output.sample_every=2", "loop.iterations=4")) == 0
     assert load_state(tmp_path / "checkpoints" / "step-00000003").distance is None
 

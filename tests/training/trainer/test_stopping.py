@@ -12,7 +12,7 @@ from trainer import Trainer, assert_same, iterations, newest, together, train
 
 from training.distill.step import Distillation
 from training.pgsb import main
-from training.trainer.monitor.callbacks import Sight
+from training.trainer.monitor.callbacks import Monitor
 from training.trainer.run_folder.checkpoint import checkpoints
 
 LAST = 6
@@ -54,7 +54,7 @@ def test_stopped_and_resumed_equals_never_stopped(tiny_run, never, tmp_path, num
 
 
 @pytest.mark.parametrize(
-    "where", [(Distillation, "lora_teacher_loss"), (Sight, "after_samples")], ids=["between updates", "while drawing"]
+    "where", [(Distillation, "lora_teacher_loss"), (Monitor, "after_samples")], ids=["between updates", "while drawing"]
 )
 def test_a_signal_in_the_middle_waits_for_the_end_of_the_iteration(tiny_run, never, tmp_path, monkeypatch, where):
     """Half of it is done, or the averaged weights are in the student's place."""
@@ -78,9 +78,9 @@ def test_stopped_before_the_first_update_it_goes_on_as_if_never_begun(tiny_run, 
         start(self, done)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    start = Sight.start
+    start = Monitor.start
     with monkeypatch.context() as patch:
-        patch.setattr(Sight, "start", interrupted)
+        patch.setattr(Monitor, "start", interrupted)
         assert main(tiny_run(tmp_path, "loop.iterations=1000")) == 143
     assert newest(tmp_path) == 0 and checkpoints(tmp_path / "checkpoints")
     assert main(tiny_run(tmp_path, f"loop.iterations={LAST}", "--resume")) == 0

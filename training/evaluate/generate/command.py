@@ -25,9 +25,9 @@ from training.evaluate.sets.folder import check_folder, claim_folder, held
 from training.evaluate.sets.manifest import Manifest, Model, Row
 from training.evaluate.sets.pairs import Pair, load_pairs
 from training.evaluate.sets.rows import rows_of_pairs, rows_of_prompts
-from training.export import provenance
 from training.models.guidance.methods import Method, with_preset
 from training.trainer.distributed.accelerator import on_main
+from training.trainer.export import provenance
 
 
 def folder_of(out: Path, method: Method) -> Path:

@@ -13,10 +13,10 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from experiments.shapes.sampling import noise
 from snoopi_core.formats.atomic import write_atomically
 from snoopi_core.formats.checkpoint import OneStepRecipe
 from training.config.errors import FailedHere
+from training.evaluate.generate.noise import noise
 from training.evaluate.sets.image_files import is_whole, write_image
 from training.evaluate.sets.manifest import COST, Manifest, Row
 from training.models.backbone import Backbone

@@ -12,7 +12,7 @@ from typing import Any
 from snoopi_core.formats.atomic import write_atomically
 from training.evaluate.sets.image_files import digest_of
 from training.evaluate.sets.manifest import Manifest
-from training.export import provenance
+from training.trainer.export import provenance
 from training.trainer.run_folder.describe import command_line
 
 SCORES, REMOVAL = "scores.json", "removal-{}.json"  # with the judge's name: several may judge the same images

@@ -16,7 +16,7 @@ from torch import nn
 
 from training.config import Recipe
 from training.distill.networks import Teachers, make_student, trainable
-from training.distill.noise_levels import Levels
+from training.distill.noise_levels import NoiseLevels
 from training.models.backbone import Backbone
 from training.trainer.distributed.accelerator import rows_at_once
 from training.trainer.estimate.iteration import META, MetaJudge, count
@@ -43,7 +43,9 @@ class Estimate:
         return sum(self.memory.values())
 
 
-def estimate(recipe: Recipe, backbone: Backbone, levels: Levels, *, processes: int = 1, cuda: bool = True) -> Estimate:
+def estimate(
+    recipe: Recipe, backbone: Backbone, levels: NoiseLevels, *, processes: int = 1, cuda: bool = True
+) -> Estimate:
     """What each process of a run takes.
 
     Args:
@@ -80,7 +82,7 @@ def estimate(recipe: Recipe, backbone: Backbone, levels: Levels, *, processes: i
     memory["the student's gradients"] = _bytes(ours)
     memory[f"moments of {recipe.loop.optimizer}"] = sum(_moments(weight, recipe) for weight in (*ours, *lora))
     if recipe.student.ema_decay:
-        memory["running mean of the student"] = _bytes(ours)
+        memory["EMA of the student"] = _bytes(ours)
     if processes > 1:
         memory["gradients on their way between processes"] = _bytes([*ours, *lora])
     memory |= {f"frozen: {name}": _bytes(weights) for name, weights in parts.items()}

@@ -12,12 +12,12 @@ import torch
 from training.config import Recipe
 from training.models.loading import load_network
 from training.models.loading.source import without_weights
-from training.prompts import PromptSource, open_run_prompts
+from training.prompts import PromptSource
+from training.trainer.build import open_run_prompts, open_teacher
 from training.trainer.estimate import Estimate, estimate
 from training.trainer.estimate.rate import matmul_rate
 from training.trainer.run_folder.checkpoint import checkpoints, iteration_of
 from training.trainer.run_folder.resume_check import check_folder
-from training.trainer.trainer import open_teacher
 
 GIB, GB, TERA = 2**30, 1e9, 1e12
 DRAWN = 1000  # prompts that are looked at
@@ -150,7 +150,7 @@ def time(recipe: Recipe, found: Estimate, device: torch.device) -> str:
 def files(recipe: Recipe, found: Estimate) -> str:
     """What the run would leave behind."""
     output, folder = recipe.output, Path(recipe.output.folder)
-    lasting = sum(size for part, size in found.memory.items() if part.startswith(("trained", "moments", "running")))
+    lasting = sum(size for part, size in found.memory.items() if part.startswith(("trained", "moments", "EMA")))
     kept = output.keep_last + output.keep_best + 1
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(place).free

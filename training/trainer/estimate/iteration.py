@@ -14,7 +14,7 @@ from torch.nn import functional
 from training.config import Clip, Recipe, find_file
 from training.distill.losses import clip_loss
 from training.distill.networks import Teachers, trainable
-from training.distill.noise_levels import Levels
+from training.distill.noise_levels import NoiseLevels
 from training.distill.rng import draw
 from training.distill.step import Distillation
 from training.models.backbone import Backbone, decode_latents
@@ -90,7 +90,7 @@ class _Unmoved(Distillation):
 def count(
     recipe: Recipe,
     backbone: Backbone,
-    levels: Levels,
+    levels: NoiseLevels,
     student: nn.Module,
     teachers: Teachers,
     judge: MetaJudge | None,

@@ -16,11 +16,11 @@ from torch import nn
 from snoopi_core.formats.atomic import write_atomically
 from training.config import Recipe
 from training.distill.networks import Teachers
-from training.distill.noise_levels import Levels
+from training.distill.noise_levels import NoiseLevels
 from training.models.backbone import Backbone
 from training.prompts import open_prompts
 from training.trainer.distributed.accelerator import on_main
-from training.trainer.monitor.collapse import CollapseWatch
+from training.trainer.monitor.collapse import CollapseDetector
 from training.trainer.monitor.latent_stats import compare, diversity, gap_by_timestep, spread
 from training.trainer.monitor.metrics_log import MetricsLog
 from training.trainer.monitor.progress import Progress, memory_gib
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 PROMPTS = 8  # that are drawn where the recipe names none
 
 
-class Sight:
+class Monitor:
     """The loop calls these methods, in every process, and nothing else.
 
     After `start`, nothing that goes wrong in showing a run ends it: a full disk, a tracker that is not reached, a
@@ -50,12 +50,12 @@ class Sight:
         backbone: Backbone,
         teachers: Teachers,
         teacher_fingerprint: str,
-        levels: Levels,
+        levels: NoiseLevels,
     ) -> None:
         self.folder, self.recipe, self.accelerator = folder, recipe, accelerator
         self.teachers = teachers
         self.main = accelerator.is_main_process
-        self.watch = CollapseWatch(recipe.loop.iterations)
+        self.watch = CollapseDetector(recipe.loop.iterations)
         self._reported, self._told = True, False
         self.sampler: Sampler | None = None
         self.teacher: Samples | None = None

@@ -148,7 +148,7 @@ RULES = (
 )
 
 
-class CollapseWatch:
+class CollapseDetector:
     """Holds the figures of a run against `RULES`, and says what is crossed: once for each episode.
 
     Args:

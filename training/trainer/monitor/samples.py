@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from snoopi_core.formats.tensor_file import save_atomically
 from training.config import Recipe
-from training.distill.noise_levels import Levels
+from training.distill.noise_levels import NoiseLevels
 from training.distill.rng import generator
 from training.models.backbone import Backbone
 from training.models.sampling import ddim_x0, one_step_x0
@@ -53,7 +53,7 @@ class Sampler:
         accelerator: Accelerator,
         backbone: Backbone,
         teacher_fingerprint: str,
-        levels: Levels,
+        levels: NoiseLevels,
     ) -> None:
         self.prompts, self.recipe, self.accelerator = prompts, recipe, accelerator
         self.backbone, self.teacher_fingerprint, self.levels = backbone, teacher_fingerprint, levels

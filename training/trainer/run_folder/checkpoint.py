@@ -137,7 +137,7 @@ def make_ready(folder: Path) -> Path | None:
     return whole
 
 
-def sweep(folder: Path) -> None:
+def remove_unfinished(folder: Path) -> None:
     """Remove what a kill in the middle of a save left behind. For the process that holds the run's folder."""
     for left in folder.glob(_temporary(folder / "step-*").name):
         shutil.rmtree(left, ignore_errors=True)

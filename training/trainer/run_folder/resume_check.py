@@ -1,24 +1,19 @@
-"""Whose a run folder is: one process trains in it at a time, and goes on with what was begun there."""
+"""Checks whether a run may start or resume in a folder, given the recipe of the run that is there."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from training.config import Recipe, RecipeError
-from training.trainer.distributed.accelerator import on_main
-from training.trainer.run_folder.checkpoint import checkpoints, iteration_of, sweep
+from training.trainer.run_folder.checkpoint import checkpoints, iteration_of
 
-LOCK = ".lock"
-# What changes no number of the training, or only how far it goes (and with a cooldown, when it slows down).
-_FREE = {
+# Settings that do not change the numbers of the training, except for its length (and so the start of a cooldown).
+_HARMLESS = {
     "output",
     "loop.iterations",
     "loop.threads",
@@ -28,7 +23,7 @@ _FREE = {
     "loop.channels_last",
     "loop.max_skipped",
 }
-# What decides which weights and moments there are.
+# Settings that decide which weights and moments exist.
 _FIXED = {
     "student.train",
     "student.lora_rank",
@@ -39,80 +34,46 @@ _FIXED = {
 }
 
 
-@contextmanager
-def claimed(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Hold a run folder against every other run, until this one ends or is killed; all processes must enter.
-
-    Raises:
-        RecipeError: another run has it.
-        OSError: nothing can be written there.
-    """
-    lock = FileLock(folder / LOCK)
-    made: list[Path] = []
-
-    def take() -> None:
-        made.extend(path for path in (folder, *folder.parents) if not path.exists())
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RecipeError(
-                f"another process is training in {folder}; wait for it or stop it, or choose another output.folder"
-            ) from None
-        sweep(folder / "checkpoints")
-
-    on_main(accelerator, take)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            if made and [path.name for path in folder.iterdir()] == [LOCK]:  # the run died before it began
-                (folder / LOCK).unlink()
-                for path in made:
-                    path.rmdir()
-        lock.release()
-
-
 def check_folder(folder: Path, recipe: Recipe, *, resume: bool, accept_changes: bool) -> list[str]:
-    """Whether a run may begin, or go on, in `folder`. Changes nothing there.
+    """Check whether a run may start, or resume, in `folder`. Changes nothing there.
 
     Returns:
-        Changes of the recipe that were accepted, a line each.
+        Accepted changes of the recipe, one line each.
 
     Raises:
-        RecipeError: it holds a run and no --resume was given; or its recipe was another, unless that is accepted; or it
-            has done more iterations than are wanted.
+        RecipeError: the folder holds a run and `resume` is False; or its recipe differs and `accept_changes` is False;
+            or it has done more iterations than the recipe asks for.
     """
     saved = checkpoints(folder / "checkpoints")
     if saved and not resume:
-        raise RecipeError(f"{folder} holds a run already; continue it with --resume, or choose another output.folder")
+        raise RecipeError(f"{folder} already holds a run; continue it with --resume, or choose another output.folder")
     if saved and (done := iteration_of(saved[-1])) > recipe.loop.iterations:
         raise RecipeError(
-            f"loop.iterations is {recipe.loop.iterations}, and the run in {folder} has done {done}; give {done} or "
-            f"more, or export what it has by python -m training.export {folder} --out FILE.safetensors"
+            f"loop.iterations is {recipe.loop.iterations}, but the run in {folder} has done {done}; give at least {done}, "
+            f"or export its student with python -m training.export {folder} --out FILE.safetensors"
         )
-    before = _last_recipe(saved)
+    before = _saved_recipe(saved)
     changes = recipe_changes(before, recipe.model_dump(mode="json")) if before else {}
     if fixed := [line for name, line in changes.items() if name in _FIXED]:
         raise RecipeError(
-            "the run was started with other networks or another optimiser, so its checkpoints do not fit; use the old "
-            "settings, or another output.folder:\n  " + "\n  ".join(fixed)
+            "the run was started with other networks or another optimiser, so its checkpoints do not fit; restore these "
+            "settings, or choose another output.folder:\n  " + "\n  ".join(fixed)
         )
     lines = list(changes.values())
     if lines and not accept_changes:
         raise RecipeError(
-            "the run was started with another recipe; use that one, or another output.folder, or go on with this one "
-            "by --accept-changes:\n  " + "\n  ".join(lines)
+            "the run was started with another recipe; restore it, or choose another output.folder, or continue with this "
+            "one by --accept-changes:\n  " + "\n  ".join(lines)
         )
     return lines
 
 
 def recipe_changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Settings that differ, by name, a readable line each; without those that change no number."""
+    """Settings that differ, as name -> "name: old -> new"; without those that do not change the training."""
     changes: dict[str, str] = {}
     for key in sorted(old.keys() | new.keys()):
         name = prefix + key
-        if name in _FREE:
+        if name in _HARMLESS:
             continue
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
@@ -122,12 +83,12 @@ def recipe_changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -
     return changes
 
 
-def _last_recipe(saved: list[Path]) -> dict[str, Any]:
-    """Of the newest checkpoint that can say; whether it is whole is looked at when the run goes on."""
+def _saved_recipe(saved: list[Path]) -> dict[str, Any]:
+    """Recipe of the newest checkpoint that can be read. Hashes are checked later, when the run resumes."""
     for path in reversed(saved):
         with suppress(OSError, KeyError, TypeError, ValueError):
             recipe = dict(json.loads((path / "state.json").read_text(encoding="utf-8"))["recipe"])
-            with suppress(ValidationError):  # one of another version: settings that it did not have are as by default
+            with suppress(ValidationError):  # of another version: new settings get defaults
                 return Recipe.model_validate(recipe).model_dump(mode="json")
             return recipe
     return {}

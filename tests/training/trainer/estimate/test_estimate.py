@@ -13,17 +13,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from training.config import load_recipe
 from training.distill.networks import trainable
-from training.distill.noise_levels import Levels
+from training.distill.noise_levels import NoiseLevels
 from training.distill.rng import draw
 from training.models.backbone import load_backbone, load_teacher
 from training.models.loading import load_parts
 from training.models.loading.source import without_weights
 from training.pgsb import main
+from training.trainer.build import build_trainer, open_teacher
 from training.trainer.distributed.accelerator import start_accelerator
 from training.trainer.estimate import Estimate, estimate
 from training.trainer.estimate.iteration import text_of
 from training.trainer.estimate.ledger import AsOnCuda, Ledger
-from training.trainer.trainer import Run, open_teacher
 
 GIB = 2**30
 
@@ -47,7 +47,7 @@ def estimated(recipe, **options) -> Estimate:
     with without_weights():
         if recipe.prompts.text_cache:  # as a run with its cache, which need not be there to count
             backbone = load_teacher(recipe.teacher, t5=None)
-            levels = Levels.from_schedule(backbone.alphas_cumprod(), recipe)
+            levels = NoiseLevels.from_schedule(backbone.alphas_cumprod(), recipe)
         else:
             backbone, levels = open_teacher(recipe)
     return estimate(recipe, backbone, levels, **options)
@@ -110,20 +110,20 @@ LORA = ("student.train=lora", "lora.updates=3", "loop.gradient_checkpointing=fal
 def test_a_run_is_what_was_estimated(teacher, tmp_path, overrides):
     """Parameters, their bytes, and torch's own count of operations in the trainer's own iteration."""
     recipe = small(teacher, "loop.micro_batch=2", f"output.folder={tmp_path}", *overrides)
-    found, run = estimated(recipe), Run(recipe, start_accelerator(recipe, cpu=True))
+    found, run = estimated(recipe), build_trainer(recipe, start_accelerator(recipe, cpu=True))
     d, backbone = run.distillation, run.backbone
     assert found.trained == {
-        "student": sum(weight.numel() for weight in trainable(run.student)),
-        "LoRA teacher": sum(weight.numel() for weight in run.teachers.lora_parameters()),
+        "student": sum(weight.numel() for weight in trainable(d.student)),
+        "LoRA teacher": sum(weight.numel() for weight in d.teachers.lora_parameters()),
     }
     lasting = {
         id(weight): weight
-        for network in (run.student, d.lora_teacher, backbone.text_encoder, backbone.vae)
+        for network in (d.student, d.lora_teacher, backbone.text_encoder, backbone.vae)
         for weight in network.parameters()
     }
     told = sum(size for part, size in found.memory.items() if part.startswith(("trained", "frozen")))
     assert told == sum(weight.numel() * weight.element_size() for weight in lasting.values())
-    assert found.memory["running mean of the student"] == sum(mean.nbytes for mean in run.mean.means)
+    assert found.memory["EMA of the student"] == sum(mean.nbytes for mean in run.ema.means)
 
     prompts, device = run.prompts.take(4), torch.device("cpu")
     text = backbone.encode(prompts)
@@ -143,7 +143,7 @@ def test_settings_change_what_they_should(sd15, tmp_path):
     assert ratio("moments of adamw", "loop.optimizer=adamw8bit") == 0  # has another name
     eight_bit = estimated(small(sd15, "loop.optimizer=adamw8bit")).memory["moments of adamw8bit"]
     assert 0.25 < eight_bit / base.memory["moments of adamw"] < 0.4  # its many small weights keep 32 bits
-    assert ratio("running mean of the student", "student.ema_decay=0") == 0
+    assert ratio("EMA of the student", "student.ema_decay=0") == 0
     assert ratio("frozen: teacher", "loop.precision=bf16") == 0.5
     assert ratio("trained weights, fp32", "student.train=lora", "student.lora_rank=4") < 0.3
     shared = estimated(small(sd15, "student.train=lora"))

@@ -7,10 +7,10 @@ import torch
 from accelerate import Accelerator
 
 from training.config import load_recipe
-from training.distill.noise_levels import Levels
+from training.distill.noise_levels import NoiseLevels
 from training.models.backbone import load_backbone
 from training.prompts import open_prompts
-from training.trainer.monitor.collapse import PAST, RULES, WINDOW, CollapseWatch
+from training.trainer.monitor.collapse import PAST, RULES, WINDOW, CollapseDetector
 from training.trainer.monitor.latent_stats import compare
 from training.trainer.monitor.samples import Sampler
 
@@ -36,7 +36,7 @@ def told(watch, iterations, **figures):
     ],
 )
 def test_each_fault_of_samples_has_its_warning(figure, value, says):
-    watch = CollapseWatch(10_000)
+    watch = CollapseDetector(10_000)
     assert told(watch, range(500, 3000, 500), **HEALTHY) == []
     (warning,) = told(watch, range(3000, 5000, 500), **HEALTHY | {figure: value})
     assert warning.startswith("iteration 3000: ") and says in warning and "To try: " in warning
@@ -44,7 +44,7 @@ def test_each_fault_of_samples_has_its_warning(figure, value, says):
 
 
 def test_an_episode_is_told_once_and_the_next_one_again():
-    watch = CollapseWatch(10_000)
+    watch = CollapseDetector(10_000)
     low, calmer, healthy = ({"sample_diversity": value} for value in (0.3, 0.45, 0.7))
     assert len(told(watch, [2000, 2500, 3000], **low)) == 1
     assert told(watch, [3500], **calmer) == [] and watch.standing, "between the limits the episode goes on"
@@ -55,12 +55,12 @@ def test_an_episode_is_told_once_and_the_next_one_again():
 
 def test_a_student_has_time_to_become_pictures():
     """It begins as a blur; what lasts longer is told, with the time since when."""
-    watch = CollapseWatch(10_000)
+    watch = CollapseDetector(10_000)
     assert told(watch, [500, 900], sample_diversity=0.3) == []
     (warning,) = told(watch, [1000, 1500], sample_diversity=0.3)
     assert warning.startswith("iteration 1000: ") and "since iteration 500" in warning
-    assert told(CollapseWatch(10_000), [500, 900], sample_diversity=0.3) == []
-    assert told(CollapseWatch(100), [50, 99], sample_diversity=0.3) == [], "short runs are not judged by a tenth"
+    assert told(CollapseDetector(10_000), [500, 900], sample_diversity=0.3) == []
+    assert told(CollapseDetector(100), [50, 99], sample_diversity=0.3) == [], "short runs are not judged by a tenth"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_what_explodes_is_told_and_noise_is_not(figure, factor, says):
     def noisy(iteration):  # as kappa and t are drawn anew: within a factor of 3
         return 0.05 * 3 ** math.sin(17.0 * iteration)
 
-    watch = CollapseWatch(60_000)
+    watch = CollapseDetector(60_000)
     assert told(watch, range(10, 3000, 10), **{figure: noisy}) == []
     assert told(watch, [3000], **{figure: 1e3}) == [], "a single one is no episode"
     (warning,) = told(watch, range(3010, 3600, 10), **{figure: lambda iteration: factor * noisy(iteration)})
@@ -85,13 +85,13 @@ def test_what_explodes_is_told_and_noise_is_not(figure, factor, says):
 
 def test_a_gap_that_rises_from_zero_is_no_explosion():
     """At first the LoRA teacher equals the frozen one."""
-    watch = CollapseWatch(60_000)
+    watch = CollapseDetector(60_000)
     rising = {"gap": lambda iteration: 1e-3 + 0.06 * (1 - math.exp(-iteration / 300))}
     assert told(watch, range(10, 5000, 10), **rising) == []
 
 
 def test_a_lora_teacher_that_stands_still_is_told():
-    watch = CollapseWatch(60_000)
+    watch = CollapseDetector(60_000)
     (warning,) = told(watch, range(10, 2000, 10), gap=1e-6)
     assert "LoRA teacher stands still" in warning
     assert warning.startswith(f"iteration {10 * (WINDOW + PAST)}: ")
@@ -100,7 +100,7 @@ def test_a_lora_teacher_that_stands_still_is_told():
 def test_a_resumed_watch_has_told_already():
     """The log is read again, so what stood still stands, and is not told anew."""
     lines = [(n, {"sample_diversity": 0.2} if n % 500 == 0 else {"gap": 0.05}) for n in range(10, 5000, 10)]
-    watch, resumed = CollapseWatch(10_000), CollapseWatch(10_000)
+    watch, resumed = CollapseDetector(10_000), CollapseDetector(10_000)
     for n, line in lines:
         watch.after(n, line)
     for n, line in lines[:250]:
@@ -111,7 +111,7 @@ def test_a_resumed_watch_has_told_already():
 
 def test_figures_that_are_no_numbers_are_left_out():
     """Those of an iteration that was skipped, in the log too, where they are null."""
-    watch = CollapseWatch(60_000)
+    watch = CollapseDetector(60_000)
     for n in range(1000, 3000, 10):
         assert watch.after(n, {"gap": (0.05, float("nan"), None, float("inf"))[n // 10 % 4]}) == []
 
@@ -130,7 +130,7 @@ def small_world(tmp_path_factory):
     def sampler(seed, fingerprint="teacher"):
         recipe = load_recipe("shapes", [f"seed={seed}"])
         prompts = open_prompts(recipe.prompts, 0).take(8)
-        levels = Levels.from_schedule(teacher.alphas_cumprod(), recipe)
+        levels = NoiseLevels.from_schedule(teacher.alphas_cumprod(), recipe)
         return Sampler(
             prompts,
             recipe=recipe,
@@ -148,7 +148,7 @@ def test_the_small_worlds_collapsed_student_is_told(small_world):
     sampler, reference, _ = small_world
     student = load_backbone("models/snoopi-shapes-student.safetensors").network
     found = compare(sampler(0).student(student).x0, reference)
-    (warning,) = CollapseWatch(700).after(700, found)
+    (warning,) = CollapseDetector(700).after(700, found)
     assert "images of one prompt differ between seeds" in warning and found["sample_diversity"] < 0.25
     assert found["sample_diversity_prompts"] > 0.9 and 0.9 < found["sample_std"] < 1.1
 
@@ -157,10 +157,10 @@ def test_the_small_worlds_teacher_is_not(small_world):
     """Its own images with other noise."""
     sampler, reference, folder = small_world
     found = compare(sampler(1).teacher(folder / "other.safetensors").x0, reference)
-    assert CollapseWatch(700).after(700, found) == []
+    assert CollapseDetector(700).after(700, found) == []
     assert found["sample_distance"] < 0.2
     for strength, says in ((0.5, "gone grey"), (1.6, "burnt colours")):
-        (warning, *_) = CollapseWatch(700).after(700, compare(strength * reference, reference))[-1:]
+        (warning, *_) = CollapseDetector(700).after(700, compare(strength * reference, reference))[-1:]
         assert says in warning
 
 

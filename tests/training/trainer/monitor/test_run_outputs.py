@@ -19,8 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import tiny_backbone
 
 from training.config import load_recipe
-from training.export import export_backbone
 from training.pgsb import main
+from training.trainer.export import export_backbone
 from training.trainer.monitor.metrics_log import MetricsLog, read_metrics
 from training.trainer.monitor.report import curves, write_report
 from training.trainer.monitor.sample_grid import GAP, MARGIN, sample_grid

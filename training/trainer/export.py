@@ -1,0 +1,263 @@
+"""Write students and teachers as files in the checkpoint format that PG-SB Loader opens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from snoopi_core.formats.architecture import text_arguments, unet_arguments, vae_arguments
+from snoopi_core.formats.architecture_pixart import pixart_arguments
+from snoopi_core.formats.checkpoint import Checkpoint, Metadata, OneStepRecipe, Provenance, write_checkpoint
+from snoopi_core.formats.layouts import StateDict, text_encoder_rename, to_single_file, vae_rename
+from snoopi_core.formats.lora import LoraMetadata, adapters_of, write_lora
+from training.config import Recipe, find_file
+from training.distill.noise_levels import NoiseLevels
+from training.distill.rng import generator
+from training.models.backbone import Backbone, fingerprint, load_backbone, load_teacher
+from training.models.sampling import one_step_x0
+from training.prompts import open_prompts
+from training.trainer.run_folder.checkpoint import best_checkpoint, check_whole, checkpoints, load_state, newest_whole
+
+_STOCK_SCALE = 0.18215
+_PACKAGES = ("torch", "diffusers", "peft", "transformers", "accelerate", "safetensors")
+
+
+def provenance(recipe_sha256: str = "", step: int = 0, seed: int | None = None, notes: str = "") -> Provenance:
+    """Recipe, step and library versions that made the weights."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return Provenance(
+        recipe_sha256=recipe_sha256,
+        step=step,
+        seed=seed,
+        versions=versions,
+        notes=notes,
+    )
+
+
+def check_exportable(backbone: Backbone) -> None:
+    """Check, before hours of training, that ComfyUI can build the networks of a file made from `backbone`.
+
+    Raises:
+        ValueError: it cannot; the message gives the reason.
+    """
+    network, vae = backbone.network, backbone.vae
+    (pixart_arguments if backbone.family.name == "pixart" else unet_arguments)(network.config)
+    vae_arguments(vae.config)
+    if backbone.family.name == "unet" and backbone.text_encoder is not None:
+        text_arguments(backbone.text_encoder.config.to_dict())
+    if (latents := vae.config.latent_channels) != backbone.latent_channels:
+        raise ValueError(f"the VAE has {latents} latent channels, the network takes {backbone.latent_channels}")
+    for module, to_single in (
+        (network, lambda weights: backbone.family.to_single_file(weights, network.config)),
+        (vae, lambda weights: to_single_file(weights, vae_rename(vae.config))),
+    ):
+        to_single({name: torch.empty_like(weight, device="meta") for name, weight in module.state_dict().items()})
+
+
+def export_backbone(path: Path, backbone: Backbone, weights: StateDict | None = None, **metadata: Any) -> Path:
+    """Write `backbone` as a checkpoint file. T5 is never included.
+
+    Args:
+        weights: of the network, under diffusers' names, in place of the backbone's own.
+        metadata: title, role and other fields of `Metadata` that do not follow from the model.
+
+    Raises:
+        ValueError: the networks cannot be built by ComfyUI; or (CheckpointError) see `write_checkpoint`.
+    """
+    check_exportable(backbone)
+    network, vae = backbone.network, backbone.vae
+    text_encoder = backbone.text_encoder if backbone.family.name == "unet" else None
+    if text_encoder is not None:
+        # the full config: a library's defaults may change
+        metadata |= {"text_encoder": _public(text_encoder.config.to_dict())}
+        metadata |= {"pad_token_id": backbone.tokenizer.pad_token_id}
+    checkpoint = Checkpoint(
+        metadata=Metadata(
+            family=backbone.family.name,
+            prediction_type=backbone.prediction_type,
+            unet=_config(network),
+            vae=_config(vae),
+            latent_scale=vae.config.scaling_factor,
+            schedule=backbone.schedule,
+            **metadata,
+        ),
+        unet=backbone.family.to_single_file(weights or network.state_dict(), network.config),
+        vae=to_single_file(vae.state_dict(), vae_rename(vae.config)),
+        text_encoder=None if text_encoder is None else _text_encoder_weights(text_encoder),
+    )
+    return write_checkpoint(path, checkpoint)
+
+
+def export_student(path: Path, backbone: Backbone, weights: StateDict, recipe: Recipe, step: int) -> Path:
+    """Write a student that was trained with `recipe`.
+
+    Args:
+        backbone: its teacher, as loaded.
+        weights: the trained weights: all of the network, or only the adapters if recipe.student.train is "lora".
+    """
+    levels = NoiseLevels.from_schedule(backbone.alphas_cumprod(), recipe)
+    about = {
+        "title": recipe.output.title,
+        "recipe": OneStepRecipe(timesteps=(recipe.student.timestep,), alpha_T=levels.alpha_T, sigma_T=levels.sigma_T),
+        "recommended_alpha": recipe.output.recommended_alpha,
+        "provenance": provenance(recipe.sha256(), step, recipe.seed),
+    }
+    if recipe.student.train == "lora":
+        metadata = LoraMetadata(
+            family=backbone.family.name,
+            prediction_type=backbone.prediction_type,
+            schedule=backbone.schedule,
+            base=_public_path(recipe.student.init or recipe.teacher.path),
+            **about,
+        )
+        return write_lora(path, metadata, adapters_of(weights), alpha=recipe.student.lora_scaling)
+    colours = _preview_colours(backbone, weights, recipe, levels)
+    return export_backbone(path, backbone, weights, role="student", latent_rgb_factors=colours, **about)
+
+
+def _public_path(path: str) -> str:
+    """A model's path without this machine's folders: a hub id and a relative path stay, an absolute path is cut."""
+    return Path(path).name if Path(path).expanduser().is_absolute() else path
+
+
+def _text_encoder_weights(text_encoder: nn.Module) -> StateDict:
+    return {text_encoder_rename(key): weight for key, weight in text_encoder.state_dict().items()}
+
+
+def _config(module: nn.Module) -> dict[str, Any]:
+    """A diffusers config as plain JSON."""
+    return _public(json.loads(module.to_json_string()))
+
+
+def _public(config: dict[str, Any]) -> dict[str, Any]:
+    """Drop private entries, which hold paths of this machine."""
+    return {key: value for key, value in config.items() if not key.startswith("_") or key == "_class_name"}
+
+
+@torch.no_grad()
+def _preview_colours(
+    backbone: Backbone, weights: StateDict, recipe: Recipe, levels: NoiseLevels
+) -> tuple[tuple[float, ...], ...] | None:
+    """Linear map from a latent pixel to RGB in [-1, 1], (C, 3), fitted on 64 images. ComfyUI's previews use it.
+
+    None where ComfyUI has such a map already, and where there is no text encoder to make images with.
+    """
+    if abs(backbone.vae.config.scaling_factor - _STOCK_SCALE) < 1e-5:
+        return None  # ComfyUI knows Stable Diffusion's latents
+    if backbone.text_encoder is None:
+        return None
+    size, channels = recipe.loop.latent_size, backbone.latent_channels
+    teacher = {key: value.clone() for key, value in backbone.network.state_dict().items()}
+    backbone.network.load_state_dict(weights)
+    text = backbone.encode(open_prompts(recipe.prompts, recipe.seed).take(64))
+    z = torch.randn((64, channels, size, size), generator=generator(recipe.seed, "preview")).to(backbone.network.device)
+    x0 = one_step_x0(
+        backbone,
+        backbone.network,
+        text,
+        z,
+        timestep=recipe.student.timestep,
+        alpha_T=levels.alpha_T,
+        sigma_T=levels.sigma_T,
+    )
+    images = torch.cat([backbone.decode(row) for row in x0.split(1)])  # one by one to save memory
+    rgb = functional.adaptive_avg_pool2d(images, x0.shape[-2:]) * 2 - 1
+    backbone.network.load_state_dict(teacher)
+    factors = torch.linalg.lstsq(
+        x0.movedim(1, -1).flatten(0, -2).cpu(), rgb.movedim(1, -1).flatten(0, -2).cpu()
+    ).solution
+    return tuple(tuple(round(value, 4) for value in row) for row in factors.tolist())
+
+
+def export_run(
+    source: Path, which: str, out: Path, *, alpha: float | None = None, teacher: str = ""
+) -> tuple[Path, str]:
+    """Write the student of a run's checkpoint.
+
+    Args:
+        source: a run folder, or one of its checkpoints.
+        which: "latest", "best" or a checkpoint's name; ignored where `source` is a checkpoint.
+        alpha: recommended NASA alpha to write instead of the recipe's.
+        teacher: where the run's teacher is now; empty = where the recipe says.
+
+    Returns:
+        The file, and a line that says what is in it.
+
+    Raises:
+        FileNotFoundError: no teacher.
+        ValueError: no such checkpoint, a damaged one, or another teacher than the run's.
+    """
+    checkpoint = _find_checkpoint(source, which)
+    recipe = Recipe.model_validate(check_whole(checkpoint)["recipe"])
+    state = load_state(checkpoint)
+    if alpha is not None:
+        recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"recommended_alpha": alpha})})
+    section = recipe.teacher.model_copy(update={"path": teacher}) if teacher else recipe.teacher
+    backbone = load_teacher(section, t5=None)
+    if fingerprint(backbone.network) != state.teacher:  # its VAE, text encoder and schedule go into the file
+        raise ValueError(
+            f"{section.path!r} is not the teacher of this run (its weights differ); give the right one with --teacher"
+        )
+    path = export_student(out, backbone, state.averaged, recipe, state.iteration)
+    weights = "averaged weights" if "ema" in state.networks else "weights without averaging"
+    return path, (
+        f"{checkpoint.name}, {weights}: timestep {recipe.student.timestep}, "
+        f"recommended alpha {recipe.output.recommended_alpha}"
+    )
+
+
+def export_teacher(
+    source: str, out: Path, *, text_encoder: str = "", vae: str = "", title: str = "Teacher", alpha: float | None = None
+) -> Path:
+    """Write a model as a teacher's file.
+
+    Args:
+        source: diffusers folder, hub id or single file.
+        text_encoder, vae: diffusers folders or hub ids to take them from; empty = `source`.
+        alpha: recommended NASA alpha.
+
+    Raises:
+        FileNotFoundError: no such model.
+        ValueError: a model that ComfyUI cannot build.
+    """
+    return export_backbone(
+        out,
+        load_backbone(source, text_encoder=text_encoder, vae=vae, t5=None),
+        title=title,
+        role="teacher",
+        recommended_alpha=alpha,
+        provenance=_teacher_provenance(find_file(source)),
+    )
+
+
+def _find_checkpoint(source: Path, which: str) -> Path:
+    folder = source / "checkpoints"
+    if (source / "state.json").is_file():
+        return source
+    found = {"latest": newest_whole, "best": best_checkpoint}.get(which, lambda folder: folder / which)(folder)
+    if found is None or not found.is_dir():
+        names = ", ".join(path.name for path in checkpoints(folder)) or "none"
+        raise ValueError(f"{source} holds no usable checkpoint {which!r}; available: {names}")
+    return found
+
+
+def _teacher_provenance(folder: Path) -> Provenance:
+    """From recipe.json in the teacher's folder, which only a teacher of the shapes world has."""
+    path = folder / "recipe.json"
+    if not path.is_file():
+        return provenance()
+    recipe = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    return provenance(digest, recipe["teacher"]["iterations"], recipe["teacher"]["seed"])
