@@ -45,9 +45,7 @@ class StopSignal:
         self.requested, self.exit_code = True, 128 + number
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         with suppress(OSError):  # print is not safe in a signal handler
-            os.write(
-                2, b"\nstopping after this iteration, with a checkpoint; press Ctrl-C to stop at once, without one\n"
-            )
+            os.write(2, b"\nstopping after this iteration, with a checkpoint; Ctrl-C again: at once, without one\n")
 
 
 def start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> int:
@@ -106,7 +104,6 @@ def _start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> 
     if main_process:
         print(f"student: {student}")
         if recipe.prompts.source == "shapes" and recipe.student.train == "full" and (ROOT / "experiments").is_dir():
-            print(
-                f"to measure its accuracy: python -m experiments.shapes.evaluate {shlex.quote(str(student))} --as student"
-            )
+            command = f"python -m experiments.shapes.evaluate {shlex.quote(str(student))} --as student"
+            print(f"to measure its accuracy: {command}")
     return 0

@@ -49,21 +49,21 @@ def check_folder(folder: Path, recipe: Recipe, *, resume: bool, accept_changes: 
         raise RecipeError(f"{folder} already holds a run; continue it with --resume, or choose another output.folder")
     if saved and (done := iteration_of(saved[-1])) > recipe.loop.iterations:
         raise RecipeError(
-            f"loop.iterations is {recipe.loop.iterations}, but the run in {folder} has done {done}; give at least {done}, "
-            f"or export its student with python -m training.export {folder} --out FILE.safetensors"
+            f"loop.iterations is {recipe.loop.iterations}, but the run in {folder} has done {done}; give at least "
+            f"{done}, or export its student with python -m training.export {folder} --out FILE.safetensors"
         )
     before = _saved_recipe(saved)
     changes = recipe_changes(before, recipe.model_dump(mode="json")) if before else {}
     if fixed := [line for name, line in changes.items() if name in _FIXED]:
         raise RecipeError(
-            "the run was started with other networks or another optimiser, so its checkpoints do not fit; restore these "
-            "settings, or choose another output.folder:\n  " + "\n  ".join(fixed)
+            "the run was started with other networks or another optimiser, so its checkpoints do not fit; restore "
+            "these settings, or choose another output.folder:\n  " + "\n  ".join(fixed)
         )
     lines = list(changes.values())
     if lines and not accept_changes:
         raise RecipeError(
-            "the run was started with another recipe; restore it, or choose another output.folder, or continue with this "
-            "one by --accept-changes:\n  " + "\n  ".join(lines)
+            "the run was started with another recipe; restore it, or choose another output.folder, or continue with "
+            "this one by --accept-changes:\n  " + "\n  ".join(lines)
         )
     return lines
 
