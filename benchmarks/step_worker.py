@@ -64,7 +64,7 @@ class OurStep:
         outcome = run.distillation.run(prompts, text, draws, run.recipe.clip.weight)
         with self.clock("student optimiser + EMA"):
             run.ema.update()
-        return {"x0": outcome.x0} | {name: torch.tensor(value) for name, value in outcome.figures.items()}
+        return {"x0": outcome.x0} | {name: torch.tensor(value) for name, value in outcome.metrics.items()}
 
 
 VARIANTS: dict[str, Callable[..., Step]] = {"ours": OurStep, "reference": ReferenceStep}

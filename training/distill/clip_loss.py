@@ -1,4 +1,4 @@
-"""CLIP as the judge of L_CLIP: decoded images against their prompts (SNOOPI, arXiv 2412.02687, Section 3)."""
+"""L_CLIP: similarity of decoded images to their prompts (SNOOPI, arXiv 2412.02687, Section 3)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Decode = Callable[[torch.Tensor], torch.Tensor]
 
 
 class ClipJudge:
-    """A frozen open_clip model, and the VAE's decoder through which the gradient reaches x0."""
+    """A frozen open_clip model, and a VAE decoder through which the gradient reaches x0."""
 
     def __init__(self, section: Clip, decode: Decode, device: torch.device) -> None:
         """Load the model.
 
         Raises:
-            ValueError: no such architecture, or the weights cannot be had; says what was looked for.
+            ValueError: unknown architecture, or its weights cannot be loaded.
         """
         try:
             model, _, preprocess = open_clip.create_model_and_transforms(
@@ -42,39 +42,42 @@ class ClipJudge:
         self.size = (size, size) if isinstance(size, int) else tuple(size)
 
     def loss(self, x0: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        """L_CLIP of latents x0 (B, C, h, w), with their graph, against B prompts. Scalar."""
+        """L_CLIP of latents x0 (B, C, h, w) and their B prompts. Scalar, differentiable in x0."""
         images = self.decode(x0)
         return clip_loss(self.embed_images(images), self.embed_prompts(prompts), self.section.margin)
 
     def embed_images(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, E) of images (B, 3, H, W) in [0, 1]: bicubic to CLIP's own size, then its normalisation."""
+        """Embed images (B, 3, H, W) in [0, 1], resized and normalised as CLIP expects. (B, E)."""
         resized = functional.interpolate(images, self.size, mode="bicubic", antialias=True, align_corners=False)
         return self.model.encode_image((resized - self.mean) / self.std)
 
     @torch.no_grad()
     def embed_prompts(self, prompts: list[str]) -> torch.Tensor:
-        """(B, E) of B prompts."""
+        """Embed B prompts. (B, E)."""
         return self.model.encode_text(self.tokenize(prompts).to(self.mean.device))
 
 
 def load_tiny_vae(path: str) -> AutoencoderTiny:
-    """A frozen tiny decoder such as TAESD, from a diffusers folder or hub id: a tenth of the VAE's memory and time.
+    """Load a frozen tiny decoder such as TAESD, which takes a tenth of the VAE's memory and time.
+
+    Args:
+        path: diffusers folder or hub id.
 
     Raises:
-        ValueError: nothing is there, or something else; says what was looked for.
+        ValueError: there is nothing, or another kind of model.
     """
     found = find_file(path)
     try:
         vae, info = AutoencoderTiny.from_pretrained(
             str(found) if found.is_dir() else path, use_safetensors=True, output_loading_info=True
         )
-        if info["missing_keys"]:  # diffusers would go on with random weights in their place
+        if info["missing_keys"]:  # diffusers would use random weights instead
             raise ValueError(f"{len(info['missing_keys'])} of its weights are missing")
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"clip.decoder {path!r} cannot be loaded ({reason}); expected a diffusers folder or hub id of an "
-            "AutoencoderTiny, such as madebyollin/taesd, or nothing for the teacher's own VAE"
+            "AutoencoderTiny, such as madebyollin/taesd; clip.decoder= uses the teacher's own VAE"
         ) from error
     return vae.eval().requires_grad_(False)
 
@@ -87,6 +90,6 @@ def clip_weight(recipe: Recipe, iteration: int) -> float:
 
 
 def judged_rows(share: float, batch: int) -> frozenset[int]:
-    """Which rows of a batch CLIP judges: `share` of them, at least one, evenly spread over what splits the batch."""
+    """Rows of a batch that CLIP sees: `share` of them, at least one, evenly spaced so that every process gets some."""
     count = max(1, round(share * batch))
     return frozenset(number * batch // count for number in range(count))

@@ -1,4 +1,4 @@
-"""The running mean of the student's weights (EMA), which is what samples are drawn from and what is exported."""
+"""Exponential moving average of the student's weights: used for samples and exported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class EMA:
-    """Means of weights, beside them and spread over processes as they are."""
+    """Averages of weights, sharded over processes as the weights are."""
 
     def __init__(self, weights: list[nn.Parameter], decay: float) -> None:
         self.weights, self.decay, self.updates = weights, decay, 0
@@ -18,7 +18,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """mean <- d mean + (1 - d) weight; d rises to `decay` as (1 + n) / (10 + n), so that the start is forgotten."""
+        """mean <- d mean + (1 - d) weight; d rises to `decay` as (1 + n) / (10 + n), so early weights are forgotten."""
         self.updates += 1
         decay = min(self.decay, self.updates / (9 + self.updates))
         for mean, weight in zip(self.means, self.weights, strict=True):
@@ -26,14 +26,14 @@ class EMA:
 
     @torch.no_grad()
     def load(self, updates: int) -> None:
-        """Take the weights as they are for means of so many updates."""
+        """Set the averages to the current weights, as after `updates` updates."""
         self.updates = updates
         for mean, weight in zip(self.means, self.weights, strict=True):
             mean.copy_(weight)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The means in the weights' place, and the weights in theirs."""
+        """Within it, the network has the averaged weights."""
         self._swap()
         try:
             yield

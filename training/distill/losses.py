@@ -1,7 +1,7 @@
 """PG-SB's losses as pure functions (SNOOPI, arXiv 2412.02687, Section 3; weights as in SwiftBrush).
 
 Dimensions: B batch rows, C latent channels, h x w latent size. alpha_t, sigma_t are fp32 tensors of shape (B, 1, 1, 1);
-everything is computed in fp32 whatever the networks run in: 1 - alpha_bar_t is wrong by 100 % at t = 0 in bf16.
+everything is computed in fp32, whatever dtype the networks run in: in bf16, 1 - alpha_bar_t is wrong by 100 % at t = 0.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def guide(eps_null: torch.Tensor, eps_text: torch.Tensor, kappa: torch.Tensor | 
 
 
 def score_gap(eps_teacher: torch.Tensor, eps_lora: torch.Tensor, sigma_t: torch.Tensor) -> torch.Tensor:
-    """g = w(t) (eps_hat_pi - eps_hat_psi) with w(t) = sigma_t^2; the direction in which x0 is pushed. (B, C, h, w)."""
+    """g = w(t) (eps_hat_pi - eps_hat_psi) with w(t) = sigma_t^2; the direction of the update of x0. (B, C, h, w)."""
     return sigma_t**2 * (eps_teacher - eps_lora)
 
 

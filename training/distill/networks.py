@@ -18,15 +18,15 @@ _TARGETS = {"attention_qv": ["to_q", "to_v"], "attention": ["to_q", "to_k", "to_
 
 
 def lora_targets(network: nn.Module, targets: str) -> list[str]:
-    """Names of the modules that get an adapter."""
+    """Names of the modules that get an adapter; `targets` is one of the recipe's values of lora.targets."""
     if targets in _TARGETS:
         return _TARGETS[targets]
     return [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
 
 
 def add_lora(network: nn.Module, *, rank: int, scaling: float, targets: str, seed: int) -> None:
-    """Give a network adapters, in fp32, that begin as no change (Gaussian A, B = 0); they alone are trained then."""
-    with torch.random.fork_rng():  # peft draws the adapters' start from the global generator
+    """Add LoRA adapters in fp32 that initially change nothing (A Gaussian, B = 0), and freeze all other weights."""
+    with torch.random.fork_rng():  # peft initialises adapters from the global generator
         torch.manual_seed(seed)
         config = LoraConfig(
             r=rank, lora_alpha=scaling, target_modules=lora_targets(network, targets), init_lora_weights="gaussian"
@@ -36,24 +36,24 @@ def add_lora(network: nn.Module, *, rank: int, scaling: float, targets: str, see
 
 
 class Teachers:
-    """The frozen teacher eps_pi and the LoRA teacher eps_psi: one network, adapters off or on."""
+    """The frozen teacher eps_pi and the LoRA teacher eps_psi: one network with its adapters off or on."""
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
         self.network = network
         lora = recipe.lora
         add_lora(network, rank=lora.rank, scaling=lora.scaling, targets=lora.targets, seed=recipe.seed)
-        if recipe.loop.gradient_checkpointing:  # for the LoRA teacher's own update; without a graph it does nothing
+        if recipe.loop.gradient_checkpointing:  # for the LoRA teacher's update; no effect without gradients
             network.enable_gradient_checkpointing()
         self._layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:
-        """The network without its adapters: bit for bit the teacher that was loaded. For use without gradients."""
+        """The network with its adapters off, which is bit for bit the loaded teacher. Only for use without gradients."""
         trained = self.lora_parameters()
         for layer in self._layers:
             layer.enable_adapters(False)
         for parameter in trained:
-            parameter.requires_grad_(True)  # FSDP fixes it for good in the first forward
+            parameter.requires_grad_(True)  # disabling cleared it, and FSDP reads it once, in the first forward
         try:
             yield self.network
         finally:
@@ -71,15 +71,15 @@ def trainable(network: nn.Module) -> list[nn.Parameter]:
 def make_student(
     network: nn.Module, recipe: Recipe, *, weights: dict[str, torch.Tensor] | None = None, share: bool = True
 ) -> nn.Module:
-    """The student, in fp32 where it is trained: a copy of the teacher's network, before that gets adapters.
+    """Make the student: a copy of the teacher's network, with trained weights in fp32. Call it before `Teachers`.
 
     Args:
-        weights: to start from; None = the teacher's.
-        share: a LoRA student that starts as the teacher uses the teacher's very weights, frozen for both.
+        weights: initial weights; None = the teacher's.
+        share: let a LoRA student that starts from the teacher share the teacher's frozen weights in memory.
     """
     settings = recipe.student
     shared = settings.train == "lora" and weights is None and share
-    # deepcopy takes what its memo knows as copied already
+    # deepcopy does not copy objects in its memo
     student = copy.deepcopy(network, memo={id(weight): weight for weight in network.parameters()} if shared else {})
     if weights is not None:
         student.load_state_dict(weights)

@@ -1,4 +1,4 @@
-"""Noise levels of a run, in fp32: half precision is wrong by 100 % at t = 0."""
+"""Noise levels of a run, in fp32: in half precision sigma_t is wrong by 100 % at t = 0."""
 
 from __future__ import annotations
 
@@ -20,11 +20,17 @@ class NoiseLevels:
 
     @classmethod
     def from_schedule(cls, alphas_cumprod: torch.Tensor, recipe: Recipe) -> NoiseLevels:
-        """Raises ValueError when T or t_max lies outside the teacher's schedule."""
+        """Noise levels of a teacher's schedule, alphas_cumprod (num_train_timesteps,) fp32.
+
+        Raises:
+            ValueError: student.timestep or loop.t_max lies outside the schedule.
+        """
         last = len(alphas_cumprod) - 1
         for name, t in (("student.timestep", recipe.student.timestep), ("loop.t_max", recipe.loop.t_max)):
             if t > last:
-                raise ValueError(f"{name} is {t}, the teacher's schedule ends at {last}")
+                raise ValueError(
+                    f"{name} is {t}, but the teacher's last timestep is {last}; give {name}={last} or less"
+                )
         power_T = recipe.student.alpha_T_squared or alphas_cumprod[recipe.student.timestep].item()
         return cls(
             alpha=alphas_cumprod.sqrt(),

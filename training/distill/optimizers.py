@@ -1,4 +1,4 @@
-"""The two optimisers, and their learning rates: a function of the iteration, so there is no schedule to save."""
+"""Optimisers and learning rates. The rate is a function of the iteration, so there is no schedule to save."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BETAS = (0.9, 0.999)
 
 
 def make_optimizer(parameters: list[nn.Parameter], rate: float, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW with PAPER Section 3's settings.
+    """AdamW with the settings of SNOOPI, Section 3.
 
     Raises:
         ValueError: loop.optimizer is adamw8bit, and bitsandbytes is not installed.
@@ -19,15 +19,15 @@ def make_optimizer(parameters: list[nn.Parameter], rate: float, recipe: Recipe) 
     decay = recipe.loop.weight_decay
     if recipe.loop.optimizer == "adamw8bit":
         try:
-            from bitsandbytes.optim import AdamW8bit  # optional: CUDA alone needs it
+            from bitsandbytes.optim import AdamW8bit  # optional dependency
         except ImportError as error:
-            raise ValueError("loop.optimizer is adamw8bit, which needs: pip install bitsandbytes") from error
+            raise ValueError("loop.optimizer=adamw8bit needs bitsandbytes: pip install bitsandbytes") from error
         return AdamW8bit(parameters, lr=rate, betas=_BETAS, weight_decay=decay)
     return torch.optim.AdamW(parameters, lr=rate, betas=_BETAS, weight_decay=decay, fused=True)
 
 
 def set_learning_rates(recipe: Recipe, iteration: int, **optimizers: torch.optim.Optimizer) -> None:
-    """Rates of `iteration`; optimizers by the recipe's section, student and lora."""
+    """Set the rates of `iteration`. `optimizers` are named by their section of the recipe: student, lora."""
     loop = recipe.loop
     rise = min(1.0, (iteration + 1) / loop.warmup) if loop.warmup else 1.0
     fall = min(1.0, (loop.iterations - iteration) / loop.cooldown) if loop.cooldown else 1.0

@@ -1,8 +1,8 @@
-"""Randomness that belongs to an iteration, not to a process.
+"""Random numbers of an iteration, independent of devices and processes.
 
-Every iteration draws the whole batch's numbers from a generator seeded by (seed, iteration), on the CPU; a process, or
-a micro-batch, takes its rows. So a resumed run needs no saved random state, a run sees the same numbers on one device
-as on eight, and on a GPU as on a CPU.
+Every iteration draws the numbers of the whole batch on the CPU, from a generator seeded by (seed, iteration), and a
+process or micro-batch takes its rows. So no random state is saved, and a run gets the same numbers after a resume, on
+any number of devices, and on a GPU as on a CPU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from training.config import Recipe
 
 
 def generator(seed: int, *purpose: int | str) -> torch.Generator:
-    """A CPU generator for one purpose, independent of every other purpose."""
+    """A CPU generator for one purpose, independent of those for other purposes."""
     digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
@@ -35,8 +35,8 @@ class LoraDraws:
 class Draws:
     """Random numbers of one PG-SB iteration.
 
-    kappa: (B,), the guidance scale, for both teachers the same; and for all rows of a process, or of the batch.
-    z, eps: (B, C, h, w) fp32. t: (B,) int64. nasa: for NASA-T alone, alpha and which of the negative prompts.
+    kappa: guidance scale of both teachers (B,), equal for all rows of a process or of the batch. z, eps: (B, C, h, w)
+    fp32. t: (B,) int64. nasa: for NASA-T only, alpha and the index of the negative prompt.
     """
 
     kappa: torch.Tensor
@@ -47,7 +47,7 @@ class Draws:
     nasa: tuple[float, int] | None = None
 
     def rows(self, rows: slice, device: torch.device) -> Draws:
-        """Some rows, on `device`."""
+        """The given rows, on `device`."""
         return dataclasses.replace(
             self,
             kappa=self.kappa[rows].to(device),
@@ -100,7 +100,7 @@ def _kappa(recipe: Recipe, uniform: torch.Tensor) -> torch.Tensor:
 
 
 def _nasa(recipe: Recipe, iteration: int) -> tuple[float, int] | None:
-    """alpha ~ U(0, nasa_alpha_max) of NASA-T, and the number of the negative prompt."""
+    """alpha ~ U(0, nasa_alpha_max) of NASA-T, and the index of the negative prompt."""
     if recipe.student.nasa_alpha_max == 0:
         return None
     rng = generator(recipe.seed, "nasa", iteration)

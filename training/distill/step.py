@@ -2,9 +2,10 @@
 
 Dimensions: B batch rows, C latent channels, h x w latent size.
 
-The batch of an iteration is split over processes, and in each into micro-batches whose gradients add up. First come the
-student's micro-batches, then one student step; then the LoRA teacher's, on the images x0 that the student drew before
-its step, then one LoRA step. Every loss is a mean over the whole batch, so how it is split changes rounding only.
+The batch of an iteration is split over processes, and in each process into micro-batches whose gradients add up. First
+come the student's micro-batches and the student's optimiser step, then the LoRA teacher's micro-batches, on the images
+x0 that the student generated before its step, and the LoRA teacher's step. Every loss is a mean over the whole batch,
+so the split changes only rounding.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from training.models.text_embeddings import TextEmbeddings, concat
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What an iteration did: named figures for the log, means over the whole batch; and whose update was not made.
+    """Result of an iteration.
 
-    Of this process's rows: x0, the images, (B, C, h, w) fp32, and gap, the mean |g| of each, (B,). skipped: empty, or
-    "student" or "LoRA teacher", whose loss or gradient was not finite; after the student's, the LoRA teacher's update
-    is not tried.
+    metrics: means over the whole batch, by name. x0: this process's images (B, C, h, w) fp32. gap: their mean |g| (B,).
+    skipped: "student" or "LoRA teacher" if its update was skipped because the loss or gradient was not finite, else
+    empty. If the student's update is skipped, the LoRA teacher's is not tried.
     """
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     x0: torch.Tensor
     gap: torch.Tensor
     skipped: str = ""
@@ -47,10 +48,10 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class Distillation:
-    """Everything an iteration works on.
+    """The networks, optimisers and settings of an iteration.
 
-    student, lora_teacher: as accelerate prepared them, for what is trained; without gradients the networks themselves
-    are called. null: the empty prompt, one row. negatives: NASA-T's negative prompts, a row each.
+    student, lora_teacher: as prepared by accelerate, for forward passes with gradients; passes without gradients call
+    the bare networks. null: the empty prompt, one row. negatives: NASA-T's negative prompts, one row each.
     """
 
     recipe: Recipe
@@ -68,55 +69,60 @@ class Distillation:
     clip: ClipJudge | None = None
 
     def run(self, prompts: list[str], text: TextEmbeddings, draws: Draws, clip_weight: float = 0.0) -> Outcome:
-        """One student update and the LoRA updates.
+        """Do one iteration: a student update and the LoRA teacher's updates.
 
         Args:
             prompts, text, draws: this process's rows of the batch, on its device.
         """
-        figures: dict[str, torch.Tensor] = {}
-        x0, gap, norm = self._student_update(prompts, text, draws, clip_weight, figures)
+        metrics: dict[str, torch.Tensor] = {}
+        x0, gap, norm = self.student_update(prompts, text, draws, clip_weight, metrics)
         skipped = "" if norm is not None else "student"
         for lora_draws in draws.lora if norm is not None else ():
-            if self._lora_update(x0, text, lora_draws, figures) is None:
+            if self.lora_update(x0, text, lora_draws, metrics) is None:
                 skipped = "LoRA teacher"
                 break
-        figures["kappa"] = self._kappa_used(draws)
-        return Outcome(figures=self._averaged(figures), x0=x0, gap=gap, skipped=skipped)
+        metrics["kappa"] = self._kappa_used(draws)
+        return Outcome(metrics=self._mean_over_processes(metrics), x0=x0, gap=gap, skipped=skipped)
 
-    def _student_update(
+    def student_update(
         self,
         prompts: list[str],
         text: TextEmbeddings,
         draws: Draws,
         clip_weight: float,
-        figures: dict[str, torch.Tensor],
+        metrics: dict[str, torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor, float | None]:
-        """Returns the images x0 before the update, mean |g| of each, and the gradient's norm; None where the update was
-        not made."""
+        """Update the student once; adds to `metrics`.
+
+        Returns:
+            The images x0 before the update (B, C, h, w), their mean |g| (B,), and the gradient's norm, or None if the
+            update was skipped.
+        """
         drawn, gaps, total = [], [], draws.z.new_zeros(())
         for rows, context in self._micro_batches(len(prompts), self.student):
             part, share = draws.rows(rows, draws.z.device), (rows.stop - rows.start) / len(prompts)
-            # the context lasts until the backward pass, which repeats the forward where that was checkpointed
-            with context, self._steered(part):
+            # the context covers the backward pass, which repeats the forward pass with gradient checkpointing
+            with context, self._nasa_if_drawn(part):
                 x0 = self.student_x0(part.z, text[rows])
                 vsd, gap = self.student_loss(x0, text[rows], part)
                 loss = share * vsd
-                _add(figures, "vsd", loss)
-                _add(figures, "gap", share * gap.abs().mean())
+                _add(metrics, "vsd", loss)
+                _add(metrics, "gap", share * gap.abs().mean())
                 if self.clip is not None and clip_weight > 0:
                     clip = self._clip_loss(x0, prompts, rows)
                     loss = loss + clip_weight * clip
-                    _add(figures, "clip", clip)
+                    _add(metrics, "clip", clip)
                 self.accelerator.backward(loss)
             drawn.append(x0.detach())
             gaps.append(gap.abs().mean((1, 2, 3)))
             total += loss.detach()
-        norm = self.update("student", self.student, self.student_optimizer, total, figures)
+        norm = self.update("student", self.student, self.student_optimizer, total, metrics)
         return torch.cat(drawn), torch.cat(gaps), norm
 
-    def _lora_update(
-        self, x0: torch.Tensor, text: TextEmbeddings, draws: LoraDraws, figures: dict[str, torch.Tensor]
+    def lora_update(
+        self, x0: torch.Tensor, text: TextEmbeddings, draws: LoraDraws, metrics: dict[str, torch.Tensor]
     ) -> float | None:
+        """Update the LoRA teacher once; adds to `metrics`. Returns the gradient's norm, None if it was skipped."""
         total = x0.new_zeros(())
         for rows, context in self._micro_batches(len(x0), self.lora_teacher):
             part = LoraDraws(t=draws.t[rows], eps=draws.eps[rows], drop=draws.drop[rows])
@@ -124,11 +130,12 @@ class Distillation:
                 loss = (rows.stop - rows.start) / len(x0) * self.lora_teacher_loss(x0[rows], text[rows], part)
                 self.accelerator.backward(loss)
             total += loss.detach()
-        figures["lora"] = total
-        return self.update("lora", self.lora_teacher, self.lora_optimizer, total, figures)
+        metrics["lora"] = total
+        return self.update("lora", self.lora_teacher, self.lora_optimizer, total, metrics)
 
     def student_x0(self, z: torch.Tensor, text: TextEmbeddings) -> torch.Tensor:
-        """x0 = (z - sigma_T eps_theta(z, T, y)) / alpha_T, by the model's own parameterisation; fp32 (B, C, h, w)."""
+        """x0 = (z - sigma_T eps_theta(z, T, y)) / alpha_T, converted from the model's parameterisation; fp32
+        (B, C, h, w)."""
         t = torch.full((len(z),), self.recipe.student.timestep, device=z.device)
         with self.accelerator.autocast():
             output = self.family.call(self.student, z, t, text)
@@ -136,24 +143,24 @@ class Distillation:
 
     @torch.no_grad()
     def student_gap(self, x0: torch.Tensor, text: TextEmbeddings, draws: Draws) -> torch.Tensor:
-        """The score gap g (B, C, h, w), with the same kappa for both teachers unless the recipe fixes one."""
+        """The score gap g (B, C, h, w); both teachers use the same kappa unless the recipe fixes one."""
         guidance = self.recipe.guidance
         kappa_teacher = draws.kappa if guidance.teacher_kappa is None else guidance.teacher_kappa
         kappa_lora = draws.kappa if guidance.lora_kappa is None else guidance.lora_kappa
         alpha_t, sigma_t = self.levels.at(draws.t)
         x_t = add_noise(x0, draws.eps, alpha_t, sigma_t)
         with self.teachers.frozen() as teacher:
-            eps_teacher = self._guided_eps(teacher, x_t, draws.t, self._away_from(draws), text, kappa_teacher)
+            eps_teacher = self._guided_eps(teacher, x_t, draws.t, self._negative(draws), text, kappa_teacher)
         eps_lora = self._guided_eps(self.teachers.network, x_t, draws.t, self.null, text, kappa_lora)
         return score_gap(eps_teacher, eps_lora, sigma_t)
 
     def student_loss(self, x0: torch.Tensor, text: TextEmbeddings, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
-        """L_VSD, and the score gap."""
+        """L_VSD (scalar) and the score gap (B, C, h, w)."""
         gap = self.student_gap(x0, text, draws)
         return vsd_loss(x0, gap), gap
 
     def _clip_loss(self, x0: torch.Tensor, prompts: list[str], rows: slice) -> torch.Tensor:
-        """This micro-batch's part of L_CLIP: summed over micro-batches, averaged over processes, it is the batch's."""
+        """This micro-batch's part of L_CLIP. The sum over micro-batches, averaged over processes, is the batch's loss."""
         judged = judged_rows(self.recipe.clip.share, self.recipe.loop.batch_size)
         first = self.accelerator.process_index * len(prompts)
         chosen = [row for row in range(rows.start, rows.stop) if first + row in judged]
@@ -164,7 +171,7 @@ class Distillation:
         return loss * len(chosen) * self.accelerator.num_processes / len(judged)
 
     def lora_teacher_loss(self, x0: torch.Tensor, text: TextEmbeddings, draws: LoraDraws) -> torch.Tensor:
-        """The LoRA teacher learns the score of what the student draws now; x0 carries no gradient."""
+        """Loss of the LoRA teacher, which learns the score of the student's images; x0 carries no gradient. Scalar."""
         alpha_t, sigma_t = self.levels.at(draws.t)
         x_t = add_noise(x0, draws.eps, alpha_t, sigma_t)
         with self.accelerator.autocast():
@@ -188,7 +195,7 @@ class Distillation:
         text: TextEmbeddings,
         kappa: torch.Tensor | float,
     ) -> torch.Tensor:
-        """eps_hat (B, C, h, w), null and text rows in one forward of 2B rows."""
+        """eps_hat (B, C, h, w), with null and text rows in one forward pass of 2B rows."""
         x_t, t, both = torch.cat([x_t, x_t]), torch.cat([t, t]), concat([null.expand(len(text)), text])
         with self.accelerator.autocast():
             output = self.family.call(network, x_t, t, both)
@@ -197,26 +204,26 @@ class Distillation:
         return guide(eps_null, eps_text, kappa.view(-1, 1, 1, 1) if isinstance(kappa, torch.Tensor) else kappa)
 
     def _kappa_used(self, draws: Draws) -> torch.Tensor:
-        """The scale to show: what was drawn, unless both teachers have one of their own; then the frozen teacher's."""
+        """The scale to log: the drawn one, or the frozen teacher's if both teachers have a fixed one."""
         guidance = self.recipe.guidance
         if guidance.teacher_kappa is None or guidance.lora_kappa is None:
             return draws.kappa.mean()
         return torch.full_like(draws.kappa[0], guidance.teacher_kappa)
 
-    def _away_from(self, draws: Draws) -> TextEmbeddings:
-        """What the frozen teacher is guided away from: the null prompt, or NASA-T's negative."""
+    def _negative(self, draws: Draws) -> TextEmbeddings:
+        """The negative of the frozen teacher's guidance: the null prompt, or NASA-T's negative prompt."""
         if draws.nasa is None or self.negatives is None:
             return self.null
         return self.negatives[draws.nasa[1] : draws.nasa[1] + 1]
 
-    def _steered(self, draws: Draws) -> AbstractContextManager[object]:
-        """NASA inside the student, for NASA-T alone."""
+    def _nasa_if_drawn(self, draws: Draws) -> AbstractContextManager[object]:
+        """NASA inside the student, for NASA-T only."""
         if draws.nasa is None:
             return nullcontext()
-        return nasa(self.accelerator.unwrap_model(self.student), self._away_from(draws), draws.nasa[0])
+        return nasa(self.accelerator.unwrap_model(self.student), self._negative(draws), draws.nasa[0])
 
     def _micro_batches(self, rows: int, network: nn.Module) -> Iterator[tuple[slice, AbstractContextManager[object]]]:
-        """Rows of each micro-batch; gradients are exchanged between processes in the last one only."""
+        """Rows of each micro-batch, and a context in which only the last one exchanges gradients between processes."""
         size = self.recipe.loop.micro_batch or rows
         for start in range(0, rows, size):
             last = start + size >= rows
@@ -228,32 +235,34 @@ class Distillation:
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         loss: torch.Tensor,
-        figures: dict[str, torch.Tensor],
+        metrics: dict[str, torch.Tensor],
     ) -> float | None:
-        """Clip, and update; the gradient's norm, or None, and no update, where it or the loss is not finite in any
-        process.
+        """Clip the gradient and step the optimiser, unless the gradient or the loss is not finite in some process.
 
-        Gradients are let go of at once: the student's are as large as it is, and would lie beside all that the LoRA
-        teacher's update needs.
+        Gradients are freed at once: the student's are as large as its weights, and the LoRA teacher's update needs the
+        memory.
+
+        Returns:
+            The gradient's norm before clipping; None if the update was skipped.
         """
         weights, limit = trainable(network), self.recipe.loop.gradient_clip
         total = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
         norm = total.full_tensor() if hasattr(total, "full_tensor") else total
-        figures[f"{who}_grad"] = norm
+        metrics[f"{who}_grad"] = norm
         good = (torch.isfinite(loss) & torch.isfinite(norm)).float()
         finite = self.accelerator.reduce(good, "sum").item() == self.accelerator.num_processes
         if finite:
-            if norm.item() > limit:  # else all gradients would be read and written once more, to multiply by 1
+            if norm.item() > limit:  # otherwise clipping would rewrite all gradients to multiply them by 1
                 clip_grads_with_norm_(weights, limit, total)
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return norm.item() if finite else None
 
-    def _averaged(self, figures: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Means over processes, brought to the CPU at once."""
-        values = torch.stack([value.detach().float() for value in figures.values()])
-        return dict(zip(figures, self.accelerator.reduce(values, "mean").tolist(), strict=True))
+    def _mean_over_processes(self, metrics: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Means over processes, moved to the CPU in one transfer."""
+        values = torch.stack([value.detach().float() for value in metrics.values()])
+        return dict(zip(metrics, self.accelerator.reduce(values, "mean").tolist(), strict=True))
 
 
-def _add(figures: dict[str, torch.Tensor], name: str, value: torch.Tensor) -> None:
-    figures[name] = figures.get(name, 0.0) + value.detach()
+def _add(metrics: dict[str, torch.Tensor], name: str, value: torch.Tensor) -> None:
+    metrics[name] = metrics.get(name, 0.0) + value.detach()

@@ -105,10 +105,10 @@ class Trainer:
         if self.ema is not None and outcome.skipped != "student":
             self.ema.update()
         self._count_skipped(outcome.skipped)
-        figures = outcome.figures | kappa_of_processes(recipe, draws, self.accelerator.num_processes)
+        metrics = outcome.metrics | kappa_of_processes(recipe, draws, self.accelerator.num_processes)
         if self.counts["skipped"]:
-            figures["skipped"] = float(self.counts["skipped"])
-        self.monitor.after_iteration(self.iteration, figures, outcome.x0, outcome.gap, own.t)
+            metrics["skipped"] = float(self.counts["skipped"])
+        self.monitor.after_iteration(self.iteration, metrics, outcome.x0, outcome.gap, own.t)
 
     def draw(self) -> Draws:
         """The next iteration's random numbers, for the whole batch."""

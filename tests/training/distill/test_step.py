@@ -134,7 +134,7 @@ def test_twenty_iterations_move_student_and_lora_and_nothing_else():
     lora_before = {name: weight.clone() for name, weight in trained_state(d.teachers.network).items()}
     text = backbone.encode(PROMPTS)
     for iteration in range(20):
-        figures = d.run(PROMPTS, text, draws_for(recipe, iteration)).figures
+        figures = d.run(PROMPTS, text, draws_for(recipe, iteration)).metrics
         assert all(torch.isfinite(torch.tensor(value)) for value in figures.values()), figures
     state = d.teachers.network.state_dict()
     after = {name.replace(".base_layer.", "."): weight for name, weight in state.items() if ".lora_" not in name}
@@ -190,7 +190,7 @@ def test_a_fixed_kappa_changes_its_own_teacher_only(fixed, frozen, lora, monkeyp
     want = [7.5 if frozen else drawn, 7.5 if lora else drawn]
     assert [torch.as_tensor(kappa).flatten()[0].item() for kappa in seen] == want
     monkeypatch.undo()
-    shown = d.run(PROMPTS, text, draws).figures["kappa"]
+    shown = d.run(PROMPTS, text, draws).metrics["kappa"]
     assert shown == pytest.approx(7.5 if frozen and lora else drawn)
 
 

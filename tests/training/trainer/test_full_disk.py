@@ -46,7 +46,7 @@ def test_a_run_outlives_a_full_disk(tiny_run, never, tmp_path, disk):
     disk.free(trainer.process.pid)
     said = trainer.end(0)
     assert "the last good checkpoint is " in said and "step-00000002" in said and "tries again in 2 iterations" in said
-    assert "figures or samples cannot be written" in said or not disk.mounted
+    assert "metrics or samples cannot be written" in said or not disk.mounted
     assert iterations(folder)[-1] == LAST
     assert_same(folder, never)
 

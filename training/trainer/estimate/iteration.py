@@ -75,16 +75,13 @@ class _Counting:
         return network
 
 
-class _Unmoved(Distillation):
-    """Up to the updates, which need numbers; they are fused and in place, and take no memory of their own."""
+class _WithoutOptimizers(Distillation):
+    """Skips optimiser steps, which need values; they are fused and in place, and take no memory of their own."""
 
     def update(self, who: str, network: nn.Module, *rest: Any) -> float:
         for parameter in trainable(network):
             parameter.grad = None
         return 0.0
-
-    def _averaged(self, figures: dict[str, torch.Tensor]) -> dict[str, float]:
-        return {}
 
 
 def count(
@@ -110,7 +107,7 @@ def count(
     for network in (student, teachers.network):
         if network.is_gradient_checkpointing:
             network.enable_gradient_checkpointing(mode.checkpoint)
-    distillation = _Unmoved(
+    distillation = _WithoutOptimizers(
         recipe=recipe,
         accelerator=stand_in,
         family=backbone.family,
@@ -128,7 +125,10 @@ def count(
     with mode, ledger:
         for parameter in trainable(student):  # of the micro-batches before
             parameter.grad = torch.empty_like(parameter)
-        distillation.run([""] * rows, text_of(backbone, rows), draws, clip_weight=1.0)
+        text, metrics = text_of(backbone, rows), {}
+        x0, *_ = distillation.student_update([""] * rows, text, draws, 1.0, metrics)
+        for lora_draws in draws.lora:
+            distillation.lora_update(x0, text, lora_draws, metrics)
     return ledger
 
 

@@ -1,9 +1,10 @@
-"""What a person sees of a run: progress, figures, sample grids, warnings, a page. Nothing here changes the weights."""
+"""Monitoring of a run: progress bar, metrics, sample grids, warnings, report page. Nothing here changes the weights."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,24 +22,24 @@ from training.models.backbone import Backbone
 from training.prompts import open_prompts
 from training.trainer.distributed.accelerator import on_main
 from training.trainer.monitor.collapse import CollapseDetector
-from training.trainer.monitor.latent_stats import compare, diversity, gap_by_timestep, spread
+from training.trainer.monitor.latent_stats import compare, diversity, gap_by_timestep, latent_stats
 from training.trainer.monitor.metrics_log import MetricsLog
 from training.trainer.monitor.progress import Progress, memory_gib
 from training.trainer.monitor.report import write_report
 from training.trainer.monitor.sample_grid import sample_grid
 from training.trainer.monitor.samples import Sampler, Samples
 from training.trainer.monitor.trackers import Trackers
-from training.trainer.run_folder.describe import describe
+from training.trainer.run_folder.describe import describe_run
 
 log = logging.getLogger(__name__)
-PROMPTS = 8  # that are drawn where the recipe names none
+PROMPTS = 8  # sampled if the recipe names none
 
 
 class Monitor:
-    """The loop calls these methods, in every process, and nothing else.
+    """The training loop's callbacks. The loop calls them in every process.
 
-    After `start`, nothing that goes wrong in showing a run ends it: a full disk, a tracker that is not reached, a
-    figure that cannot be computed. It is told once.
+    After `start`, an error in monitoring does not end the run: a full disk, an unreachable tracker, a metric that
+    cannot be computed. Each new error is logged once, and `close` logs how often it came.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class Monitor:
         self.folder, self.recipe, self.accelerator = folder, recipe, accelerator
         self.teachers = teachers
         self.main = accelerator.is_main_process
-        self.watch = CollapseDetector(recipe.loop.iterations)
-        self._reported, self._told = True, False
+        self.detector = CollapseDetector(recipe.loop.iterations)
+        self._report_is_current = True
+        self._failures: Counter[str] = Counter()
         self.sampler: Sampler | None = None
         self.teacher: Samples | None = None
         if recipe.output.sample_every:
@@ -71,27 +73,31 @@ class Monitor:
             )
 
     def start(self, done: int) -> None:
-        """Before the first iteration that is about to be run; `done` are.
+        """Call before the first iteration of this start.
+
+        Args:
+            done: iterations that the run has done before.
 
         Raises:
-            RecipeError: W&B refuses.
+            RecipeError: W&B refuses the run.
             FailedElsewhere: an error in the first process.
         """
         on_main(self.accelerator, lambda: self._open_files(done))
-        self._held: dict[str, float] = {}
+        self._metrics: dict[str, float] = {}  # of the last logged iteration
         if self.sampler is not None:
-            self._draw_teacher(self.sampler)
+            with self.teachers.frozen():
+                self.teacher = self.sampler.teacher(self.folder / "samples" / "teacher.safetensors")
         self.progress = Progress(done, self.recipe.loop.iterations, show=self.main)
-        self._pace = (done, time.monotonic())
+        self._last_logged = (done, time.monotonic())
 
     def after_iteration(
-        self, iteration: int, figures: dict[str, float], x0: torch.Tensor, gap: torch.Tensor, t: torch.Tensor
+        self, iteration: int, metrics: dict[str, float], x0: torch.Tensor, gap: torch.Tensor, t: torch.Tensor
     ) -> None:
-        """After every iteration.
+        """Call after every iteration.
 
         Args:
-            figures: means over the whole batch.
-            x0, gap, t: of this process's rows: the images (B, C, h, w), mean |g| (B,), and its timestep (B,).
+            metrics: means over the whole batch.
+            x0: images of this process's rows (B, C, h, w). gap: their mean |g| (B,). t: their timesteps (B,).
         """
         sampled = self._is_sampled(iteration)
         logged = sampled or iteration == 1 or iteration % self.recipe.output.log_every == 0
@@ -99,21 +105,21 @@ class Monitor:
             x0, gap, t = self.accelerator.gather((x0.contiguous(), gap, t))
         if not self.main:
             return
-        with self._unharmed(iteration):
-            self.progress.update(figures)
+        with self._log_errors(iteration):
+            self.progress.update(metrics)
         if not logged:
             return
-        with self._unharmed(iteration):
-            latents, gaps = self._latents(x0), gap_by_timestep(gap, t, self._bounds())
-            self._held = figures | latents | gaps | self._resources(iteration)
-            if not sampled:  # else with the samples' figures, on the same line
+        with self._log_errors(iteration):
+            gaps = gap_by_timestep(gap, t, self._timestep_bounds())
+            self._metrics = metrics | self._latent_metrics(x0) | gaps | self._resources(iteration)
+            if not sampled:  # else written by after_samples, in one line with its metrics
                 self._write(iteration)
 
     def after_samples(self, iteration: int, student: nn.Module) -> float | None:
-        """At a sampling point, after `after_iteration`: draw the averaged student, hold it against the teacher.
+        """Call at a sampling point, after `after_iteration`: samples the averaged student, compares it to the teacher.
 
         Returns:
-            Distance from the teacher's samples, in the first process; None elsewhere, and where it is no number.
+            Distance from the teacher's samples, in the first process; None in the others, and if it is not finite.
         """
         if self.sampler is None or self.teacher is None:
             return None
@@ -121,66 +127,70 @@ class Monitor:
         if not self.main:
             return None
         found: dict[str, float] = {}
-        with self._unharmed(iteration):
+        with self._log_errors(iteration):
             if samples.x0.isfinite().all():
                 found = compare(samples.x0, self.teacher.x0)
             else:
                 log.warning("iteration %d: the averaged student's samples are not finite numbers", iteration)
-        with self._unharmed(iteration):
-            self._held |= found
+        with self._log_errors(iteration):
+            self._metrics |= found
             self._write(iteration)
-            self._show(iteration, samples)
-            self._report()
+            self._save_grid(iteration, samples)
+            self._write_report()
         return found.get("sample_distance")
 
     def close(self) -> None:
-        """When the run ends, however it does."""
+        """Call at the end of the run, also after an error."""
         if not self.main:
             return
-        for last in (self.progress.close, self.trackers.close, *([] if self._reported else [self._report])):
-            with self._unharmed():
+        for last in (
+            self.progress.close,
+            self.trackers.close,
+            *([] if self._report_is_current else [self._write_report]),
+        ):
+            with self._log_errors():
                 last()
+        for error, count in self._failures.items():
+            if count > 1:
+                log.warning("metrics or samples could not be written %d times (%s)", count, error)
 
     @contextmanager
-    def _unharmed(self, iteration: int | None = None) -> Iterator[None]:
-        """Around what the main process does alone: the others would wait for it in vain."""
+    def _log_errors(self, iteration: int | None = None) -> Iterator[None]:
+        """Around what the main process does alone: an error there would leave the other processes waiting."""
         try:
             yield
-        except Exception as error:
-            if not self._told:
+        except Exception as exception:
+            error = f"{type(exception).__name__}: {exception}"
+            self._failures[error] += 1
+            if self._failures[error] == 1:
                 when = "at the end" if iteration is None else f"iteration {iteration}"
-                log.warning("%s: figures or samples cannot be written (%s: %s)", when, type(error).__name__, error)
-            self._told = True
+                log.warning("%s: metrics or samples cannot be written (%s)", when, error)
 
     def _open_files(self, done: int) -> None:
         """In the first process, which alone writes."""
-        describe(self.folder, self.recipe, self.accelerator, done)
-        self.metrics = MetricsLog(self.folder / "metrics.jsonl", done)
+        describe_run(self.folder, self.recipe, self.accelerator, done)
+        self.metrics_log = MetricsLog(self.folder / "metrics.jsonl", done)
         for grid in (self.folder / "samples").glob("step-*.png"):
-            if int(grid.stem.removeprefix("step-")) > done:  # as the figures: about to be drawn again
+            if int(grid.stem.removeprefix("step-")) > done:  # this iteration is repeated
                 grid.unlink()
-        for line in self.metrics.before:  # told already; what stands, still stands
-            self.watch.after(int(line["iteration"]), line)
+        for line in self.metrics_log.before:  # their warnings were logged at the time
+            self.detector.update(int(line["iteration"]), line)
         if self.sampler is not None:
             text = "".join(f"{n}. {prompt}\n" for n, prompt in enumerate(self.sampler.prompts, 1))
             write_atomically(self.folder / "samples" / "prompts.txt", text)
         self.trackers = Trackers(self.folder, self.recipe, done)
 
-    def _draw_teacher(self, sampler: Sampler) -> None:
-        with self.teachers.frozen():
-            self.teacher = sampler.teacher(self.folder / "samples" / "teacher.safetensors")
-
     def _is_sampled(self, iteration: int) -> bool:
         every = self.recipe.output.sample_every
         return every > 0 and (iteration == self.recipe.loop.iterations or iteration % every == 0)
 
-    def _bounds(self) -> tuple[int, ...]:
+    def _timestep_bounds(self) -> tuple[int, ...]:
         """Four equal intervals of the timesteps."""
         low, high = self.recipe.loop.t_min, self.recipe.loop.t_max
         return tuple(sorted({low + (high - low) * n // 4 for n in range(5)}))
 
-    def _latents(self, x0: torch.Tensor) -> dict[str, float]:
-        found = spread(x0)
+    def _latent_metrics(self, x0: torch.Tensor) -> dict[str, float]:
+        found = latent_stats(x0)
         if len(x0) > 1:
             found["x0_diversity"] = diversity(x0) / (2 * x0[0].numel()) ** 0.5
         if self.teacher is not None:
@@ -188,22 +198,22 @@ class Monitor:
         return found
 
     def _resources(self, iteration: int) -> dict[str, float]:
-        """Pace since the last logged iteration, with all that happened between."""
-        (before, then), now = self._pace, time.monotonic()
-        self._pace = (iteration, now)
+        """Speed since the last logged iteration, sampling and saving included."""
+        (before, then), now = self._last_logged, time.monotonic()
+        self._last_logged = (iteration, now)
         return {"iterations_per_s": (iteration - before) / max(now - then, 1e-9), "memory_gib": memory_gib()}
 
     def _write(self, iteration: int) -> None:
-        self._reported = self.sampler is None  # then there is no page to look at
-        warnings = self.watch.after(iteration, self._held)
+        self._report_is_current = self.sampler is None  # without samples there is no report
+        warnings = self.detector.update(iteration, self._metrics)
         for warning in warnings:
             log.warning(warning)
-        self.metrics.write(iteration, self._held)
-        self.trackers.log(self._held, iteration)
+        self.metrics_log.write(iteration, self._metrics)
+        self.trackers.log(self._metrics, iteration)
         for warning in warnings:
             self.trackers.log_text("warnings", warning, iteration)
 
-    def _show(self, iteration: int, samples: Samples) -> None:
+    def _save_grid(self, iteration: int, samples: Samples) -> None:
         groups = [("teacher", self.teacher.tiles), (f"student, iteration {iteration}", samples.tiles)]
         grid = sample_grid(self.sampler.prompts, groups)
         scratch = self.folder / "samples" / ".grid.png"
@@ -211,6 +221,6 @@ class Monitor:
         scratch.replace(scratch.with_name(f"step-{iteration:08d}.png"))
         self.trackers.log_image("samples/grid", np.asarray(grid), iteration)
 
-    def _report(self) -> None:
-        write_report(self.folder, self.recipe, list(self.watch.standing.values()))
-        self._reported = True
+    def _write_report(self) -> None:
+        write_report(self.folder, self.recipe, list(self.detector.active.values()))
+        self._report_is_current = True

@@ -20,7 +20,7 @@ GRACE = 0.1  # of the run, and 100 iterations: a student begins as its teacher i
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A figure that must stay on one side of a limit.
+    """A metric that must stay on one side of a limit.
 
     limit: crossed, it is told once. calm: back on this side, the episode is over, and crossing is told again.
     recent: the median of the last 20 logged values is judged, not each. past: in units of the median of all before
@@ -28,7 +28,7 @@ class Rule:
     seen, usually, remedy: what is told; seen has a place for the value.
     """
 
-    figure: str
+    metric: str
     limit: float
     calm: float
     seen: str
@@ -50,10 +50,10 @@ _SLOWER = "lower student.learning_rate, or go back to an older checkpoint (READM
 
 RULES = (
     # A student begins as its teacher in one step, a blur that varies a third as much as the teacher's images. Later on
-    # the figure goes with the entropy within a prompt that the small world's rules count: at 0.4 about half of the
+    # the metric goes with the entropy within a prompt that the small world's rules count: at 0.4 about half of the
     # teacher's is left, below 0.2 next to nothing.
     Rule(
-        figure="sample_diversity",
+        metric="sample_diversity",
         limit=0.4,
         calm=0.5,
         grace=True,
@@ -63,7 +63,7 @@ RULES = (
         "student.learning_rate, a smaller guidance.kappa_max; or keep an earlier checkpoint",
     ),
     Rule(
-        figure="sample_diversity_prompts",
+        metric="sample_diversity_prompts",
         limit=0.5,
         calm=0.6,
         grace=True,
@@ -73,7 +73,7 @@ RULES = (
     ),
     # Healthy students stay within 0.9 and 1.1; at 1.5 contrast is burnt, at 0.6 an image is visibly grey.
     Rule(
-        figure="sample_std",
+        metric="sample_std",
         limit=1.5,
         calm=1.35,
         grace=True,
@@ -82,7 +82,7 @@ RULES = (
         remedy="a smaller guidance.kappa_max; " + _SLOWER,
     ),
     Rule(
-        figure="sample_std",
+        metric="sample_std",
         limit=0.6,
         calm=0.7,
         grace=True,
@@ -92,7 +92,7 @@ RULES = (
         "prediction_type, and try a higher student.learning_rate",
     ),
     Rule(
-        figure="x0_std_of_teacher",
+        metric="x0_std_of_teacher",
         limit=1.5,
         calm=1.35,
         recent=True,
@@ -103,7 +103,7 @@ RULES = (
     ),
     # From one window to the next, the gap of healthy runs changes by less than two times.
     Rule(
-        figure="gap",
+        metric="gap",
         limit=5.0,
         calm=2.5,
         recent=True,
@@ -113,7 +113,7 @@ RULES = (
         remedy="lora.updates=2, a higher lora.rank; " + _SLOWER,
     ),
     Rule(
-        figure="gap",
+        metric="gap",
         limit=1e-4,
         calm=2e-4,
         recent=True,
@@ -122,7 +122,7 @@ RULES = (
         remedy="a higher lora.learning_rate; look at lora_grad in metrics.jsonl, which should not be 0",
     ),
     Rule(
-        figure="lora",
+        metric="lora",
         limit=3.0,
         calm=2.0,
         recent=True,
@@ -134,7 +134,7 @@ RULES = (
     # Gradients vary more than the gap does, and are clipped: single ones are no matter.
     *(
         Rule(
-            figure=f"{who}_grad",
+            metric=f"{who}_grad",
             limit=10.0,
             calm=5.0,
             recent=True,
@@ -149,7 +149,7 @@ RULES = (
 
 
 class CollapseDetector:
-    """Holds the figures of a run against `RULES`, and says what is crossed: once for each episode.
+    """Holds the metrics of a run against `RULES`, and says what is crossed: once for each episode.
 
     Args:
         iterations: of the run.
@@ -161,15 +161,15 @@ class CollapseDetector:
         self._values: dict[str, list[float]] = {}
         self._since: dict[Rule, int] = {}
 
-    def after(self, iteration: int, figures: Mapping[str, float | None]) -> list[str]:
-        """Take in the figures of one logged iteration; return new warnings. `standing` has all that are not over.
+    def after(self, iteration: int, metrics: Mapping[str, float | None]) -> list[str]:
+        """Take in the metrics of one logged iteration; return new warnings. `standing` has all that are not over.
 
         What is not a finite number is left out; the loop itself counts such iterations.
         """
-        found = {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
-        for name in {rule.figure for rule in RULES} & found.keys():
+        found = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
+        for name in {rule.metric for rule in RULES} & found.keys():
             self._values.setdefault(name, []).append(found[name])
-        new = [self._judge(rule, iteration) for rule in RULES if rule.figure in found]
+        new = [self._judge(rule, iteration) for rule in RULES if rule.metric in found]
         return [text for text in new if text]
 
     def _judge(self, rule: Rule, iteration: int) -> str | None:
@@ -192,7 +192,7 @@ class CollapseDetector:
 
     def _value(self, rule: Rule) -> float | None:
         """What is judged; None where there is not enough of it yet."""
-        values = self._values[rule.figure]
+        values = self._values[rule.metric]
         if not rule.recent:
             return values[-1]
         if len(values) < WINDOW + PAST:

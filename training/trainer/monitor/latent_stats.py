@@ -13,7 +13,7 @@ LAYOUT = 4  # places along each side in which a picture's layout is looked at
 FAR = 4.0  # standard deviations; of a Gaussian 0.006 % lie further out, of latents of real pictures about 0.1 to 0.3 %
 
 
-def spread(x0: torch.Tensor) -> dict[str, float]:
+def latent_stats(x0: torch.Tensor) -> dict[str, float]:
     """Mean, standard deviation (of all, and of each channel) and the share of values further than 4 of these deviations
     from their channel's mean, of latents x0 (..., C, h, w).
 
@@ -22,9 +22,9 @@ def spread(x0: torch.Tensor) -> dict[str, float]:
     values = _fp64(x0).movedim(-3, 0).flatten(1)  # (C, all pixels)
     std, mean = torch.std_mean(values, dim=1, correction=0)
     far = (values - mean[:, None]).abs() > FAR * std[:, None]
-    figures = {"x0_mean": values.mean(), "x0_std": values.std(correction=0), "x0_far": far.double().mean()}
+    metrics = {"x0_mean": values.mean(), "x0_std": values.std(correction=0), "x0_far": far.double().mean()}
     channels = {f"x0_std_c{channel}": value for channel, value in enumerate(std)}
-    return {name: value.item() for name, value in (figures | channels).items()}
+    return {name: value.item() for name, value in (metrics | channels).items()}
 
 
 def diversity(x0: torch.Tensor) -> float:
@@ -93,7 +93,7 @@ def latent_distance(x0: torch.Tensor, teacher: torch.Tensor) -> float:
 
 
 def compare(x0: torch.Tensor, teacher: torch.Tensor) -> dict[str, float]:
-    """A student's fixed samples beside the teacher's, (P, K, C, h, w) both, as named figures.
+    """A student's fixed samples beside the teacher's, (P, K, C, h, w) both, as named metrics.
 
     sample_distance: see `latent_distance`. The others are 1 where the student is as the teacher. sample_std: strength
     of the latents. sample_diversity: how much images of one prompt differ between seeds; of the layout where that

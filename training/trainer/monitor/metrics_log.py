@@ -1,4 +1,4 @@
-"""metrics.jsonl: the plain record of a run, one line of named figures for each logged iteration."""
+"""metrics.jsonl: the plain record of a run, one line of named metrics for each logged iteration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from snoopi_core.formats.atomic import write_atomically
 
-Line = dict[str, float | None]  # null where a figure is not a finite number: JSON has no other way to say so
+Line = dict[str, float | None]  # null where a metric is not a finite number: JSON has no other way to say so
 
 
 class MetricsLog:
@@ -25,7 +25,7 @@ class MetricsLog:
         if path.exists():
             write_atomically(path, "".join(json.dumps(line) + "\n" for line in self.before))
 
-    def write(self, iteration: int, figures: dict[str, float]) -> None:
+    def write(self, iteration: int, metrics: dict[str, float]) -> None:
         """One line, or where the disk is full none: never half of one.
 
         Raises:
@@ -34,7 +34,7 @@ class MetricsLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab", buffering=0) as file:
             end = file.tell()
-            named = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+            named = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
             line = json.dumps({"iteration": iteration, **named}).encode() + b"\n"
             try:
                 if file.write(line) < len(line):

@@ -45,9 +45,9 @@ class Progress:
         if show and terminal:  # what is logged meanwhile goes above the bar, not through it
             self._around.enter_context(logging_redirect_tqdm())
 
-    def update(self, figures: dict[str, float]) -> None:
-        """One more iteration is done; a change of the figures alone draws nothing."""
-        shown = {name: format(figures[name], form) for name, form in _SHOWN.items() if name in figures}
+    def update(self, metrics: dict[str, float]) -> None:
+        """One more iteration is done; a change of the metrics alone draws nothing."""
+        shown = {name: format(metrics[name], form) for name, form in _SHOWN.items() if name in metrics}
         self.bar.set_postfix(shown | {"memory": f"{memory_gib():.1f}GiB"}, refresh=False)
         self.bar.update()
 

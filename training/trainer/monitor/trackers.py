@@ -34,9 +34,9 @@ class Trackers:
             self.trackers.append(_tensorboard(folder, done) if name == "tensorboard" else _wandb(folder, recipe))
         self.log_text("recipe", recipe.to_toml(), done)
 
-    def log(self, figures: dict[str, float], iteration: int) -> None:
+    def log(self, metrics: dict[str, float], iteration: int) -> None:
         """Scalars, grouped by what they are about."""
-        grouped = {f"{_group(name)}/{name}": value for name, value in figures.items()}
+        grouped = {f"{_group(name)}/{name}": value for name, value in metrics.items()}
         self._each(lambda tracker: tracker.log(grouped, step=iteration))
 
     def log_image(self, name: str, image: np.ndarray, iteration: int) -> None:

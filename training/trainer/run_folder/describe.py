@@ -62,7 +62,7 @@ and at a sampling point, of the averaged student beside the teacher:
 """
 
 
-def describe(folder: Path, recipe: Recipe, accelerator: Accelerator, done: int) -> None:
+def describe_run(folder: Path, recipe: Recipe, accelerator: Accelerator, done: int) -> None:
     """Write recipe.toml, environment.json and README.txt; an older environment's sessions are kept.
 
     Args:

@@ -22,7 +22,7 @@ def told(watch, iterations, **figures):
     found = []
     for iteration in iterations:
         values = {name: value(iteration) if callable(value) else value for name, value in figures.items()}
-        found += watch.after(iteration, values)
+        found += watch.update(iteration, values)
     return found
 
 
@@ -40,16 +40,16 @@ def test_each_fault_of_samples_has_its_warning(figure, value, says):
     assert told(watch, range(500, 3000, 500), **HEALTHY) == []
     (warning,) = told(watch, range(3000, 5000, 500), **HEALTHY | {figure: value})
     assert warning.startswith("iteration 3000: ") and says in warning and "To try: " in warning
-    assert list(watch.standing.values()) == [warning]
+    assert list(watch.active.values()) == [warning]
 
 
 def test_an_episode_is_told_once_and_the_next_one_again():
     watch = CollapseDetector(10_000)
     low, calmer, healthy = ({"sample_diversity": value} for value in (0.3, 0.45, 0.7))
     assert len(told(watch, [2000, 2500, 3000], **low)) == 1
-    assert told(watch, [3500], **calmer) == [] and watch.standing, "between the limits the episode goes on"
+    assert told(watch, [3500], **calmer) == [] and watch.active, "between the limits the episode goes on"
     assert told(watch, [4000], **low) == []
-    assert told(watch, [4500], **healthy) == [] and not watch.standing
+    assert told(watch, [4500], **healthy) == [] and not watch.active
     assert len(told(watch, [5000], **low)) == 1
 
 
@@ -102,18 +102,18 @@ def test_a_resumed_watch_has_told_already():
     lines = [(n, {"sample_diversity": 0.2} if n % 500 == 0 else {"gap": 0.05}) for n in range(10, 5000, 10)]
     watch, resumed = CollapseDetector(10_000), CollapseDetector(10_000)
     for n, line in lines:
-        watch.after(n, line)
+        watch.update(n, line)
     for n, line in lines[:250]:
-        resumed.after(n, line)
-    assert [text for n, line in lines[250:] for text in resumed.after(n, line)] == []
-    assert resumed.standing == watch.standing and len(watch.standing) == 1
+        resumed.update(n, line)
+    assert [text for n, line in lines[250:] for text in resumed.update(n, line)] == []
+    assert resumed.active == watch.active and len(watch.active) == 1
 
 
 def test_figures_that_are_no_numbers_are_left_out():
     """Those of an iteration that was skipped, in the log too, where they are null."""
     watch = CollapseDetector(60_000)
     for n in range(1000, 3000, 10):
-        assert watch.after(n, {"gap": (0.05, float("nan"), None, float("inf"))[n // 10 % 4]}) == []
+        assert watch.update(n, {"gap": (0.05, float("nan"), None, float("inf"))[n // 10 % 4]}) == []
 
 
 def test_every_rule_is_past_its_calm_when_it_is_told():
@@ -148,7 +148,7 @@ def test_the_small_worlds_collapsed_student_is_told(small_world):
     sampler, reference, _ = small_world
     student = load_backbone("models/snoopi-shapes-student.safetensors").network
     found = compare(sampler(0).student(student).x0, reference)
-    (warning,) = CollapseDetector(700).after(700, found)
+    (warning,) = CollapseDetector(700).update(700, found)
     assert "images of one prompt differ between seeds" in warning and found["sample_diversity"] < 0.25
     assert found["sample_diversity_prompts"] > 0.9 and 0.9 < found["sample_std"] < 1.1
 
@@ -157,10 +157,10 @@ def test_the_small_worlds_teacher_is_not(small_world):
     """Its own images with other noise."""
     sampler, reference, folder = small_world
     found = compare(sampler(1).teacher(folder / "other.safetensors").x0, reference)
-    assert CollapseDetector(700).after(700, found) == []
+    assert CollapseDetector(700).update(700, found) == []
     assert found["sample_distance"] < 0.2
     for strength, says in ((0.5, "gone grey"), (1.6, "burnt colours")):
-        (warning, *_) = CollapseDetector(700).after(700, compare(strength * reference, reference))[-1:]
+        (warning, *_) = CollapseDetector(700).update(700, compare(strength * reference, reference))[-1:]
         assert says in warning
 
 

@@ -15,7 +15,7 @@ from training.trainer.monitor.latent_stats import (
     gap_by_timestep,
     latent_distance,
     layout,
-    spread,
+    latent_stats,
 )
 
 
@@ -120,12 +120,14 @@ def test_spread_of_latents():
     x0 = torch.zeros(2, 2, 10, 10)
     x0[:, 1] = noise(2, 10, 10)
     x0[0, 1, 0, 0] = 100.0
-    found = spread(x0)
+    found = latent_stats(x0)
     assert found["x0_std_c0"] == 0 and found["x0_std_c1"] == pytest.approx(x0[:, 1].std(correction=0).item(), rel=1e-6)
     assert found["x0_mean"] == pytest.approx(x0.mean().item(), rel=1e-5)
     assert found["x0_std"] == pytest.approx(x0.std(correction=0).item(), rel=1e-6)
     assert found["x0_far"] == pytest.approx(1 / 400), "one value of 400"
-    assert spread(noise(64, 4, 32, 32))["x0_far"] == pytest.approx(6.3e-5, rel=0.3)  # of a Gaussian beyond 4 sigma
+    assert latent_stats(noise(64, 4, 32, 32))["x0_far"] == pytest.approx(
+        6.3e-5, rel=0.3
+    )  # of a Gaussian beyond 4 sigma
 
 
 def test_gap_by_timestep_takes_each_row_once():
