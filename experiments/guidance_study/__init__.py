@@ -1,1 +1,1 @@
-"""A study of the teachers' guidance scale in the shapes world: `make shapes-study`, docs/STUDY.md."""
+"""The study of the teachers' guidance in the small world: `make shapes-study`, docs/STUDY.md."""

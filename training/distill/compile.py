@@ -92,10 +92,10 @@ def check_compiled(d: Distillation, text: TextEmbeddings, draws: Draws) -> None:
         worst = max(gather_object([found]), key=lambda difference: difference.excess)
         if worst.excess > 1:
             raise RecipeError(
-                f"loop.compile: torch {torch.__version__} computes wrong gradients on {draws.z.device.type}: the "
-                f"{name}'s gradient of {worst.name} differs from the uncompiled one by {worst.total:.2g}, relative, and "
-                f"{worst.along:.2g} along the gradient, more than rounding explains. Give loop.compile=false, or try "
-                "another version of torch"
+                f"loop.compile: torch {torch.__version__} computes wrong gradients on {draws.z.device.type}: "
+                f"the {name}'s gradient of {worst.name} differs from the uncompiled one by {worst.total:.2g}, "
+                f"relative, and {worst.along:.2g} along the gradient, more than rounding explains. Give "
+                "loop.compile=false, or try another version of torch"
             )
 
 

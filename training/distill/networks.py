@@ -48,7 +48,7 @@ class Teachers:
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:
-        """The network with its adapters off, which is bit for bit the loaded teacher. Only for use without gradients."""
+        """The network with its adapters off: bit for bit the loaded teacher. Only for use without gradients."""
         trained = self.lora_parameters()
         for layer in self._layers:
             layer.enable_adapters(False)

@@ -160,7 +160,7 @@ class Distillation:
         return vsd_loss(x0, gap), gap
 
     def _clip_loss(self, x0: torch.Tensor, prompts: list[str], rows: slice) -> torch.Tensor:
-        """This micro-batch's part of L_CLIP. The sum over micro-batches, averaged over processes, is the batch's loss."""
+        """This micro-batch's part of L_CLIP. Its sum over micro-batches, averaged over processes, is the loss."""
         judged = judged_rows(self.recipe.clip.share, self.recipe.loop.batch_size)
         first = self.accelerator.process_index * len(prompts)
         chosen = [row for row in range(rows.start, rows.stop) if first + row in judged]

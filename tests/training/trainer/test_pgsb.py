@@ -101,7 +101,7 @@ def test_errors_leave_the_run_as_it_was(finished, teacher, capsys):
     assert main(arguments("nowhere/at/all", finished, "output.folder=unused")) == 2
     assert "teacher.path: nothing at 'nowhere/at/all'" in capsys.readouterr().err
     assert main(arguments(teacher, finished, "student.timestep=1000", "output.folder=unused")) == 2
-    assert "student.timestep is 1000, the teacher's schedule ends at 999" in capsys.readouterr().err
+    assert "student.timestep is 1000, but the teacher's last timestep is 999" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()} == before
 
 
@@ -159,7 +159,7 @@ def test_accuracy_before_and_after_is_printed(teacher, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("student.timestep=5000", "the teacher's schedule ends at 999"),
+        ("student.timestep=5000", "the teacher's last timestep is 999"),
         ("loop.latent_size=7", "loop.latent_size is 7, expected a multiple of 2"),
         ("output.folder=", "output.folder"),
     ],

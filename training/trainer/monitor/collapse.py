@@ -1,9 +1,9 @@
-"""Warnings while a run goes wrong. VSD's losses say little: the student's loss is the size of the score gap, which is
-small for a good student, for one that draws a single picture, and for a LoRA teacher that learns nothing.
+"""Detects runs that go wrong. VSD's losses do not show it: the student's loss is the size of the score gap, which is
+small for a good student, for one that draws a single image, and for a LoRA teacher that learns nothing.
 
-Every limit below is far from what healthy runs show, so that a warning is worth reading; each was held against runs of
-the small world, in which what a student draws can be counted. Limits in units of the run's own past, or of the teacher,
-need no tuning to a model's scale.
+Every limit below is far from the values of healthy runs, so a warning is worth reading. Each was checked on runs of the
+shapes world, where what a student draws can be counted. Limits are in units of the run's own past or of the teacher,
+so they need no tuning to a model's scale.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
-WINDOW = 20  # logged iterations: a median over them is steady although kappa and t are drawn anew each time
-PAST = 60  # logged iterations before them: at first the LoRA teacher equals the frozen one, and the gap rises from 0
-GRACE = 0.1  # of the run, and 100 iterations: a student begins as its teacher in one step, a blur
+WINDOW = 20  # logged iterations: enough for a stable median, as kappa and t are random
+PAST = 60  # logged iterations before the window: at first both teachers are equal, and the gap rises from 0
+GRACE = 0.1  # of the run, but at least 100 iterations: a student starts as its teacher in one step, which draws a blur
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """A metric that must stay on one side of a limit.
 
-    limit: crossed, it is told once. calm: back on this side, the episode is over, and crossing is told again.
-    recent: the median of the last 20 logged values is judged, not each. past: in units of the median of all before
-    these. grace: not judged in the first part of a run.
-    seen, usually, remedy: what is told; seen has a place for the value.
+    limit: a warning is given once the metric crosses it. calm: the episode ends once the metric is back on this side;
+    the next crossing gives a new warning. recent: compare the median of the last 20 logged values, not each value.
+    past: divide by the median of all values before those. grace: ignore the first part of a run.
+    seen, usually, remedy: parts of the warning; seen contains {value}.
     """
 
     metric: str
@@ -46,20 +46,20 @@ class Rule:
         return value > limit if self.above else value < limit
 
 
-_SLOWER = "lower student.learning_rate, or go back to an older checkpoint (README.txt)"
+_SLOWER = "lower student.learning_rate, or return to an older checkpoint (README.txt)"
 
 RULES = (
-    # A student begins as its teacher in one step, a blur that varies a third as much as the teacher's images. Later on
-    # the metric goes with the entropy within a prompt that the small world's rules count: at 0.4 about half of the
-    # teacher's is left, below 0.2 next to nothing.
+    # A student starts as its teacher in one step: a blur that varies a third as much as the teacher's images. Later the
+    # metric follows the entropy within a prompt, as counted in the shapes world: at 0.4 about half of the teacher's is
+    # left, below 0.2 almost nothing.
     Rule(
         metric="sample_diversity",
         limit=0.4,
         calm=0.5,
         grace=True,
         seen="images of one prompt differ between seeds {value:.2f} times as much as the teacher's",
-        usually="the student is collapsing: one picture for each prompt, whatever the noise",
-        remedy="lora.loss=native or a higher lora.rank (a LoRA teacher that is too weak lets it happen), a lower "
+        usually="the student is collapsing: it draws one image for each prompt, whatever the noise",
+        remedy="lora.loss=native or a higher lora.rank (the LoRA teacher may be too weak), a lower "
         "student.learning_rate, a smaller guidance.kappa_max; or keep an earlier checkpoint",
     ),
     Rule(
@@ -68,10 +68,10 @@ RULES = (
         calm=0.6,
         grace=True,
         seen="images of different prompts differ {value:.2f} times as much as the teacher's",
-        usually="the student hardly looks at its prompt any more, or draws a blur",
+        usually="the student mostly ignores its prompt, or draws a blur",
         remedy="check samples/; " + _SLOWER,
     ),
-    # Healthy students stay within 0.9 and 1.1; at 1.5 contrast is burnt, at 0.6 an image is visibly grey.
+    # Healthy students stay between 0.9 and 1.1; at 1.5 contrast is burnt, at 0.6 images are visibly grey.
     Rule(
         metric="sample_std",
         limit=1.5,
@@ -87,9 +87,9 @@ RULES = (
         calm=0.7,
         grace=True,
         seen="the averaged student's latents are {value:.2f} times as strong as the teacher's",
-        usually="the student has gone grey, or has not left the blur that it begins as",
-        remedy="if samples/ get sharper, wait; else check student.timestep, student.alpha_T_squared and the teacher's "
-        "prediction_type, and try a higher student.learning_rate",
+        usually="the student draws grey images, or still the blur that it starts with",
+        remedy="if the images in samples/ get sharper, wait; otherwise check student.timestep, student.alpha_T_squared "
+        "and the teacher's prediction_type, and try a higher student.learning_rate",
     ),
     Rule(
         metric="x0_std_of_teacher",
@@ -98,10 +98,10 @@ RULES = (
         recent=True,
         grace=True,
         seen="the latents of the student in training are {value:.2f} times as strong as the teacher's",
-        usually="the student is blowing up; the averaged one, which is sampled, follows later",
+        usually="the student is blowing up; the averaged student, which is sampled, will follow",
         remedy="a smaller guidance.kappa_max; " + _SLOWER,
     ),
-    # From one window to the next, the gap of healthy runs changes by less than two times.
+    # In healthy runs the gap changes by less than a factor of two from one window to the next.
     Rule(
         metric="gap",
         limit=5.0,
@@ -109,7 +109,7 @@ RULES = (
         recent=True,
         past=True,
         seen="the score gap is {value:.1f} times what it was before",
-        usually="the two teachers disagree more and more: the LoRA teacher has lost the student, which then runs away",
+        usually="the teachers disagree more and more: the LoRA teacher no longer follows the student",
         remedy="lora.updates=2, a higher lora.rank; " + _SLOWER,
     ),
     Rule(
@@ -118,8 +118,8 @@ RULES = (
         calm=2e-4,
         recent=True,
         seen="the score gap is {value:.1e}, of noise of variance 1",
-        usually="the LoRA teacher stands still: it is still the frozen teacher, so the student learns nothing",
-        remedy="a higher lora.learning_rate; look at lora_grad in metrics.jsonl, which should not be 0",
+        usually="the LoRA teacher does not learn: it still equals the frozen teacher, so the student learns nothing",
+        remedy="a higher lora.learning_rate; check that lora_grad in metrics.jsonl is not 0",
     ),
     Rule(
         metric="lora",
@@ -128,10 +128,10 @@ RULES = (
         recent=True,
         past=True,
         seen="the LoRA teacher's loss is {value:.1f} times what it was before",
-        usually="it does not keep up with the student, whose images change faster than it learns",
+        usually="the student's images change faster than the LoRA teacher learns",
         remedy="lora.updates=2, a higher lora.learning_rate or lora.rank; or a lower student.learning_rate",
     ),
-    # Gradients vary more than the gap does, and are clipped: single ones are no matter.
+    # Gradients vary more than the gap, and are clipped, so single large ones do not matter.
     *(
         Rule(
             metric=f"{who}_grad",
@@ -149,49 +149,51 @@ RULES = (
 
 
 class CollapseDetector:
-    """Holds the metrics of a run against `RULES`, and says what is crossed: once for each episode.
+    """Checks the metrics of a run against `RULES`, and warns once for each episode.
+
+    active: warnings of episodes that are not over.
 
     Args:
-        iterations: of the run.
+        iterations: of the whole run.
     """
 
     def __init__(self, iterations: int) -> None:
         self.grace = max(100, GRACE * iterations)
-        self.standing: dict[Rule, str] = {}
+        self.active: dict[Rule, str] = {}
         self._values: dict[str, list[float]] = {}
         self._since: dict[Rule, int] = {}
 
-    def after(self, iteration: int, metrics: Mapping[str, float | None]) -> list[str]:
-        """Take in the metrics of one logged iteration; return new warnings. `standing` has all that are not over.
+    def update(self, iteration: int, metrics: Mapping[str, float | None]) -> list[str]:
+        """Add the metrics of one logged iteration, and return new warnings.
 
-        What is not a finite number is left out; the loop itself counts such iterations.
+        Values that are not finite are ignored; the loop counts such iterations.
         """
         found = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
         for name in {rule.metric for rule in RULES} & found.keys():
             self._values.setdefault(name, []).append(found[name])
-        new = [self._judge(rule, iteration) for rule in RULES if rule.metric in found]
+        new = [self._check(rule, iteration) for rule in RULES if rule.metric in found]
         return [text for text in new if text]
 
-    def _judge(self, rule: Rule, iteration: int) -> str | None:
+    def _check(self, rule: Rule, iteration: int) -> str | None:
         value = self._value(rule)
         if value is None:
             return None
         if not rule.crossed(value, rule.calm):
             self._since.pop(rule, None)
-            self.standing.pop(rule, None)
+            self.active.pop(rule, None)
         if not rule.crossed(value, rule.limit):
             return None
         since = self._since.setdefault(rule, iteration)
-        if rule in self.standing or (rule.grace and iteration < self.grace):
+        if rule in self.active or (rule.grace and iteration < self.grace):
             return None
-        begun = f", since iteration {since}" if since < iteration else ""
-        seen = rule.seen.format(value=value) + begun
+        duration = f", since iteration {since}" if since < iteration else ""
+        seen = rule.seen.format(value=value) + duration
         text = f"iteration {iteration}: {seen}. Usually: {rule.usually}. To try: {rule.remedy}."
-        self.standing[rule] = text
+        self.active[rule] = text
         return text
 
     def _value(self, rule: Rule) -> float | None:
-        """What is judged; None where there is not enough of it yet."""
+        """The value to compare with the limit; None as long as there are too few values."""
         values = self._values[rule.metric]
         if not rule.recent:
             return values[-1]

@@ -1,7 +1,7 @@
-"""What latents show of a student's health, as free functions: spread, diversity, distance to the teacher's.
+"""Statistics of latents that show a student's health: mean and deviation, diversity, distance from the teacher's.
 
 Dimensions: P prompts, K noise seeds of each, B images, C latent channels, h x w latent size. Latents are in the
-network's scale. Everything is computed in fp64 on the CPU: the tensors are small, and some devices have no fp64.
+network's scale. Everything is computed in fp64, and on the CPU: the tensors are small, and some devices lack fp64.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-LAYOUT = 4  # places along each side in which a picture's layout is looked at
-FAR = 4.0  # standard deviations; of a Gaussian 0.006 % lie further out, of latents of real pictures about 0.1 to 0.3 %
+LAYOUT = 4  # cells along each side of the grid by which an image's layout is compared
+FAR = 4.0  # standard deviations; 0.006 % of a Gaussian lies further out, and 0.1 to 0.3 % of real images' latents
 
 
 def latent_stats(x0: torch.Tensor) -> dict[str, float]:
-    """Mean, standard deviation (of all, and of each channel) and the share of values further than 4 of these deviations
-    from their channel's mean, of latents x0 (..., C, h, w).
+    """Statistics of latents x0 (..., C, h, w), by name.
 
-    Blown-up latents have a large std, grey ones a small one, latents with a few burnt spots a large share.
+    x0_mean, x0_std: of all values; too large an x0_std means burnt images, too small a one grey images. x0_far: share
+    of values further than 4 standard deviations from their channel's mean, which grows with burnt spots. x0_std_c0:
+    standard deviation of channel 0, and so on.
     """
     values = _fp64(x0).movedim(-3, 0).flatten(1)  # (C, all pixels)
     std, mean = torch.std_mean(values, dim=1, correction=0)
@@ -30,7 +31,7 @@ def latent_stats(x0: torch.Tensor) -> dict[str, float]:
 def diversity(x0: torch.Tensor) -> float:
     """Root mean squared distance between two images of a set, x0 (..., B, C, h, w); mean over leading dimensions.
 
-    0 for one picture drawn B times; sqrt(2 C h w) for independent noise of unit variance, whatever B is.
+    0 for one image repeated B times; sqrt(2 C h w) for independent noise of unit variance, whatever B is.
 
     Raises:
         ValueError: fewer than two images.
@@ -50,7 +51,7 @@ def gap_by_timestep(gap: torch.Tensor, t: torch.Tensor, bounds: tuple[int, ...])
         t: timesteps, (B,).
 
     Returns:
-        Named `gap_t20` for the interval that begins at 20; intervals without a row are left out.
+        Means by name: `gap_t20` for the interval that begins at 20. Intervals without rows are left out.
     """
     gap, t = _fp64(gap), t.detach().cpu()
     bins = torch.bucketize(t, torch.tensor(bounds[1:-1]), right=True)
@@ -72,33 +73,33 @@ def frechet(mean_a: torch.Tensor, cov_a: torch.Tensor, mean_b: torch.Tensor, cov
 def channel_distance(x0: torch.Tensor, teacher: torch.Tensor) -> float:
     """Squared Frechet distance of the pixels' channel vectors, in units of the teacher's variance; both (..., C, h, w).
 
-    One Gaussian over the C channels is fitted to the pixels of all images. 0 for the teacher's own, 1 for a flat
-    picture of its mean colour.
+    One Gaussian over the C channels is fitted to the pixels of all images. 0 for the teacher's own images, 1 for a
+    flat image of their mean colour.
     """
     (mean_a, cov_a), (mean_b, cov_b) = (_gaussian(_fp64(x).movedim(-3, -1).flatten(0, -2)) for x in (x0, teacher))
     return (frechet(mean_a, cov_a, mean_b, cov_b) / cov_b.trace()).item()
 
 
 def latent_distance(x0: torch.Tensor, teacher: torch.Tensor) -> float:
-    """How far images are from the teacher's, as pictures, for the same prompts; both (..., C, h, w). 0 for the same
-    images, 1 for a flat picture.
+    """Distance of images from the teacher's for the same prompts; both (..., C, h, w). 0 for the same images, 1 for a
+    flat image.
 
-    The root of the mean of two squared distances of channel vectors: of pixels (colour, contrast, sharpness), and of 4
-    x 4 places (the large parts of a picture). Fitted to tens of images it is steady, as pixels are many, but other
-    images by the teacher itself give 0.1 to 0.2. It sees neither where a thing is, nor whether the prompt asks for it,
-    nor that all seeds give one picture (`diversity` does), nor what the channels' mean and covariance leave out.
+    The root mean square of two distances of channel vectors: of pixels (colour, contrast, sharpness), and of 4 x 4
+    cells (the large parts of an image). It is stable for tens of images, since each has many pixels; other images by
+    the teacher itself give 0.1 to 0.2. It compares channel means and covariances only: it does not see where things
+    are, whether they match the prompt, or whether all seeds give one image (`diversity` does).
     """
     squares = channel_distance(x0, teacher), channel_distance(layout(x0), layout(teacher))
     return (sum(squares) / len(squares)) ** 0.5
 
 
 def compare(x0: torch.Tensor, teacher: torch.Tensor) -> dict[str, float]:
-    """A student's fixed samples beside the teacher's, (P, K, C, h, w) both, as named metrics.
+    """Metrics of a student's samples relative to the teacher's, both (P, K, C, h, w), by name.
 
-    sample_distance: see `latent_distance`. The others are 1 where the student is as the teacher. sample_std: strength
-    of the latents. sample_diversity: how much images of one prompt differ between seeds; of the layout where that
-    differs less, since fine texture that follows the noise is no diversity. sample_diversity_prompts: between prompts,
-    where there are several.
+    sample_distance: see `latent_distance`. The others are 1 if the student equals the teacher: sample_std, standard
+    deviation of the latents; sample_diversity, between the seeds of a prompt, of images or of their layout, whichever
+    is less (fine texture that follows the noise is not diversity); sample_diversity_prompts, between prompts, if there
+    are several.
     """
     found = {
         "sample_distance": latent_distance(x0, teacher),
@@ -111,7 +112,7 @@ def compare(x0: torch.Tensor, teacher: torch.Tensor) -> dict[str, float]:
 
 
 def layout(x0: torch.Tensor) -> torch.Tensor:
-    """Latents (..., C, h, w) averaged over 4 x 4 places, (..., C, 4, 4): what is where, without texture."""
+    """Latents (..., C, h, w) averaged over a grid of 4 x 4 cells, (..., C, 4, 4): the image without texture."""
     pooled = functional.adaptive_avg_pool2d(x0.flatten(0, -4), min(LAYOUT, *x0.shape[-2:]))
     return pooled.unflatten(0, x0.shape[:-3])
 

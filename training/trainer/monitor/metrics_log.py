@@ -1,4 +1,4 @@
-"""metrics.jsonl: the plain record of a run, one line of named metrics for each logged iteration."""
+"""metrics.jsonl: the metrics of a run, one line for each logged iteration."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from pathlib import Path
 
 from snoopi_core.formats.atomic import write_atomically
 
-Line = dict[str, float | None]  # null where a metric is not a finite number: JSON has no other way to say so
+Line = dict[str, float | None]  # None (null) if not a finite number, which JSON cannot express
 
 
 class MetricsLog:
-    """Appends to the file. Lines past `done` iterations belong to work that is about to be done again, and are dropped.
+    """Appends to the file.
 
-    `before` are the lines that are kept.
+    before: lines of earlier starts of the run.
+
+    Args:
+        done: iterations that are done. Later lines are removed, since their iterations are repeated.
     """
 
     def __init__(self, path: Path, done: int) -> None:
@@ -26,10 +29,10 @@ class MetricsLog:
             write_atomically(path, "".join(json.dumps(line) + "\n" for line in self.before))
 
     def write(self, iteration: int, metrics: dict[str, float]) -> None:
-        """One line, or where the disk is full none: never half of one.
+        """Append one line; if the disk is full, the file stays as it was.
 
         Raises:
-            OSError: it could not be written.
+            OSError: the line could not be written.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab", buffering=0) as file:
@@ -45,7 +48,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[Line]:
-    """All lines; one cut short by a kill is left out."""
+    """All complete lines; a line cut short when the process was killed is left out."""
     if not path.exists():
         return []
     lines = []

@@ -1,4 +1,4 @@
-"""The progress of a run in a terminal: a bar, or in a log file a plain line now and then."""
+"""Progress of a run: a bar in a terminal, and plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-LINE_EVERY = 30.0  # seconds; a night's log then has about a thousand lines
+LINE_EVERY = 30.0  # seconds: about a thousand lines a night
 _LINE = "{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 _SHOWN = {"vsd": ".1e", "clip": ".3f", "lora": ".4f", "kappa": ".2f", "gap": ".1e"}
 
 
 class Progress:
-    """tqdm's bar: iterations a second, time left, losses, kappa, memory.
+    """A tqdm bar with iterations per second, time left, losses, kappa and memory.
 
     Args:
-        done, total: iterations.
-        stream: where to; None = standard error.
-        every: seconds between two lines where the stream is no terminal; a bar that is drawn anew would fill a log.
-        show: whether to write anything (the main process alone).
+        done: iterations done before. total: of the whole run.
+        stream: output; None = standard error.
+        every: seconds between two lines if the stream is not a terminal.
+        show: whether to print anything; True in the main process only.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class Progress:
             **({"file": stream, "dynamic_ncols": True} if terminal else plain),
         )
         self._around = ExitStack()
-        if show and terminal:  # what is logged meanwhile goes above the bar, not through it
+        if show and terminal:  # print log messages above the bar
             self._around.enter_context(logging_redirect_tqdm())
 
     def update(self, metrics: dict[str, float]) -> None:
-        """One more iteration is done; a change of the metrics alone draws nothing."""
+        """Count one more iteration, and show its metrics."""
         shown = {name: format(metrics[name], form) for name, form in _SHOWN.items() if name in metrics}
         self.bar.set_postfix(shown | {"memory": f"{memory_gib():.1f}GiB"}, refresh=False)
         self.bar.update()
@@ -57,14 +57,14 @@ class Progress:
 
 
 def memory_gib() -> float:
-    """GiB: the most that this process's tensors took on its GPU so far; without one, what the process takes now."""
+    """Peak GPU memory of this process's tensors in GiB; without a GPU, its current resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return psutil.Process().memory_info().rss / 2**30
 
 
 class _Lines:
-    """Turns a bar that is drawn over itself into lines. A log that cannot be written to is no reason to end a run."""
+    """A stream that turns tqdm's bar into lines, and ignores errors of the log file (a full disk, for instance)."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream

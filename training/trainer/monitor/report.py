@@ -1,4 +1,4 @@
-"""report.html: what became of a run so far, for a person: warnings, curves, and the sample grids, newest first."""
+"""report.html: warnings, curves and sample grids (newest first) of a run so far."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from snoopi_core.formats.atomic import write_atomically
 from training.config import Recipe
 from training.trainer.monitor.metrics_log import Line, read_metrics
 
-POINTS = 400  # of a curve; more are averaged into as many
+POINTS = 400  # at most, of a curve; neighbours are averaged
 _PANELS: tuple[tuple[str, dict[str, str], bool], ...] = (
     ("losses", {"vsd": "VSD", "lora": "LoRA teacher", "clip": "CLIP"}, True),
     ("score gap |g|, by timestep from", {"gap_t": ""}, True),
@@ -35,8 +35,8 @@ img {{ max-width: 100%; height: auto }}
 figure {{ margin: 2em 0 }}
 </style>
 <h1>{title}</h1>
-<p>Iteration {iteration} of {iterations}. {verdict} The page is written anew at every sampling point; see README.txt for
-what the figures mean.</p>
+<p>Iteration {iteration} of {iterations}. {verdict} This page is updated at every sampling point; README.txt
+explains the metrics.</p>
 {warnings}
 <figure><img alt="Curves of the run" src="data:image/png;base64,{curves}"></figure>
 {grids}
@@ -45,7 +45,7 @@ what the figures mean.</p>
 
 
 def write_report(folder: Path, recipe: Recipe, warnings: list[str]) -> Path:
-    """Write `folder`/report.html from metrics.jsonl and samples/, which it shows beside it; returns its path."""
+    """Write report.html into `folder` from metrics.jsonl and samples/ there; returns its path."""
     lines = read_metrics(folder / "metrics.jsonl")
     grids = sorted((folder / "samples").glob("step-*.png"), reverse=True)
     path = folder / "report.html"
@@ -53,7 +53,7 @@ def write_report(folder: Path, recipe: Recipe, warnings: list[str]) -> Path:
         title=escape(recipe.output.title),
         iteration=lines[-1]["iteration"] if lines else 0,
         iterations=recipe.loop.iterations,
-        verdict="These warnings stand:" if warnings else "No warning stands.",
+        verdict="Active warnings:" if warnings else "No active warnings.",
         warnings="\n".join(f'<p class="warning">{escape(text)}</p>' for text in warnings),
         curves=base64.b64encode(curves(lines)).decode(),
         grids="\n".join(_figure(grid) for grid in grids),
@@ -63,8 +63,8 @@ def write_report(folder: Path, recipe: Recipe, warnings: list[str]) -> Path:
 
 
 def curves(lines: list[Line]) -> bytes:
-    """Small charts of the figures that say most, as one PNG."""
-    # Imported here: it takes seconds, and most processes draw nothing.
+    """Charts of the most useful metrics, as one PNG."""
+    # imported here because it takes seconds, and most processes do not need it
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -89,7 +89,7 @@ def curves(lines: list[Line]) -> bytes:
 
 
 def _named(lines: list[Line], names: dict[str, str]) -> list[tuple[str, str]]:
-    """Figures that the lines have, with their labels; a name without a label stands for all that begin with it."""
+    """(name, label) of the metrics in `lines`. In `names`, an empty label means all metrics with that prefix."""
     have = dict.fromkeys(name for line in lines for name, value in line.items() if value is not None)
     found = [(name, label) for name, label in names.items() if label and name in have]
     for prefix in (name for name, label in names.items() if not label):
@@ -101,7 +101,7 @@ def _named(lines: list[Line], names: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Means of neighbours, so that at most `POINTS` are left."""
+    """Average neighbouring points so that at most `POINTS` are left."""
     size = -(-len(points) // POINTS)
     groups = [points[n : n + size] for n in range(0, len(points), size)]
     return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]

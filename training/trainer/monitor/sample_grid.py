@@ -1,4 +1,4 @@
-"""A labelled grid of samples: a column for each prompt, the teacher's pictures above the student's."""
+"""A labelled grid of samples: one column for each prompt, the teacher's images above the student's."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import textwrap
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-MARGIN, GAP, TEXT = 24, 2, 12  # pixels: for the labels of rows, between pictures, height of letters
+MARGIN, GAP, TEXT = 24, 2, 12  # pixels: width of row labels, space between images, font size
 LINES = 4  # of a prompt above its column
 
 
 def sample_grid(prompts: list[str], groups: list[tuple[str, torch.Tensor]]) -> Image.Image:
-    """A picture to be looked at.
+    """Draw the grid.
 
     Args:
-        prompts: P of them; long ones are cut here, samples/prompts.txt has them in full.
-        groups: a label and pictures (P, K, 3, H, W) uint8; K rows each, one below the other.
+        prompts: P prompts; long ones are shortened.
+        groups: a label and images (P, K, 3, H, W) uint8 each; every group has K rows below the group before it.
     """
     height, width = groups[0][1].shape[-2:]
     font = ImageFont.load_default(TEXT)
@@ -43,7 +43,7 @@ def sample_grid(prompts: list[str], groups: list[tuple[str, torch.Tensor]]) -> I
 
 
 def _upright(text: str, length: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> Image.Image:
-    """Text that is read from below, in the middle of `length` pixels."""
+    """Vertical text, centred in `length` pixels."""
     strip = Image.new("RGB", (length, MARGIN), "#ffffff")
     ImageDraw.Draw(strip).text((length / 2, MARGIN / 2), text, fill="#000000", font=font, anchor="mm")
     return strip.rotate(90, expand=True)

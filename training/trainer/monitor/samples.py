@@ -1,6 +1,6 @@
-"""Images for a person, and for the watch: the same prompts and noise every time, spread over the processes.
+"""Samples of student and teacher at fixed prompts and noise, drawn by all processes together.
 
-Dimensions: P prompts, K noise seeds of each, C latent channels, h x w latent size, H x W a shown picture's size.
+Dimensions: P prompts, K noise seeds of each, C latent channels, h x w latent size, H x W size of a shown image.
 """
 
 from __future__ import annotations
@@ -25,24 +25,26 @@ from training.models.sampling import ddim_x0, one_step_x0
 from training.models.text_embeddings import TextEmbeddings
 from training.trainer.distributed.accelerator import on_main
 
-LARGEST, SMALLEST = 192, 96  # sides of a shown picture, in pixels: 8 prompts side by side fit a screen
+LARGEST, SMALLEST = 192, 96  # width of a shown image in pixels, so that 8 prompts fit on a screen
 STEPS, KAPPA = 20, 3.0  # of the teacher; 3 is its best guidance (SNOOPI, Table 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """x0: latents (P, K, C, h, w) fp32. tiles: pictures as shown, (P, K, 3, H, W) uint8. Both on the CPU."""
+    """x0: latents (P, K, C, h, w) fp32. tiles: images as shown (P, K, 3, H, W) uint8. Both on the CPU."""
 
     x0: torch.Tensor
     tiles: torch.Tensor
 
 
 class Sampler:
-    """Draws the fixed samples. Every process draws whole prompts, each in a batch of its K seeds, so the pictures do
-    not depend on the number of processes; all take part in every call, as FSDP needs, and all get the result.
+    """Draws the fixed samples of P prompts.
+
+    A process draws whole prompts, each in a batch of its K seeds, so images do not depend on the number of processes.
+    Every process must call the methods, as FSDP needs it, and gets all samples.
 
     Args:
-        prompts: what is drawn, P of them.
+        prompts: P prompts.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Sampler:
         self.text, self.null = backbone.encode(prompts), backbone.encode([""])
 
     def student(self, network: nn.Module) -> Samples:
-        """One step of `network`."""
+        """Samples of one step of `network`."""
 
         def draw(text: TextEmbeddings, z: torch.Tensor) -> torch.Tensor:
             return one_step_x0(
@@ -79,27 +81,27 @@ class Sampler:
         training = network.training
         network.eval()
         try:
-            return self._spread(draw)
+            return self._draw_all(draw)
         finally:
             network.train(training)
 
-    def teacher(self, kept: Path) -> Samples:
-        """20 DDIM steps of the backbone's network, which must be without adapters now; drawn once, kept in a file.
+    def teacher(self, cache: Path) -> Samples:
+        """Samples of 20 DDIM steps of the backbone's network, whose adapters must be off. They are cached in a file.
 
         Raises:
             OSError, FailedElsewhere: the file cannot be written.
         """
-        found = on_main(self.accelerator, lambda: self._read(kept))
+        found = on_main(self.accelerator, lambda: self._read(cache))
         if found is not None:
             return found
-        samples = self._spread(lambda text, z: ddim_x0(self.backbone, text, self.null, z, steps=STEPS, kappa=KAPPA))
+        samples = self._draw_all(lambda text, z: ddim_x0(self.backbone, text, self.null, z, steps=STEPS, kappa=KAPPA))
         tensors = {"x0": samples.x0, "tiles": samples.tiles}
-        on_main(self.accelerator, lambda: save_atomically(kept, tensors, {"made_by": self._made_by()}))
+        on_main(self.accelerator, lambda: save_atomically(cache, tensors, {"made_by": self._made_by()}))
         return samples
 
     @torch.no_grad()
-    def _spread(self, draw: Callable[[TextEmbeddings, torch.Tensor], torch.Tensor]) -> Samples:
-        """Process r draws prompts r, r + n, r + 2n, ... of n processes; where they do not come out even, some twice."""
+    def _draw_all(self, draw: Callable[[TextEmbeddings, torch.Tensor], torch.Tensor]) -> Samples:
+        """Process r of n draws prompts r, r + n, r + 2n, ...; if P is not a multiple of n, some are drawn twice."""
         count, world, rank = len(self.prompts), self.accelerator.num_processes, self.accelerator.process_index
         rounds = -(-count // world)
         latents, tiles = [], []
@@ -109,7 +111,7 @@ class Sampler:
             with self.accelerator.autocast():
                 x0 = draw(self.text[prompt : prompt + 1].expand(len(z)), z).float()
             latents.append(x0)
-            # one picture at a time: a decoder's activations are large
+            # one image at a time: a decoder's activations are large
             tiles.append(torch.cat([as_tiles(self.backbone.decode(one[None])) for one in x0]))
         # (n rounds, K, ...), process by process
         order = [(prompt % world) * rounds + prompt // world for prompt in range(count)]
@@ -117,7 +119,7 @@ class Sampler:
         return Samples(x0=all_latents[order].cpu(), tiles=all_tiles[order].cpu())
 
     def _read(self, path: Path) -> Samples | None:
-        """What is kept from an earlier session, if it is of the same teacher, prompts and noise."""
+        """Samples cached by an earlier start, if they are of the same teacher, prompts and noise."""
         try:
             with safe_open(path, framework="pt") as file:
                 if (file.metadata() or {}).get("made_by") == self._made_by():
@@ -140,7 +142,7 @@ class Sampler:
 
 
 def as_tiles(images: torch.Tensor) -> torch.Tensor:
-    """Images (B, 3, H, W) in [0, 1] as uint8, at most 192 pixels wide; small ones enlarged by a whole number."""
+    """Images (B, 3, H, W) in [0, 1] as uint8, reduced to 192 pixels width; small ones are enlarged by an integer."""
     width = images.shape[-1]
     if width > LARGEST:
         images = functional.interpolate(images.float(), scale_factor=LARGEST / width, mode="bilinear", antialias=True)

@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases, through accelerate's trackers. metrics.jsonl is the plain record beside them."""
+"""Logging to TensorBoard and Weights & Biases (W&B) through accelerate's trackers."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 from training.config import Recipe, RecipeError
 
 log = logging.getLogger(__name__)
-PROJECT = "snoopi"  # TensorBoard's folder below tensorboard/, and the project at W&B
+PROJECT = "snoopi"  # folder below tensorboard/, and project at W&B
 _GROUPS = {"sample_": "samples", "x0_": "x0", "gap_t": "gap by timestep"}
 
 
 class Trackers:
-    """The trackers that a recipe names, in a run's main process.
+    """The trackers that a recipe names. For the main process.
 
     Args:
-        done: iterations that are done. What an earlier session logged beyond them will be done again: TensorBoard
-            hides it, W&B keeps what it has and leaves out the repetition.
+        done: iterations that are done. Later ones, logged by an earlier start, are repeated: TensorBoard hides the old
+            values, W&B keeps the old ones and ignores the new.
 
     Raises:
-        RecipeError: W&B does not know who is asking.
+        RecipeError: W&B cannot be reached, or is not logged in.
     """
 
     def __init__(self, folder: Path, recipe: Recipe, done: int) -> None:
@@ -35,12 +35,12 @@ class Trackers:
         self.log_text("recipe", recipe.to_toml(), done)
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:
-        """Scalars, grouped by what they are about."""
+        """Log scalars, grouped by prefix."""
         grouped = {f"{_group(name)}/{name}": value for name, value in metrics.items()}
         self._each(lambda tracker: tracker.log(grouped, step=iteration))
 
     def log_image(self, name: str, image: np.ndarray, iteration: int) -> None:
-        """One picture, (H, W, 3) uint8."""
+        """Log one image (H, W, 3) uint8."""
 
         def show(tracker: GeneralTracker) -> None:
             layout = {"dataformats": "NHWC"} if isinstance(tracker, TensorBoardTracker) else {}
@@ -49,7 +49,7 @@ class Trackers:
         self._each(show)
 
     def log_text(self, name: str, text: str, iteration: int) -> None:
-        """Preformatted text, for TensorBoard; W&B has the recipe as its config, and shows what is printed."""
+        """Log preformatted text to TensorBoard only: W&B has the recipe as its config, and records the console."""
         shown = {name: "".join(f"    {line}\n" for line in text.splitlines())}
         self._each(lambda tracker: isinstance(tracker, TensorBoardTracker) and tracker.log(shown, step=iteration))
 
@@ -58,12 +58,12 @@ class Trackers:
         self.trackers = []
 
     def _each(self, action: Callable[[GeneralTracker], object]) -> None:
-        """A tracker that fails is left out from then on: TensorBoard's writer does not recover."""
+        """Call `action` for each tracker. One that fails is dropped: TensorBoard's writer does not recover."""
         for tracker in list(self.trackers):
             try:
                 action(tracker)
-            except Exception as error:  # whatever W&B or TensorBoard raise, it is no reason to end a run
-                log.warning("%s cannot be written (%s); it is left out until the run is resumed", tracker.name, error)
+            except Exception as error:  # a tracker's error must not end the run
+                log.warning("%s cannot be written (%s); it is off until the run is resumed", tracker.name, error)
                 self.trackers.remove(tracker)
 
 
@@ -74,17 +74,17 @@ def _tensorboard(folder: Path, done: int) -> TensorBoardTracker:
 
 
 def _wandb(folder: Path, recipe: Recipe) -> WandBTracker:
-    """One run at W&B for a run folder, however often it is resumed."""
+    """One W&B run for each run folder, also after a resume."""
     import wandb
 
-    note = folder / "wandb" / "run-id.txt"
-    if not note.exists():
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(uuid4().hex[:12], encoding="utf-8")
+    id_file = folder / "wandb" / "run-id.txt"
+    if not id_file.exists():
+        id_file.parent.mkdir(parents=True, exist_ok=True)
+        id_file.write_text(uuid4().hex[:12], encoding="utf-8")
     tracker = WandBTracker(
         PROJECT,
         name=folder.name,
-        id=note.read_text(encoding="utf-8").strip(),
+        id=id_file.read_text(encoding="utf-8").strip(),
         resume="allow",
         dir=str(folder),
         config=recipe.model_dump(mode="json"),
@@ -93,8 +93,8 @@ def _wandb(folder: Path, recipe: Recipe) -> WandBTracker:
         tracker.start()
     except wandb.Error as error:
         raise RecipeError(
-            f"W&B cannot be reached ({error}). Log in with `wandb login`; or set WANDB_MODE=offline, which keeps "
-            f"everything in {note.parent}; or leave wandb out of output.trackers"
+            f"W&B cannot be reached ({error}). Log in with `wandb login`; or set WANDB_MODE=offline, which logs to "
+            f"{id_file.parent}; or remove wandb from output.trackers"
         ) from error
     return tracker
 

@@ -14,8 +14,8 @@ from training.trainer.monitor.latent_stats import (
     frechet,
     gap_by_timestep,
     latent_distance,
-    layout,
     latent_stats,
+    layout,
 )
 
 

@@ -131,9 +131,9 @@ def test_the_report_shows_the_grids_newest_first(finished):
 def test_a_report_of_nothing_yet_and_of_warnings(tmp_path):
     recipe = load_recipe("shapes")
     page = write_report(tmp_path, recipe, []).read_text(encoding="utf-8")
-    assert "Iteration 0 of 700. No warning stands." in page
+    assert "Iteration 0 of 700. No active warnings." in page
     page = write_report(tmp_path, recipe, ["too <low>"]).read_text(encoding="utf-8")
-    assert "These warnings stand:" in page and "too &lt;low&gt;" in page
+    assert "Active warnings:" in page and "too &lt;low&gt;" in page
 
 
 def test_curves_hold_zeros_and_long_runs():
