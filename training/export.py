@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from snoopi_core.formats.lora import own_lora_metadata
+from snoopi_core.formats.lora import find_lora_metadata
 from snoopi_core.formats.tensor_file import open_tensor_file
 from training.config import find_file
 from training.trainer.export import export_run, export_teacher
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         hint = "" if source.exists() else "; a run folder or one of its checkpoints is accepted too"
         print(f"error: {error}{hint}", file=sys.stderr)
         return 2
-    models = "checkpoints" if own_lora_metadata(open_tensor_file(path, "file")) is None else "loras"
+    models = "checkpoints" if find_lora_metadata(open_tensor_file(path, "file")) is None else "loras"
     size = path.stat().st_size / 1e6
     print(f"{path}: {size:.1f} MB; put it into ComfyUI/models/{models} and open it with PG-SB Loader")
     return 0

@@ -1,7 +1,7 @@
-"""From the configs of diffusers and transformers to the arguments of the host's own classes.
+"""Convert configs of diffusers and transformers to the arguments of the host's own classes.
 
-The host's classes are less general. A setting that they do not have is an error here, since weights would load and the
-images be wrong. Whatever is read is checked for type and range, since a file's metadata may hold anything.
+The host's classes are less general. A setting that they lack is an error here, because otherwise weights would load but
+images would be wrong. Every value is checked for type and range, since a file's metadata may contain anything.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..text_input import shorten
+
 Config = Mapping[str, Any]
 
-# Far past any network; what they keep out is a config that would take hours or all memory to look at.
-_MOST_CHANNELS, _MOST_LAYERS, _MOST_LEVELS = 2**16, 1000, 16
-_HOST_TIME_EMBEDDING = 256  # width that the host gives each of SDXL's six sizes
+# Far above any real network: they reject configs that would take hours or all memory to check.
+_MAX_CHANNELS, _MAX_LAYERS, _MAX_LEVELS = 2**16, 1000, 16
+_HOST_TIME_EMBEDDING = 256  # the host's embedding width of each of SDXL's six sizes
 
-# Setting -> the values that mean what the host does; the first is diffusers' default.
+# Setting -> the values that match the host's behaviour; the first is diffusers' default.
 _UNET_FIXED: dict[str, tuple[Any, ...]] = {
     "act_fn": ("silu", "swish"),
     "addition_embed_type": (None, "text_time"),
@@ -62,7 +64,7 @@ _TEXT_FIXED: dict[str, tuple[Any, ...]] = {
     "max_position_embeddings": (77,),
     "vocab_size": (49408,),
 }
-# transformers leaves out of a config what is as in this table.
+# transformers omits settings that have these values from a config.
 _TEXT_DEFAULTS: dict[str, Any] = {
     "hidden_act": "quick_gelu",
     "hidden_size": 512,
@@ -77,7 +79,7 @@ def unet_arguments(config: Config) -> dict[str, Any]:
     """Arguments of the host's `UNetModel` for a diffusers `UNet2DConditionModel` config.
 
     Raises:
-        ValueError: settings that the host's UNet does not have; all of them are listed.
+        ValueError: settings that the host's UNet lacks; lists all of them.
     """
     part = "UNet"
     check_settings(part, config, _UNET_FIXED)
@@ -85,14 +87,14 @@ def unet_arguments(config: Config) -> dict[str, Any]:
     levels = len(widths)
     layers = _per_level(part, config, "layers_per_block", levels)
     depths = _per_level(part, config, "transformer_layers_per_block", levels, default=1)
-    down = _depths("down", _kinds(part, config, "down_block_types", levels), depths)
-    up = _depths("up", _kinds(part, config, "up_block_types", levels), depths[::-1])[::-1]
-    channels = count(part, config, "in_channels", most=_MOST_CHANNELS)
-    if (out_channels := count(part, config, "out_channels", most=_MOST_CHANNELS)) != channels:
+    down = _depths("down", _block_types(part, config, "down_block_types", levels), depths)
+    up = _depths("up", _block_types(part, config, "up_block_types", levels), depths[::-1])[::-1]
+    channels = read_count(part, config, "in_channels", most=_MAX_CHANNELS)
+    if (out_channels := read_count(part, config, "out_channels", most=_MAX_CHANNELS)) != channels:
         raise ValueError(f"UNet out_channels is {out_channels}, expected {channels}, as in_channels")
-    flag(part, config, "upcast_attention")
+    read_flag(part, config, "upcast_attention")
     arguments = {
-        "image_size": 32,  # of no effect in the host
+        "image_size": 32,  # unused by the host
         "in_channels": channels,
         "out_channels": out_channels,
         "model_channels": widths[0],
@@ -102,8 +104,8 @@ def unet_arguments(config: Config) -> dict[str, Any]:
         "transformer_depth_output": [depth for depth, n in zip(up, layers, strict=True) for _ in range(n + 1)],
         "transformer_depth_middle": depths[-1],
         "use_spatial_transformer": True,
-        "use_linear_in_transformer": flag(part, config, "use_linear_projection"),
-        "context_dim": count(part, config, "cross_attention_dim", most=_MOST_CHANNELS),
+        "use_linear_in_transformer": read_flag(part, config, "use_linear_projection"),
+        "context_dim": read_count(part, config, "cross_attention_dim", most=_MAX_CHANNELS),
         "legacy": False,
         "adm_in_channels": None,
         "use_temporal_attention": False,
@@ -111,14 +113,14 @@ def unet_arguments(config: Config) -> dict[str, Any]:
     }
     if config.get("addition_embed_type") == "text_time":
         key = "addition_time_embed_dim"
-        if (width := count(part, config, key, most=_MOST_CHANNELS)) != _HOST_TIME_EMBEDDING:
+        if (width := read_count(part, config, key, most=_MAX_CHANNELS)) != _HOST_TIME_EMBEDDING:
             raise ValueError(f"the host has no UNet with {key} {width}, only {_HOST_TIME_EMBEDDING}")
-        added = count(
+        added = read_count(
             part,
             config,
             "projection_class_embeddings_input_dim",
             least=6 * _HOST_TIME_EMBEDDING + 1,
-            most=_MOST_CHANNELS,
+            most=_MAX_CHANNELS,
         )
         arguments |= {"num_classes": "sequential", "adm_in_channels": added}
     return arguments
@@ -128,23 +130,23 @@ def vae_arguments(config: Config) -> dict[str, Any]:
     """Arguments of the host's `AutoencoderKL` for a diffusers `AutoencoderKL` config.
 
     Raises:
-        ValueError: settings that the host's VAE does not have; all of them are listed.
+        ValueError: settings that the host's VAE lacks; lists all of them.
     """
     part = "VAE"
     check_settings(part, config, _VAE_FIXED)
     widths = _widths(part, config)
-    latent_channels = count(part, config, "latent_channels", most=_MOST_CHANNELS)
+    latent_channels = read_count(part, config, "latent_channels", most=_MAX_CHANNELS)
     return {
         "embed_dim": latent_channels,
         "ddconfig": {
             "double_z": True,
             "z_channels": latent_channels,
-            "resolution": 256,  # of no effect without attn_resolutions
-            "in_channels": count(part, config, "in_channels", most=_MOST_CHANNELS),
-            "out_ch": count(part, config, "out_channels", most=_MOST_CHANNELS),
+            "resolution": 256,  # unused without attn_resolutions
+            "in_channels": read_count(part, config, "in_channels", most=_MAX_CHANNELS),
+            "out_ch": read_count(part, config, "out_channels", most=_MAX_CHANNELS),
             "ch": widths[0],
             "ch_mult": _multiples("VAE block_out_channels", widths),
-            "num_res_blocks": count(part, config, "layers_per_block", most=_MOST_LAYERS),
+            "num_res_blocks": read_count(part, config, "layers_per_block", most=_MAX_LAYERS),
             "attn_resolutions": [],
             "dropout": 0.0,
         },
@@ -160,24 +162,27 @@ def text_arguments(config: Config) -> dict[str, Any]:
     """The host's CLIP config for a transformers `CLIPTextConfig`.
 
     Raises:
-        ValueError: settings that the host's CLIP, or its tokenizer, does not have; all of them are listed.
+        ValueError: settings that the host's CLIP or its tokenizer lacks; lists all of them.
     """
     part = "text encoder"
     check_settings(part, config, _TEXT_FIXED)
-    whole = _TEXT_DEFAULTS | {key: config[key] for key in _TEXT_DEFAULTS if key in config}
+    settings = _TEXT_DEFAULTS | {key: config[key] for key in _TEXT_DEFAULTS if key in config}
     for key in ("hidden_size", "intermediate_size"):
-        count(part, whole, key, most=_MOST_CHANNELS)
-    count(part, whole, "num_hidden_layers", most=_MOST_LAYERS)
-    heads = count(part, whole, "num_attention_heads", most=_MOST_CHANNELS)
-    if whole["hidden_size"] % heads:
-        raise ValueError(f"text encoder num_attention_heads {heads} does not divide hidden_size {whole['hidden_size']}")
-    # The tokenizer's end of text; where the file says 2, it repeats a slip of the first published configs.
-    return whole | {"eos_token_id": 49407}
+        read_count(part, settings, key, most=_MAX_CHANNELS)
+    read_count(part, settings, "num_hidden_layers", most=_MAX_LAYERS)
+    heads = read_count(part, settings, "num_attention_heads", most=_MAX_CHANNELS)
+    if settings["hidden_size"] % heads:
+        raise ValueError(
+            f"text encoder num_attention_heads {heads} does not divide hidden_size {settings['hidden_size']}"
+        )
+    # The tokenizer's end of text. Files that say 2 repeat a mistake of the first published configs.
+    return settings | {"eos_token_id": 49407}
 
 
 def check_settings(part: str, config: Config, fixed: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raise ValueError if a setting has none of its `fixed` values."""
     wrong = [
-        f"{key} is {_said(config[key])}, expected {' or '.join(map(repr, allowed))}"
+        f"{key} is {shorten(repr(config[key]), 80)}, expected {' or '.join(map(repr, allowed))}"
         for key, allowed in fixed.items()
         if key in config and config[key] not in allowed
     ]
@@ -189,61 +194,56 @@ def _is_count(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def _wrong(part: str, key: str, value: object, expected: str) -> ValueError:
-    return ValueError(f"{part} {key} is {_said(value)}, expected {expected}")
+def _invalid(part: str, key: str, value: object, expected: str) -> ValueError:
+    return ValueError(f"{part} {key} is {shorten(repr(value), 80)}, expected {expected}")
 
 
-def _said(value: object) -> str:
-    said = repr(value)
-    return said if len(said) <= 80 else said[:80] + "..."
-
-
-def count(part: str, config: Config, key: str, *, least: int = 1, most: int) -> int:
+def read_count(part: str, config: Config, key: str, *, least: int = 1, most: int) -> int:
     if not _is_count(value := config[key], least, most):
-        raise _wrong(part, key, value, f"a whole number from {least} to {most}")
+        raise _invalid(part, key, value, f"a whole number from {least} to {most}")
     return value
 
 
 def _list(value: object) -> list[Any]:
-    """The elements of a list; none for anything else."""
+    """The elements of a list; an empty list for any other value."""
     return list(value) if isinstance(value, list | tuple) else []
 
 
 def _widths(part: str, config: Config) -> list[int]:
     value = config["block_out_channels"]
     widths = _list(value)
-    if not 1 <= len(widths) <= _MOST_LEVELS or not all(_is_count(width, 1, _MOST_CHANNELS) for width in widths):
-        expected = f"a list of 1 to {_MOST_LEVELS} whole numbers from 1 to {_MOST_CHANNELS}"
-        raise _wrong(part, "block_out_channels", value, expected)
+    if not 1 <= len(widths) <= _MAX_LEVELS or not all(_is_count(width, 1, _MAX_CHANNELS) for width in widths):
+        expected = f"a list of 1 to {_MAX_LEVELS} whole numbers from 1 to {_MAX_CHANNELS}"
+        raise _invalid(part, "block_out_channels", value, expected)
     return widths
 
 
 def _per_level(part: str, config: Config, key: str, levels: int, default: int | None = None) -> list[int]:
     value = config[key] if default is None else config.get(key, default)
     counts = _list(value) or [value] * levels
-    if len(counts) != levels or not all(_is_count(n, 1, _MOST_LAYERS) for n in counts):
-        raise _wrong(part, key, value, f"a whole number from 1 to {_MOST_LAYERS}, or a list of {levels} of them")
+    if len(counts) != levels or not all(_is_count(n, 1, _MAX_LAYERS) for n in counts):
+        raise _invalid(part, key, value, f"a whole number from 1 to {_MAX_LAYERS}, or a list of {levels} of them")
     return counts
 
 
-def _kinds(part: str, config: Config, key: str, levels: int) -> list[str]:
+def _block_types(part: str, config: Config, key: str, levels: int) -> list[str]:
     value = config[key]
     kinds = _list(value)
     if len(kinds) != levels or not all(isinstance(kind, str) for kind in kinds):
-        raise _wrong(part, key, value, f"a list of {levels} names, one for each of block_out_channels")
+        raise _invalid(part, key, value, f"a list of {levels} names, one for each of block_out_channels")
     return kinds
 
 
-def flag(part: str, config: Config, key: str) -> bool:
+def read_flag(part: str, config: Config, key: str) -> bool:
     value = config.get(key)
     if value is not None and not isinstance(value, bool):
-        raise _wrong(part, key, value, "true or false")
+        raise _invalid(part, key, value, "true or false")
     return bool(value)
 
 
 def _multiples(what: str, widths: Sequence[int]) -> list[int]:
     if any(width % widths[0] for width in widths):
-        raise ValueError(f"{what} {list(widths)}: the host needs multiples of the first")
+        raise ValueError(f"{what} {list(widths)}: expected multiples of the first, as the host needs them")
     return [width // widths[0] for width in widths]
 
 
@@ -257,10 +257,10 @@ def _depths(side: str, kinds: Sequence[str], depths: Sequence[int]) -> list[int]
 
 def _heads(config: Config, widths: Sequence[int], attends: Sequence[bool]) -> dict[str, int]:
     """Either one number of heads for all levels, or one width for all heads."""
-    # diffusers' name for the number of heads, kept for old checkpoints, is attention_head_dim.
+    # For compatibility with old checkpoints, diffusers calls the number of heads attention_head_dim.
     key = "num_attention_heads" if config.get("num_attention_heads") else "attention_head_dim"
     heads = _per_level("UNet", config, key, len(widths))
-    # The middle, which always attends, is as wide as the last level.
+    # The middle block always has attention and is as wide as the last level.
     used = [pair for *pair, attending in zip(widths, heads, [*attends[:-1], True], strict=True) if attending]
     if any(width % n for width, n in used):
         raise ValueError(f"{key} {config[key]} does not divide block_out_channels {list(widths)}")
@@ -268,5 +268,5 @@ def _heads(config: Config, widths: Sequence[int], attends: Sequence[bool]) -> di
         return {"num_heads": heads[0], "num_head_channels": -1}
     head_widths = {width // n for width, n in used}
     if len(head_widths) != 1:
-        raise ValueError(f"{key} {heads} for block_out_channels {list(widths)}: heads differ in width")
+        raise ValueError(f"{key} {heads} for block_out_channels {list(widths)}: expected heads of the same width")
     return {"num_heads": -1, "num_head_channels": head_widths.pop()}

@@ -1,16 +1,16 @@
-"""From the config of diffusers' `PixArtTransformer2DModel` to the arguments of the host's `PixArtMS`."""
+"""Convert the config of diffusers' `PixArtTransformer2DModel` to the arguments of the host's `PixArtMS`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .architecture import Config, check_settings, count, flag
+from .architecture import Config, check_settings, read_count, read_flag
 
-_MOST_WIDTH, _MOST_LAYERS, _MOST_CHANNELS = 2**14, 200, 2**16
-# At a smaller latent the host's position embedding divides by zero.
-_LEAST_SAMPLE, _MOST_SAMPLE = 33, 2**12
+_MAX_WIDTH, _MAX_LAYERS, _MAX_CHANNELS = 2**14, 200, 2**16
+# For smaller latents the host's position embedding divides by zero.
+_MIN_SAMPLE, _MAX_SAMPLE = 33, 2**12
 
-# Setting -> the values that mean what the host does; the first is diffusers' default.
+# Setting -> the values that match the host's behaviour; the first is diffusers' default.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "activation_fn": ("gelu-approximate",),
     "attention_bias": (True,),
@@ -20,7 +20,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "norm_type": ("ada_norm_single",),
     "patch_size": (2,),
 }
-# diffusers leaves nothing out of a config; what an older one lacks is as in this table.
+# Values of settings that configs of older diffusers versions lack.
 _DEFAULTS = {
     "attention_head_dim": 72,
     "caption_channels": None,
@@ -38,36 +38,38 @@ def pixart_arguments(config: Config) -> dict[str, Any]:
     """Arguments of the host's `PixArtMS`.
 
     Raises:
-        ValueError: settings that the host's PixArt does not have.
+        ValueError: settings that the host's PixArt lacks.
     """
     part = "PixArt"
     check_settings(part, config, _FIXED)
-    whole = _DEFAULTS | dict(config)
-    heads = count(part, whole, "num_attention_heads", most=_MOST_WIDTH)
-    width = heads * count(part, whole, "attention_head_dim", most=_MOST_WIDTH)
-    if width > _MOST_WIDTH or width % 4:
-        raise ValueError(f"PixArt is {width} wide, expected a multiple of 4 up to {_MOST_WIDTH}")
-    if (inner := whole.get("cross_attention_dim", width)) not in (None, width):
+    settings = _DEFAULTS | dict(config)
+    heads = read_count(part, settings, "num_attention_heads", most=_MAX_WIDTH)
+    width = heads * read_count(part, settings, "attention_head_dim", most=_MAX_WIDTH)
+    if width > _MAX_WIDTH or width % 4:
+        raise ValueError(f"PixArt is {width} wide, expected a multiple of 4 up to {_MAX_WIDTH}")
+    if (inner := settings.get("cross_attention_dim", width)) not in (None, width):
         raise ValueError(f"PixArt cross_attention_dim is {str(inner)[:80]}, expected {width}, as its own width")
-    channels = count(part, whole, "in_channels", most=_MOST_CHANNELS)
-    if (out := whole["out_channels"] or channels) not in (channels, 2 * channels):
+    channels = read_count(part, settings, "in_channels", most=_MAX_CHANNELS)
+    if (out := settings["out_channels"] or channels) not in (channels, 2 * channels):
         raise ValueError(f"PixArt out_channels is {str(out)[:80]}, expected {channels} or {2 * channels}")
-    sample = count(part, whole, "sample_size", least=_LEAST_SAMPLE, most=_MOST_SAMPLE)
-    conditions = sample == 128 if whole["use_additional_conditions"] is None else flag(part, whole, _CONDITIONS)
+    sample = read_count(part, settings, "sample_size", least=_MIN_SAMPLE, most=_MAX_SAMPLE)
+    conditions = (
+        sample == 128 if settings["use_additional_conditions"] is None else read_flag(part, settings, _CONDITIONS)
+    )
     if conditions and width % 3:
         raise ValueError(f"PixArt is {width} wide, expected a multiple of 3 with {_CONDITIONS}")
     return {
-        "image_model": "pixart_alpha" if conditions else "pixart_sigma",  # how the host tells the two apart
+        "image_model": "pixart_alpha" if conditions else "pixart_sigma",  # how the host distinguishes the two
         "in_channels": channels,
         "pred_sigma": out == 2 * channels,
         "patch_size": 2,
         "hidden_size": width,
         "num_heads": heads,
-        "depth": count(part, whole, "num_layers", most=_MOST_LAYERS),
-        "caption_channels": count(part, whole, "caption_channels", most=_MOST_CHANNELS),
+        "depth": read_count(part, settings, "num_layers", most=_MAX_LAYERS),
+        "caption_channels": read_count(part, settings, "caption_channels", most=_MAX_CHANNELS),
         "micro_condition": conditions,
         "input_size": sample,
-        "pe_interpolation": _interpolation(whole, sample),
+        "pe_interpolation": _interpolation(settings, sample),
     }
 
 
@@ -75,7 +77,7 @@ _CONDITIONS = "use_additional_conditions"
 
 
 def _interpolation(config: dict[str, Any], sample: int) -> float:
-    """diffusers divides positions by a scale and sample_size, the host by its scale and a rounded size."""
+    """The host's scale: it divides positions by scale and a rounded size, diffusers by scale and sample_size."""
     scale = config["interpolation_scale"]
     if scale is None:
         scale = max(sample // 64, 1)

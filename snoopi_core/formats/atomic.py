@@ -1,4 +1,4 @@
-"""Files written so that a reader sees the old file or the whole new one, never half of one."""
+"""Write files atomically: a reader sees the old file or the complete new one, never a partial one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file beside `path`, which takes its place once the block has ended without an error.
+    """Yield a temporary file beside `path`, which replaces `path` when the block ends without an error.
 
-    Its permissions are those of any new file, whatever the block writes it with: safetensors would let nobody but the
-    owner read it.
+    The file gets the permissions of any new file: safetensors would make it readable by its owner only.
 
     Raises:
-        OSError: it cannot be written; names the file. Nothing of it is left, and an older file stays as it was.
+        OSError: it cannot be written; names the file. The temporary file is removed and an older file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -29,15 +28,15 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno is None:  # not the system's own: a file name would take the place of the message
+        if error.errno is None:  # not from the system: setting a file name would replace the message
             raise OSError(f"{path}: {error}") from error
-        error.filename = error.filename or str(path)  # a full disk does not say what could not be written
+        error.filename = error.filename or str(path)  # a full disk's error does not name the file
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a text (as UTF-8) or bytes. Raises: OSError, as `replacing` does."""
+    """Write text (as UTF-8) or bytes. Raises OSError, as `replacing` does."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -1,13 +1,13 @@
-"""The checkpoint contract: the one file that the trainer writes and the loader node reads.
+"""The checkpoint contract: the file format that the trainer writes and the loader node reads.
 
-A contract file is a safetensors file. Its weights lie under the names of a single-file Stable Diffusion checkpoint
-(so other programs can open a full-size one), the text encoder and the VAE being optional. Its header carries, beside
-the usual `modelspec.*` entries, two entries of ours:
+A contract file is a safetensors file. Its weights have the names of a single-file Stable Diffusion checkpoint, so other
+programs can open a full-size one; the text encoder and the VAE are optional. Besides the usual `modelspec.*` entries,
+its header contains
 
-    snoopi.format   "1"; raised only by a change that an older reader would misread
+    snoopi.format   "1"; increased only by a change that an older reader would misread
     snoopi.model    JSON of `Metadata`
 
-Reader and writer use this module alone, so neither needs to know the other.
+Trainer and loader both use this module and do not depend on each other.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class _Frozen(BaseModel):
 class OneStepRecipe(_Frozen):
     """How a student is sampled: x0 from unit-variance noise at each timestep in turn (PAPER Section 3 and 6).
 
-    alpha_T and sigma_T belong to the first timestep; they are written down because students are trained with noise
-    levels that their family's schedule does not have (SwiftBrush: alpha_T^2 = 0.0047). A flow starts from noise alone,
+    alpha_T and sigma_T belong to the first timestep. They are stored because students may be trained with noise levels
+    that their family's schedule does not have (SwiftBrush: alpha_T^2 = 0.0047). Flow models start from pure noise, with
     0 and 1. `noise` and `steps` are explained in `presets`.
     """
 
@@ -54,14 +54,14 @@ class OneStepRecipe(_Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> OneStepRecipe:
         if any(later >= earlier for earlier, later in zip(self.timesteps, self.timesteps[1:], strict=False)):
-            raise ValueError(f"timesteps {self.timesteps} do not fall strictly")
+            raise ValueError(f"timesteps {self.timesteps} are not strictly decreasing")
         if abs(self.alpha_T**2 + self.sigma_T**2 - 1.0) > 1e-4:
             raise ValueError(f"alpha_T^2 + sigma_T^2 = {self.alpha_T**2 + self.sigma_T**2:.6f}, expected 1")
         return self
 
 
 class Schedule(_Frozen):
-    """Noise schedule the network was trained on, in diffusers' terms."""
+    """The noise schedule that the network was trained on, in diffusers' terms."""
 
     num_train_timesteps: int = Field(default=1000, ge=1, le=100_000)
     beta_schedule: Literal["linear", "scaled_linear"] = "scaled_linear"
@@ -70,7 +70,7 @@ class Schedule(_Frozen):
 
 
 class Provenance(_Frozen):
-    """Where the weights come from."""
+    """Origin of the weights."""
 
     recipe_sha256: str = ""
     step: int = 0
@@ -79,8 +79,8 @@ class Provenance(_Frozen):
     notes: str = ""
 
 
-class About(_Frozen):
-    """What is said of every student or teacher, whether its file holds a whole model or a LoRA."""
+class BaseMetadata(_Frozen):
+    """Metadata of any student or teacher, whether its file contains a full model or a LoRA."""
 
     title: str
     family: Literal["unet", "pixart"] = "unet"
@@ -93,7 +93,7 @@ class About(_Frozen):
     @model_validator(mode="after")
     def _recipe_in_schedule(self) -> Self:
         count = self.schedule.num_train_timesteps
-        # A flow's time runs to its very end, 1000 of a thousand.
+        # Flow models have one more timestep: 1000 of a thousand.
         last = count if self.prediction_type == "flow" else count - 1
         if self.recipe is not None and self.recipe.timesteps[0] > last:
             raise ValueError(
@@ -102,12 +102,12 @@ class About(_Frozen):
         return self
 
 
-class Metadata(About):
-    """Everything about a model's weights that the weights do not say themselves.
+class Metadata(BaseMetadata):
+    """Metadata of a file with a full model.
 
     `unet`, `text_encoder` and `vae` are the configs of diffusers' UNet2DConditionModel (family "unet") or
-    PixArtTransformer2DModel (family "pixart"), transformers' CLIPTextModel and diffusers' AutoencoderKL; None stands
-    for a part that the file does not hold.
+    PixArtTransformer2DModel (family "pixart"), transformers' CLIPTextModel and diffusers' AutoencoderKL; None means
+    that the file does not contain the part.
     """
 
     role: Literal["student", "teacher"]
@@ -121,7 +121,7 @@ class Metadata(About):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A file in memory: metadata and, per part, weights under single-file names with the part's prefix taken off."""
+    """A file in memory: metadata and the weights of each part, under single-file names without the part's prefix."""
 
     metadata: Metadata
     unet: StateDict
@@ -132,10 +132,10 @@ class Checkpoint:
 def write_checkpoint(
     path: str | os.PathLike[str], checkpoint: Checkpoint, *, dtype: torch.dtype = torch.float16
 ) -> Path:
-    """Write a contract file atomically: a reader sees the old file or the whole new one, never half of one.
+    """Write a contract file atomically.
 
     Args:
-        path: ends in `.safetensors`; missing folders are made.
+        path: ends in `.safetensors`; missing folders are created.
         checkpoint: weights of any dtype and device.
         dtype: of the weights in the file.
 
@@ -149,17 +149,17 @@ def write_checkpoint(
         weights = getattr(checkpoint, part)
         if (weights is None) != (getattr(metadata, part) is None):
             raise CheckpointError(f"{path.name}: {part} needs both weights and config, or neither")
-        tensors |= {prefix + name: as_written(weight, dtype) for name, weight in (weights or {}).items()}
-    return save_atomically(path, tensors, header_of(metadata, MODEL_KEY))
+        tensors |= {prefix + name: cpu_copy(weight, dtype) for name, weight in (weights or {}).items()}
+    return save_atomically(path, tensors, build_header(metadata, MODEL_KEY))
 
 
-def as_written(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A copy on the CPU, in the dtype of the file."""
+def cpu_copy(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A contiguous copy on the CPU."""
     return weight.detach().to("cpu", dtype, copy=True).contiguous()
 
 
-def header_of(about: About, key: str) -> dict[str, str]:
-    """The header of a file of ours, whose metadata lie under `key`."""
+def build_header(about: BaseMetadata, key: str) -> dict[str, str]:
+    """The header of a SNOOPI file, with the metadata under `key`."""
     return {
         FORMAT_KEY: str(FORMAT),
         key: about.model_dump_json(),
@@ -173,34 +173,34 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
     """Read and check the header only.
 
     Raises:
-        CheckpointError: no such file, not safetensors (a pickle is named as such and never opened), truncated, not
-            one of ours, written by a newer version, or metadata that does not add up.
+        CheckpointError: no such file, not safetensors (pickles are recognised, but never opened), truncated, not a
+            contract file, written by a newer version, or invalid metadata.
     """
     file = open_tensor_file(path, f"checkpoint {_MADE_BY}")
-    if (metadata := own_metadata(file)) is None:
+    if (metadata := find_metadata(file)) is None:
         raise CheckpointError(
             f"{file.path.name} is a safetensors file, but not one {_MADE_BY}: its header has no {FORMAT_KEY!r}"
         )
     return metadata
 
 
-def own_metadata(file: TensorFile) -> Metadata | None:
-    """Metadata of a contract file; None for a file that does not say it is one.
+def find_metadata(file: TensorFile) -> Metadata | None:
+    """Metadata of a contract file; None for other files.
 
     Raises:
-        CheckpointError: written by a newer version, or metadata that does not add up.
+        CheckpointError: written by a newer version, or invalid metadata.
     """
     return parse_header(file, MODEL_KEY, Metadata)
 
 
-_A = TypeVar("_A", bound=About)
+_A = TypeVar("_A", bound=BaseMetadata)
 
 
 def parse_header(file: TensorFile, key: str, kind: type[_A]) -> _A | None:
-    """The metadata of a file of ours, under `key` in its header; None where the header lacks it.
+    """The metadata under `key` in a file's header; None if the header lacks it.
 
     Raises:
-        CheckpointError: see `own_metadata`.
+        CheckpointError: see `find_metadata`.
     """
     name, header = file.path.name, file.metadata
     if FORMAT_KEY not in header or key not in header:
@@ -219,39 +219,39 @@ def parse_header(file: TensorFile, key: str, kind: type[_A]) -> _A | None:
         return kind.model_validate_json(header[key])
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'metadata'}: {e['msg']}" for e in error.errors()[:5])
-        raise CheckpointError(f"{name}: its metadata does not add up ({found}); export the file again") from error
+        raise CheckpointError(f"{name}: its metadata is invalid ({found}); export the file again") from error
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a whole contract file onto the CPU, in the dtype it has there.
+    """Read a contract file onto the CPU, in the file's dtype.
 
     Raises:
-        CheckpointError: as `read_metadata`; or weights of a part are absent, or belong to no part.
+        CheckpointError: as `read_metadata` and `read_parts`.
     """
     metadata = read_metadata(path)
     return read_parts(open_tensor_file(path), metadata)
 
 
 def read_parts(file: TensorFile, metadata: Metadata) -> Checkpoint:
-    """The weights that `metadata` announces.
+    """Read the weights of all parts that `metadata` describes.
 
     Raises:
-        CheckpointError: weights of a part are absent, or belong to no part.
+        CheckpointError: the weights of a part are missing, or some weights belong to no part.
     """
     name = file.path.name
     parts: dict[str, dict[str, str]] = {part: {} for part in PREFIXES}
-    strangers = []
+    unexpected = []
     for key in file.names:
         part = next((part for part, prefix in PREFIXES.items() if key.startswith(prefix)), None)
         if part is None or getattr(metadata, part) is None:
-            strangers.append(key)
+            unexpected.append(key)
         else:
             parts[part][key] = key.removeprefix(PREFIXES[part])
     empty = [part for part in PREFIXES if getattr(metadata, part) is not None and not parts[part]]
-    if strangers or empty:
-        said = [f"weights that its metadata does not announce, first {strangers[0]}"] if strangers else []
-        said += [f"no weights for {', '.join(empty)}"] if empty else []
-        raise CheckpointError(f"{name} holds {' and '.join(said)}; export the file again")
+    if unexpected or empty:
+        problems = [f"weights that its metadata does not describe, first {unexpected[0]}"] if unexpected else []
+        problems += [f"no weights for {', '.join(empty)}"] if empty else []
+        raise CheckpointError(f"{name} holds {' and '.join(problems)}; export the file again")
     return Checkpoint(
         metadata=metadata,
         **{

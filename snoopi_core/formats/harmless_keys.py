@@ -1,11 +1,11 @@
-"""Keys that published single files carry, and that no network needs."""
+"""Keys of published single files that no network needs."""
 
 from __future__ import annotations
 
 import re
 
-# Noise schedules that the training code of Stable Diffusion 1, 2 and XL saved beside the weights. `alphas_cumprod`,
-# from which the others follow, is read (schedule.py).
+# Noise schedules that the training code of Stable Diffusion 1, 2 and XL saved beside the weights. Only `alphas_cumprod`
+# is read (schedule.py): the others follow from it.
 _SCHEDULE_KEYS = frozenset(
     {
         "alphas_cumprod",
@@ -29,11 +29,11 @@ _HARMLESS = (
     # 0 to 76, which transformers up to version 4.30 saved as a weight.
     re.compile(r"(cond_stage_model|conditioner\.embedders\.0)\.transformer\.text_model\.embeddings\.position_ids"),
     re.compile(r"cond_stage_model\.transformer\.embeddings\.position_ids"),
-    # Of use in CLIP's own training only.
+    # Used only when training CLIP.
     re.compile(r"cond_stage_model\.(model\.)?logit_scale|conditioner\.embedders\.[01](\.model)?\.logit_scale"),
 )
 
 
 def is_harmless(name: str) -> bool:
-    """Whether published files carry this key and nothing is lost without it."""
+    """Whether this is a known key of published files that can be ignored."""
     return name in _SCHEDULE_KEYS or any(pattern.fullmatch(name) for pattern in _HARMLESS)

@@ -1,11 +1,11 @@
-"""A student as a LoRA: the file that a trainer writes with `write_lora` and the loader puts on a base model.
+"""Student LoRA files: `write_lora` writes them, and the loader applies them to a base model.
 
-Its names are those that other programs read too: kohya's for a UNet (`lora_unet_...`), diffusers' for a PixArt
-transformer (`transformer....lora_A.weight`), with `alpha` beside each pair. Its header has, beside `snoopi.format`,
+Other programs can read them too: weights have kohya's names for a UNet (`lora_unet_...`) and diffusers' for a PixArt
+transformer (`transformer....lora_A.weight`), with `alpha` beside each pair. Besides `snoopi.format`, the header has
 
     snoopi.lora     JSON of `LoraMetadata`
 
-so that the student's recipe is found on whatever base it is put, and wins over the base's own.
+so the student's recipe travels with the LoRA and overrides the base model's.
 """
 
 from __future__ import annotations
@@ -19,21 +19,18 @@ from typing import Literal
 
 import torch
 
-from .checkpoint import About, as_written, header_of, parse_header
+from .checkpoint import BaseMetadata, build_header, cpu_copy, parse_header
 from .tensor_file import CheckpointError, StateDict, TensorFile, save_atomically
 
 LORA_KEY = "snoopi.lora"
 Adapters = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
-"""Module of the diffusers network -> (down, up): (r, C_in) and (C_out, r), or convolutions of these widths."""
+"""Module name in the diffusers network -> (down, up): (r, C_in) and (C_out, r), or convolutions of these widths."""
 
 _PEFT = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.[^.]+)?\.weight")
 
 
-class LoraMetadata(About):
-    """About the student that the LoRA makes of its base.
-
-    `base` is for people: the model that it was trained on.
-    """
+class LoraMetadata(BaseMetadata):
+    """Metadata of a student LoRA; `base` is the name of the model that it was trained on, for information only."""
 
     role: Literal["student_lora"] = "student_lora"
     base: str = ""
@@ -52,16 +49,16 @@ def write_lora(
     The student's weight is W + alpha / r * up @ down.
 
     Args:
-        path: ends in `.safetensors`; missing folders are made.
-        adapters: see `Adapters`; `adapters_of` takes them out of a peft model's state dict.
-        alpha: peft's `lora_alpha`, one for all (PAPER Section 3: rank 64, alpha 128).
+        path: ends in `.safetensors`; missing folders are created.
+        adapters: see `Adapters`; `adapters_from_peft` reads them from a peft state dict.
+        alpha: peft's `lora_alpha`, the same for all modules (PAPER Section 3: rank 64, alpha 128).
 
     Raises:
-        CheckpointError: nothing to write, pairs that do not fit, another suffix, or a weight that is not finite.
+        CheckpointError: no adapters, shapes that do not match, another suffix, or a weight that is not finite.
     """
     path = Path(path)
     if not adapters:
-        raise CheckpointError(f"{path.name}: a LoRA without adapters; expected at least one pair")
+        raise CheckpointError(f"{path.name}: the LoRA has no adapters, expected at least one pair")
     if not (math.isfinite(alpha) and alpha > 0):
         raise CheckpointError(f"{path.name}: alpha is {alpha}, expected a positive number")
     tensors: StateDict = {}
@@ -72,13 +69,13 @@ def write_lora(
                 "expected (r, in) and (out, r)"
             )
         down_name, up_name, alpha_name = _names(metadata.family, module)
-        tensors[down_name], tensors[up_name] = as_written(down, dtype), as_written(up, dtype)
+        tensors[down_name], tensors[up_name] = cpu_copy(down, dtype), cpu_copy(up, dtype)
         tensors[alpha_name] = torch.tensor(float(alpha), dtype=dtype)
-    return save_atomically(path, tensors, header_of(metadata, LORA_KEY))
+    return save_atomically(path, tensors, build_header(metadata, LORA_KEY))
 
 
 def _names(family: str, module: str) -> tuple[str, str, str]:
-    """Of down, up and alpha in a file."""
+    """Names of down, up and alpha in a file."""
     if family == "unet":
         name = f"lora_unet_{module.replace('.', '_')}"
         return f"{name}.lora_down.weight", f"{name}.lora_up.weight", f"{name}.alpha"
@@ -86,13 +83,13 @@ def _names(family: str, module: str) -> tuple[str, str, str]:
 
 
 def read_updates(file: TensorFile, family: str, weights: Mapping[str, torch.Tensor]) -> StateDict:
-    """What a LoRA of ours adds to a network's weights, alpha / r * up @ down: fp32, by the weight's name.
+    """The weight updates of a SNOOPI LoRA, alpha / r * up @ down, in fp32, by weight name.
 
     Args:
-        weights: the network's, under diffusers' names.
+        weights: the network's weights under diffusers' names.
 
     Raises:
-        CheckpointError: names or shapes that are not of this network.
+        CheckpointError: names or shapes that do not belong to this network.
     """
     rest, updates = file.read(), {}
     for name, weight in weights.items():
@@ -113,26 +110,26 @@ def read_updates(file: TensorFile, family: str, weights: Mapping[str, torch.Tens
     return updates
 
 
-def adapters_of(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """The pairs in a state dict of peft's, `get_peft_model_state_dict(model)`.
+def adapters_from_peft(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The (down, up) pairs of a peft state dict, `get_peft_model_state_dict(model)`.
 
     Raises:
-        ValueError: keys that are not of LoRA, or a half without its other half.
+        ValueError: keys that are not LoRA weights, or a pair with only one half.
     """
     found: dict[str, dict[str, torch.Tensor]] = {}
     for key, weight in weights.items():
         if not (match := _PEFT.fullmatch(key)):
-            raise ValueError(f"{key!r} is not a LoRA weight of peft's; expected names such as 'to_q.lora_A.weight'")
+            raise ValueError(f"{key!r} is not a LoRA weight of peft, expected names such as 'to_q.lora_A.weight'")
         found.setdefault(match["module"], {})[match["side"]] = weight
     if halves := [module for module, sides in found.items() if len(sides) != 2]:
         raise ValueError(f"{len(halves)} module(s) have only one of lora_A and lora_B, first {halves[0]}")
     return {module: (sides["A"], sides["B"]) for module, sides in found.items()}
 
 
-def own_lora_metadata(file: TensorFile) -> LoraMetadata | None:
-    """Metadata of a LoRA of ours; None for a LoRA from elsewhere.
+def find_lora_metadata(file: TensorFile) -> LoraMetadata | None:
+    """Metadata of a SNOOPI LoRA; None for other LoRAs.
 
     Raises:
-        CheckpointError: written by a newer version, or metadata that does not add up.
+        CheckpointError: written by a newer version, or invalid metadata.
     """
     return parse_header(file, LORA_KEY, LoraMetadata)

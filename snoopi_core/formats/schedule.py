@@ -1,4 +1,4 @@
-"""The noise schedule that some single files carry, as `alphas_cumprod`."""
+"""The noise schedule that some single files contain, as `alphas_cumprod`."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import torch
 from .tensor_file import TensorFile
 
 _KEY = "alphas_cumprod"
-_TIMESTEPS = 1000  # of all the families whose files have it
-_LEAST = 4.8973451890853435e-08  # alpha^2 that the host gives a last timestep of pure noise, whose sigma is infinite
+_TIMESTEPS = 1000  # in all families whose files contain it
+_MIN_ALPHA_SQUARED = 4.8973451890853435e-08  # the host's alpha^2 for a last timestep of pure noise, instead of 0
 
 
 def stored_sigmas(file: TensorFile) -> torch.Tensor | None:
-    """sigma_t / alpha_t of each timestep, (T,) fp32; None where the file says nothing, or in fp8, which is too coarse.
+    """sigma_t / alpha_t of each timestep, (T,) fp32; None if the file has no schedule, or one in fp8 (too coarse).
 
     Raises:
-        ValueError: no falling series of numbers from 1 to 0.
+        ValueError: not a decreasing series of numbers between 1 and 0.
     """
     if _KEY not in file.names:
         return None
-    bars = file.read([_KEY])[_KEY]
-    if bars.shape != (_TIMESTEPS,) or not bars.is_floating_point():
-        raise ValueError(f"its {_KEY} is {tuple(bars.shape)} of {bars.dtype}, expected {_TIMESTEPS} numbers")
-    if bars.dtype.itemsize == 1:
-        logging.info("%s: its %s is %s, too coarse to be used", file.path.name, _KEY, bars.dtype)
+    alphas = file.read([_KEY])[_KEY]
+    if alphas.shape != (_TIMESTEPS,) or not alphas.is_floating_point():
+        raise ValueError(f"its {_KEY} is {tuple(alphas.shape)} of {alphas.dtype}, expected {_TIMESTEPS} numbers")
+    if alphas.dtype.itemsize == 1:
+        logging.info("%s: its %s is ignored, %s is too coarse", file.path.name, _KEY, alphas.dtype)
         return None
-    bars = bars.double()
-    if not ((bars >= 0) & (bars <= 1)).all() or (bars.diff() > 0).any() or bars[0] == bars[-1]:
-        raise ValueError(f"its {_KEY} do not fall from 1 to 0")
-    bars = bars.clamp(_LEAST, 1 - 1e-7)
-    return ((1 - bars) / bars).sqrt().float()
+    alphas = alphas.double()
+    if not ((alphas >= 0) & (alphas <= 1)).all() or (alphas.diff() > 0).any() or alphas[0] == alphas[-1]:
+        raise ValueError(f"its {_KEY} do not decrease, expected decreasing numbers between 1 and 0")
+    alphas = alphas.clamp(_MIN_ALPHA_SQUARED, 1 - 1e-7)
+    return ((1 - alphas) / alphas).sqrt().float()

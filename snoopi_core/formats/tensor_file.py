@@ -1,18 +1,18 @@
-"""Safetensors files: opened with suspicion, written whole or not at all.
+"""Safetensors files from untrusted sources: checked before anything is read, and written atomically.
 
-Everything a file claims is compared with its size before a single weight is looked at, and weights are mapped into
-memory rather than read, so a file costs what is really used of it.
+A file's header is compared with its size before any weight is read, and weights are mapped into memory, so only the
+parts that are used cost memory.
 """
 
 from __future__ import annotations
 
 import json
 import struct
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,17 +22,17 @@ from .atomic import replacing
 
 StateDict = dict[str, torch.Tensor]
 
-# Past any published file (SDXL with text encoders and EMA: 5,000 tensors, header 0.6 MB), and still quick to look at.
-_MOST_HEADER, _MOST_TENSORS = 2**24, 20_000
-_MOST_DIMENSIONS = 8  # past 64, many of torch's functions raise
+# Far above any published file (SDXL with text encoders and EMA: 5,000 tensors, header 0.6 MB), and still fast to check.
+_MAX_HEADER, _MAX_TENSORS = 2**24, 20_000
+_MAX_DIMENSIONS = 8  # many torch functions raise above 64
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-_AGAIN = "copy or download it again, and compare its size with the source"
+_DOWNLOAD_AGAIN = "copy or download it again, and compare its size with the source"
 
 
 class CheckpointError(ValueError):
     """A file that cannot be used; the message says which file, what is wrong with it and what to do."""
 
-    # The host puts this before the message, and inside it the pack's own name is a path.
+    # The host shows the module before the message; inside the host, the pack's module name is a path.
     __module__ = "snoopi"
 
     def __init__(self, message: str) -> None:
@@ -40,9 +40,9 @@ class CheckpointError(ValueError):
 
 
 def readable(text: str, most: int = 1800) -> str:
-    """Text that may quote a file or a file's name, fit for a log: one line, no control characters, not too long.
+    """Make text that quotes a file's name or contents safe to log: one line, no control characters, not too long.
 
-    Of what is too long the beginning and the end stay: files' names stand in front, advice at the end.
+    Long text keeps its beginning, where file names are, and its end, where advice is.
     """
     escaped = (c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in _shortened(text, most))
     return _shortened("".join(escaped), most)
@@ -55,18 +55,18 @@ def _shortened(text: str, most: int) -> str:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """A safetensors file whose header has been read and found sound."""
+    """A safetensors file whose header has been read and checked."""
 
     path: Path
     metadata: dict[str, str]
     names: tuple[str, ...]
 
     def read(self, names: Iterable[str] | None = None) -> StateDict:
-        """Weights by name, all of them when None, on the CPU and in the dtype of the file.
+        """Weights by name (None: all of them), on the CPU and in the file's dtype.
 
         Raises:
-            CheckpointError: the file has changed since, a weight's dtype is one that this torch does not have, or its
-                shape has more dimensions than any model's.
+            CheckpointError: the file has changed since, this torch lacks a weight's dtype, or a weight has too many
+                dimensions.
         """
         weights = {}
         try:
@@ -74,12 +74,12 @@ class TensorFile:
                 for name in self.names if names is None else names:
                     weights[name] = file.get_tensor(name)
         except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{self.path.name}: a weight cannot be read ({error}); {_AGAIN}") from error
+            raise CheckpointError(f"{self.path.name}: a weight cannot be read ({error}); {_DOWNLOAD_AGAIN}") from error
         for name, weight in weights.items():
-            if weight.ndim > _MOST_DIMENSIONS:
+            if weight.ndim > _MAX_DIMENSIONS:
                 raise CheckpointError(
-                    f"{self.path.name}: {name} has {weight.ndim} dimensions, expected at most {_MOST_DIMENSIONS}; "
-                    f"{_AGAIN}"
+                    f"{self.path.name}: {name} has {weight.ndim} dimensions, expected at most {_MAX_DIMENSIONS}; "
+                    f"{_DOWNLOAD_AGAIN}"
                 )
         return weights
 
@@ -88,39 +88,39 @@ def open_tensor_file(path: str | PathLike[str], expected: str = "checkpoint") ->
     """Read and check the header only.
 
     Args:
-        expected: what the caller is looking for, for messages.
+        expected: the kind of file that the caller needs, for messages.
 
     Raises:
-        CheckpointError: no such file, not safetensors (a pickle is named as such and never opened), truncated, names
-            given twice, or a header larger than any model's.
+        CheckpointError: no such file, not safetensors (pickles are recognised, but never opened), truncated, a name
+            that appears twice, or a header that is too large.
     """
     path = Path(path)
     _check_kind(path, expected)
     try:
         with open(path, "rb") as raw:
             (size,) = struct.unpack("<Q", raw.read(8).ljust(8, b"\0"))
-        if size > _MOST_HEADER:
+        if size > _MAX_HEADER:
             raise CheckpointError(
-                f"{path.name} is damaged or no model: its header claims {size} bytes, expected at most {_MOST_HEADER}"
+                f"{path.name} is damaged or not a model: its header claims {size} bytes, expected at most {_MAX_HEADER}"
             )
-        with safe_open(path, framework="pt") as file:  # compares shapes, offsets and the file's size
+        with safe_open(path, framework="pt") as file:  # checks shapes, offsets and the file's size
             metadata, names = file.metadata() or {}, tuple(file.keys())
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path.name} is damaged or cut short ({error}); {_AGAIN}") from error
-    except RuntimeError as error:  # torch's, where the system cannot map so large a file
+        raise CheckpointError(f"{path.name} is damaged or cut short ({error}); {_DOWNLOAD_AGAIN}") from error
+    except RuntimeError as error:  # from torch, if the system cannot map such a large file
         raise CheckpointError(f"{path.name} cannot be opened ({error}); is it really a model of that size?") from error
-    if len(names) > _MOST_TENSORS:
-        raise CheckpointError(f"{path.name} holds {len(names)} tensors, expected at most {_MOST_TENSORS}")
-    _check_for_doubles(path, size)
+    if len(names) > _MAX_TENSORS:
+        raise CheckpointError(f"{path.name} holds {len(names)} tensors, expected at most {_MAX_TENSORS}")
+    _check_names_are_unique(path, size)
     return TensorFile(path, metadata, names)
 
 
 def save_atomically(path: Path, tensors: Mapping[str, torch.Tensor], header: dict[str, str]) -> Path:
-    """Write a file so that a reader sees the old one or the whole new one, never half of one.
+    """Write a safetensors file atomically.
 
     Raises:
-        CheckpointError: another suffix than `.safetensors`, or a weight that is not finite.
-        OSError: it cannot be written, the disk being full for instance; what was written of it is removed.
+        CheckpointError: a suffix other than `.safetensors`, or a weight that is not finite.
+        OSError: it cannot be written, for example because the disk is full; the partial file is removed.
     """
     if path.suffix != ".safetensors":
         raise CheckpointError(f"the file to write is {path.name!r}, expected a name that ends in .safetensors")
@@ -133,7 +133,7 @@ def save_atomically(path: Path, tensors: Mapping[str, torch.Tensor], header: dic
     with replacing(path) as temporary:
         try:
             save_file(dict(tensors), temporary, metadata=header)
-        except SafetensorError as error:  # what safetensors makes of a full disk
+        except SafetensorError as error:  # raised for a full disk
             raise OSError(str(error)) from error
     return path
 
@@ -152,31 +152,31 @@ def _check_kind(path: Path, expected: str) -> None:
         )
     # The first 8 bytes of a real file are a small number.
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head[:8]):
-        said = head.decode("latin-1").splitlines()[0].strip()
+        first_line = head.decode("latin-1").splitlines()[0].strip()
         raise CheckpointError(
-            f"{path.name} is a text, not a model: it begins with {said!r}. A download that failed or a pointer of "
-            "git-lfs looks like this; download the model again"
+            f"{path.name} is a text file, not a model: it begins with {first_line!r}. Probably a failed download or a "
+            "git-lfs pointer; download the model again"
         )
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path.name}: expected a .safetensors file, got {path.suffix or 'no suffix'}")
 
 
-def _check_for_doubles(path: Path, size: int) -> None:
-    """A name given twice: programs disagree about which is meant, so neither is taken."""
+def _check_names_are_unique(path: Path, size: int) -> None:
+    """Refuse a header with the same name twice: safetensors (0.4.2 to 0.8.0) silently takes the last one."""
+    repeated: list[str] = []
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            seen: set[str] = set()
-            twice = next(name for name, _ in pairs if name in seen or seen.add(name))
-            raise CheckpointError(f"{path.name} is damaged: its header names {twice[:200]!r} twice; {_AGAIN}")
-        return found
+    def find_repeated(pairs: list[tuple[str, object]]) -> None:
+        repeated.extend(name for name, number in Counter(name for name, _ in pairs).items() if number > 1)
 
     with open(path, "rb") as file:
         file.seek(8)
         try:
-            json.loads(file.read(size), object_pairs_hook=unique)
-        except CheckpointError:
-            raise
+            json.loads(file.read(size), object_pairs_hook=find_repeated)
         except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path.name} is damaged: its header is no JSON ({error}); {_AGAIN}") from error
+            raise CheckpointError(
+                f"{path.name} is damaged: its header is not valid JSON ({error}); {_DOWNLOAD_AGAIN}"
+            ) from error
+    if repeated:
+        raise CheckpointError(
+            f"{path.name} is damaged: its header names {repeated[0][:200]!r} twice; {_DOWNLOAD_AGAIN}"
+        )

@@ -84,7 +84,7 @@ class TestExports:
             ("unet", {"norm_num_groups": 16}, "no UNet with these settings: norm_num_groups is 16, expected 32"),
             ("unet", {"only_cross_attention": True, "freq_shift": 1}, "freq_shift is 1, expected 0; only_cross_at"),
             ("unet", {"down_block_types": ["K", "DownBlock2D"]}, "no UNet with down block 'K'"),
-            ("unet", {"block_out_channels": [32, 48]}, r"\[32, 48\]: the host needs multiples of the first"),
+            ("unet", {"block_out_channels": [32, 48]}, r"\[32, 48\]: expected multiples of the first"),
             ("unet", {"cross_attention_dim": 48}, "the text encoder is 32 wide, the UNet's cross-attention takes 48"),
             ("vae", {"latent_channels": 8}, "the VAE has 8 latent channels, the UNet takes 4"),
             ("vae", {"use_quant_conv": False}, "no VAE with these settings: use_quant_conv"),

@@ -12,7 +12,7 @@ from reference import relative_error
 from safetensors.torch import save_file
 from small_models import SMALL, small_pixart, unet_file
 
-from snoopi_core.formats.layouts import pixart_to_single_file
+from snoopi_core.formats.joined_layouts import pixart_to_single_file
 from snoopi_core.formats.tensor_file import open_tensor_file
 from snoopi_core.host.loading.attachment import get_metadata
 from snoopi_core.host.loading.foreign import recognise

@@ -13,8 +13,9 @@ from exports import assert_refused
 from figures import measured
 from full_size import NETWORKS, PIXARTS, UNETS, diffusers_weights, meta_network, single_file_weights, write_sparse
 
-from snoopi_core.formats.checkpoint import Metadata, own_metadata, read_parts
-from snoopi_core.formats.layouts import pixart_place, unet_rename
+from snoopi_core.formats.checkpoint import Metadata, find_metadata, read_parts
+from snoopi_core.formats.joined_layouts import pixart_location
+from snoopi_core.formats.layouts import unet_rename
 from snoopi_core.formats.tensor_file import open_tensor_file
 from snoopi_core.host.loading.build import check_network, model_config
 from snoopi_core.host.loading.foreign import recognise
@@ -109,7 +110,7 @@ def test_our_export(tmp_path, name):
     weights = {PREFIX + key: weight for key, weight in single_file_weights(name).items()}
     header = {"snoopi.format": "1", "snoopi.model": metadata.model_dump_json()}
     file = open_tensor_file(write_sparse(tmp_path / "ours.safetensors", weights, metadata=header))
-    read = read_parts(file, own_metadata(file))
+    read = read_parts(file, find_metadata(file))
     check_network(model_config(read.metadata), read.unet)
     measured("loader", f"{name} our export", "wrong keys", wrong(read.unet, host_network(name)), 0)
 
@@ -117,7 +118,7 @@ def test_our_export(tmp_path, name):
 @pytest.mark.parametrize("name", CONTRACT)
 def test_our_names_are_the_hosts(name):
     if name in PIXARTS:
-        ours = {pixart_place(key)[0] for key in diffusers_weights(name)}
+        ours = {pixart_location(key)[0] for key in diffusers_weights(name)}
     else:
         ours = {unet_rename(UNETS[name])(key) for key in diffusers_weights(name)}
     assert ours == host_network(name).keys()

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from small_models import unet_file
 
 from snoopi_core.formats.checkpoint import OneStepRecipe, Provenance, Schedule
-from snoopi_core.formats.lora import LoraMetadata, adapters_of, write_lora
+from snoopi_core.formats.lora import LoraMetadata, adapters_from_peft, write_lora
 from snoopi_core.formats.tensor_file import open_tensor_file
 from snoopi_core.host.loading.attachment import get_metadata
 from snoopi_core.host.loading.foreign import recognise
@@ -122,7 +122,7 @@ class TestOnOurBase:
 
     def test_our_own_lora(self, base, loras, loader, caplog):
         merged, weights = with_adapters(base)
-        write_lora(loras / "ours.safetensors", about(), adapters_of(weights), alpha=ALPHA)
+        write_lora(loras / "ours.safetensors", about(), adapters_from_peft(weights), alpha=ALPHA)
         with caplog.at_level("INFO"):
             model = loader.execute("base.safetensors", "ours.safetensors").result[0]
         measured("loader", "LoRA on our export", "relative error, our names", error_against(model, merged), 2e-6)
@@ -157,7 +157,7 @@ class TestTheRecipe:
         _, weights = with_adapters(base)
         schedule = Schedule(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)
         metadata = about(prediction_type="v_prediction", schedule=schedule)
-        write_lora(loras / "wins.safetensors", metadata, adapters_of(weights), alpha=ALPHA)
+        write_lora(loras / "wins.safetensors", metadata, adapters_from_peft(weights), alpha=ALPHA)
         model = loader.execute("base.safetensors", "wins.safetensors").result[0]
         said = get_metadata(model.clone())
         assert said.model_dump() == metadata.model_dump() and said.recipe.timesteps == (600,)
@@ -173,7 +173,7 @@ class TestTheRecipe:
     @torch.no_grad()
     def test_and_is_how_the_model_is_sampled(self, base, loras, loader):
         merged, weights = with_adapters(base)
-        write_lora(loras / "sampled.safetensors", about(), adapters_of(weights), alpha=ALPHA)
+        write_lora(loras / "sampled.safetensors", about(), adapters_from_peft(weights), alpha=ALPHA)
         model = loader.execute("base.safetensors", "sampled.safetensors").result[0]
         context = torch.randn(1, 77, 32)
         latent = {"samples": torch.zeros(1, 4, 8, 8)}
@@ -186,7 +186,7 @@ class TestTheRecipe:
         """Which says nothing of itself; then the LoRA's is all there is."""
         unet = unet_file(folder / "others.safetensors")
         merged, weights = with_adapters(unet)
-        write_lora(loras / "ours.safetensors", about(), adapters_of(weights), alpha=ALPHA)
+        write_lora(loras / "ours.safetensors", about(), adapters_from_peft(weights), alpha=ALPHA)
         model = loader.execute("others.safetensors", "ours.safetensors").result[0]
         error = error_against(model, merged, width=768)
         measured("loader", "LoRA on a single file", "relative error, our names", error, 2e-6)
@@ -219,7 +219,7 @@ class TestPixArt:
         merged, weights = with_adapters(transformer)
         path = loras / "pixart.safetensors"
         if style == "ours":
-            write_lora(path, about(family="pixart"), adapters_of(weights), alpha=ALPHA)
+            write_lora(path, about(family="pixart"), adapters_from_peft(weights), alpha=ALPHA)
         elif style == "lora_unet_blocks":
             weights = {k: v for k, v in weights.items() if ".attn1.to_out" in k or ".attn2.to_q" in k}
             merged, weights = with_adapters(transformer, r".*(attn1\.to_out\.0|attn2\.to_q)")
@@ -265,7 +265,7 @@ class TestRefused:
 
     def test_a_lora_for_another_family(self, base, loras, loader):
         _, weights = with_adapters(base)
-        path = write_lora(loras / "family.safetensors", about(), adapters_of(weights), alpha=ALPHA)
+        path = write_lora(loras / "family.safetensors", about(), adapters_from_peft(weights), alpha=ALPHA)
         header = {"snoopi.format": "1", "snoopi.lora": about(family="pixart").model_dump_json()}
         save_file(load_file(path), path, metadata=header)
         self.refuse(loader, "family.safetensors", "trained on a pixart network, this model is a unet network")

@@ -22,7 +22,7 @@ from snoopi_core.formats.checkpoint import (
     Schedule,
     write_checkpoint,
 )
-from snoopi_core.formats.layouts import pixart_to_single_file
+from snoopi_core.formats.joined_layouts import pixart_to_single_file
 from snoopi_core.host.loading.loader import load_checkpoint
 from training.models.backbone import Backbone
 from training.trainer.export import export_backbone

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
 
-from snoopi_core.formats.layouts import pixart_to_single_file, to_single_file, unet_rename
+from snoopi_core.formats.joined_layouts import pixart_to_single_file
+from snoopi_core.formats.layouts import to_single_file, unet_rename
 
 _CROSS_DOWN, _CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
 _SD = {

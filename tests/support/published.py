@@ -23,13 +23,8 @@ from safetensors.torch import save_file
 from tiny import tiny_t5_tokenizer, tiny_vae
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from snoopi_core.formats.layouts import (
-    pixart_to_single_file,
-    text_encoder_rename,
-    to_single_file,
-    unet_rename,
-    vae_rename,
-)
+from snoopi_core.formats.joined_layouts import pixart_to_single_file
+from snoopi_core.formats.layouts import text_encoder_rename, to_single_file, unet_rename, vae_rename
 from training.models.clip_tokenizer import clip_tokenizer
 
 KINDS = ("sd15", "sd21", "pixart")

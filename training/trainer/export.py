@@ -16,7 +16,7 @@ from snoopi_core.formats.architecture import text_arguments, unet_arguments, vae
 from snoopi_core.formats.architecture_pixart import pixart_arguments
 from snoopi_core.formats.checkpoint import Checkpoint, Metadata, OneStepRecipe, Provenance, write_checkpoint
 from snoopi_core.formats.layouts import StateDict, text_encoder_rename, to_single_file, vae_rename
-from snoopi_core.formats.lora import LoraMetadata, adapters_of, write_lora
+from snoopi_core.formats.lora import LoraMetadata, adapters_from_peft, write_lora
 from training.config import Recipe, find_file
 from training.distill.noise_levels import NoiseLevels
 from training.distill.rng import generator
@@ -122,7 +122,7 @@ def export_student(path: Path, backbone: Backbone, weights: StateDict, recipe: R
             base=_public_path(recipe.student.init or recipe.teacher.path),
             **about,
         )
-        return write_lora(path, metadata, adapters_of(weights), alpha=recipe.student.lora_scaling)
+        return write_lora(path, metadata, adapters_from_peft(weights), alpha=recipe.student.lora_scaling)
     colours = _preview_colours(backbone, weights, recipe, levels)
     return export_backbone(path, backbone, weights, role="student", latent_rgb_factors=colours, **about)
 

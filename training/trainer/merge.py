@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from snoopi_core.formats.checkpoint import About, CheckpointError, Provenance, read_checkpoint, write_checkpoint
-from snoopi_core.formats.lora import LoraMetadata, own_lora_metadata, read_updates
+from snoopi_core.formats.checkpoint import BaseMetadata, CheckpointError, Provenance, read_checkpoint, write_checkpoint
+from snoopi_core.formats.lora import LoraMetadata, find_lora_metadata, read_updates
 from snoopi_core.formats.tensor_file import open_tensor_file
 from training.config import find_file
 from training.models.families import FAMILIES
@@ -38,11 +38,11 @@ def merge(full: Path, lora: Path, out: Path, *, base: str = "", weight: float = 
     if not 0 <= weight <= 1:
         raise ValueError(f"weight is {weight}, expected a number from 0 to 1")
     full, lora = find_file(str(full)), find_file(str(lora))
-    if own_lora_metadata(open_tensor_file(full, "student")) is not None:
+    if find_lora_metadata(open_tensor_file(full, "student")) is not None:
         raise CheckpointError(f"{full.name} is a LoRA; expected the export of a student trained in full, then the LoRA")
     checkpoint = read_checkpoint(full)
     lora_file = open_tensor_file(lora, "LoRA")
-    about, other = checkpoint.metadata, own_lora_metadata(lora_file)
+    about, other = checkpoint.metadata, find_lora_metadata(lora_file)
     if other is None:
         raise CheckpointError(
             f"{lora.name} is no LoRA made by `python -m training.export`; expected the export of a student that was "
@@ -62,7 +62,7 @@ def merge(full: Path, lora: Path, out: Path, *, base: str = "", weight: float = 
     return write_checkpoint(out, dataclasses.replace(checkpoint, metadata=metadata, unet=unet))
 
 
-def differences(full: About, lora: About) -> list[str]:
+def differences(full: BaseMetadata, lora: BaseMetadata) -> list[str]:
     """What two students should have in common and have not; a file without a recipe is no student's."""
     one, other = _kind(full), _kind(lora)
     return [
@@ -72,7 +72,7 @@ def differences(full: About, lora: About) -> list[str]:
     ] or ([] if full.recipe else ["neither has a recipe"])
 
 
-def _kind(about: About) -> dict[str, Any]:
+def _kind(about: BaseMetadata) -> dict[str, Any]:
     return about.model_dump(include={"family", "prediction_type", "schedule"}) | (
         {} if about.recipe is None else about.recipe.model_dump()
     )
@@ -91,7 +91,7 @@ def _base_weights(base: str, network: torch.nn.Module, lora: LoraMetadata) -> di
         raise FileNotFoundError(f"{error}; the LoRA belongs to it: name its place with --base") from error
 
 
-def _provenance(full: About, lora: About, weight: float) -> Provenance:
+def _provenance(full: BaseMetadata, lora: BaseMetadata, weight: float) -> Provenance:
     said = [
         f"{share:g} x {student.title!r} (step {student.provenance.step}, recipe {student.provenance.recipe_sha256})"
         for share, student in ((weight, full), (1 - weight, lora))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from comfy.model_patcher import ModelPatcher
 
-from ...formats.checkpoint import About
+from ...formats.checkpoint import BaseMetadata
 
 _KEY = "snoopi"
 
 
-def set_metadata(patcher: ModelPatcher, metadata: About) -> None:
+def set_metadata(patcher: ModelPatcher, metadata: BaseMetadata) -> None:
     patcher.set_attachments(_KEY, metadata)
 
 
-def get_metadata(patcher: ModelPatcher) -> About | None:
+def get_metadata(patcher: ModelPatcher) -> BaseMetadata | None:
     """What the file says, or the LoRA on it; None for a model of other makers."""
     return patcher.get_attachment(_KEY)

@@ -22,7 +22,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ...formats.harmless_keys import is_harmless
-from ...formats.layouts import pixart_place, pixart_to_single_file
+from ...formats.joined_layouts import pixart_location, pixart_to_single_file
 from ...formats.schedule import stored_sigmas
 from ...formats.tensor_file import StateDict, TensorFile, readable
 from .build import build_vae, check_network, complete_network, make_patcher
@@ -270,7 +270,7 @@ def _pixart_names(weights: StateDict) -> tuple[StateDict, list[str]]:
     left_over = []
     for key in weights:
         try:
-            pixart_place(key)
+            pixart_location(key)
         except ValueError:
             left_over.append(key)
     return pixart_to_single_file({key: weights[key] for key in weights.keys() - left_over}), left_over

@@ -11,7 +11,7 @@ import comfy.sd
 from comfy.model_patcher import ModelPatcher
 
 from ...formats.architecture import text_arguments, vae_arguments
-from ...formats.checkpoint import Checkpoint, CheckpointError, Metadata, own_metadata, read_checkpoint, read_parts
+from ...formats.checkpoint import Checkpoint, CheckpointError, Metadata, find_metadata, read_checkpoint, read_parts
 from ...formats.tensor_file import TensorFile, open_tensor_file, readable
 from .build import build_clip, build_model, build_vae, network_arguments
 from .foreign import describe, foreign_clip, foreign_model, foreign_vae, recognise
@@ -34,7 +34,7 @@ def load_checkpoint(path: Path, lora: Path | None = None, latents: str = "auto")
         CheckpointError: the file or the LoRA cannot be used; says which, why and what to do.
     """
     file = open_tensor_file(path)
-    metadata = own_metadata(file)
+    metadata = find_metadata(file)
     if metadata is None:
         model, clip, vae = _open_foreign(file, latents)
     else:
@@ -113,21 +113,21 @@ def _size(metadata: Metadata) -> str:
 
 def _model_patcher(path: Path, latents: str, disable_dynamic: bool = False) -> ModelPatcher:
     file = open_tensor_file(path)
-    if (metadata := own_metadata(file)) is None:
+    if (metadata := find_metadata(file)) is None:
         return foreign_model(recognise(file), latents, disable_dynamic=disable_dynamic)
     return build_model(metadata, read_parts(file, metadata).unet, disable_dynamic=disable_dynamic)
 
 
 def _clip_patcher(path: Path, disable_dynamic: bool = False) -> ModelPatcher:
     file = open_tensor_file(path)
-    if own_metadata(file) is None:
+    if find_metadata(file) is None:
         return foreign_clip(recognise(file), disable_dynamic=disable_dynamic).patcher
     return _clip(read_checkpoint(path), disable_dynamic=disable_dynamic).patcher
 
 
 def _vae_patcher(path: Path, disable_dynamic: bool = False) -> ModelPatcher:
     file = open_tensor_file(path)
-    if own_metadata(file) is None:
+    if find_metadata(file) is None:
         return foreign_vae(recognise(file)).patcher
     checkpoint = read_checkpoint(path)
     return build_vae(checkpoint.metadata.vae, checkpoint.vae).patcher

@@ -17,7 +17,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 
-from ...formats.lora import LoraMetadata, own_lora_metadata
+from ...formats.lora import LoraMetadata, find_lora_metadata
 from ...formats.tensor_file import StateDict, open_tensor_file, readable
 from .attachment import set_metadata
 from .check_weights import check_numbers, listed
@@ -41,7 +41,7 @@ def apply_lora(
             another kind of adapter. All are counted, the first five named.
     """
     file = open_tensor_file(path, "LoRA")
-    metadata = own_lora_metadata(file)
+    metadata = find_lora_metadata(file)
     check_numbers("LoRA", file.names)
     weights = file.read()
     _check_plain(weights)

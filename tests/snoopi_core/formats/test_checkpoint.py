@@ -127,7 +127,7 @@ def test_foreign_newer_and_broken(path):
     with pytest.raises(CheckpointError, match="expected a whole number"):
         read_checkpoint(path)
     save_file(weights, path, metadata={FORMAT_KEY: "1", MODEL_KEY: "[" * 100_000})
-    with pytest.raises(CheckpointError, match="does not add up"):
+    with pytest.raises(CheckpointError, match="its metadata is invalid"):
         read_checkpoint(path)
     tree = json.loads(model)
     del tree["title"]
@@ -140,7 +140,7 @@ def test_foreign_newer_and_broken(path):
 def test_weights_and_metadata_must_agree(path):
     header = {FORMAT_KEY: "1", MODEL_KEY: make().metadata.model_dump_json()}
     save_file({"first_stage_model.x": torch.zeros(1)}, path, metadata=header)
-    with pytest.raises(CheckpointError, match=r"does not announce, first first_stage_model.x and no weights for unet"):
+    with pytest.raises(CheckpointError, match=r"does not describe, first first_stage_model.x and no weights for unet"):
         read_checkpoint(path)
 
 
@@ -152,7 +152,7 @@ def test_missing_file(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"timesteps": (249, 999), "alpha_T": 0.6, "sigma_T": 0.8}, "do not fall strictly"),
+        ({"timesteps": (249, 999), "alpha_T": 0.6, "sigma_T": 0.8}, "are not strictly decreasing"),
         ({"timesteps": (), "alpha_T": 0.6, "sigma_T": 0.8}, "at least 1 item"),
         ({"timesteps": (999,), "alpha_T": 0.6, "sigma_T": 0.7}, "expected 1"),
     ],

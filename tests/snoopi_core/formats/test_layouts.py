@@ -6,14 +6,8 @@ from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from tiny import tiny_backbone
 
-from snoopi_core.formats.layouts import (
-    from_single_file,
-    pixart_from_single_file,
-    pixart_to_single_file,
-    to_single_file,
-    unet_rename,
-    vae_rename,
-)
+from snoopi_core.formats.joined_layouts import pixart_from_single_file, pixart_to_single_file
+from snoopi_core.formats.layouts import from_single_file, to_single_file, unet_rename, vae_rename
 
 SD15 = {
     "block_out_channels": (32, 64, 64, 64),
@@ -80,7 +74,7 @@ def test_problems_are_counted_and_named():
         ValueError, match=r"3 place\(s\): missing out.2.bias; not expected stranger; out.2.weight has shape \(3,\)"
     ):
         from_single_file(single, unet.state_dict(), rename)
-    with pytest.raises(ValueError, match="no place in the single-file layout"):
+    with pytest.raises(ValueError, match="no equivalent in the single-file layout"):
         rename("unheard.of")
 
 
@@ -110,7 +104,7 @@ def test_pixarts_problems_are_named():
     single["x_embedder.proj.bias"] = torch.zeros(5)
     with pytest.raises(ValueError, match=r"4 place\(s\): missing blocks.0.cross_attn.kv_linear.bias \(part 1 of 2\)"):
         pixart_from_single_file(single, weights)
-    with pytest.raises(ValueError, match="no place in the single-file layout"):
+    with pytest.raises(ValueError, match="no equivalent in the single-file layout"):
         pixart_to_single_file({"transformer_blocks.0.attn3.to_q.weight": torch.zeros(1)})
     key = "transformer_blocks.0.attn1.to_k.bias"
     with pytest.raises(ValueError, match=r"parts of 1 weight\(s\) differ in shape, first of blocks.0.attn.qkv.bias"):

@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import load_file
 
 from snoopi_core.formats.checkpoint import CheckpointError, OneStepRecipe
-from snoopi_core.formats.lora import LoraMetadata, adapters_of, own_lora_metadata, write_lora
+from snoopi_core.formats.lora import LoraMetadata, adapters_from_peft, find_lora_metadata, write_lora
 from snoopi_core.formats.tensor_file import open_tensor_file
 
 RECIPE = OneStepRecipe(timesteps=(999,), alpha_T=0.6, sigma_T=0.8)
@@ -33,14 +33,14 @@ def test_what_is_written(path, family, names):
     alpha = next(iter(names)).rsplit(".lora_", 1)[0] + ".alpha"
     assert weights.keys() == names | {alpha}
     assert float(weights[alpha]) == 128 and all(weight.dtype == torch.float16 for weight in weights.values())
-    assert own_lora_metadata(open_tensor_file(path)) == metadata
+    assert find_lora_metadata(open_tensor_file(path)) == metadata
     assert metadata.role == "student_lora"
 
 
 @pytest.mark.parametrize(
     ("adapters", "settings", "message"),
     [
-        ({}, {}, "a LoRA without adapters"),
+        ({}, {}, "the LoRA has no adapters"),
         ({"a": (torch.ones(2, 6), torch.ones(4, 3))}, {}, r"a has down \(2, 6\) and up \(4, 3\), expected \(r, in\)"),
         ({"a": PAIR}, {"alpha": 0.0}, "alpha is 0.0, expected a positive number"),
         ({"a": PAIR}, {"alpha": float("nan")}, "alpha is nan"),
@@ -62,19 +62,19 @@ def test_a_file_of_others_has_no_metadata_and_a_broken_one_says_so(path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, path)
-    assert own_lora_metadata(open_tensor_file(path)) is None
+    assert find_lora_metadata(open_tensor_file(path)) is None
     save_file({"a": torch.zeros(1)}, path, metadata={"snoopi.format": "1", "snoopi.lora": "{}"})
-    with pytest.raises(CheckpointError, match=r"its metadata does not add up .*title"):
-        own_lora_metadata(open_tensor_file(path))
+    with pytest.raises(CheckpointError, match=r"its metadata is invalid .*title"):
+        find_lora_metadata(open_tensor_file(path))
     save_file({"a": torch.zeros(1)}, path, metadata={"snoopi.format": "2", "snoopi.lora": "{}"})
     with pytest.raises(CheckpointError, match="has format 2, this version of SNOOPI reads up to 1"):
-        own_lora_metadata(open_tensor_file(path))
+        find_lora_metadata(open_tensor_file(path))
 
 
 def test_pefts_state_dict():
     weights = {"base_model.model.x.to_q.lora_A.weight": PAIR[0], "x.to_q.lora_B.default.weight": PAIR[1]}
-    assert adapters_of(weights) == {"x.to_q": PAIR}
-    with pytest.raises(ValueError, match="is not a LoRA weight of peft's"):
-        adapters_of({"x.to_q.weight": PAIR[0]})
+    assert adapters_from_peft(weights) == {"x.to_q": PAIR}
+    with pytest.raises(ValueError, match="is not a LoRA weight of peft"):
+        adapters_from_peft({"x.to_q.weight": PAIR[0]})
     with pytest.raises(ValueError, match=r"1 module\(s\) have only one of lora_A and lora_B, first x.to_q"):
-        adapters_of({"x.to_q.lora_A.weight": PAIR[0]})
+        adapters_from_peft({"x.to_q.lora_A.weight": PAIR[0]})

@@ -105,8 +105,11 @@ def test_a_failed_write_leaves_nothing(path):
     ("content", "message"),
     [
         (b"", r"is empty \(0 bytes\); download it again"),
-        (b"version https://git-lfs.github.com/spec/v1\noid", "is a text, not a model: it begins with 'version https"),
-        (b"<!DOCTYPE html>\n<html>", "is a text, not a model: it begins with '<!DOCTYPE html>'"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "is a text file, not a model: it begins with 'version https",
+        ),
+        (b"<!DOCTYPE html>\n<html>", "is a text file, not a model: it begins with '<!DOCTYPE html>'"),
     ],
 )
 def test_what_downloads_leave_behind(path, content, message):

@@ -10,7 +10,7 @@ from peft.utils import get_peft_model_state_dict
 from tiny import tiny_backbone
 
 from snoopi_core.formats.checkpoint import OneStepRecipe
-from snoopi_core.formats.lora import LoraMetadata, adapters_of, write_lora
+from snoopi_core.formats.lora import LoraMetadata, adapters_from_peft, write_lora
 from training.evaluate.generate.student import recommended_alpha
 from training.evaluate.write_alpha import write_alpha
 from training.trainer.export import export_backbone
@@ -27,7 +27,7 @@ def test_a_lora_student(tmp_path, capsys):
         adapted = get_peft_model(copy.deepcopy(backbone.network), config)
     about = {"prediction_type": backbone.prediction_type, "schedule": backbone.schedule, "recipe": RECIPE}
     metadata = LoraMetadata(title="LoRA", base=str(base), recommended_alpha=0.7, **about)
-    pairs = adapters_of(get_peft_model_state_dict(adapted))
+    pairs = adapters_from_peft(get_peft_model_state_dict(adapted))
     lora = write_lora(tmp_path / "lora.safetensors", metadata, pairs, alpha=8.0)
     merged = adapted.merge_and_unload().state_dict()
     full = export_backbone(tmp_path / "full.safetensors", backbone, merged, title="full", role="student", recipe=RECIPE)

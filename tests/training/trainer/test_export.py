@@ -8,7 +8,7 @@ from reference import relative_error
 from tiny import tiny_backbone, tiny_pixart_backbone, tiny_sd21_backbone
 
 from snoopi_core.formats.checkpoint import OneStepRecipe, read_checkpoint
-from snoopi_core.formats.lora import own_lora_metadata
+from snoopi_core.formats.lora import find_lora_metadata
 from snoopi_core.formats.tensor_file import open_tensor_file
 from snoopi_core.host.loading.attachment import get_metadata
 from snoopi_core.host.loading.loader import load_checkpoint
@@ -106,7 +106,7 @@ def test_a_lora_student_makes_the_same_images_in_the_host(tmp_path, kind):
     expected = images(backbone, student.eval(), text, levels, recipe)
     assert relative_error(hosts_images(model, text, backbone), expected) <= 1e-4
     assert relative_error(expected, images(backbone, backbone.network, text, levels, recipe)) > 0.1
-    metadata = own_lora_metadata(open_tensor_file(path))
+    metadata = find_lora_metadata(open_tensor_file(path))
     assert (metadata.title, metadata.base, metadata.family) == ("S", "tiny/teacher", backbone.family.name)
     assert metadata.recipe.timesteps == (999,) and metadata.provenance.recipe_sha256 == recipe.sha256()
 
@@ -122,7 +122,7 @@ def test_a_lora_says_what_it_was_trained_on_but_not_where_that_lies(tmp_path):
     ]:
         recipe = recipe_for(teacher, train="lora", **changes)
         path = export_student(tmp_path / "lora.safetensors", backbone, trained_state(student), recipe, 1)
-        assert own_lora_metadata(open_tensor_file(path)).base == expected
+        assert find_lora_metadata(open_tensor_file(path)).base == expected
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sd21"])

@@ -9,7 +9,7 @@ from peft.utils import get_peft_model_state_dict
 from tiny import tiny_backbone, tiny_pixart_backbone
 
 from snoopi_core.formats.checkpoint import OneStepRecipe, read_checkpoint
-from snoopi_core.formats.lora import LoraMetadata, adapters_of, write_lora
+from snoopi_core.formats.lora import LoraMetadata, adapters_from_peft, write_lora
 from training.merge import main, merge
 from training.models.backbone import load_backbone
 from training.trainer.export import export_backbone, provenance
@@ -28,7 +28,7 @@ def lora_of(path, backbone, targets, **changes):
         "title": "B", "family": backbone.family.name, "prediction_type": backbone.prediction_type, "recipe": RECIPE,
         "schedule": backbone.schedule, "provenance": provenance("b" * 64, 5), **changes,
     }  # fmt: skip
-    pairs = adapters_of(get_peft_model_state_dict(adapted))
+    pairs = adapters_from_peft(get_peft_model_state_dict(adapted))
     return write_lora(path, LoraMetadata(**settings), pairs, alpha=ALPHA), adapted.merge_and_unload()
 
 

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from snoopi_core.formats.checkpoint import MODEL_KEY, About, own_metadata
-from snoopi_core.formats.lora import LORA_KEY, own_lora_metadata, read_updates
+from snoopi_core.formats.checkpoint import MODEL_KEY, BaseMetadata, find_metadata
+from snoopi_core.formats.lora import LORA_KEY, find_lora_metadata, read_updates
 from snoopi_core.formats.tensor_file import open_tensor_file
 from snoopi_core.presets import Preset
 from training.config import find_file
@@ -64,16 +64,16 @@ def load_student(path: str, *, text_encoder: str = "", vae: str = "", base: str 
     return replace(model, recipe=about.recipe, source=path)
 
 
-def own_about(path: str) -> tuple[str, About | None]:
+def own_about(path: str) -> tuple[str, BaseMetadata | None]:
     """Under which key a file of ours says what it is, and that; "" and None for all else."""
     found = find_file(find_student(path))
     if not found.is_file():
         open_source(path)  # a folder or of the hub; tells what is wrong with it
         return "", None
     file = open_tensor_file(found)
-    if (metadata := own_metadata(file)) is not None:
+    if (metadata := find_metadata(file)) is not None:
         return MODEL_KEY, metadata
-    if (lora := own_lora_metadata(file)) is not None:
+    if (lora := find_lora_metadata(file)) is not None:
         return LORA_KEY, lora
     return "", None
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from snoopi_core.formats.layouts import StateDict, pixart_to_single_file
+from snoopi_core.formats.joined_layouts import pixart_to_single_file
+from snoopi_core.formats.layouts import StateDict
 from training.models.text_embeddings import TextEmbeddings
 
 _MAX_TOKENS = 120  # PixArt-alpha's; T5's own tokenizer would say 512

@@ -15,7 +15,7 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import nn
 
-from snoopi_core.formats.checkpoint import own_metadata
+from snoopi_core.formats.checkpoint import find_metadata
 from snoopi_core.formats.layouts import StateDict
 from snoopi_core.formats.tensor_file import open_tensor_file
 from training.config import ROOT, find_file
@@ -136,7 +136,7 @@ def open_source(path: str) -> Source:
     if not found.is_file():
         return open_folder(_folder(path))
     file = open_tensor_file(found)  # names pickles as such
-    metadata = own_metadata(file)
+    metadata = find_metadata(file)
     return open_single_file(file) if metadata is None else open_contract(file, metadata)
 
 

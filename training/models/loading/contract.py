@@ -8,13 +8,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from snoopi_core.formats.checkpoint import Metadata, read_parts
-from snoopi_core.formats.layouts import (
-    from_single_file,
-    pixart_from_single_file,
-    text_encoder_rename,
-    unet_rename,
-    vae_rename,
-)
+from snoopi_core.formats.joined_layouts import pixart_from_single_file
+from snoopi_core.formats.layouts import from_single_file, text_encoder_rename, unet_rename, vae_rename
 from snoopi_core.formats.tensor_file import TensorFile
 from training.models.clip_tokenizer import clip_tokenizer
 from training.models.loading.source import Source, Text, build

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from snoopi_core.formats.checkpoint import Checkpoint, Metadata, OneStepRecipe, Schedule, write_checkpoint
-from snoopi_core.formats.layouts import pixart_to_single_file
+from snoopi_core.formats.joined_layouts import pixart_to_single_file
 from training.models.loading import load_network, load_parts
 
 PROMPT = "A red ring, isn't it?"
