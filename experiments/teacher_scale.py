@@ -21,7 +21,8 @@ from experiments.json_file import other_than, read_json, write_json
 from experiments.shapes.measure import Generate, accuracy, caption_set
 from experiments.shapes.sampling import ManySteps, in_tens
 from training.evaluate.metrics.frechet import Gaussian, frechet_distance
-from training.models.backbone import fingerprint, load_backbone
+from training.models.backbone import fingerprint
+from training.models.loading import load_backbone
 from training.prompts.shapes.scene import render, sample_scenes
 
 # The paper's, one without guidance, and the range that PG-SB draws from.

@@ -24,7 +24,8 @@ from experiments.shapes.evaluate import CAPTION_SEED, NOISE_SEED, OPEN
 from experiments.shapes.measure import Generate
 from experiments.shapes.sampling import ManySteps, OneStep, in_tens
 from training import export
-from training.models.backbone import Backbone, load_backbone
+from training.models.backbone import Backbone
+from training.models.loading import load_backbone
 
 METRICS = ("gap", "x0_std", "student_grad", "lora_grad")
 

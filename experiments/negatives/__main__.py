@@ -22,9 +22,10 @@ from experiments.negatives.sheets import draw_sheets
 from experiments.negatives.strength import strength
 from experiments.shapes.measure import Pair, modal_pairs
 from experiments.shapes.sampling import OneStep, in_tens
-from training.models.backbone import fingerprint, load_backbone
+from training.models.backbone import fingerprint
 from training.models.guidance.methods import Method
 from training.models.guidance.nag import BLEND, TAU
+from training.models.loading import load_backbone
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,7 +19,8 @@ from experiments.shapes import measure
 from experiments.shapes.measure import Accuracy, Generate, Pair, Removal
 from experiments.shapes.sampling import ManySteps, OneStep
 from experiments.shapes.sheet import contact_sheet
-from training.models.backbone import Backbone, fingerprint, load_backbone
+from training.models.backbone import Backbone, fingerprint
+from training.models.loading import load_backbone
 from training.prompts.shapes.captions import sentence
 from training.prompts.shapes.scene import ATTRIBUTES
 

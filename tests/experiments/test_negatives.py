@@ -15,8 +15,8 @@ from experiments.negatives.strength import strength
 from experiments.results_page import alphas, methods
 from experiments.shapes.measure import Pair, removal_table
 from experiments.shapes.sampling import ManySteps, OneStep, in_tens
-from training.models.backbone import load_backbone
 from training.models.guidance.methods import METHODS, Method
+from training.models.loading import load_backbone
 
 PAIRS = [
     Pair(prompt="a green shape", stated={"colour": "green"}, attribute="shape", value="triangle", share=1.0),

@@ -13,7 +13,7 @@ from experiments.shapes_teacher.codec import CodecRecipe, neighbours, new_vae, s
 from experiments.shapes_teacher.latents import latents_of
 from experiments.shapes_teacher.text import new_text_encoder
 from experiments.shapes_teacher.train import TeacherRecipe, new_unet
-from training.models.backbone import load_backbone
+from training.models.loading import load_backbone
 from training.prompts.shapes.scene import ATTRIBUTES, sample_scenes
 
 CODEC = CodecRecipe(encoder_iterations=2, decoder_iterations=2, batch=4)

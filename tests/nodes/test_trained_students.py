@@ -24,8 +24,8 @@ from safetensors.torch import load_file
 from tiny import tiny_backbone, tiny_pixart_backbone, tiny_sd21_backbone
 
 from training.export import main as export
-from training.models.backbone import load_backbone
 from training.models.guidance.nasa import nasa
+from training.models.loading import load_backbone
 from training.models.sampling import one_step_x0
 from training.pgsb import main as train
 from training.prompts.encode import main as encode_prompts

@@ -5,7 +5,7 @@ import torch
 from host_world import STUDENT, HostStudent
 
 from snoopi_core.formats.checkpoint import read_metadata
-from training.models.backbone import load_backbone
+from training.models.loading import load_backbone
 from training.models.sampling import one_step_x0
 
 pytestmark = pytest.mark.host

@@ -9,7 +9,7 @@ from host_world import STUDENT, HostStudent
 from experiments.shapes import measure
 from experiments.shapes.sampling import OneStep
 from snoopi_core.formats.checkpoint import read_metadata
-from training.models.backbone import load_backbone
+from training.models.loading import load_backbone
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 IMAGES, SEED = 100, 300_000  # seeds that neither training, nor the choice of alpha, nor that of the pairs has seen

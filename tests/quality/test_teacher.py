@@ -5,7 +5,7 @@ from host_world import TEACHER
 
 from experiments.shapes import measure
 from experiments.shapes.sampling import ManySteps
-from training.models.backbone import load_backbone
+from training.models.loading import load_backbone
 
 pytestmark = pytest.mark.slow
 

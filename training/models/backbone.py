@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,11 +11,8 @@ from diffusers import AutoencoderKL, DDPMScheduler
 from torch import nn
 
 from snoopi_core.formats.checkpoint import OneStepRecipe, Schedule
-from training.config import Teacher
 from training.models.families import FAMILIES, Family
-from training.models.loading import load_parts
 from training.models.text_cache import TextCache
-from training.models.text_cache.encoder import describe_encoder
 from training.models.text_embeddings import TextEmbeddings
 
 
@@ -108,39 +104,3 @@ def fingerprint(network: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def load_teacher(section: Teacher, *, t5: torch.dtype | None = torch.bfloat16, text_cache: str = "") -> Backbone:
-    """The teacher of a recipe; see `load_backbone`. With `text_cache`, a folder that holds its prompts, without T5.
-
-    Raises:
-        FileNotFoundError, ValueError: see `load_backbone` and `TextCache.open`.
-    """
-    t5 = None if text_cache else t5
-    backbone = load_backbone(
-        section.path, section.prediction_type, text_encoder=section.text_encoder, vae=section.vae, t5=t5
-    )
-    if not text_cache:
-        return backbone
-    cache = TextCache.open(Path(text_cache).expanduser(), describe_encoder(section, backbone))
-    return replace(backbone, text_cache=cache)
-
-
-def load_backbone(
-    path: str,
-    prediction_type: str = "auto",
-    *,
-    text_encoder: str = "",
-    vae: str = "",
-    t5: torch.dtype | None = torch.bfloat16,
-) -> Backbone:
-    """Load a model; `prediction_type` overrides what its files say. See `training.models.loading.load_parts`.
-
-    Raises:
-        FileNotFoundError: nothing is there; says what was looked for.
-        ValueError: it is not supported, lacks a part, or its weights do not fit its config.
-    """
-    parts = load_parts(path, text_encoder=text_encoder, vae=vae, t5=t5)
-    if prediction_type != "auto":
-        parts["prediction_type"] = prediction_type
-    return Backbone(source=path, **parts | {"family": FAMILIES[parts["family"]]})

@@ -19,9 +19,9 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
-from training.models.backbone import load_teacher
+from training.models.loading import load_teacher
+from training.models.loading.text_encoder_id import describe_encoder
 from training.models.text_cache.build import build_shards, finish, keys_in
-from training.models.text_cache.encoder import describe_encoder
 from training.models.text_cache.shard import key
 from training.models.text_embeddings import TextEmbeddings
 from training.prompts import CountTokens, recipe_prompts

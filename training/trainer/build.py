@@ -19,8 +19,8 @@ from training.distill.networks import Teachers, make_student, trainable
 from training.distill.noise_levels import NoiseLevels
 from training.distill.optimizers import make_optimizer
 from training.distill.step import Distillation
-from training.models.backbone import Backbone, decode_latents, fingerprint, load_teacher
-from training.models.loading import load_network
+from training.models.backbone import Backbone, decode_latents, fingerprint
+from training.models.loading import load_network, load_teacher
 from training.prompts import PromptSource, open_prompts, recipe_prompts
 from training.trainer.distributed.accelerator import rows_at_once
 from training.trainer.export import check_exportable

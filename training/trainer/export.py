@@ -20,7 +20,8 @@ from snoopi_core.formats.lora import LoraMetadata, adapters_from_peft, write_lor
 from training.config import Recipe, find_file
 from training.distill.noise_levels import NoiseLevels
 from training.distill.rng import generator
-from training.models.backbone import Backbone, fingerprint, load_backbone, load_teacher
+from training.models.backbone import Backbone, fingerprint
+from training.models.loading import load_backbone, load_teacher
 from training.models.sampling import one_step_x0
 from training.prompts import open_prompts
 from training.trainer.run_folder.checkpoint import best_checkpoint, check_whole, checkpoints, load_state, newest_whole

@@ -19,7 +19,7 @@ from snoopi_core.formats.lora import LoraMetadata, find_lora_metadata, read_upda
 from snoopi_core.formats.tensor_file import open_tensor_file
 from training.config import find_file
 from training.models.families import FAMILIES
-from training.models.loading import fitting_weights, open_source
+from training.models.loading import load_matching_weights, open_model
 from training.trainer.export import provenance
 
 
@@ -50,7 +50,7 @@ def merge(full: Path, lora: Path, out: Path, *, base: str = "", weight: float = 
         )
     if problems := differences(about, other):
         raise ValueError(f"{full.name} and {lora.name} are not the same kind of student: {'; '.join(problems)}")
-    network = open_source(str(full)).network()
+    network = open_model(str(full)).read_network()
     weights = _base_weights(base or other.base, network, other)
     for name, update in read_updates(lora_file, about.family, weights).items():
         weights[name] += update
@@ -86,7 +86,7 @@ def _base_weights(base: str, network: torch.nn.Module, lora: LoraMetadata) -> di
     if not base:
         raise ValueError("the LoRA does not say which model it belongs to; name that with --base")
     try:
-        return fitting_weights(base, network, lora.family, lora.prediction_type, "the full student's")
+        return load_matching_weights(base, network, lora.family, lora.prediction_type, "the full student's")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}; the LoRA belongs to it: name its place with --base") from error
 

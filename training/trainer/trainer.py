@@ -18,7 +18,8 @@ from training.distill.ema import EMA
 from training.distill.optimizers import set_learning_rates
 from training.distill.rng import Draws, draw, kappa_of_processes
 from training.distill.step import Distillation
-from training.models.backbone import Backbone, load_teacher
+from training.models.backbone import Backbone
+from training.models.loading import load_teacher
 from training.prompts import PromptSource
 from training.trainer.distributed.accelerator import on_main, rows_of_process
 from training.trainer.distributed.state_dicts import (

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from snoopi_core.formats.checkpoint import read_checkpoint, read_metadata
 from snoopi_core.formats.tensor_file import open_tensor_file
 from training.evaluate.write_alpha import choose_alpha, write_alpha
-from training.models.backbone import load_backbone
+from training.models.loading import load_backbone
 
 
 def test_the_smallest_of_the_best():
@@ -52,7 +52,7 @@ def test_where_nothing_can_be_written_nothing_is_measured(tmp_path, pairs_file, 
     assert "is not a file of this project" in refused(capsys, "alpha", other)
     assert other.read_bytes() == content
     assert "no model at" in refused(capsys, "alpha", tmp_path / "nowhere.safetensors")
-    assert "holds no unet/config.json" in refused(capsys, "alpha", tmp_path)
+    assert "has no unet/config.json" in refused(capsys, "alpha", tmp_path)
     folder = save_folder(tmp_path / "model", "sd15")
     assert "is not a file of this project: an alpha can be measured" in refused(capsys, "alpha", folder)
     shutil.rmtree(folder)

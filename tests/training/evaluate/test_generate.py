@@ -15,7 +15,7 @@ from experiments.shapes.sampling import OneStep, noise
 from training.evaluate.sets.image_files import is_whole
 from training.evaluate.sets.manifest import read_manifest
 from training.evaluate.sets.rows import seed_of
-from training.models.backbone import load_backbone
+from training.models.loading import load_backbone
 
 PROMPTS = "a ring\na red square\na ring\n\n  a blue plus on the left\n"
 

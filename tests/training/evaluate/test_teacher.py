@@ -11,8 +11,8 @@ from published import save_folder
 
 from experiments.shapes.sampling import ManySteps, noise
 from training.evaluate.sets.manifest import read_manifest
-from training.models.backbone import load_backbone
 from training.models.guidance.methods import Method
+from training.models.loading import load_backbone
 
 TEACHER = str(ROOT / "models" / "snoopi-shapes-teacher.safetensors")
 METHODS = ("teacher:3:2.5", "teacher-negative:3:2.5")

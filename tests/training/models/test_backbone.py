@@ -7,7 +7,7 @@ from tiny import tiny_backbone
 
 from experiments.shapes.sampling import OneStep
 from snoopi_core.formats.checkpoint import OneStepRecipe
-from training.models.backbone import load_backbone
+from training.models.loading import load_backbone
 from training.trainer.export import export_backbone
 
 

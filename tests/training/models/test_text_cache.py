@@ -12,10 +12,11 @@ from published import save_folder
 from tiny import tiny_backbone, tiny_pixart_backbone
 
 from training.config import Teacher, load_recipe
-from training.models.backbone import load_teacher
-from training.models.text_cache import MANIFEST, TextCache
+from training.models.loading import load_teacher
+from training.models.loading.text_encoder_id import describe_encoder
+from training.models.text_cache import TextCache
 from training.models.text_cache.build import build_shards, finish
-from training.models.text_cache.encoder import check_same, describe_encoder
+from training.models.text_cache.manifest import MANIFEST, check_same_encoder
 from training.models.text_embeddings import TextEmbeddings
 from training.pgsb import main as pgsb
 from training.prompts.encode import main
@@ -172,7 +173,7 @@ def test_every_damaged_byte_is_noticed(pixart, tmp_path):
             path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x15]) + whole[at + 1 :])
             try:
                 cache = TextCache.open(tmp_path, ENCODER)
-                cache.check_whole()
+                cache.check_hashes()
             except ValueError as error:
                 assert str(tmp_path) in str(error)
             else:  # what the header of a shard says of its encoder, which the manifest says as well
@@ -221,10 +222,10 @@ def test_an_encoder_is_known_by_its_files_if_they_are_here(tmp_path):
     )
     absent = describe_encoder(Teacher(path="nobody/nothing"), backbone)
     assert one["width"] == 32 and list(one["weights"]) == ["model.safetensors"]
-    check_same(one, alone, tmp_path)
-    check_same(one, absent, tmp_path)  # a machine without the weights, which is what a cache is for
+    check_same_encoder(one, alone, tmp_path)
+    check_same_encoder(one, absent, tmp_path)  # a machine without the weights, which is what a cache is for
     with pytest.raises(ValueError, match="another encoder"):
-        check_same(one, two, tmp_path)
+        check_same_encoder(one, two, tmp_path)
 
 
 def test_embeddings_that_are_not_finite_are_not_kept(pixart, tmp_path):

@@ -11,7 +11,7 @@ from tiny import tiny_backbone, tiny_pixart_backbone
 from snoopi_core.formats.checkpoint import OneStepRecipe, read_checkpoint
 from snoopi_core.formats.lora import LoraMetadata, adapters_from_peft, write_lora
 from training.merge import main, merge
-from training.models.backbone import load_backbone
+from training.models.loading import load_backbone
 from training.trainer.export import export_backbone, provenance
 
 RANK, ALPHA = 4, 8.0

@@ -13,7 +13,7 @@ from tiny import tiny_backbone
 from snoopi_core.formats.checkpoint import read_checkpoint
 from snoopi_core.formats.layouts import to_single_file, unet_rename
 from training.export import main as export
-from training.models.backbone import load_backbone
+from training.models.loading import load_backbone
 from training.pgsb import main
 from training.trainer.export import export_backbone
 from training.trainer.run_folder.checkpoint import checkpoints

@@ -11,9 +11,9 @@ from snoopi_core.formats.lora import LORA_KEY, find_lora_metadata, read_updates
 from snoopi_core.formats.tensor_file import open_tensor_file
 from snoopi_core.presets import Preset
 from training.config import find_file
-from training.models.backbone import Backbone, fingerprint, load_backbone
+from training.models.backbone import Backbone, fingerprint
 from training.models.guidance.methods import Method
-from training.models.loading import open_source
+from training.models.loading import load_backbone, open_model
 
 EXPORT = Path("export", "student.safetensors")
 
@@ -68,7 +68,7 @@ def own_about(path: str) -> tuple[str, BaseMetadata | None]:
     """Under which key a file of ours says what it is, and that; "" and None for all else."""
     found = find_file(find_student(path))
     if not found.is_file():
-        open_source(path)  # a folder or of the hub; tells what is wrong with it
+        open_model(path)  # a folder or of the hub; tells what is wrong with it
         return "", None
     file = open_tensor_file(found)
     if (metadata := find_metadata(file)) is not None:

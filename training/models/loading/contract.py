@@ -1,4 +1,4 @@
-"""Files of our own (snoopi_core.formats.checkpoint): everything is said in their header."""
+"""Files that our exporter wrote (snoopi_core.formats.checkpoint); their header describes them completely."""
 
 from __future__ import annotations
 
@@ -12,46 +12,47 @@ from snoopi_core.formats.joined_layouts import pixart_from_single_file
 from snoopi_core.formats.layouts import from_single_file, text_encoder_rename, unet_rename, vae_rename
 from snoopi_core.formats.tensor_file import TensorFile
 from training.models.clip_tokenizer import clip_tokenizer
-from training.models.loading.source import Source, Text, build
+from training.models.loading.meta_device import build_module
+from training.models.loading.model_files import ModelFiles, TextEncoder
 
 
-def open_contract(file: TensorFile, metadata: Metadata) -> Source:
-    """A file of the exporter's.
+def open_contract(file: TensorFile, metadata: Metadata) -> ModelFiles:
+    """The model in an exported file.
 
     Raises:
-        CheckpointError: weights that its metadata do not announce.
+        CheckpointError: it has weights that its metadata does not describe.
     """
-    parts = read_parts(file, metadata)  # mapped into memory, not read
+    parts = read_parts(file, metadata)  # memory-mapped, not read yet
 
-    def network() -> nn.Module:
+    def read_network() -> nn.Module:
         if metadata.family == "pixart":
-            return build(
+            return build_module(
                 lambda: PixArtTransformer2DModel.from_config(metadata.unet),
                 lambda module: pixart_from_single_file(parts.unet, module.state_dict()),
             )
-        return build(
+        return build_module(
             lambda: UNet2DConditionModel.from_config(metadata.unet),
             lambda module: from_single_file(parts.unet, module.state_dict(), unet_rename(module.config)),
         )
 
-    def text(dtype: torch.dtype) -> Text:
-        encoder = build(
+    def read_text_encoder(dtype: torch.dtype) -> TextEncoder:
+        encoder = build_module(
             lambda: CLIPTextModel(CLIPTextConfig.from_dict(metadata.text_encoder)),
             lambda module: from_single_file(parts.text_encoder, module.state_dict(), text_encoder_rename),
         )
         return encoder, clip_tokenizer(clip_tokenizer().convert_ids_to_tokens(metadata.pad_token_id))
 
-    def vae() -> AutoencoderKL:
-        return build(
+    def read_vae() -> AutoencoderKL:
+        return build_module(
             lambda: AutoencoderKL.from_config(metadata.vae),
             lambda module: from_single_file(parts.vae, module.state_dict(), vae_rename(module.config)),
         )
 
-    return Source(
+    return ModelFiles(
         family=metadata.family,
-        network=network,
-        text=None if metadata.text_encoder is None else text,
-        vae=None if metadata.vae is None else vae,
+        read_network=read_network,
+        read_text_encoder=None if metadata.text_encoder is None else read_text_encoder,
+        read_vae=None if metadata.vae is None else read_vae,
         schedule=metadata.schedule,
         prediction_type=metadata.prediction_type,
         recipe=metadata.recipe,

@@ -1,4 +1,4 @@
-"""Models in diffusers' folders, on this machine or on the hub."""
+"""Models in diffusers folders, local or on the hub."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel, T5EncoderModel, T5TokenizerFast
 
 from snoopi_core.formats.checkpoint import Schedule
-from training.models.loading.source import SUPPORTED, Source, Text, check_supported, described, naming
+from training.models.loading.meta_device import build_on_meta
+from training.models.loading.model_files import (
+    SUPPORTED,
+    ModelFiles,
+    TextEncoder,
+    check_supported,
+    errors_naming,
+)
 
-_DESCRIPTIONS = ("*.json", "*.txt", "*.model")
-# Copies of the same weights in half precision, and before averaging.
+_CONFIGS = ("*.json", "*.txt", "*.model")
+# Copies of the same weights: in half precision, or before the moving average.
 _COPIES = ("*fp16*", "*bf16*", "*non_ema*")
 _NETWORKS = {"unet": UNet2DConditionModel, "pixart": PixArtTransformer2DModel}
 _TEXT = {"clip_text_model": (CLIPTextModel, CLIPTokenizer), "t5": (T5EncoderModel, T5TokenizerFast)}
@@ -27,32 +34,32 @@ _TEXT = {"clip_text_model": (CLIPTextModel, CLIPTokenizer), "t5": (T5EncoderMode
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of parts, or of one part alone. `hub_id` is empty for one that was here before."""
+    """A folder with a model's parts, or with a single part. `hub_id` is empty for a local folder."""
 
     name: str
     root: Path
     hub_id: str = ""
 
     def part(self, *names: str) -> tuple[Path, dict[str, Any]]:
-        """The first of these parts that is there, or the folder itself where it is one part; and its config.
+        """The folder and config of the first of these parts that exists; a folder of one part is that part.
 
         Raises:
-            FileNotFoundError: none is there.
+            FileNotFoundError: none exists.
         """
         for folder in (*(self.root / name for name in names), self.root):
             if (folder / "config.json").is_file():
                 return folder, json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        raise FileNotFoundError(f"{self.name} holds no {' and no '.join(f'{name}/config.json' for name in names)}")
+        raise FileNotFoundError(f"{self.name} has no {' and no '.join(f'{name}/config.json' for name in names)}")
 
     def read(self, kind: type[Any], part: Path, **dtype: torch.dtype) -> Any:
-        """A part's module, downloaded first where it is on the hub; `without_weights`, its config is enough.
+        """A part's module, downloaded first if it is on the hub; inside `without_weights` its config is enough.
 
         Raises:
-            FileNotFoundError: there are no weights, or none but pickles, which are never opened.
+            FileNotFoundError: there are no weights, or only pickles, which are never opened.
             ValueError: weights are missing.
         """
-        if (module := described(partial(_from_config, kind, part))) is not None:
-            return nn.Module.to(module, *dtype.values())  # diffusers' own warns, of an empty list
+        if (module := build_on_meta(partial(_from_config, kind, part))) is not None:
+            return nn.Module.to(module, *dtype.values())  # diffusers' own method warns about an empty list
         if self.hub_id:
             inside = part.relative_to(self.root).as_posix()
             patterns = ["*model*.safetensors"] if part == self.root else [f"{inside}/*.safetensors"]
@@ -60,79 +67,83 @@ class Folder:
         if not any(part.glob("*.safetensors")):
             pickles = ", ".join(path.name for path in sorted(part.iterdir()) if path.suffix in (".bin", ".ckpt", ".pt"))
             raise FileNotFoundError(
-                f"{part} holds no .safetensors file"
-                + (f"; its {pickles} can run code when opened, and so are not" if pickles else "")
+                f"{part} has no .safetensors file"
+                + (f"; {pickles} could run code when opened, and is not read" if pickles else "")
             )
         module, found = kind.from_pretrained(part, use_safetensors=True, output_loading_info=True, **dtype)
         if missing := sorted(found["missing_keys"]):
-            raise ValueError(f"{part} lacks {len(missing)} weight(s) of a {kind.__name__}, first {missing[0]}")
+            raise ValueError(f"{part}: {len(missing)} weight(s) of a {kind.__name__} are missing, first {missing[0]}")
         return module
 
 
-def open_folder(folder: Folder) -> Source:
-    """A pipeline's folder.
+def open_folder(folder: Folder) -> ModelFiles:
+    """The model in the folder of a diffusers pipeline.
 
     Raises:
-        FileNotFoundError: it holds no network, or no scheduler.
+        FileNotFoundError: it has no network or no scheduler.
         ValueError: its network or its noise schedule is not supported.
     """
-    with naming(folder.name):
+    with errors_naming(folder.name):
         part, config = folder.part("unet", "transformer")
         family = _family(config)
         check_supported(family, config, _pipeline(folder.root))
         schedule, prediction_type = _schedule(folder)
 
-    def network() -> nn.Module:
+    def read_network() -> nn.Module:
         return folder.read(_NETWORKS[family], part, torch_dtype=torch.float32)
 
-    return Source(
+    return ModelFiles(
         family=family,
-        network=network,
-        text=(lambda dtype: read_text(folder, dtype)) if (folder.root / "text_encoder").is_dir() else None,
-        vae=(lambda: read_vae(folder)) if (folder.root / "vae").is_dir() else None,
+        read_network=read_network,
+        read_text_encoder=(lambda dtype: read_text_encoder(folder, dtype))
+        if (folder.root / "text_encoder").is_dir()
+        else None,
+        read_vae=(lambda: read_vae(folder)) if (folder.root / "vae").is_dir() else None,
         schedule=schedule,
         prediction_type=prediction_type,
     )
 
 
-def read_text(folder: Folder, dtype: torch.dtype) -> Text:
-    """The text encoder and its tokenizer, in `text_encoder` and `tokenizer`, or a folder of both; T5 in `dtype`.
+def read_text_encoder(folder: Folder, dtype: torch.dtype) -> TextEncoder:
+    """The text encoder and its tokenizer, from `text_encoder/` and `tokenizer/` or one folder of both; T5 in `dtype`.
 
     Raises:
-        FileNotFoundError, ValueError: there is none, or it is neither CLIP nor T5.
+        FileNotFoundError: there is none.
+        ValueError: it is neither CLIP nor T5.
     """
     part, config = folder.part("text_encoder")
     if (kind := config.get("model_type")) not in _TEXT:
-        raise ValueError(f"{folder.name}: its text encoder is {kind!r}, expected one of {', '.join(_TEXT)}")
+        raise ValueError(f"{folder.name}: the text encoder is {kind!r}, expected one of {', '.join(_TEXT)}")
     model, tokenizer = _TEXT[kind]
     encoder: PreTrainedModel = folder.read(model, part, dtype=dtype if kind == "t5" else torch.float32)
-    words = folder.root / "tokenizer"
-    return encoder, tokenizer.from_pretrained(words if words.is_dir() else part)
+    place = folder.root / "tokenizer"
+    return encoder, tokenizer.from_pretrained(place if place.is_dir() else part)
 
 
 def read_vae(folder: Folder) -> AutoencoderKL:
-    """The VAE in `vae`, or a folder that is one.
+    """The VAE, from `vae/` or from a folder that holds only a VAE.
 
     Raises:
-        FileNotFoundError, ValueError: there is none, or it is another class than AutoencoderKL.
+        FileNotFoundError: there is none.
+        ValueError: its class is not AutoencoderKL.
     """
     part, config = folder.part("vae")
     if (kind := config.get("_class_name")) != AutoencoderKL.__name__:
-        raise ValueError(f"{folder.name}: its VAE is {kind!r}, expected {AutoencoderKL.__name__}")
+        raise ValueError(f"{folder.name}: the VAE is {kind!r}, expected {AutoencoderKL.__name__}")
     return folder.read(AutoencoderKL, part, torch_dtype=torch.float32)
 
 
 def download(hub_id: str) -> Folder:
-    """The descriptions of a model on the hub; of its weights, what is asked for later.
+    """Download the configs of a model on the hub; its weights follow when a part is read.
 
     Raises:
-        OSError: no such model, or no connection and no copy of it here.
+        OSError: there is no such model, or no connection and no cached copy.
     """
-    return Folder(hub_id, Path(snapshot_download(hub_id, allow_patterns=list(_DESCRIPTIONS))), hub_id)
+    return Folder(hub_id, Path(snapshot_download(hub_id, allow_patterns=list(_CONFIGS))), hub_id)
 
 
 def _from_config(kind: type[Any], part: Path) -> nn.Module:
-    """A part's module, with random weights."""
+    """A part's module with random weights."""
     if issubclass(kind, PreTrainedModel):
         return kind(kind.config_class.from_pretrained(part))
     return kind.from_config(kind.load_config(part))
@@ -141,10 +152,10 @@ def _from_config(kind: type[Any], part: Path) -> nn.Module:
 def _family(config: dict[str, Any]) -> str:
     kind = str(config.get("_class_name"))
     if kind == "Transformer2DModel" and config.get("norm_type") == "ada_norm_single":
-        return "pixart"  # its class's name when PixArt was published
+        return "pixart"  # the class had this name when PixArt was published
     family = next((family for family, network in _NETWORKS.items() if network.__name__ == kind), None)
     if family is None:
-        raise ValueError(f"its network is a {kind}. {SUPPORTED}")
+        raise ValueError(f"the network is a {kind}. {SUPPORTED}")
     return family
 
 
@@ -154,18 +165,18 @@ def _pipeline(root: Path) -> str:
 
 
 def _schedule(folder: Folder) -> tuple[Schedule, str]:
-    """(schedule, prediction type); every scheduler's config says these in the same words."""
+    """(schedule, prediction type); the configs of all schedulers use the same keys for these."""
     if not (folder.root / "scheduler").is_dir():
-        raise FileNotFoundError(f"{folder.name} holds no scheduler/, which says how the model was trained")
+        raise FileNotFoundError(f"{folder.name} has no scheduler/, which describes the noise schedule of training")
     config = DDPMScheduler.from_pretrained(folder.root, subfolder="scheduler").config
     for name in ("rescale_betas_zero_snr", "trained_betas"):
         if config.get(name) not in (None, False):
             raise ValueError(
-                f"its scheduler has {name} = {config[name]!r}, which is not supported: at zero signal-to-noise "
-                "x0 cannot be had from eps. Supported schedules: linear and scaled_linear betas"
+                f"the scheduler has {name} = {config[name]!r}, which is not supported: at zero signal-to-noise x0 "
+                "cannot be computed from eps. Supported schedules: linear and scaled_linear betas"
             )
     try:
         return Schedule(**{name: config[name] for name in Schedule.model_fields}), config.prediction_type
     except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['input']!r}: {e['msg']}" for e in error.errors())
-        raise ValueError(f"its scheduler's settings are not supported: {said}") from error
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['input']!r}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"the scheduler's settings are not supported: {problems}") from error

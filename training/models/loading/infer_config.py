@@ -1,7 +1,7 @@
-"""Configs of published kinds of networks, read off the names and shapes of their weights in single files.
+"""Infer the configs of published networks from the names and shapes of their weights in single files.
 
-What shapes do not show is as in the published models: 8 heads in Stable Diffusion 1; heads of 64 channels in Stable
-Diffusion 2 and in CLIP, and of 72 in PixArt.
+What shapes do not show is taken from the published models: 8 heads in Stable Diffusion 1; heads of 64 channels in
+Stable Diffusion 2 and in CLIP, and of 72 in PixArt.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _TOKENS_ALPHA = 120
 
 
 def unet_config(weights: Shapes) -> dict[str, Any]:
-    """Of diffusers' `UNet2DConditionModel`, for the UNet of Stable Diffusion 1 or 2.
+    """The config of a `UNet2DConditionModel` (diffusers), for Stable Diffusion 1 or 2.
 
     Raises:
-        KeyError: a weight is missing that all of them have.
+        KeyError: a weight is missing that every such network has.
     """
-    levels: list[list[int]] = [[]]  # number of the input block of each layer
+    levels: list[list[int]] = [[]]  # for each level, the input block of each of its layers
     for block in itertools.count(1):
         if f"input_blocks.{block}.0.op.weight" in weights:
             levels.append([])
@@ -36,7 +36,7 @@ def unet_config(weights: Shapes) -> dict[str, Any]:
             break
     widths = [weights[f"input_blocks.{level[0]}.0.out_layers.3.weight"].shape[0] for level in levels]
     attends = [f"input_blocks.{level[0]}.1.norm.weight" in weights for level in levels]
-    linear = weights["middle_block.1.proj_in.weight"].ndim == 2  # in Stable Diffusion 2
+    linear = weights["middle_block.1.proj_in.weight"].ndim == 2  # as in Stable Diffusion 2
     return {
         "sample_size": 64,
         "in_channels": weights["input_blocks.0.0.weight"].shape[1],
@@ -51,12 +51,12 @@ def unet_config(weights: Shapes) -> dict[str, Any]:
     }
 
 
-def clip_config(token_embedding: torch.Tensor, *, layers: int, second: bool) -> dict[str, Any]:
-    """Of transformers' `CLIPTextModel`.
+def clip_config(token_embedding: torch.Tensor, *, layers: int, sd2: bool) -> dict[str, Any]:
+    """The config of a `CLIPTextModel` (transformers).
 
     Args:
-        token_embedding: its weight.
-        second: of Stable Diffusion 2 rather than 1.
+        token_embedding: the weight (vocabulary, width).
+        sd2: for Stable Diffusion 2 instead of 1.
     """
     vocabulary, width = token_embedding.shape
     return {
@@ -65,50 +65,52 @@ def clip_config(token_embedding: torch.Tensor, *, layers: int, second: bool) -> 
         "intermediate_size": 4 * width,
         "num_hidden_layers": layers,
         "num_attention_heads": max(1, width // _HEAD_WIDTH),
-        "hidden_act": "gelu" if second else "quick_gelu",
+        "hidden_act": "gelu" if sd2 else "quick_gelu",
         "bos_token_id": 49406,
         "eos_token_id": 49407,
-        "pad_token_id": 0 if second else 49407,
+        "pad_token_id": 0 if sd2 else 49407,
     }
 
 
 def vae_config(weights: Shapes) -> dict[str, Any]:
-    """Of diffusers' `AutoencoderKL`, for the VAE of Stable Diffusion.
+    """The config of an `AutoencoderKL` (diffusers), for Stable Diffusion.
 
     Raises:
-        KeyError: a weight is missing that all of them have.
+        KeyError: a weight is missing that every such network has.
     """
-    levels = count(weights, "encoder.down.{}.block.0.conv1.weight")
+    levels = count_numbered(weights, "encoder.down.{}.block.0.conv1.weight")
     return {
         "block_out_channels": [weights[f"encoder.down.{n}.block.0.conv1.weight"].shape[0] for n in range(levels)],
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "layers_per_block": count(weights, "encoder.down.0.block.{}.conv1.weight"),
+        "layers_per_block": count_numbered(weights, "encoder.down.0.block.{}.conv1.weight"),
         "latent_channels": weights["post_quant_conv.weight"].shape[0],
         "scaling_factor": _LATENT_SCALE,
     }
 
 
 def pixart_config(weights: Shapes) -> dict[str, Any]:
-    """Of diffusers' `PixArtTransformer2DModel`, for PixArt-alpha at 512 px.
+    """The config of a `PixArtTransformer2DModel` (diffusers), for PixArt-alpha at 512 px.
 
     Raises:
-        KeyError: a weight is missing that all of them have.
-        ValueError: it is another PixArt.
+        KeyError: a weight is missing that every such network has.
+        ValueError: the weights belong to another PixArt model.
     """
     width, channels, patch, _ = weights["x_embedder.proj.weight"].shape
     null, positions = weights.get("y_embedder.y_embedding"), weights.get("pos_embed")
     if null is not None and len(null) != _TOKENS_ALPHA:
-        raise ValueError(f"it takes {len(null)} tokens of text (PixArt-Sigma: 300), PixArt-alpha {_TOKENS_ALPHA}")
+        raise ValueError(f"it takes {len(null)} text tokens (PixArt-Sigma: 300), PixArt-alpha {_TOKENS_ALPHA}")
     if positions is not None and positions.shape[-2] != _POSITIONS_512:
-        raise ValueError(f"it has {positions.shape[-2]} positions, PixArt at 512 px {_POSITIONS_512}")
+        raise ValueError(f"it has {positions.shape[-2]} positions, expected {_POSITIONS_512} as in PixArt at 512 px")
     if width % _HEAD_WIDTH_PIXART or patch != _PATCH:
-        raise ValueError(f"it is {width} wide with patches of {patch}, PixArt has heads of 72 and patches of {_PATCH}")
+        raise ValueError(
+            f"its width is {width} and its patch size {patch}, expected a multiple of {_HEAD_WIDTH_PIXART} and {_PATCH}"
+        )
     return {
         "sample_size": 64,
         "in_channels": channels,
         "out_channels": weights["final_layer.linear.weight"].shape[0] // patch**2,
-        "num_layers": count(weights, "blocks.{}.attn.qkv.weight"),
+        "num_layers": count_numbered(weights, "blocks.{}.attn.qkv.weight"),
         "num_attention_heads": width // _HEAD_WIDTH_PIXART,
         "attention_head_dim": _HEAD_WIDTH_PIXART,
         "cross_attention_dim": width,
@@ -117,6 +119,6 @@ def pixart_config(weights: Shapes) -> dict[str, Any]:
     }
 
 
-def count(weights: Shapes, name: str) -> int:
-    """How many numbers, from 0 on, give the name of a weight."""
+def count_numbered(weights: Shapes, name: str) -> int:
+    """How many of the names `name.format(0)`, `name.format(1)`, ... follow each other in `weights`."""
     return next(number for number in itertools.count() if name.format(number) not in weights)

@@ -1,4 +1,4 @@
-"""Single files that others made: Stable Diffusion 1 and 2 in the original layout, and PixArt's transformer."""
+"""Single files by other programs: Stable Diffusion 1 and 2 in the original layout, and PixArt's transformer."""
 
 from __future__ import annotations
 
@@ -20,112 +20,121 @@ from snoopi_core.formats.layouts import from_single_file, text_encoder_rename, u
 from snoopi_core.formats.schedule import stored_sigmas
 from snoopi_core.formats.tensor_file import StateDict, TensorFile
 from training.models.clip_tokenizer import EOS, clip_tokenizer
-from training.models.loading.infer_config import clip_config, count, pixart_config, unet_config, vae_config
-from training.models.loading.source import SUPPORTED, Source, Text, build, check_supported, naming
+from training.models.loading.infer_config import clip_config, count_numbered, pixart_config, unet_config, vae_config
+from training.models.loading.meta_device import build_module
+from training.models.loading.model_files import (
+    SUPPORTED,
+    ModelFiles,
+    TextEncoder,
+    check_supported,
+    errors_naming,
+)
 
 log = logging.getLogger(__name__)
 
 _NETWORK, _VAE = "model.diffusion_model.", "first_stage_model."
 _CLIP, _OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
-_OPEN_CLIP_LAYERS = 24  # Stable Diffusion 2 reads the last but one, and some files leave the last out
+_OPEN_CLIP_LAYERS = 24  # Stable Diffusion 2 uses the last but one; some files omit the last
 _PREDICTIONS = {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
-_V_MARKER, _ZERO_SNR_MARKER = "v_pred", "ztsnr"  # ComfyUI's
-# A table of positions for one size, and the null prompt, in whose place pipelines encode an empty one.
+_V_MARKER, _ZERO_SNR_MARKER = "v_pred", "ztsnr"  # empty weights by which ComfyUI marks such models
+# Position embeddings for one size, and a learned null prompt; diffusers computes the former and encodes "" instead.
 _NOT_IN_DIFFUSERS = ("pos_embed", "y_embedder.y_embedding")
 _PIXART_SCHEDULE = Schedule(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)
 
 
-def open_single_file(file: TensorFile) -> Source:
-    """Recognise a file by its weights' names.
+def open_single_file(file: TensorFile) -> ModelFiles:
+    """Recognise a file by the names of its weights.
 
     Raises:
-        ValueError: it is none of the supported models, or only a part of one; says which file and what it holds.
+        ValueError: it is not a supported model, or only a part of one; the message names the file and its content.
     """
-    with naming(file.path.name):
+    with errors_naming(file.path.name):
         names = [name for name in file.names if not is_harmless(name) and name != _V_MARKER]
-        weights = file.read(names)  # mapped into memory, not read
-        network = _below(_NETWORK, weights) or weights
+        weights = file.read(names)  # memory-mapped, not read yet
+        network = _with_prefix(_NETWORK, weights) or weights
         if any("lora_" in name for name in names):
-            raise ValueError("it is a LoRA, which is no model by itself")
+            raise ValueError("it is a LoRA, which is not a model by itself")
         if _ZERO_SNR_MARKER in names:
-            raise ValueError("its noise schedule ends in pure noise, where x0 cannot be had from eps; not supported")
+            raise ValueError(
+                "its noise schedule ends in pure noise, where x0 cannot be computed from eps; this is not supported"
+            )
         if "adaln_single.linear.weight" in network:
             network = pixart_to_single_file(network)
         if "t_block.1.weight" in network:
-            return _open_pixart(file, network, _below(_VAE, weights))
+            return _open_pixart(file, network, _with_prefix(_VAE, weights))
         if "label_emb.0.0.weight" in network:
-            raise ValueError(f"it is Stable Diffusion XL, or made after it. {SUPPORTED}")
+            raise ValueError(f"it is Stable Diffusion XL or derived from it. {SUPPORTED}")
         if "input_blocks.0.0.weight" in network:
             return _open_stable_diffusion(file, network, weights)
         hint = "; or give the diffusers folder that it belongs to" if "conv_in.weight" in network else ""
-        raise ValueError(f"its network is not known (first weights: {', '.join(list(network)[:3])}). {SUPPORTED}{hint}")
+        raise ValueError(f"the network is unknown (first weights: {', '.join(list(network)[:3])}). {SUPPORTED}{hint}")
 
 
-def _open_stable_diffusion(file: TensorFile, network: StateDict, weights: StateDict) -> Source:
+def _open_stable_diffusion(file: TensorFile, network: StateDict, weights: StateDict) -> ModelFiles:
     config = unet_config(network)
     check_supported("unet", config)
-    second = config["use_linear_projection"]
-    clip, open_clip, vae = (_below(prefix, weights) for prefix in (_CLIP, _OPEN_CLIP, _VAE))
+    sd2 = config["use_linear_projection"]
+    clip, open_clip, vae = (_with_prefix(prefix, weights) for prefix in (_CLIP, _OPEN_CLIP, _VAE))
     if others := len(weights) - sum(map(len, (network, clip, open_clip, vae))):
-        raise ValueError(f"it holds {others} weight(s) that are none of Stable Diffusion's. {SUPPORTED}")
+        raise ValueError(f"it has {others} weight(s) that do not belong to Stable Diffusion. {SUPPORTED}")
     schedule = Schedule()
     _check_schedule(file, schedule)
-    read_text = _open_clip_reader(open_clip) if open_clip else _clip_reader(clip, second=second)
-    return Source(
+    read_text_encoder = _open_clip_reader(open_clip) if open_clip else _clip_reader(clip, sd2=sd2)
+    return ModelFiles(
         family="unet",
-        network=lambda: build(
+        read_network=lambda: build_module(
             lambda: UNet2DConditionModel(**config),
             lambda module: from_single_file(network, module.state_dict(), unet_rename(module.config)),
         ),
-        text=read_text if clip or open_clip else None,
-        vae=(lambda: _read_vae(vae)) if vae else None,
+        read_text_encoder=read_text_encoder if clip or open_clip else None,
+        read_vae=(lambda: _read_vae(vae)) if vae else None,
         schedule=schedule,
-        prediction_type=_prediction_type(file, second=second),
+        prediction_type=_prediction_type(file, sd2=sd2),
     )
 
 
-def _open_pixart(file: TensorFile, network: StateDict, vae: StateDict) -> Source:
+def _open_pixart(file: TensorFile, network: StateDict, vae: StateDict) -> ModelFiles:
     config = pixart_config(network)
     check_supported("pixart", config)
     kept = {name: weight for name, weight in network.items() if name not in _NOT_IN_DIFFUSERS}
-    return Source(
+    return ModelFiles(
         family="pixart",
-        network=lambda: build(
+        read_network=lambda: build_module(
             lambda: PixArtTransformer2DModel(**config),
             lambda module: pixart_from_single_file(kept, module.state_dict()),
         ),
-        text=None,  # T5 is larger than all the rest, and in no such file
-        vae=(lambda: _read_vae(vae)) if vae else None,
+        read_text_encoder=None,  # T5 is larger than all the rest, and never in such a file
+        read_vae=(lambda: _read_vae(vae)) if vae else None,
         schedule=_PIXART_SCHEDULE,
         prediction_type=_prediction_type(file),
     )
 
 
-def _clip_reader(weights: StateDict, *, second: bool) -> Callable[[torch.dtype], Text]:
-    """CLIP under transformers' names."""
+def _clip_reader(weights: StateDict, *, sd2: bool) -> Callable[[torch.dtype], TextEncoder]:
+    """A reader for CLIP under transformers' names."""
 
-    def read(dtype: torch.dtype) -> Text:
+    def read(dtype: torch.dtype) -> TextEncoder:
         named = {text_encoder_rename(name): weight for name, weight in weights.items()}
-        layers = count(named, "text_model.encoder.layers.{}.layer_norm1.weight")
-        config = clip_config(named["text_model.embeddings.token_embedding.weight"], layers=layers, second=second)
-        encoder = build(
+        layers = count_numbered(named, "text_model.encoder.layers.{}.layer_norm1.weight")
+        config = clip_config(named["text_model.embeddings.token_embedding.weight"], layers=layers, sd2=sd2)
+        encoder = build_module(
             lambda: CLIPTextModel(CLIPTextConfig(**config)),
             lambda module: from_single_file(named, module.state_dict(), text_encoder_rename),
         )
-        return encoder, clip_tokenizer("!" if second else EOS)
+        return encoder, clip_tokenizer("!" if sd2 else EOS)
 
     return read
 
 
-def _open_clip_reader(weights: StateDict) -> Callable[[torch.dtype], Text]:
-    """CLIP under OpenCLIP's names, as Stable Diffusion 2's files have it."""
+def _open_clip_reader(weights: StateDict) -> Callable[[torch.dtype], TextEncoder]:
+    """A reader for CLIP under OpenCLIP's names, as in Stable Diffusion 2's files."""
 
-    def read(dtype: torch.dtype) -> Text:
-        layers = count(weights, "transformer.resblocks.{}.ln_1.weight")
+    def read(dtype: torch.dtype) -> TextEncoder:
+        layers = count_numbered(weights, "transformer.resblocks.{}.ln_1.weight")
         used = layers if layers == _OPEN_CLIP_LAYERS - 1 else layers - 1
         unused = ("text_projection", f"transformer.resblocks.{used}.")
-        config = clip_config(weights["token_embedding.weight"], layers=used, second=True)
-        encoder = build(
+        config = clip_config(weights["token_embedding.weight"], layers=used, sd2=True)
+        encoder = build_module(
             lambda: CLIPTextModel(CLIPTextConfig(**config)),
             lambda module: open_clip_from_single_file(
                 {name: weight for name, weight in weights.items() if not name.startswith(unused)}, module.state_dict()
@@ -137,19 +146,19 @@ def _open_clip_reader(weights: StateDict) -> Callable[[torch.dtype], Text]:
 
 
 def _read_vae(weights: StateDict) -> AutoencoderKL:
-    return build(
+    return build_module(
         lambda: AutoencoderKL(**vae_config(weights)),
         lambda module: from_single_file(weights, module.state_dict(), vae_rename(module.config)),
     )
 
 
-def _prediction_type(file: TensorFile, *, second: bool = False) -> str:
-    said = file.metadata.get("modelspec.prediction_type", "v" if _V_MARKER in file.names else "")
-    if said in _PREDICTIONS:
-        return _PREDICTIONS[said]
-    if second:
+def _prediction_type(file: TensorFile, *, sd2: bool = False) -> str:
+    stated = file.metadata.get("modelspec.prediction_type", "v" if _V_MARKER in file.names else "")
+    if stated in _PREDICTIONS:
+        return _PREDICTIONS[stated]
+    if sd2:
         log.warning(
-            "%s does not say what it predicts; taken as epsilon, as Stable Diffusion 2.1-base (512 px) does. "
+            "%s does not state its prediction type; assuming epsilon, as in Stable Diffusion 2.1-base (512 px). "
             "For the 768 px models set teacher.prediction_type to v_prediction",
             file.path.name,
         )
@@ -157,7 +166,7 @@ def _prediction_type(file: TensorFile, *, second: bool = False) -> str:
 
 
 def _check_schedule(file: TensorFile, schedule: Schedule) -> None:
-    """The file's own noise schedule, where it has one, is the published one; half precision has rounded some."""
+    """Check that the file's noise schedule, if it has one, is the published one, up to rounding to half precision."""
     sigmas = stored_sigmas(file)
     if sigmas is None:
         return
@@ -166,5 +175,5 @@ def _check_schedule(file: TensorFile, schedule: Schedule) -> None:
         raise ValueError("its alphas_cumprod are not Stable Diffusion's; other noise schedules are not supported")
 
 
-def _below(prefix: str, weights: StateDict) -> StateDict:
+def _with_prefix(prefix: str, weights: StateDict) -> StateDict:
     return {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}

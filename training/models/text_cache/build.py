@@ -1,28 +1,26 @@
-"""Building a text cache: every process encodes its share and writes its own shards; the manifest comes last.
+"""Build a text cache: each process encodes its share and writes its own shards; the manifest comes last.
 
-A shard is written whole or not at all, and every shard tells what it holds. To go on after an interruption is therefore
-to begin again: prompts that are there already are passed over, whichever process wrote them.
+Shards are written atomically and list their prompts. An interrupted build is continued by starting it again: prompts
+that are in a shard already are skipped, whichever process wrote them.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from training.models.text_cache import FORMAT, MANIFEST, Encode, sha256, trimmed
-from training.models.text_cache.encoder import check_same
+from training.models.text_cache.cache import Encode, trimmed
+from training.models.text_cache.manifest import FORMAT, check_same_encoder, write_manifest
 from training.models.text_cache.shard import key, read_index, write_shard
 
-SHARD_PROMPTS, SHARD_BYTES = 4096, 1 << 28  # four times as much memory is used while one is written
+SHARD_PROMPTS, SHARD_BYTES = 4096, 1 << 28  # writing one takes about four times this much memory
 
 
 def keys_in(folder: Path, encoder: dict[str, Any]) -> set[bytes]:
-    """The keys of all prompts in the shards of `folder`, finished or not.
+    """The keys of all prompts in the shards of `folder`, whether the cache is finished or not.
 
     Raises:
         ValueError: a shard is damaged, or was made by another encoder.
@@ -30,7 +28,7 @@ def keys_in(folder: Path, encoder: dict[str, Any]) -> set[bytes]:
     found: set[bytes] = set()
     for path in sorted(folder.glob("*.safetensors")):
         index, maker = read_index(path)
-        check_same(maker, encoder, folder)
+        check_same_encoder(maker, encoder, folder)
         found.update(map(bytes, index.keys))
     return found
 
@@ -48,20 +46,20 @@ def build_shards(
     shard_prompts: int = SHARD_PROMPTS,
     progress: Callable[[int], object] = lambda encoded: None,
 ) -> None:
-    """Encode this process's share of `prompts`, but for what is in `folder` already, and write it.
+    """Encode and write this process's share of the prompts that are not in `folder` yet.
 
     Args:
-        prompts: all of them, the same in every process; a prompt may come more than once.
-        encoder: what `describe_encoder` says.
-        progress: told how many prompts were encoded, a batch at a time.
+        prompts: all of them, the same in every process; prompts may repeat.
+        encoder: as `describe_encoder` returns it.
+        progress: called with the number of prompts of each encoded batch.
 
     Raises:
         ValueError: the folder holds embeddings of another encoder or a damaged shard, or embeddings are not finite.
-        OSError: a shard cannot be written; what was written before is kept.
+        OSError: a shard cannot be written; earlier shards are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(f".{rank:04d}-*.tmp"):  # of a process that was killed
-        left.unlink()
+    for stale in folder.glob(f".{rank:04d}-*.tmp"):  # left by a process that was killed
+        stale.unlink()
     done = keys_in(folder, encoder)
     shard = _Shard(folder, rank, encoder)
     batch: list[str] = []
@@ -88,15 +86,15 @@ def build_shards(
 
 
 def finish(folder: Path, encoder: dict[str, Any], *, masked: bool) -> dict[str, Any]:
-    """Write the manifest over all shards; by one process, when every process is done with its own.
+    """Write the manifest; call it in one process, after all processes have written their shards.
 
     Returns:
-        The manifest: format, encoder, masked, prompts, tokens, bytes, and shards with what they must be.
+        The manifest: format, encoder, masked, prompts, tokens, bytes, and the size and index hash of each shard.
     """
     shards, prompts, tokens = {}, 0, 0
     for path in sorted(folder.glob("*.safetensors")):
         index, maker = read_index(path)
-        check_same(maker, encoder, folder)
+        check_same_encoder(maker, encoder, folder)
         prompts, tokens = prompts + len(index), tokens + int(index.offsets[-1])
         shards[path.name] = {"bytes": path.stat().st_size, "index": index.sha256()}
     manifest = {
@@ -108,17 +106,12 @@ def finish(folder: Path, encoder: dict[str, Any], *, masked: bool) -> dict[str, 
         "bytes": sum(shard["bytes"] for shard in shards.values()),
         "shards": shards,
     }
-    scratch = folder / f".{MANIFEST}.tmp"
-    with open(scratch, "w", encoding="utf-8") as file:
-        json.dump(manifest | {"sha256": sha256(manifest)}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(folder / MANIFEST)
+    write_manifest(folder, manifest)
     return manifest
 
 
 class _Shard:
-    """Rows that wait to be written."""
+    """Collects rows until they are written as one shard."""
 
     def __init__(self, folder: Path, rank: int, encoder: dict[str, Any]) -> None:
         self.folder, self.rank, self.encoder = folder, rank, encoder

@@ -1,15 +1,15 @@
-"""One file of cached text embeddings: a safetensors file that tells which prompts it holds and proves every row.
+"""One file of cached text embeddings: safetensors, with an index of its prompts and a hash of each row.
 
 Dimensions: P prompts, N tokens of all of them together, E text width.
 
-    states   (N, E) bf16    the embeddings of one prompt after the other, each as long as its mask
+    states   (N, E) bf16    the embeddings of all prompts in sequence, without padding
     offsets  (P + 1) int64  where each prompt's tokens begin
     keys     (P, 16) uint8  first half of the SHA-256 of the prompt
-    digests  (P, 16) uint8  the same of its row of states, as bytes
-    tokens   (P) int32      how many tokens the prompt has before anything is cut
+    digests  (P, 16) uint8  the same for the bytes of the prompt's states
+    tokens   (P) int32      number of tokens of the prompt before it was cut
 
-The header holds what encoder made it. A shard's index is all but `states`; the manifest has its hash. So every byte
-that is used is checked when it is read, and a cache of a terabyte opens at once.
+The header describes the encoder. The index is everything except `states`, and the manifest has its hash. So all data is
+verified when it is read, and opening a cache of a terabyte takes no longer than a small one.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _BYTES = 16  # of a hash: 2^64 prompts before two are likely to share a key
 
 
 def key(prompt: str) -> bytes:
-    """What a prompt is looked up by."""
+    """The key by which a prompt is looked up."""
     return hashlib.sha256(prompt.encode()).digest()[:_BYTES]
 
 
 def digest(states: torch.Tensor) -> bytes:
-    """Of the states (S, E) of one prompt, on the CPU."""
+    """The hash of the states (S, E) of one prompt, on the CPU."""
     return hashlib.sha256(states.contiguous().view(torch.uint8).numpy()).digest()[:_BYTES]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """What a shard holds, without the embeddings; see the module."""
+    """The arrays of a shard other than the embeddings; shapes and dtypes as listed at the top of this file."""
 
     offsets: np.ndarray
     keys: np.ndarray
@@ -62,7 +62,16 @@ class Index:
 def write_shard(
     path: Path, rows: list[torch.Tensor], keys: list[bytes], tokens: list[int], encoder: dict[str, Any]
 ) -> None:
-    """`rows`: the states (S, E) bf16 of each prompt, on the CPU. Written whole or not at all."""
+    """Write a shard atomically.
+
+    Args:
+        rows: the states (S, E) bf16 of each prompt, on the CPU.
+        keys, tokens: key and number of tokens of each prompt.
+        encoder: as `describe_encoder` returns it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     lengths = torch.tensor([0, *(len(row) for row in rows)])
     tensors = {
         "states": torch.cat(rows),
@@ -75,10 +84,10 @@ def write_shard(
 
 
 def read_index(path: Path) -> tuple[Index, dict[str, Any]]:
-    """The index, and the encoder that made the shard.
+    """The index of a shard, and the description of its encoder.
 
     Raises:
-        ValueError: the file is damaged, or something else.
+        ValueError: the file is damaged or not a shard.
     """
     try:
         with safe_open(path, framework="np") as file:
@@ -86,7 +95,7 @@ def read_index(path: Path) -> tuple[Index, dict[str, Any]]:
             arrays = {name: file.get_tensor(name) for name in ("offsets", "keys", "digests", "tokens")}
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ValueError(
-            f"{path} is damaged, or holds no text embeddings: {error}; delete it and build again"
+            f"{path} is damaged or not a shard of text embeddings: {error}; delete it and build the cache again"
         ) from error
     return Index(**arrays), encoder
 

@@ -9,12 +9,12 @@ from tiny import tiny_pixart_backbone
 
 from snoopi_core.formats.checkpoint import OneStepRecipe
 from training.evaluate.generate.student import parse_methods
-from training.models.backbone import load_backbone
 from training.models.guidance.methods import Method, sampling_recipe, steered_x0
 from training.models.guidance.nag import NagProcessor, normalized_guidance
 from training.models.guidance.nasa import NasaProcessor, processed
 from training.models.guidance.orthogonal import OrthogonalProcessor, orthogonal_part
 from training.models.guidance.vsf import VsfProcessor
+from training.models.loading import load_backbone
 from training.models.sampling import one_step_x0
 from training.models.text_embeddings import TextEmbeddings
 

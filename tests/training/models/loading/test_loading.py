@@ -207,7 +207,7 @@ class TestSingleFiles:
         with caplog.at_level(logging.WARNING):
             parts = load_parts(write(tmp_path / "model.safetensors", weights, **header))
         assert parts["prediction_type"] == expected
-        assert ("does not say what it predicts" in caplog.text) == (kind == "sd21" and not header and not marker)
+        assert ("does not state its prediction type" in caplog.text) == (kind == "sd21" and not header and not marker)
 
 
 class TestOurFiles:

@@ -7,7 +7,7 @@ import torch
 from full_size import meta_network, single_file_weights, write_sparse
 from full_size_parts import TEXT, prefixed, vae_weights
 
-from training.models.loading import open_source
+from training.models.loading import open_model
 from training.models.loading.infer_config import clip_config, pixart_config, unet_config, vae_config
 
 # Of the configs that the models were published with; the shapes say the rest.
@@ -37,7 +37,7 @@ def _settings(network):
 @pytest.mark.parametrize("name", ["SD1.5", "SD2.1"])
 def test_the_text_encoders_and_the_vaes(name):
     token_embedding = next(weight for key, weight in TEXT[name]().items() if "token_embedding" in key)
-    config = clip_config(token_embedding, layers=CLIP[name]["num_hidden_layers"], second=name == "SD2.1")
+    config = clip_config(token_embedding, layers=CLIP[name]["num_hidden_layers"], sd2=name == "SD2.1")
     assert {key: config[key] for key in CLIP[name]} == CLIP[name]
     vae = vae_config({key.removeprefix("first_stage_model."): weight for key, weight in vae_weights().items()})
     assert vae["block_out_channels"] == [128, 256, 512, 512] and vae["layers_per_block"] == 2
@@ -46,9 +46,9 @@ def test_the_text_encoders_and_the_vaes(name):
 
 @pytest.mark.parametrize("name", ["SD1.5", "SD2.1", "PixArt-alpha 512"])
 def test_whole_files_are_recognised(tmp_path, name):
-    source = open_source(str(write_sparse(tmp_path / "model.safetensors", whole(name))))
+    source = open_model(str(write_sparse(tmp_path / "model.safetensors", whole(name))))
     assert source.family == ("pixart" if "PixArt" in name else "unet")
-    assert (source.text is None) == (source.vae is None) == ("PixArt" in name)
+    assert (source.read_text_encoder is None) == (source.read_vae is None) == ("PixArt" in name)
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_whole_files_are_recognised(tmp_path, name):
     [
         ("SDXL", "it is Stable Diffusion XL"),
         ("SDXL refiner", "it is Stable Diffusion XL"),
-        ("PixArt-alpha 1024", "as PixArt at 1024 px does"),
+        ("PixArt-alpha 1024", "like PixArt at 1024 px"),
     ],
 )
 def test_their_relatives_are_refused_by_name(tmp_path, name, message):
     with pytest.raises(ValueError, match=message):
-        open_source(str(write_sparse(tmp_path / "model.safetensors", whole(name))))
+        open_model(str(write_sparse(tmp_path / "model.safetensors", whole(name))))

@@ -15,9 +15,8 @@ from training.config import load_recipe
 from training.distill.networks import trainable
 from training.distill.noise_levels import NoiseLevels
 from training.distill.rng import draw
-from training.models.backbone import load_backbone, load_teacher
-from training.models.loading import load_parts
-from training.models.loading.source import without_weights
+from training.models.loading import load_backbone, load_parts, load_teacher
+from training.models.loading.meta_device import without_weights
 from training.pgsb import main
 from training.trainer.build import build_trainer, open_teacher
 from training.trainer.distributed.accelerator import start_accelerator

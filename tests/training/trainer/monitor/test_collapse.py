@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from training.config import load_recipe
 from training.distill.noise_levels import NoiseLevels
-from training.models.backbone import load_backbone
+from training.models.loading import load_backbone
 from training.prompts import open_prompts
 from training.trainer.monitor.collapse import PAST, RULES, WINDOW, CollapseDetector
 from training.trainer.monitor.latent_stats import compare
