@@ -1,4 +1,5 @@
-"""The paper's measurements, for any student: `python -m training.evaluate generate | score | removal | report | alpha`.
+"""Measures any one-step student as the paper does: `python -m training.evaluate COMMAND`.
 
-`generate` makes images; the others judge them, and meet it only in manifest.py's format.
+`generate` makes folders of images; `score`, `removal`, `report` and `alpha` read them. The only thing that both sides
+share is the format of a folder (sets/manifest.py).
 """

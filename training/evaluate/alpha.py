@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,31 +12,35 @@ import torch
 from accelerate import Accelerator
 
 from snoopi_core.formats.checkpoint import CheckpointError
+from snoopi_core.formats.tensor_file import open_tensor_file, save_atomically
 from snoopi_core.presets import find_preset
 from training.config import find_file
 from training.evaluate.generate.command import folder_of
 from training.evaluate.generate.maker import new_maker
-from training.evaluate.generate.student import find_student, load_student, own_about, weights_of
-from training.evaluate.judges import load_judge
-from training.evaluate.judges.removal import judge_sets, said, tally
+from training.evaluate.generate.student import find_student, load_student, read_about, weights_hash
+from training.evaluate.judges.load import load_judge
+from training.evaluate.judges.removal import judge_sets, summary, tally
+from training.evaluate.metrics.batching import choose_device
 from training.evaluate.sets.folder import claim_folder
 from training.evaluate.sets.manifest import Manifest, Model
 from training.evaluate.sets.pairs import load_pairs
 from training.evaluate.sets.rows import rows_of_pairs
-from training.evaluate.write_alpha import choose_alpha, write_alpha
 from training.models.guidance.methods import Method, with_preset
+
+TIE = 0.02  # smaller differences in shares are ignored: one or two images of a few dozen
 
 
 def alpha(args: argparse.Namespace) -> int:
-    """The command; see `training.evaluate.cli`.
+    """The command `alpha`, with the arguments of `training.evaluate.cli`; returns the exit code.
 
     Raises:
-        OSError, ValueError: what is wrong, in words for the user; nothing was written.
+        OSError, ValueError: errors for the user; nothing was written.
     """
     path = find_file(find_student(args.model))
     if not args.dry_run:
-        check_writable(path)
-    judge, pairs = load_judge(args), load_pairs(args.pairs)
+        _own_metadata(path)
+    judge = load_judge(args.judge, args.clip_model, args.clip_weights, choose_device(args.cpu))
+    pairs = load_pairs(args.pairs)
     alphas = sorted({value for value in args.alphas if value > 0})
     if not alphas:
         raise ValueError(f"--alphas {args.alphas}: expected numbers above 0")
@@ -43,35 +48,29 @@ def alpha(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     accelerator = Accelerator(mixed_precision=args.precision, cpu=args.cpu)
     if accelerator.num_processes > 1:
-        raise ValueError(f"got {accelerator.num_processes} processes; alpha makes few images, it needs no launcher")
+        raise ValueError(f"alpha runs in one process, got {accelerator.num_processes}; start it without a launcher")
     preset = find_preset(args.preset)
     model = load_student(args.model, text_encoder=args.text_encoder, vae=args.vae, base=args.base)
     model = model if preset is None else with_preset(model, preset)
-    about = Model(path=args.model, fingerprint=weights_of(model), family=model.family.name)
+    about = Model(path=args.model, fingerprint=weights_hash(model), family=model.family.name)
     maker, size = new_maker(model, accelerator, timesteps=tuple(args.timesteps), size=args.size)
     rows = rows_of_pairs(pairs, count=args.count, seed=args.seed)
+    common = {"format": 1, "title": path.stem, "model": about, "size": size, "batch": args.batch}
     with TemporaryDirectory(prefix="snoopi-alpha-") as scratch:
         sets: dict[Path, Manifest] = {}
         for method in (Method("none"), *(Method("nasa", value) for value in alphas)):
-            manifest = Manifest(
-                format=1,
-                title=path.stem,
-                model=about,
-                method=str(method),
-                size=size,
-                batch=args.batch,
-                pairs=pairs,
-                images=rows,
-            )
+            manifest = Manifest(**common, method=str(method), pairs=pairs, images=rows)
             folder = folder_of(Path(scratch), method)
             sets[folder] = claim_folder(folder, manifest)
             maker.make(folder, manifest)
         result = tally(sets, judge_sets(judge, sets, args.batch))
-    print(said(result))
+    print(summary(result))
     clean = {}
     for row, value in zip(result["sets"][1:], alphas, strict=True):
         if (share := row["means"]["all"]["clean"]) is None:
-            raise ValueError(f"judge {args.judge} does not tell whether the prompt is kept, so no alpha can be chosen")
+            raise ValueError(
+                f"judge {args.judge} does not judge whether the prompt is kept, which choosing alpha needs"
+            )
         clean[value] = share["share"]
     chosen = choose_alpha(clean)
     print(f"recommended alpha: {chosen:g} (clean removals: {clean[chosen]:.2f}, {len(rows)} images an alpha)")
@@ -81,10 +80,46 @@ def alpha(args: argparse.Namespace) -> int:
     return 0
 
 
-def check_writable(path: Path) -> None:
-    """Raises CheckpointError, before anything is measured, where there is nothing to write into."""
-    if own_about(str(path))[1] is None:
+def choose_alpha(clean: Mapping[float, float]) -> float:
+    """The smallest alpha whose share of clean removals is within `TIE` of the best: larger ones distort more.
+
+    Args:
+        clean: share of clean removals, by alpha.
+
+    Raises:
+        ValueError: no alpha gives a clean removal.
+    """
+    best = max(clean.values())
+    if best <= 0:
+        raise ValueError(
+            f"no alpha of {', '.join(f'{alpha:g}' for alpha in clean)} removes anything in a valid image that keeps "
+            "its prompt; try others with --alphas, or look at the images (generate --pairs)"
+        )
+    return min(alpha for alpha, share in clean.items() if share >= best - TIE)
+
+
+def write_alpha(path: Path, alpha: float) -> float | None:
+    """Write the recommended alpha into the metadata of a student's file, atomically; the weights stay bit-identical.
+
+    Returns:
+        The alpha that the file recommended before.
+
+    Raises:
+        CheckpointError: not a file of this project.
+        OSError: the file cannot be written; the old one stays.
+    """
+    file = open_tensor_file(path)
+    key, about = _own_metadata(path)
+    new = about.model_copy(update={"recommended_alpha": alpha})
+    save_atomically(path, file.read(), file.metadata | {key: new.model_dump_json()})
+    return about.recommended_alpha
+
+
+def _own_metadata(path: Path):  # noqa: ANN202 - (key, About)
+    key, about = read_about(str(path))
+    if about is None:
         raise CheckpointError(
             f"{path} is not a file of this project: an alpha can be measured (--dry-run), not written; make one with "
             "`python -m training.export`"
         )
+    return key, about

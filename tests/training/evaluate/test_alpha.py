@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from snoopi_core.formats.checkpoint import read_checkpoint, read_metadata
 from snoopi_core.formats.tensor_file import open_tensor_file
-from training.evaluate.write_alpha import choose_alpha, write_alpha
+from training.evaluate.alpha import choose_alpha, write_alpha
 from training.models.loading import load_backbone
 
 
@@ -62,5 +62,5 @@ def test_where_nothing_can_be_written_nothing_is_measured(tmp_path, pairs_file, 
     words = ("alpha", copy, "--pairs", pairs_file, "--count", 1, "--cpu", "--alphas")
     assert "expected numbers above 0" in refused(capsys, *words, 0)
     assert "removes anything" in refused(capsys, *words, 0.0001)
-    assert "people do not judge" in refused(capsys, *words, 0.5, "--judge", "people")
+    assert "the judge people needs two runs" in refused(capsys, *words, 0.5, "--judge", "people")
     assert copy.read_bytes() == content

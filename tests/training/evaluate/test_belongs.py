@@ -175,7 +175,7 @@ def test_ctrl_c_is_no_crash(pairs_file, tmp_path):
     process.join(timeout=60)
     said = (tmp_path / "log").read_text(encoding="utf-8")
     assert process.exitcode == 130 and "Traceback" not in said, said[-2000:]
-    assert "stopped; the same command goes on where it was" in said
+    assert "stopped; run the same command again to continue" in said
     assert not list((tmp_path / "out" / "none").glob(".*.tmp"))
 
 

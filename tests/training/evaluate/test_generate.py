@@ -12,7 +12,7 @@ from PIL import Image
 from published import KINDS, save_folder
 
 from experiments.shapes.sampling import OneStep, noise
-from training.evaluate.sets.image_files import is_whole
+from training.evaluate.sets.image_files import is_complete
 from training.evaluate.sets.manifest import read_manifest
 from training.evaluate.sets.rows import seed_of
 from training.models.loading import load_backbone
@@ -145,7 +145,7 @@ def test_damaged_and_foreign_images_are_made_again_and_whole_ones_kept(prompts, 
     assert pictures(folder) == pictures(whole / "none")
     assert (folder / "000007.png").stat().st_mtime_ns == kept
     manifest = read_manifest(folder)
-    assert is_whole(folder / "000003.png", manifest.info(manifest.images[3]))
+    assert is_complete(folder / "000003.png", manifest.info(manifest.images[3]))
 
 
 def test_other_settings_are_refused_and_nothing_is_overwritten(prompts, whole, tmp_path, capsys):

@@ -11,8 +11,8 @@ from tiny import tiny_backbone
 
 from snoopi_core.formats.checkpoint import OneStepRecipe
 from snoopi_core.formats.lora import LoraMetadata, adapters_from_peft, write_lora
+from training.evaluate.alpha import write_alpha
 from training.evaluate.generate.student import recommended_alpha
-from training.evaluate.write_alpha import write_alpha
 from training.trainer.export import export_backbone
 
 RECIPE = OneStepRecipe(timesteps=(749,), alpha_T=0.6, sigma_T=0.8)
@@ -47,6 +47,6 @@ def test_a_lora_student(tmp_path, capsys):
 
     base.unlink()
     assert "its base is not there" in refused(capsys, "generate", lora, *words, "--out", tmp_path / "x")
-    assert "is no LoRA of this project" in refused(
+    assert "is not a LoRA of this project" in refused(
         capsys, "generate", full, *words, "--base", lora, "--out", tmp_path / "x"
     )

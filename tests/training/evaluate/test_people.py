@@ -91,7 +91,7 @@ def test_the_page_is_blind_and_its_answers_count(removal_sets, chromium, tmp_pat
         assert expected in refused(capsys, *judged, tmp_path / "wrong.json")
     (tmp_path / "mine.html").write_text("mine", encoding="utf-8")
     words = ("removal", removal_sets, "--judge", "people", "--page", tmp_path / "mine.html")
-    assert "is no such page" in refused(capsys, *words)
+    assert "is not such a page" in refused(capsys, *words)
     assert (tmp_path / "mine.html").read_text(encoding="utf-8") == "mine"
 
 

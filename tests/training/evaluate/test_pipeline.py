@@ -13,7 +13,7 @@ from tiny_clip import write_tiny_clip
 from training.evaluate.__main__ import main
 from training.evaluate.cli import parser
 from training.evaluate.generate.student import find_student
-from training.evaluate.paper_protocol import settle
+from training.evaluate.paper_protocol import apply_protocol
 
 README = (ROOT / "training" / "evaluate" / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    (?:accelerate .* -m|python -m) training\.evaluate (.+)$", README, re.MULTILINE)
@@ -65,7 +65,7 @@ def test_generate_score_removal_report(pairs_file, reference, inception, chromiu
 def test_the_readmes_commands_are_understood():
     assert len(COMMANDS) >= 12
     for line in COMMANDS:
-        settle(parser().parse_args(shlex.split(line)))
+        apply_protocol(parser().parse_args(shlex.split(line)))
 
 
 def test_the_readmes_small_world_runs(tmp_path, monkeypatch):

@@ -126,7 +126,7 @@ def test_the_papers_six_pairs_are_built_in(tmp_path):
     ]
     for content, expected in (
         ("[]", "empty"),
-        ("{", "not JSON"),
+        ("{", "Invalid JSON"),
         ('[{"positive": "a"}]', "0.negative"),
         ('[{"positive": "a", "negative": "b", "colour": "c"}]', "colour"),
     ):
@@ -147,7 +147,7 @@ def test_what_cannot_be_judged_is_refused(removal_sets, tmp_path, capsys):
     assert "cfg-1.5 has nothing to compare with" in refused(capsys, *judged)
     assert "no such folder" in refused(capsys, "removal", tmp_path / "nowhere", "--judge", "shapes")
     (tmp_path / "empty").mkdir()
-    assert "it holds nothing" in refused(capsys, "removal", tmp_path / "empty", "--judge", "shapes")
+    assert "the folder holds nothing" in refused(capsys, "removal", tmp_path / "empty", "--judge", "shapes")
     for name, expected in (
         ("magic", "available: people, clip, shapes"),
         ("nowhere.at:all", "cannot be imported"),

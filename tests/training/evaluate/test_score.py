@@ -12,6 +12,7 @@ from evaluation import evaluate, refused
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_clip import CONFIG, write_tiny_clip
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from training.evaluate.__main__ import main
@@ -95,8 +96,7 @@ def test_fid_precision_and_recall(two, reference, inception, tmp_path, capsys):
     assert first["none"]["scores"]["fid"]["value"] == pytest.approx(expected, rel=1e-3)
     # the network itself gives the library's features where nothing is resized
     exact = clean_resize(real[0].resize((299, 299), Image.Resampling.NEAREST))[None]
-    plain = Inception(inception, torch.device("cpu")).network
-    plain.Conv2d_1a_3x3._forward_pre_hooks.clear()
+    plain = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(inception))
     torch.testing.assert_close(
         torch.from_numpy(network.features(exact)), plain(exact.to(torch.uint8))[0], rtol=1e-4, atol=1e-5
     )
@@ -175,7 +175,7 @@ def test_wrong_files_are_refused_and_nothing_is_written(two, clip, reference, in
     assert "does not hold Inception" in refused(capsys, *fid, tmp_path / "text.pth", "--reference", reference)
     (tmp_path / "empty").mkdir()
     for place, expected in (
-        (tmp_path / "empty", "it holds none"),
+        (tmp_path / "empty", "the folder has none"),
         (tmp_path / "nowhere", "no such folder"),
         (clip / "hps.pt", "holds no statistics"),
     ):

@@ -72,7 +72,7 @@ def test_a_scheduler_that_draws_noise_is_refused_by_name(tmp_path, capsys):
     content = json.loads(config.read_text(encoding="utf-8"))
     config.write_text(json.dumps(content | {"_class_name": "EulerAncestralDiscreteScheduler"}), encoding="utf-8")
     said = refused(capsys, *made(tmp_path / "out", folder, "--size", 64))
-    assert "EulerAncestralDiscreteScheduler" in said and "supported, without noise of their own: DDIMScheduler" in said
+    assert "EulerAncestralDiscreteScheduler" in said and "supported, without random noise: DDIMScheduler" in said
     assert not (tmp_path / "out").exists()
 
 

@@ -1,0 +1,1 @@
+"""Makes images with one student or teacher, by any number of methods."""

@@ -1,4 +1,4 @@
-"""Makes images with one student, in this process: the rows of a manifest that are its own."""
+"""Makes the images of a manifest, each process its own batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from snoopi_core.formats.atomic import write_atomically
 from snoopi_core.formats.checkpoint import OneStepRecipe
 from training.config.errors import FailedHere
 from training.evaluate.generate.noise import noise
-from training.evaluate.sets.image_files import is_whole, write_image
+from training.evaluate.sets.image_files import is_complete, write_image
 from training.evaluate.sets.manifest import COST, Manifest, Row
 from training.models.backbone import Backbone
 from training.models.guidance.methods import Method, sampling_recipe, steered_x0
@@ -28,27 +28,30 @@ from training.prompts.shapes.captions import NULL_PROMPT
 
 @dataclass(kw_only=True)
 class Maker:
-    """Makes the images of manifests with one student, in this process."""
+    """Makes images with one model in this process.
+
+    latents: shape (C, h, w). scheduler: of diffusers, needed for methods of many steps.
+    """
 
     model: Backbone
     recipe: OneStepRecipe
     accelerator: Accelerator
     latents: tuple[int, int, int]
-    scheduler: Any = None  # of diffusers, for a teacher's many steps
-    sampling: list[tuple[int, float]] = field(default_factory=list, init=False)  # images and seconds of each batch
+    scheduler: Any = None
+    _sampling: list[tuple[int, float]] = field(default_factory=list, init=False)  # images and seconds of each batch
 
     def make(self, folder: Path, manifest: Manifest) -> int:
-        """Write what is missing of this process's batches; returns how many images that were.
+        """Make and write the missing images of this process's batches; returns their number.
 
         Raises:
-            FailedHere: an image could not be made or written, in this process at least.
+            FailedHere: an image could not be made or written in this process; others may not have failed.
         """
         try:
             return self._make(folder, manifest)
         except torch.OutOfMemoryError as error:
             raise FailedHere(
-                f"the GPU's memory is too small for --batch {manifest.batch}; give a smaller one (and another --out "
-                "where images have been made already)"
+                f"not enough GPU memory for --batch {manifest.batch}; give a smaller one (and another --out if images "
+                "have been made already)"
             ) from error
         except (OSError, ValueError) as error:
             raise FailedHere(str(error)) from error
@@ -58,12 +61,12 @@ class Maker:
         batches = [rows[n : n + size] for n in range(0, len(rows), size)]
         own = batches[self.accelerator.process_index :: self.accelerator.num_processes]
         made, started = 0, time.monotonic()
-        self.sampling.clear()
+        self._sampling.clear()
         total = sum(map(len, own))
         main = self.accelerator.is_main_process
         with tqdm(total=total, desc=manifest.method, unit="image", mininterval=1, disable=not main) as bar:
             for batch in own:
-                missing = [n for n, row in enumerate(batch) if not is_whole(folder / row.file, manifest.info(row))]
+                missing = [n for n, row in enumerate(batch) if not is_complete(folder / row.file, manifest.info(row))]
                 if missing:
                     images = self.draw(list(batch), Method.parse(manifest.method))
                     for n in missing:
@@ -71,7 +74,7 @@ class Maker:
                     made += len(missing)
                 bar.update(len(batch))
         if made and main:
-            self._tell_cost(folder, made, time.monotonic() - started)
+            self._write_cost(folder, made, time.monotonic() - started)
         return made
 
     @torch.no_grad()
@@ -79,16 +82,16 @@ class Maker:
         """Images (B, 3, H, W) in [0, 1], on the CPU.
 
         Raises:
-            ValueError: the network's answer is not finite.
+            ValueError: the network's output is not finite.
         """
         model, device = self.model, self.accelerator.device
         positive = model.encode([row.prompt for row in rows])
         negative = None
         if method.name != "none":
-            words = [row.negative or "" for row in rows]
-            known = list(dict.fromkeys(words))
-            encoded = model.encode(known)
-            negative = concat([encoded[known.index(word) : known.index(word) + 1] for word in words])
+            prompts = [row.negative or "" for row in rows]
+            unique = list(dict.fromkeys(prompts))
+            encoded = model.encode(unique)
+            negative = concat([encoded[unique.index(p) : unique.index(p) + 1] for p in prompts])
         began = time.monotonic()
         with self.accelerator.autocast():
             if method.many_steps:
@@ -97,26 +100,33 @@ class Maker:
                 x0 = guided_x0(model, self.scheduler, positive, null, z, steps=steps, kappa=kappa)
             else:
                 x0 = steered_x0(model, method, positive, negative, self.recipe, partial(self._noise, rows))
-        if not torch.isfinite(x0).all():  # black images would be judged as any other
+        if not torch.isfinite(x0).all():  # otherwise black images would be judged like any other
             raise ValueError(
-                f"{method} gave values that are not finite in the batch of prompt {rows[0].prompt!r}; with --precision "
-                f"fp16 try bf16 or no, else a lower strength (now: {self.accelerator.mixed_precision})"
+                f"{method} gave values that are not finite in the batch of prompt {rows[0].prompt!r} (--precision "
+                f"{self.accelerator.mixed_precision}); instead of fp16 try bf16 or no, else a lower strength"
             )
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        self.sampling.append((len(rows), time.monotonic() - began))
-        return torch.cat([model.decode(row.float()).cpu() for row in x0.split(1)])  # big images take much memory
+        self._sampling.append((len(rows), time.monotonic() - began))
+        return torch.cat(
+            [model.decode(row.float()).cpu() for row in x0.split(1)]
+        )  # one by one: decoding needs much memory
 
     def _noise(self, rows: list[Row], step: int) -> torch.Tensor:
-        """z of the step with this number; drawn on the CPU, so that every device sees the same."""
+        """Noise (B, C, h, w) of a step, drawn on the CPU so that it is the same on every device."""
         seeds = [(row.seed or 0) + step for row in rows]
         return noise(seeds, self.latents).to(self.accelerator.device)
 
-    def _tell_cost(self, folder: Path, made: int, seconds: float) -> None:
-        if made < self._images_of(folder / COST):
-            return  # a few that were missing say less than the run that made the rest
+    def _write_cost(self, folder: Path, made: int, seconds: float) -> None:
+        """Write how long `made` images took, unless an earlier run made more."""
+        try:
+            before = int(json.loads((folder / COST).read_text(encoding="utf-8"))["images"])
+        except (OSError, ValueError, KeyError, TypeError):
+            before = 0
+        if made < before:
+            return
         device = self.accelerator.device
-        sampling = self.sampling[1:] or self.sampling  # the first one warms up
+        sampling = self._sampling[1:] or self._sampling  # the first batch is a warm-up
         cost = {
             "images": made,
             "seconds": round(seconds, 3),
@@ -127,21 +137,18 @@ class Maker:
         }
         write_atomically(folder / COST, json.dumps(cost, indent=1) + "\n")
 
-    @staticmethod
-    def _images_of(path: Path) -> int:
-        try:
-            return int(json.loads(path.read_text(encoding="utf-8"))["images"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0
-
 
 def new_maker(
     model: Backbone, accelerator: Accelerator, *, timesteps: tuple[int, ...] = (), size: int | None = None
 ) -> tuple[Maker, tuple[int, int]]:
-    """A maker on the accelerator's device, and the (width, height) of what it makes.
+    """A maker on the accelerator's device, and the (width, height) of its images.
+
+    Args:
+        timesteps: of the student; empty: as its file says.
+        size: side of the images in pixels; None: the model's own.
 
     Raises:
-        ValueError: `size` is no multiple of what the VAE and the network take.
+        ValueError: `size` does not fit the VAE and the network.
     """
     model = model.to(accelerator.device)
     scale = 2 ** (len(model.vae.config.block_out_channels) - 1)

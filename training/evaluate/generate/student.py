@@ -1,4 +1,4 @@
-"""The student that is measured: our file (also a LoRA), a run's folder, or a diffusers folder."""
+"""Loads the model to be measured: a file of this project (also a LoRA), a run's folder, or a diffusers folder."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ EXPORT = Path("export", "student.safetensors")
 
 
 def find_student(path: str) -> str:
-    """The file or folder to load: of a run, what it has exported.
+    """`path`, or the exported student if it is a run's folder.
 
     Raises:
-        FileNotFoundError: the run has exported nothing yet.
+        FileNotFoundError: the run has not exported a student yet.
     """
     found = find_file(path)
     if not (found / "checkpoints").is_dir():
@@ -36,17 +36,17 @@ def find_student(path: str) -> str:
 
 
 def load_student(path: str, *, text_encoder: str = "", vae: str = "", base: str = "") -> Backbone:
-    """A student; one that is a LoRA on its base model, by default the one that it was trained on.
+    """Load a model; a LoRA is merged into `base`, by default the model that it was trained on.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_backbone` and `find_student`; or a LoRA's base is not to be had, or is
-            another kind of model.
+        FileNotFoundError, ValueError: as `load_backbone` and `find_student`; or the base of a LoRA is missing or a
+            different kind of model.
     """
     path = find_student(path)
-    key, about = own_about(path)
+    key, about = read_about(path)
     if key != LORA_KEY:
         if base:
-            raise ValueError(f"--base {base}: {path} is no LoRA of this project, it needs no other model")
+            raise ValueError(f"--base {base}: {path} is not a LoRA of this project and needs no base; leave out --base")
         return load_backbone(path, text_encoder=text_encoder, vae=vae)
     base = base or about.base
     try:
@@ -58,17 +58,21 @@ def load_student(path: str, *, text_encoder: str = "", vae: str = "", base: str 
             f"{path} is a LoRA of {about.family} with {about.schedule}, {base} is {model.family.name} with "
             f"{model.schedule}; name the model that it was trained on with --base"
         )
-    weights = model.network.state_dict()  # the network's own memory
+    weights = model.network.state_dict()  # shares the network's memory
     for name, update in read_updates(open_tensor_file(find_file(path)), about.family, weights).items():
         weights[name] += update
     return replace(model, recipe=about.recipe, source=path)
 
 
-def own_about(path: str) -> tuple[str, BaseMetadata | None]:
-    """Under which key a file of ours says what it is, and that; "" and None for all else."""
+def read_about(path: str) -> tuple[str, BaseMetadata | None]:
+    """The metadata of a file of this project, with the key it is stored under; "" and None for other models.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no usable model at `path`.
+    """
     found = find_file(find_student(path))
     if not found.is_file():
-        open_model(path)  # a folder or of the hub; tells what is wrong with it
+        open_model(path)  # raises if it is not a model
         return "", None
     file = open_tensor_file(found)
     if (metadata := find_metadata(file)) is not None:
@@ -79,25 +83,25 @@ def own_about(path: str) -> tuple[str, BaseMetadata | None]:
 
 
 def recommended_alpha(path: str) -> float | None:
-    """What the file says about NASA's strength; None where it says nothing, or is not ours."""
-    about = own_about(path)[1]
+    """The strength of NASA that a file of this project recommends, if any."""
+    about = read_about(path)[1]
     return None if about is None else about.recommended_alpha
 
 
 def parse_methods(words: list[str], path: str, preset: Preset | None = None) -> list[Method]:
-    """Methods in the order they were named, each once; "nasa" alone takes the preset's or the file's recommended alpha.
+    """Methods in the given order, without repetitions; "nasa" alone takes the alpha of the preset or the file.
 
     Raises:
-        ValueError: a method is not known, or the file recommends no alpha.
+        ValueError: a method is not known, or no alpha is recommended.
     """
     methods = []
     for word in words:
         if word == "nasa":
             alpha = preset.nasa_alpha if preset is not None else recommended_alpha(path)
             if alpha is None:
-                whose = path if preset is None else f"preset {preset.name!r}"
+                source = path if preset is None else f"preset {preset.name!r}"
                 raise ValueError(
-                    f"{whose} recommends no alpha for NASA; name one, such as nasa:0.3, or measure it with "
+                    f"{source} recommends no alpha for NASA; name one, such as nasa:0.3, or measure it with "
                     "`python -m training.evaluate alpha`"
                 )
             word = f"nasa:{alpha}"
@@ -105,8 +109,8 @@ def parse_methods(words: list[str], path: str, preset: Preset | None = None) -> 
     return list(dict.fromkeys(methods))
 
 
-def weights_of(model: Backbone) -> str:
-    """SHA-256 of the network's, the VAE's and CLIP's weights; not T5's, which are 19 GB and nobody trains."""
+def weights_hash(model: Backbone) -> str:
+    """SHA-256 of the weights of network, VAE and CLIP; T5 is left out, it has 19 GB and is never trained."""
     parts = [model.network, model.vae]
     if model.text_encoder is not None and model.family.name == "unet":
         parts.append(model.text_encoder)

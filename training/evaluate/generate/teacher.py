@@ -1,4 +1,4 @@
-"""The model as a teacher: many steps with classifier-free guidance, to stand beside its student."""
+"""Samples the model as a teacher, with many steps and classifier-free guidance, for comparison with its student."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training.models.backbone import Backbone
 from training.models.loading import scheduler_config
 from training.models.sampling import ddim
 
-# of diffusers; these draw no noise while they sample, so that an image's noise is its seed's alone
+# of diffusers; they draw no noise while sampling, so that an image depends only on its seed
 SCHEDULERS = (
     "DDIMScheduler",
     "PNDMScheduler",
@@ -23,10 +23,10 @@ SCHEDULERS = (
 
 
 def open_scheduler(path: str, model: Backbone) -> Any:
-    """The scheduler in a diffusers folder; DDIM for a file, which names none.
+    """The scheduler of a diffusers folder, or DDIM for a single file, which names none.
 
     Raises:
-        ValueError: it is another one, or draws noise; says which are supported.
+        ValueError: the scheduler is not supported or draws noise.
     """
     config = scheduler_config(path)
     if config is None:
@@ -35,7 +35,7 @@ def open_scheduler(path: str, model: Backbone) -> Any:
     if name not in SCHEDULERS or str(config.get("algorithm_type", "")).startswith("sde"):
         raise ValueError(
             f"{path} is sampled by {name}{' as ' + config['algorithm_type'] if name in SCHEDULERS else ''}, which "
-            f"is not supported for a teacher; supported, without noise of their own: {', '.join(SCHEDULERS)}. "
-            "Name one in scheduler/scheduler_config.json"
+            f"is not supported for a teacher; supported, without random noise: {', '.join(SCHEDULERS)}. "
+            "Name one of them in scheduler/scheduler_config.json"
         )
     return getattr(diffusers, name).from_config(config)

@@ -1,28 +1,26 @@
-"""How sure a measured share is: 95 % intervals."""
+"""95 % confidence intervals, by scipy."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
 
-def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Of a rate seen in `share` of `count` independent cases (Wilson, 1927)."""
-    scale = 1 + z * z / count
-    middle = (share + z * z / (2 * count)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Wilson interval of a rate, seen in `share` of `count` independent cases."""
+    interval = stats.binomtest(round(share * count), count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def bootstrap(values: Sequence[float], *, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """Of the mean of `values`, which are drawn again with replacement (Efron, 1979): the middle 95 % of those means.
+    """Percentile bootstrap interval of the mean of `values`.
 
-    For groups of cases that resemble each other, give each group's mean.
+    If the cases form groups that resemble each other, pass the mean of each group.
     """
+    if len(values) == 1:
+        return values[0], values[0]
     rng = np.random.default_rng(seed)
-    found = np.asarray(values, dtype=np.float64)
-    means = rng.choice(found, size=(draws, len(found))).mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
+    result = stats.bootstrap((values,), np.mean, n_resamples=draws, method="percentile", rng=rng)
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)

@@ -1,7 +1,7 @@
-"""People as judges: a page that shows the images in a blind order and saves the keys that were pressed.
+"""People as judges: an HTML page that shows the images in random order, without their method, and saves the answers.
 
-It works offline, from the folder that it was written to: it shows the images where they lie, and says of none how it
-was made. What it saves names images by numbers that mean something to `read_answers` alone.
+The page works offline and shows the images from their folders. It identifies them by hashes, which only `read_answers`
+can map back to files.
 """
 
 from __future__ import annotations
@@ -15,36 +15,39 @@ from typing import Any
 from urllib.parse import quote
 
 import torch
+from jinja2 import Template
 
 from snoopi_core.formats.atomic import write_atomically
 from training.distill.rng import generator
-from training.evaluate.judges import Verdict
-from training.evaluate.judges.people_page import PAGE
+from training.evaluate.judges.removal import Sets, Verdicts
+from training.evaluate.judges.verdict import Verdict
 from training.evaluate.sets.image_files import digest_of
 from training.evaluate.sets.manifest import Manifest
 
-# key: (what it says on the page, what it means)
+TEMPLATE = Path(__file__).with_name("people.html")
+TITLE = "<title>Which images still show it?</title>"
+# key to press: (text on the page, verdict)
 KEYS: dict[str, tuple[str, Verdict]] = {
     "1": ("It shows <b>{negative}</b>", Verdict(absent=False, kept=True, valid=True)),
     "2": ("No <b>{negative}</b>, and it fits the prompt", Verdict(absent=True, kept=True, valid=True)),
     "3": ("No <b>{negative}</b>, but it no longer fits the prompt", Verdict(absent=True, kept=False, valid=True)),
     "4": ("It is broken, or shows nothing", Verdict(absent=True, kept=False, valid=False)),
 }
-Sets = dict[Path, Manifest]
+Names = dict[Path, dict[str, str]]  # the name that the page gives to an image, by folder and file name
 
 
 def write_page(page: Path, sets: Sets, *, order: int) -> Path:
-    """Write the page; `order` is the seed of the order that the images are shown in.
+    """Write the page; `order` is the random seed of the order of the images.
 
     Raises:
-        ValueError: another file of that name is there; it stays as it is.
+        ValueError: `page` exists and is not such a page; it is left unchanged.
     """
-    if page.exists() and not page.read_text(encoding="utf-8", errors="replace").startswith(PAGE[:60]):
-        raise ValueError(f"{page} is there already and is no such page; nothing was written, choose another --page")
+    if page.exists() and TITLE not in page.read_text(encoding="utf-8", errors="replace"):
+        raise ValueError(f"{page} exists and is not such a page; nothing was written, choose another --page")
     items, names = [], _names(sets)
     for folder, manifest in sets.items():
         for row in manifest.images:
-            pair = manifest.pairs[row.pair or 0]  # `open_sets` has seen that all have one
+            pair = manifest.pairs[row.pair]
             place = Path(os.path.relpath(folder / row.file, page.parent)).as_posix()
             name = names[folder][row.file]
             items.append({"id": name, "src": quote(place), "prompt": pair.positive, "not": pair.negative})
@@ -55,18 +58,19 @@ def write_page(page: Path, sets: Sets, *, order: int) -> Path:
         "keys": {key: text for key, (text, _) in KEYS.items()},
         "items": [items[n] for n in shuffled],
     }
-    # "</script>" would end the script, and "<!--" before it would keep it from ending
-    write_atomically(page, PAGE.replace("CONTENT", json.dumps(content).replace("<", "\\u003c")))
+    write_atomically(page, Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True).render(content=content))
     return page
 
 
-def read_answers(paths: list[Path], sets: Sets) -> tuple[dict[Path, dict[str, Verdict]], dict[str, Any]]:
-    """Verdicts by folder and file, the majority's where several people judged; and what is said of the judges.
+def read_answers(paths: list[Path], sets: Sets) -> tuple[Verdicts, dict[str, Any]]:
+    """Read the files saved by the page, one per person; the majority decides, and a tie counts against the method.
 
-    A draw counts against the method: as unwanted, lost, broken.
+    Returns:
+        The verdicts, and the number of people with the share of unanimous images.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, none of a page's, of other images, or images were left out.
+        FileNotFoundError, ValueError: a file is missing, was not saved by the page or belongs to other images, or some
+            images have no answer.
     """
     given: dict[str, list[Verdict]] = {}
     names = _names(sets)
@@ -77,7 +81,7 @@ def read_answers(paths: list[Path], sets: Sets) -> tuple[dict[Path, dict[str, Ve
     if left := wanted - given.keys():
         raise ValueError(
             f"{len(left)} of {len(wanted)} images have no answer in {', '.join(map(str, paths))}; open the page again, "
-            "it goes on where it was left"
+            "it continues where it was left"
         )
     found = {folder: {file: _majority(given[name]) for file, name in files.items()} for folder, files in names.items()}
     agreed = sum(len(set(verdicts)) == 1 for verdicts in given.values())
@@ -85,25 +89,26 @@ def read_answers(paths: list[Path], sets: Sets) -> tuple[dict[Path, dict[str, Ve
 
 
 def names_of(folder: Path, manifest: Manifest) -> dict[str, str]:
-    """Of each file of a folder, a name that does not tell its method. Other images have other names."""
-    whose = f"{digest_of(folder, manifest)} {manifest.method}"
-    return {row.file: _short(f"{whose} {row.file}") for row in manifest.images}
+    """A name for each file of a folder, a hash that does not reveal the method and changes with the images."""
+    prefix = f"{digest_of(folder, manifest)} {manifest.method}"
+    return {row.file: _short_hash(f"{prefix} {row.file}") for row in manifest.images}
 
 
-def _names(sets: Sets) -> dict[Path, dict[str, str]]:
+def _names(sets: Sets) -> Names:
     return {folder: names_of(folder, manifest) for folder, manifest in sets.items()}
 
 
-def _digest(names: dict[Path, dict[str, str]]) -> str:
-    """Of all images that are judged; answers belong to these alone."""
-    return _short(" ".join(sorted(name for files in names.values() for name in files.values())))
+def _digest(names: Names) -> str:
+    """Identifies the judged images; answers are accepted for the same images only."""
+    return _short_hash(" ".join(sorted(name for files in names.values() for name in files.values())))
 
 
-def _short(text: str) -> str:
+def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _answers(path: Path, digest: str) -> dict[str, str]:
+    """The keys that one person pressed, by the name of the image."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         images, answers = content["images"], dict(content["answers"])

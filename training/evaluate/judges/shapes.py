@@ -1,4 +1,4 @@
-"""The small world's pixel rules as a judge: exact, no network."""
+"""The pixel rules of the synthetic shapes data as a judge: exact, without a network."""
 
 from __future__ import annotations
 
@@ -6,37 +6,39 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from training.evaluate.judges import Verdict
+from training.evaluate.judges.verdict import Verdict
 from training.evaluate.sets.pairs import Pair
 from training.prompts.shapes.captions import phrase
 from training.prompts.shapes.rules import read
 from training.prompts.shapes.scene import ATTRIBUTES
 
 
-def stated(words: str) -> dict[str, str]:
-    """The attributes that a caption or a tag of the small world names."""
+def stated(text: str) -> dict[str, str]:
+    """The attributes, with their values, that a caption or a tag of the shapes data names."""
     found = {}
-    left = words.lower().replace(",", " ").split()
+    left = text.lower().replace(",", " ").split()
+    # "background" first: its phrases contain colours
     for attribute in ("background", *(name for name in ATTRIBUTES if name != "background")):
         for value in ATTRIBUTES[attribute]:
-            said = phrase(attribute, value).split()
-            for n in range(len(left) - len(said) + 1):
-                if left[n : n + len(said)] == said:
+            words = phrase(attribute, value).split()
+            for n in range(len(left) - len(words) + 1):
+                if left[n : n + len(words)] == words:
                     found[attribute] = value
-                    del left[n : n + len(said)]
+                    del left[n : n + len(words)]
                     break
     return found
 
 
 def judge(pictures: list[Image.Image], pair: Pair) -> list[Verdict]:
-    """Read the pictures back.
+    """Judge pictures of the shapes data.
 
     Raises:
-        ValueError: the pair is not of the small world, or the pictures are not.
+        ValueError: the pair or the pictures are not of the shapes data.
     """
     unwanted, asked = stated(pair.negative), stated(pair.positive)
     if not unwanted:
-        raise ValueError(f"pair {pair}: the pixel rules know no {pair.negative!r}; they know {_known()}")
+        known = ", ".join(phrase(name, value) for name, values in ATTRIBUTES.items() for value in values)
+        raise ValueError(f"pair {pair}: the pixel rules know no {pair.negative!r}; they know {known}")
     reading = read(torch.stack([pil_to_tensor(picture.convert("RGB")) for picture in pictures]).float() / 255)
 
     def shows(row: int, values: dict[str, str]) -> bool:
@@ -50,7 +52,3 @@ def judge(pictures: list[Image.Image], pair: Pair) -> list[Verdict]:
         )
         for row in range(len(pictures))
     ]
-
-
-def _known() -> str:
-    return ", ".join(phrase(name, value) for name, values in ATTRIBUTES.items() for value in values)

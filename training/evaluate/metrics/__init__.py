@@ -1,1 +1,1 @@
-"""What images are scored by; one file for each metric, the maths apart from the networks."""
+"""Scores of image sets: one file for each metric, with the arithmetic apart from the networks."""

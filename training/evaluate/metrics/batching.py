@@ -1,8 +1,7 @@
-"""Where the judges' networks run."""
+"""Device and batches for the networks that score images."""
 
 from __future__ import annotations
 
-import argparse
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,21 +12,23 @@ import torch
 T = TypeVar("T")
 
 
-def device_of(args: argparse.Namespace) -> torch.device:
-    """The first GPU unless `--cpu`; the CPU where there is none."""
-    return torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
+def choose_device(cpu: bool) -> torch.device:
+    """The first GPU, or the CPU if `cpu` is set or there is no GPU."""
+    return torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
 
 
 def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Pieces of `size`, the last one shorter."""
+    """Consecutive slices of `size` items; the last one may be shorter."""
     return (items[n : n + size] for n in range(0, len(items), size))
 
 
 def prepared(
     items: Sequence[T], prepare: Callable[[T], torch.Tensor], size: int, threads: int = 4
 ) -> Iterator[torch.Tensor]:
-    """Batches of prepared items, each read while the one before is computed with: decoding and resizing happen outside
-    of Python's lock."""
+    """Stacked batches of `prepare(item)`; the next batch is prepared in threads while the caller uses the current one.
+
+    Threads help because decoding and resizing release Python's lock.
+    """
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[list[Future[torch.Tensor]]] = deque()
         for some in batches(items, size):

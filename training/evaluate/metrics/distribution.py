@@ -1,73 +1,76 @@
-"""FID, and improved precision and recall: a set of images against the reference."""
+"""FID, and improved precision and recall, of a set of images against a reference."""
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from training.evaluate.metrics.batching import device_of
 from training.evaluate.metrics.frechet import Gaussian, frechet_distance
 from training.evaluate.metrics.inception import Inception
 from training.evaluate.metrics.neighbours import precision_recall
-from training.evaluate.metrics.reference import Reference, features_of, keep, open_reference
+from training.evaluate.metrics.reference import Reference, features_of, open_reference, write_reference
 from training.evaluate.metrics.weights import INCEPTION, NotRun, find_weights
 from training.evaluate.sets.manifest import Manifest
 
 
+@dataclass(kw_only=True)
 class Distribution:
-    """Network, reference and features are made once, when the first metric needs them."""
+    """Both metrics, which share the network, the reference and the features of a folder. All are loaded when needed.
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
-        self._of_set: tuple[Path, np.ndarray] | None = None  # of the last one: 30,000 images take 250 MB
+    reference_path: a folder of images or an .npz; save_reference: where to save it. side: images are cropped and
+    resized to this many pixels (None: left as they are). neighbours: k of precision and recall.
+    """
+
+    reference_path: Path | None
+    save_reference: Path | None
+    inception_weights: str | None
+    side: int | None
+    neighbours: int
+    batch: int
+    device: torch.device
+    # of the last folder only: 30,000 images take 250 MB
+    _features_of: tuple[Path, np.ndarray] | None = field(default=None, init=False)
 
     @cached_property
     def network(self) -> Inception:
-        return Inception(find_weights(INCEPTION, self.args.inception_weights), device_of(self.args))
+        return Inception(find_weights(INCEPTION, self.inception_weights), self.device)
 
     @cached_property
     def reference(self) -> Reference:
-        args = self.args
-        if args.reference is None:
+        if self.reference_path is None:
             raise NotRun("nothing to compare with: give --reference, a folder of images or an .npz")
-        found = open_reference(args.reference, self.network, side=args.side, batch=args.batch)
-        if args.save_reference:
-            keep(found, args.save_reference, self.network, args.side)
+        found = open_reference(self.reference_path, self.network, side=self.side, batch=self.batch)
+        if self.save_reference:
+            write_reference(found, self.save_reference, self.network, self.side)
         return found
 
     def fid(self, folder: Path, manifest: Manifest) -> dict[str, Any]:
         reference = self.reference
         value = frechet_distance(Gaussian.of_features(self._features(folder, manifest)), reference.gaussian)
-        return {"value": value, **self._compared(manifest)}
+        return {"value": value, **self._about(manifest)}
 
     def prc(self, folder: Path, manifest: Manifest) -> dict[str, Any]:
         if (real := self.reference.features) is None:
-            raise NotRun(f"{self.reference.name} holds statistics alone; precision and recall need its images")
-        k = self.args.neighbours
-        precision, recall = precision_recall(self._features(folder, manifest), real, k)
-        return {"precision": precision, "recall": recall, "k": k, **self._compared(manifest)}
+            raise NotRun(f"{self.reference.name} holds statistics only; precision and recall need its images")
+        precision, recall = precision_recall(self._features(folder, manifest), real, self.neighbours)
+        return {"precision": precision, "recall": recall, "k": self.neighbours, **self._about(manifest)}
 
     def _features(self, folder: Path, manifest: Manifest) -> np.ndarray:
-        if self._of_set is None or self._of_set[0] != folder:
-            found = features_of(
-                [folder / row.file for row in manifest.images],
-                self.network,
-                side=self.args.side,
-                batch=self.args.batch,
-                title=f"Inception, {manifest.method}",
-            )
-            self._of_set = folder, found
-        return self._of_set[1]
+        if self._features_of is None or self._features_of[0] != folder:
+            paths, title = [folder / row.file for row in manifest.images], f"Inception, {manifest.method}"
+            found = features_of(paths, self.network, side=self.side, batch=self.batch, title=title)
+            self._features_of = folder, found
+        return self._features_of[1]
 
-    def _compared(self, manifest: Manifest) -> dict[str, Any]:
-        reference = self.reference
+    def _about(self, manifest: Manifest) -> dict[str, Any]:
         return {
             "images": len(manifest.images),
-            "reference": reference.name,
-            "reference_images": reference.images,
-            "side": self.args.side,
+            "reference": self.reference.name,
+            "reference_images": self.reference.images,
+            "side": self.side,
         }

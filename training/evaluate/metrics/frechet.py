@@ -1,4 +1,4 @@
-"""The Fréchet distance of two Gaussians (Heusel et al. 2017), as FID takes it of Inception's features.
+"""The Fréchet distance of two Gaussians (Heusel et al. 2017), as FID computes it from Inception features.
 
 Dimensions: N images, D features.
 """
@@ -14,14 +14,14 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Gaussian:
-    """mu (D,), and any F (D, K) with Sigma = F F^T; fp64. A factor of few columns makes small samples quick."""
+    """mu (D,), and any F (D, K) with Sigma = F F^T; fp64. With few images F has few columns, which is fast."""
 
     mu: Array
     factor: Array
 
     @classmethod
     def of_features(cls, features: Array) -> Gaussian:
-        """Of N images' features (N, D): Sigma = X^T X / (N - 1) of the centred X.
+        """Fit to features (N, D): Sigma = X^T X / (N - 1), with X the centred features.
 
         Raises:
             ValueError: fewer than two images.
@@ -37,7 +37,7 @@ class Gaussian:
 
     @classmethod
     def of_statistics(cls, mu: Array, sigma: Array) -> Gaussian:
-        """Of a mean and a covariance (D, D), by its eigenvalues; what rounding has made negative is 0."""
+        """From a mean (D,) and a covariance (D, D); eigenvalues that rounding has made negative are set to 0."""
         values, vectors = np.linalg.eigh(np.asarray(sigma, dtype=np.float64))
         return cls(np.asarray(mu, dtype=np.float64), vectors * np.sqrt(values.clip(min=0)))
 
@@ -49,7 +49,8 @@ class Gaussian:
 def frechet_distance(one: Gaussian, other: Gaussian) -> float:
     """d^2 = |mu1 - mu2|^2 + Tr(S1) + Tr(S2) - 2 Tr((S1 S2)^1/2)
 
-    With S = F F^T the last trace is the sum of the singular values of F1^T F2, whose squares S1 S2 has as eigenvalues.
+    With S = F F^T, the last trace is the sum of the singular values of F1^T F2: their squares are the eigenvalues of
+    S1 S2.
     """
     shift = one.mu - other.mu
     traces = np.square(one.factor).sum() + np.square(other.factor).sum()

@@ -1,4 +1,4 @@
-"""Inception's pool3 features as clean-fid takes them (Parmar et al. 2022), by torch-fidelity's network.
+"""Inception's pool3 features as in clean-fid (Parmar et al. 2022), with torch-fidelity's network.
 
 Dimensions: B images, D = 2048 features.
 """
@@ -16,60 +16,58 @@ from torch import nn
 from torchvision.transforms.functional import center_crop
 
 from snoopi_core.formats.tensor_file import readable
-from training.evaluate.metrics.weights import NotRun
+from training.evaluate.metrics.weights import INCEPTION, NotRun
 
 SIDE, WIDTH = 299, 2048
-NAME = "inception-v3-compat"
 
 
 class Inception:
-    """TensorFlow's Inception v3, frozen. fingerprint: SHA-256 of the file of its weights."""
+    """TensorFlow's Inception v3, frozen. fingerprint: SHA-256 of its weights file."""
 
     def __init__(self, weights: Path, device: torch.device) -> None:
-        """Load it.
+        """Load the network.
 
         Raises:
-            NotRun: torch-fidelity is not there.
-            ValueError: the file does not hold its weights.
+            NotRun: torch-fidelity is not installed.
+            ValueError: the file does not hold the weights.
         """
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError as error:
             raise NotRun("torch-fidelity is not installed: pip install '.[training]'") from error
-        problem = f"{weights} does not hold Inception's weights as FID needs them"
         try:
-            # the library opens any pickle, which can run code; this one opens none
+            # the library loads any pickle, which can run code: check first that this file is plain tensors
             torch.load(weights, weights_only=True, map_location="meta")
-            self.network: nn.Module = FeatureExtractorInceptionV3(
-                NAME, [str(WIDTH)], feature_extractor_weights_path=str(weights)
-            ).to(device)
+            library = FeatureExtractorInceptionV3(
+                "inception-v3-compat", [str(WIDTH)], feature_extractor_weights_path=str(weights)
+            )
         except (RuntimeError, ValueError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(
-                f"{problem} ({readable(str(error), 300)}); expected weights-inception-2015-12-05-6726825d.pth"
+                f"{weights} does not hold Inception's weights as FID needs them ({readable(str(error), 300)}); "
+                f"expected {INCEPTION.file}"
             ) from error
+        # The library's forward takes uint8 and resizes; clean-fid needs fractions. Its layers run in the order that
+        # they are defined in, up to the average pool; the classifier after it is left out.
+        *layers, _ = library.children()
+        self.network = nn.Sequential(*layers, nn.Flatten()).to(device)
         with open(weights, "rb") as file:
             self.fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
         self.device = device
-        self._inputs: torch.Tensor | None = None
-        self.network.Conv2d_1a_3x3.register_forward_pre_hook(lambda module, given: (self._inputs,))
 
     @torch.no_grad()
     def features(self, images: torch.Tensor) -> np.ndarray:
-        """(B, D) of images (B, 3, 299, 299), 0 .. 255, as `clean_resize` makes them."""
-        # the library takes bytes, and clean-fid has fractions: they come in where the bytes would arrive
-        self._inputs = (images.to(self.device) - 128) / 128
-        bytes_ = torch.zeros(images.shape, dtype=torch.uint8, device=self.device)
-        return self.network(bytes_)[0].cpu().numpy()
+        """(B, D), from images (B, 3, 299, 299) in 0 .. 255 as `clean_resize` makes them."""
+        return self.network((images.to(self.device) - 128) / 128).cpu().numpy()
 
 
 def square(picture: Image.Image, side: int) -> Image.Image:
-    """The middle square, brought to `side` pixels by Lanczos."""
+    """The centre square, resized to `side` pixels by Lanczos."""
     least = min(picture.size)
     return center_crop(picture, [least, least]).resize((side, side), Image.Resampling.LANCZOS)
 
 
 def clean_resize(picture: Image.Image) -> torch.Tensor:
-    """(3, 299, 299), 0 .. 255 with fractions: bicubic with antialiasing, channel by channel in fp32."""
+    """(3, 299, 299), 0 .. 255 without rounding: bicubic with antialiasing, each channel in fp32."""
     channels = [
         np.asarray(band.convert("F").resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for band in picture.split()
     ]

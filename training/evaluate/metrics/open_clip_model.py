@@ -6,7 +6,8 @@ Dimensions: B images or texts, E width of the embedding.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import open_clip
 import torch
@@ -16,7 +17,7 @@ from torchvision.transforms import Normalize
 
 from snoopi_core.formats.tensor_file import readable
 from training.config import find_file
-from training.evaluate.metrics.weights import missing
+from training.evaluate.metrics.weights import missing_clip
 
 _LOCAL = ("local-dir:", "hf-hub:")
 
@@ -37,49 +38,46 @@ class OpenClip:
 
         Args:
             name: open_clip's, or local-dir:FOLDER.
-            weights: a file, or open_clip's tag; not looked at where the folder holds weights and `weights` is "".
-            option: of the command line that names the weights, for messages.
-            prepare: from the input's side and the model's normalisation, what prepares a picture; None = open_clip's.
+            weights: a file or open_clip's tag; with local-dir:FOLDER "" takes the weights in the folder.
+            option: the option of the command line that names the weights, for messages.
+            prepare: makes the preprocessing from the input's side and the model's normalisation; None: open_clip's.
 
         Raises:
-            MissingWeights: they are neither here nor to be had.
-            ValueError: no such model, or the weights are another model's.
+            MissingWeights: the weights are not on this machine and cannot be downloaded.
+            ValueError: there is no such model, or the weights are another model's.
         """
         file = find_file(weights) if weights else None
-        here = file is not None and file.is_file()
-        logging.disable(logging.WARNING)  # it would call a model random whose weights come in the next moment
+        from_file = file is not None and file.is_file()
         try:
-            self.model, _, preprocess = open_clip.create_model_and_transforms(
-                name,
-                pretrained=None if here or name.startswith(_LOCAL) else weights,
-                load_weights=not here,
-                require_pretrained=not here,
-            )
+            with _without_random_weights_warning():
+                self.model, _, preprocess = open_clip.create_model_and_transforms(
+                    name,
+                    pretrained=None if from_file or name.startswith(_LOCAL) else weights,
+                    load_weights=not from_file,
+                    require_pretrained=not from_file,
+                )
         except (RuntimeError, OSError, ValueError) as error:
-            known = name in open_clip.list_models()
-            if known or name.startswith("hf-hub:"):
-                raise missing(name, weights, option, readable(str(error), 300)) from error
+            if name in open_clip.list_models() or name.startswith("hf-hub:"):
+                raise missing_clip(name, weights, option, readable(str(error), 300)) from error
             raise ValueError(
                 f"CLIP model {name!r} cannot be built ({readable(str(error), 300)}); expected local-dir:FOLDER, or one "
                 f"of open_clip's names, such as ViT-H-14"
             ) from error
-        finally:
-            logging.disable(logging.NOTSET)
-        if here:
-            self._read(name, str(file))
-        self.weights = weights if here or not name.startswith(_LOCAL) else ""  # "": the folder's own
+        if from_file:
+            self._load(name, str(file))
+        self.weights = weights if from_file or not name.startswith(_LOCAL) else ""  # "": those in the folder
         self.model = self.model.to(device).eval().requires_grad_(False)
         self.device = device
         self.tokenize = open_clip.get_tokenizer(name)
         size = self.model.visual.image_size
         side = size if isinstance(size, int) else size[0]
-        normalise = preprocess.transforms[-1]  # open_clip ends every preprocessing with Normalize
+        normalise = preprocess.transforms[-1]  # the last transform of all of open_clip's
         self.prepare = preprocess if prepare is None else prepare(side, normalise)
 
-    def _read(self, name: str, path: str) -> None:
+    def _load(self, name: str, path: str) -> None:
         try:
             open_clip.load_checkpoint(self.model, path)
-        except Exception as error:  # whatever the file is: pickles of other programs fail in every way
+        except Exception as error:  # unpickling an unknown file can raise anything
             raise ValueError(
                 f"{path} does not hold the weights of {name}: {readable(str(error), 300)}; "
                 "name the model that they belong to, or download them again"
@@ -87,15 +85,30 @@ class OpenClip:
 
     @torch.no_grad()
     def images(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
-        """(B, E) of B pictures, of length 1."""
+        """Normalised embeddings (B, E) of B pictures."""
         return self.encode(torch.stack([self.prepare(picture) for picture in pictures]))
 
     @torch.no_grad()
     def encode(self, inputs: torch.Tensor) -> torch.Tensor:
-        """(B, E) of B prepared pictures (B, 3, H, W), of length 1."""
+        """Normalised embeddings (B, E) of B prepared pictures (B, 3, H, W)."""
         return functional.normalize(self.model.encode_image(inputs.to(self.device)).float(), dim=-1)
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """(B, E) of B texts, of length 1."""
+        """Normalised embeddings (B, E) of B texts."""
         return functional.normalize(self.model.encode_text(self.tokenize(list(texts)).to(self.device)).float(), dim=-1)
+
+
+@contextmanager
+def _without_random_weights_warning() -> Iterator[None]:
+    """Hide open_clip's warning that a model has random weights: a file's are loaded right after."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No pretrained weights loaded")
+
+    root = logging.getLogger()  # open_clip logs to it directly
+    root.addFilter(is_other)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_other)

@@ -1,7 +1,7 @@
-"""What made images are compared with: a folder of images, or what was kept of one.
+"""The reference that images are compared with: a folder of images, or an .npz file with statistics of one.
 
-Kept is an .npz with mu (D,) and sigma (D, D), as clean-fid and pytorch-fid have it; ours also has features (N, D), for
-precision and recall, and what they hang on: the side that images were brought to, and Inception's weights.
+As for clean-fid and pytorch-fid, the file holds mu (D,) and sigma (D, D). Ours also holds the features (N, D), which
+precision and recall need, and what they depend on: the side of the images and the hash of Inception's weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from training.evaluate.sets.image_files import list_images, read_image
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """`features` (N, D) are None where only statistics were kept; `images` is 0 where their number was not."""
+    """features: (N, D), or None if the file has only statistics. images: their number, 0 if it is not known."""
 
     gaussian: Gaussian
     features: np.ndarray | None
@@ -33,10 +33,10 @@ class Reference:
 
 
 def features_of(paths: Sequence[Path], network: Inception, *, side: int | None, batch: int, title: str) -> np.ndarray:
-    """(N, D), with a bar.
+    """Inception features (N, D), with a progress bar.
 
     Raises:
-        ValueError: without `side`, images of several sizes: what was cropped or not would be compared.
+        ValueError: the images differ in size and `side` is None, so that cropping would depend on the image.
     """
     sizes: dict[tuple[int, int], Path] = {}
 
@@ -44,64 +44,65 @@ def features_of(paths: Sequence[Path], network: Inception, *, side: int | None, 
         picture = read_image(path)
         sizes.setdefault(picture.size, path)
         if len(sizes) > 1 and side is None:
-            said = ", ".join(f"{w}x{h} ({path.name})" for (w, h), path in list(sizes.items())[:3])
-            raise ValueError(f"{path.parent} holds images of several sizes: {said}; bring them to one with --side 256")
+            found = ", ".join(f"{w}x{h} ({path.name})" for (w, h), path in list(sizes.items())[:3])
+            raise ValueError(f"{path.parent} holds images of several sizes: {found}; make them equal with --side 256")
         return clean_resize(picture if side is None else square(picture, side))
 
-    found = []
+    features = []
     with tqdm(total=len(paths), desc=title, unit="image", mininterval=1) as bar:
         for images in prepared(paths, prepare, batch):
-            found.append(network.features(images))
+            features.append(network.features(images))
             bar.update(len(images))
-    return np.concatenate(found)
+    return np.concatenate(features)
 
 
 def open_reference(place: Path, network: Inception, *, side: int | None, batch: int) -> Reference:
-    """The reference, measured where it is a folder.
+    """Read the statistics in a file, or compute the features of a folder of images.
 
     Raises:
-        FileNotFoundError: there is nothing, or no image.
-        ValueError: no such statistics, or of images of another side, or by other weights.
+        FileNotFoundError: nothing is there, or no images are in the folder.
+        ValueError: the file has no statistics, or was made with another `side` or other Inception weights.
     """
     if place.is_file():
-        return _kept(place, network, side)
+        return _read(place, network, side)
     features = features_of(list_images(place), network, side=side, batch=batch, title="reference")
     return Reference(gaussian=Gaussian.of_features(features), features=features, images=len(features), name=str(place))
 
 
-def keep(reference: Reference, path: Path, network: Inception, side: int | None) -> None:
-    """Write a reference's statistics and features.
+def write_reference(reference: Reference, path: Path, network: Inception, side: int | None) -> None:
+    """Save statistics and features as an .npz file.
 
     Raises:
-        ValueError: something is there already, or there are no features to keep.
+        ValueError: the file exists or is not an .npz, or the reference has no features.
     """
     if path.exists() or path.suffix != ".npz" or reference.features is None:
         raise ValueError(
             f"--save-reference {path}: expected the name of a new .npz file, and a folder of images as --reference"
         )
     buffer = io.BytesIO()
-    gaussian = reference.gaussian
-    kept = {"mu": gaussian.mu, "sigma": gaussian.sigma, "features": reference.features}
-    np.savez(buffer, **kept, side=side or 0, weights=network.fingerprint)
+    arrays = {"mu": reference.gaussian.mu, "sigma": reference.gaussian.sigma, "features": reference.features}
+    np.savez(buffer, **arrays, side=side or 0, weights=network.fingerprint)
     write_atomically(path, buffer.getvalue())
 
 
-def _kept(path: Path, network: Inception, side: int | None) -> Reference:
+def _read(path: Path, network: Inception, side: int | None) -> Reference:
     try:
         with np.load(path, allow_pickle=False) as file:
             mu, sigma = file["mu"], file["sigma"]
             features = file.get("features")
-            kept_side = int(file["side"]) if "side" in file else None
+            saved_side = int(file["side"]) if "side" in file else None
             weights = str(file["weights"]) if "weights" in file else network.fingerprint
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} holds no statistics of images ({error}); expected an .npz with mu and sigma, or a folder of images"
         ) from error
     if mu.shape != (WIDTH,) or sigma.shape != (WIDTH, WIDTH):
-        raise ValueError(f"{path}: mu {mu.shape} and sigma {sigma.shape}, expected those of {WIDTH} features")
-    if kept_side is not None and kept_side != (side or 0):
-        raise ValueError(f"{path} is of images of side {kept_side or 'as they were'}, got --side {side or 'none'}")
+        raise ValueError(f"{path}: mu {mu.shape} and sigma {sigma.shape}, expected {(WIDTH,)} and {(WIDTH, WIDTH)}")
+    if saved_side is not None and saved_side != (side or 0):
+        raise ValueError(f"{path} was made with --side {saved_side or 'none'}, got --side {side or 'none'}")
     if weights != network.fingerprint:
-        raise ValueError(f"{path} is by other weights of Inception ({weights[:12]}, got {network.fingerprint[:12]})")
+        raise ValueError(
+            f"{path} was made by other weights of Inception ({weights[:12]}, got {network.fingerprint[:12]})"
+        )
     images = 0 if features is None else len(features)
     return Reference(gaussian=Gaussian.of_statistics(mu, sigma), features=features, images=images, name=str(path))

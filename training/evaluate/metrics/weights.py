@@ -1,11 +1,11 @@
-"""Weights that measuring needs and nobody can ship: what they are called, how large they are, where they come from."""
+"""Weights that metrics need and that we may not ship: their names, sizes and sources."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -13,16 +13,16 @@ from training.config import find_file
 
 
 class NotRun(FileNotFoundError):
-    """Something that a metric needs is not there; the message says what, and how to get it. Others can still run."""
+    """A metric cannot run because something is missing; the message says what, and how to get it."""
 
 
 class MissingWeights(NotRun):
-    """Weights that are neither here nor to be had; the message says which, how large, and where to put them."""
+    """Weights are missing and cannot be downloaded; the message gives their size and where to put them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """A file that a metric needs: of a hub's model, or at an address. `option` of the command line names it."""
+    """A weights file, from `hub` (a model id) or `address`. option: of the command line, to name a local copy."""
 
     what: str
     file: str
@@ -33,7 +33,7 @@ class Known:
 
 
 INCEPTION = Known(
-    what="Inception v3 of TensorFlow, as FID is defined by",
+    what="Inception v3 of TensorFlow, which FID is defined by",
     file="weights-inception-2015-12-05-6726825d.pth",
     size="96 MB",
     option="--inception-weights",
@@ -60,41 +60,35 @@ _CLIP_SIZES = {
 
 
 def find_weights(known: Known, given: str | None) -> Path:
-    """The file that was given, else the one that lies where torch or the hub keep theirs, else downloaded.
+    """The file `given`, else the one in torch's or the hub's cache, else downloaded from the hub.
 
     Raises:
-        MissingWeights: it is nowhere, and could not be had.
-        ValueError: a file was given that is not there.
+        MissingWeights: it was not found and could not be downloaded.
+        ValueError: the file `given` does not exist.
     """
     if given:
         if not (path := find_file(given)).is_file():
             raise ValueError(f"{known.option} {given}: no such file; expected {known.file}, {known.size}")
         return path
-    kept = _torch_home() / known.file
-    if kept.is_file():
-        return kept
-    reason = "not downloaded by this program"
+    cached = Path(torch.hub.get_dir(), "checkpoints", known.file)
+    if cached.is_file():
+        return cached
+    source, reason = known.address, "not downloaded by this program"
     if known.hub:
         try:
             return Path(hf_hub_download(known.hub, known.file))
         except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
-    source = f"the hub's {known.hub}" if known.hub else known.address
+            source, reason = f"the hub's {known.hub}", str(error).strip().splitlines()[0][:200]
     raise MissingWeights(
-        f"{known.what}: {known.file} ({known.size}) is missing; get it from {source} ({reason}), and put it at {kept}, "
-        f"or name the file with {known.option}"
+        f"{known.what}: {known.file} ({known.size}) is missing; get it from {source} ({reason}), and put it at "
+        f"{cached}, or name the file with {known.option}"
     )
 
 
-def missing(model: str, tag: str, option: str, reason: str) -> MissingWeights:
-    """The error for weights of open_clip that could not be had."""
+def missing_clip(model: str, tag: str, option: str, reason: str) -> MissingWeights:
+    """The error for open_clip weights that could not be downloaded."""
     size = f" ({_CLIP_SIZES[model, tag]})" if (model, tag) in _CLIP_SIZES else ""
     return MissingWeights(
-        f"CLIP weights {tag!r} of {model}{size} are missing: {reason.strip('. ')}. They come from the hub by "
-        f"themselves where it is in reach; else name a local file with {option}"
+        f"CLIP weights {tag!r} of {model}{size} are missing: {reason.strip('. ')}. They are downloaded from the hub "
+        f"if it can be reached; otherwise name a local file with {option}"
     )
-
-
-def _torch_home() -> Path:
-    home = os.environ.get("TORCH_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
-    return Path(os.path.expanduser(home), "hub", "checkpoints")

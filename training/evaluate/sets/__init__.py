@@ -1,0 +1,1 @@
+"""Folders of images with a manifest, and files of results: what generators and judges exchange."""

@@ -1,4 +1,4 @@
-"""Whose a folder of images is: one list of images for good, and one run that writes at a time."""
+"""Protects a folder of images: its list of images is fixed, and one run at a time writes into it."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
 from snoopi_core.formats.atomic import write_atomically
-from training.evaluate.sets.manifest import NAME, Manifest, held_by, read_manifest
+from training.evaluate.sets.manifest import NAME, Manifest, list_names, read_manifest
 from training.trainer.distributed.accelerator import on_main
 
 LOCK = ".lock"
 
 
 def check_folder(folder: Path, manifest: Manifest) -> Manifest | None:
-    """Whether a folder may take the images of `manifest`; changes nothing.
+    """Check that the images of `manifest` can be written into a folder; changes nothing.
 
     Returns:
-        The manifest that is there; None where there is none yet, or none of its images.
+        The manifest in the folder; None if there is none, or none of its images has been made.
 
     Raises:
-        ValueError: the folder holds other images, or something else.
+        ValueError: the folder holds other images or other files.
     """
     if (folder / NAME).is_file():
         before = read_manifest(folder)
         if changes := _changes(before.identity(), manifest.identity()):
             if not any((folder / row.file).exists() for row in before.images):
-                return None  # nothing was made as it says
+                return None
             raise ValueError(
-                f"{folder} holds images that were made otherwise; choose another --out, or go back to what it was:\n  "
-                + "\n  ".join(changes)
+                f"{folder} holds images that were made with other settings; choose another --out, or undo these "
+                "changes:\n  " + "\n  ".join(changes)
             )
         return before
-    if folder.is_dir() and (others := held_by(folder, but=LOCK)):
-        raise ValueError(f"{folder} is not empty and no folder of images ({others}); choose another --out")
+    if folder.is_dir() and (others := list_names(folder, ignore=LOCK)):
+        raise ValueError(f"{folder} is not empty and holds no images of ours ({others}); choose another --out")
     return None
 
 
 def claim_folder(folder: Path, manifest: Manifest, labels: Mapping[str, str] = MappingProxyType({})) -> Manifest:
-    """Write `manifest` into a new folder, or find that the folder holds the same already; `labels` are changed there.
+    """Write `manifest` into a new folder, or update `labels` in the equal manifest that is there.
 
     Returns:
-        The manifest as it is on the disk.
+        The manifest now in the folder.
 
     Raises:
-        ValueError: see `check_folder`.
+        ValueError: as `check_folder`.
     """
     before = check_folder(folder, manifest)
     now = manifest if before is None else before.model_copy(update=dict(labels))
@@ -59,22 +59,22 @@ def claim_folder(folder: Path, manifest: Manifest, labels: Mapping[str, str] = M
 
 
 @contextmanager
-def held(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Hold a folder against every other run that would write into it; all processes must enter.
+def locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Lock a folder against other runs, and create it if needed; all processes must enter.
 
     Raises:
-        ValueError: another run has it.
+        ValueError: another run holds the lock.
     """
     lock = FileLock(folder / LOCK)
 
-    def take() -> None:
+    def acquire() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise ValueError(f"another process is making images in {folder}; wait for it, or stop it") from None
 
-    on_main(accelerator, take)
+    on_main(accelerator, acquire)
     try:
         yield
     finally:
@@ -82,7 +82,7 @@ def held(folder: Path, accelerator: Accelerator) -> Iterator[None]:
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs, a line each; of the images the number that differ."""
+    """The differences of two manifests, one per line; for the images only their numbers and the first difference."""
     lines = [f"{key}: {before[key]} -> {now[key]}" for key in now if key != "images" and before[key] != now[key]]
     if before["images"] != now["images"]:
         pairs = zip(before["images"], now["images"], strict=False)

@@ -1,4 +1,4 @@
-"""Images on the disk: written whole or not at all, and read with suspicion.
+"""Image files: written atomically, and checked when read.
 
 Dimensions: H x W pixels.
 """
@@ -17,10 +17,11 @@ from snoopi_core.formats.atomic import write_atomically
 from training.evaluate.sets.manifest import Manifest
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_DAMAGED = (OSError, SyntaxError, ValueError)  # what PIL raises for damaged files
 
 
 def write_image(path: Path, image: torch.Tensor, info: dict[str, str]) -> None:
-    """A PNG of an image (3, H, W) in [0, 1], with `info` in its metadata."""
+    """Write an image (3, H, W) in [0, 1] as a PNG file, with `info` in its metadata."""
     pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
     metadata = PngImagePlugin.PngInfo()
     for key, text in info.items():
@@ -30,68 +31,57 @@ def write_image(path: Path, image: torch.Tensor, info: dict[str, str]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def is_whole(path: Path, info: dict[str, str]) -> bool:
-    """Whether an image is there, undamaged and made with the very same settings."""
+def is_complete(path: Path, info: dict[str, str]) -> bool:
+    """Whether the image exists, is undamaged and has `info` in its metadata."""
     try:
         with Image.open(path) as image:
-            same = all(image.info.get(key) == text for key, text in info.items())  # they stand before the pixels
-            image.verify()  # every chunk's checksum
+            same = all(image.info.get(key) == text for key, text in info.items())
+            image.verify()  # the checksums of all chunks
         return same
-    except (OSError, SyntaxError, ValueError):  # PIL raises all of these for damaged files
+    except _DAMAGED:
         return False
 
 
 def read_image(path: Path) -> Image.Image:
-    """An image, RGB.
+    """Read an image as RGB.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is damaged, or none.
+        FileNotFoundError: it does not exist.
+        ValueError: it is damaged, or not an image.
     """
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
     except FileNotFoundError:
         raise FileNotFoundError(f"image {path} is missing") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"image {path} is damaged or no image ({error})") from error
+    except _DAMAGED as error:
+        raise ValueError(f"image {path} is damaged or not an image ({error})") from error
 
 
-def check_images(folder: Path, manifest: Manifest) -> tuple[int, int]:
-    """Whether all images of a manifest are there, of one size; returns (W, H).
+def check_images(folder: Path, manifest: Manifest) -> None:
+    """Check that all images of a manifest exist, can be decoded and have the same size.
 
     Raises:
-        FileNotFoundError, ValueError: some are missing or damaged, or their sizes are mixed; says which.
+        ValueError: some are missing or damaged, or the sizes differ.
     """
-    again = "run generate with the same settings again, it makes only what is missing"
-    bad: list[str] = []
-    sizes: dict[tuple[int, int], str] = {}
-    with ThreadPoolExecutor() as pool:  # decoding happens outside of Python's lock
-        found = pool.map(lambda row: _size(folder / row.file), manifest.images)
-        for row, size in zip(manifest.images, found, strict=True):
-            if size is None:
-                bad.append(row.file)
-            else:
-                sizes.setdefault(size, row.file)
+    with ThreadPoolExecutor() as pool:  # decoding releases Python's lock
+        found = list(pool.map(lambda row: _size(folder / row.file), manifest.images))
+    bad = [row.file for row, size in zip(manifest.images, found, strict=True) if size is None]
     if bad:
         raise ValueError(
-            f"{folder}: {len(bad)} of {len(manifest.images)} images are missing or damaged, first {bad[0]}; {again}"
+            f"{folder}: {len(bad)} of {len(found)} images are missing or damaged, first {bad[0]}; run generate with "
+            "the same settings again, it makes only what is missing"
         )
-    return _one_size(sizes, str(folder))
-
-
-def _size(path: Path) -> tuple[int, int] | None:
-    """(W, H) of an image that can be read to its end, else None."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image.size
-    except (OSError, SyntaxError, ValueError):
-        return None
+    sizes: dict[tuple[int, int], str] = {}  # with the first file of each
+    for row, size in zip(manifest.images, found, strict=True):
+        sizes.setdefault(size, row.file)
+    if len(sizes) > 1:
+        shown = ", ".join(f"{w}x{h} ({file})" for (w, h), file in list(sizes.items())[:3])
+        raise ValueError(f"{folder} holds images of {len(sizes)} sizes: {shown}; bring them to one size first")
 
 
 def digest_of(folder: Path, manifest: Manifest) -> str:
-    """SHA-256 of the images and of what the manifest says of each: figures belong to these alone, wherever they lie."""
+    """SHA-256 of the images and their rows in the manifest, independent of where the folder is."""
     digest = hashlib.sha256()
     for row in manifest.images:
         digest.update(row.model_dump_json().encode())
@@ -100,20 +90,23 @@ def digest_of(folder: Path, manifest: Manifest) -> str:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The images of any folder, sorted, all that lie below it.
+    """All images in a folder and below it, sorted.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no image in it.
+        FileNotFoundError: the folder does not exist or has no images.
     """
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not found:
-        held = "no such folder" if not folder.is_dir() else "it holds none"
-        raise FileNotFoundError(f"no images in {folder} ({held}); expected {', '.join(SUFFIXES)} files")
+        reason = "no such folder" if not folder.is_dir() else "the folder has none"
+        raise FileNotFoundError(f"no images in {folder} ({reason}); expected {', '.join(SUFFIXES)} files")
     return found
 
 
-def _one_size(sizes: dict[tuple[int, int], str], where: str) -> tuple[int, int]:
-    if len(sizes) > 1:
-        said = ", ".join(f"{w}x{h} ({name})" for (w, h), name in list(sizes.items())[:3])
-        raise ValueError(f"{where} holds images of {len(sizes)} sizes: {said}; bring them to one size first")
-    return next(iter(sizes))
+def _size(path: Path) -> tuple[int, int] | None:
+    """(W, H) of an image that can be decoded completely, else None."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.size
+    except _DAMAGED:
+        return None

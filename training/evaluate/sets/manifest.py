@@ -1,13 +1,12 @@
-"""The seam between what makes images and what judges them: a folder of images with a manifest.json.
+"""The format that generators and judges share: a folder of images with a manifest.json.
 
-`generate` writes it, every judge reads it, neither knows the other. Images of another program can be judged too: put
-this beside them, everything else has a default:
+`generate` writes it and every judge reads it. To judge images of another program, put this file next to them; all other
+fields have defaults:
 
     {"format": 1, "title": "my model", "images": [{"file": "0.png", "prompt": "a cat"}, ...]}
 
-A manifest is written before the first image and says what will be there; nothing of it ever changes but its labels. An
-image is there or still missing, and what generate made carries its own row (and what it was made with) in its PNG's
-metadata.
+The manifest is written before the first image and lists all images to be made; only its labels (title, protocol) may
+change later. Each image that `generate` makes carries its own row and settings in the PNG metadata.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from snoopi_core.formats.checkpoint import OneStepRecipe
-from training.evaluate.sets.pairs import Pair
+from training.evaluate.sets.pairs import Pair, list_problems
 
 NAME, COST = "manifest.json", "cost.json"
 
@@ -30,8 +29,11 @@ class _Plain(BaseModel):
 
 
 class Row(_Plain):
-    """One image. `number`: of the images of the same prompt, from 0; `seed`: of its noise. `group`: the file that the
-    prompt came from, such as one of HPSv2's styles. `pair`: of the manifest's pairs, where it was made for one."""
+    """One image.
+
+    number: counts the images of the same prompt, from 0. seed: of its noise. group: the file that the prompt came from,
+    such as one of HPSv2's styles. pair: index into the manifest's pairs.
+    """
 
     file: str = Field(min_length=1, pattern=r"^[^/\\]+$")
     prompt: str
@@ -43,7 +45,7 @@ class Row(_Plain):
 
 
 class Model(_Plain):
-    """What made the images. `fingerprint`: SHA-256 of its weights."""
+    """The model that made the images. fingerprint: SHA-256 of its weights."""
 
     path: str
     fingerprint: str
@@ -51,12 +53,11 @@ class Model(_Plain):
 
 
 class Manifest(_Plain):
-    """Of one folder: one model, one method.
+    """The images of one model and one method.
 
-    method: as `training.models.guidance.methods.Method` writes it. recipe: of a student; scheduler: of a teacher's
-    many steps.
-    prediction: what the network's output is taken for. batch: rows are made in whole batches of this many, so that not
-    even rounding depends on processes and resumes. versions: of libraries; a resume with others is not refused.
+    method: as text of `training.models.guidance.methods.Method`. recipe: of a student. scheduler: of a teacher.
+    prediction: the network's prediction type. batch: images are always made in whole batches of this size, so that
+    rounding does not depend on the number of processes or on a resume. versions: of libraries, for information.
     """
 
     format: Literal[1]
@@ -76,80 +77,81 @@ class Manifest(_Plain):
     images: tuple[Row, ...]
 
     def identity(self) -> dict[str, Any]:
-        """All that decides what the images look like."""
+        """All settings that the images depend on."""
         left_out = {"versions": True, "title": True, "protocol": True, "model": {"path"}}
         return self.model_dump(mode="json", exclude=left_out)
 
     def setup(self) -> str:
-        """SHA-256 of all but the method and the prompts. A method is compared with the plain images of its own setup: a
-        model may be measured at one step and at four."""
+        """SHA-256 of all settings except the method and the prompts. Methods are compared within a setup: a model may
+        be measured with one step and with four."""
         names = ("recipe", "scheduler", "prediction", "size", "precision")
         kept = {"model": {"fingerprint"}} | dict.fromkeys(names, True)
         return _sha256(self.model_dump(mode="json", include=kept))
 
     def prompts(self) -> str:
-        """SHA-256 of the list of images: their prompts, negatives and noise."""
+        """SHA-256 of the list of images with their prompts, negatives and seeds."""
         return _sha256([row.model_dump(mode="json") for row in self.images])
 
     def info(self, row: Row) -> dict[str, str]:
-        """What the image of `row` carries in its metadata."""
-        said = row.model_dump(mode="json", exclude_none=True)
-        said |= self.model_dump(mode="json", include={"method", "precision", "scheduler", "prediction"})
-        said["model"] = None if self.model is None else self.model.model_dump(mode="json", exclude={"path"})
-        said["recipe"] = None if self.recipe is None else self.recipe.model_dump(mode="json")
-        return {"prompt": row.prompt, "snoopi": json.dumps(said, sort_keys=True)}
+        """The PNG metadata of the image of `row`."""
+        content = row.model_dump(mode="json", exclude_none=True)
+        content |= self.model_dump(mode="json", include={"method", "precision", "scheduler", "prediction"})
+        content["model"] = None if self.model is None else self.model.model_dump(mode="json", exclude={"path"})
+        content["recipe"] = None if self.recipe is None else self.recipe.model_dump(mode="json")
+        return {"prompt": row.prompt, "snoopi": json.dumps(content, sort_keys=True)}
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a folder.
+    """Read and check the manifest of a folder.
 
     Raises:
-        FileNotFoundError: there is no folder, or no manifest in it.
-        ValueError: it is damaged, or another program's.
+        FileNotFoundError: the folder or its manifest does not exist.
+        ValueError: the manifest is damaged or inconsistent.
     """
     path = folder / NAME
     if not path.is_file():
-        held = "no such folder" if not folder.is_dir() else f"it holds {held_by(folder) or 'nothing'}"
+        reason = "no such folder" if not folder.is_dir() else f"the folder holds {list_names(folder) or 'nothing'}"
         raise FileNotFoundError(
-            f"no images to judge in {folder}: {NAME} is missing ({held}); make one with "
+            f"no images to judge in {folder}: {NAME} is missing ({reason}); make one with "
             "`python -m training.evaluate generate`"
         )
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, e['loc'])) or NAME}: {e['msg']}" for e in error.errors()[:5])
-        raise ValueError(f"{path} is no manifest of images ({said})") from error
+        raise ValueError(f"{path} is not a manifest of images ({list_problems(error)})") from error
     if not manifest.images:
-        raise ValueError(f"{path} lists no image")
+        raise ValueError(f"{path} lists no images")
     files = [row.file for row in manifest.images]
     if len(set(files)) < len(files):
         twice = next(file for n, file in enumerate(files) if file in files[:n])
-        raise ValueError(f"{path} lists {twice} twice; every image needs a file of its own")
+        raise ValueError(f"{path} lists {twice} twice; every image needs its own file")
     if bad := [row.pair for row in manifest.images if row.pair is not None and row.pair >= len(manifest.pairs)]:
-        raise ValueError(f"{path}: pair {bad[0]} is named, there are {len(manifest.pairs)}")
+        raise ValueError(
+            f"{path}: an image names pair {bad[0]}, but there are only {len(manifest.pairs)} pairs, from 0"
+        )
     return manifest
 
 
 def find_sets(places: list[Path]) -> list[Path]:
-    """Folders with a manifest: those named, and those directly below one that is named.
+    """The folders with a manifest: each place that has one, else those directly below it.
 
     Raises:
-        FileNotFoundError: a place holds none.
+        FileNotFoundError: there is none at a place.
     """
     found: list[Path] = []
     for place in places:
         below = sorted(path.parent for path in place.glob(f"*/{NAME}")) if place.is_dir() else []
         if not (place / NAME).is_file() and not below:
-            read_manifest(place)  # tells what is there
+            read_manifest(place)  # raises, with the reason
         found += [place] if (place / NAME).is_file() else below
     return list(dict.fromkeys(found))
 
 
+def list_names(folder: Path, *, ignore: str = "") -> str:
+    """The first three names in a folder and the number of others, for messages; "" if it is empty."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name != ignore)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def _sha256(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def held_by(folder: Path, *, but: str = "") -> str:
-    """What lies in a folder, in a few words; "" for nothing."""
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name != but)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,6 +1,6 @@
-"""Pairs for removal: a prompt, what it must not show, and the words by which a zero-shot classifier tells.
+"""Pairs for measuring removal: a prompt, a negative prompt, and sentences for the zero-shot classifier.
 
-The paper's six (SNOOPI, Table 7), the small world's, or a file of your own:
+They are the paper's six (SNOOPI, Table 7), those for the shapes data, or a JSON file of your own:
 
     [{"positive": "a photo of a pet", "negative": "cat", "unwanted": ["a photo of a cat"],
       "otherwise": ["a photo of a dog", "a photo of a bird"]}]
@@ -8,7 +8,6 @@ The paper's six (SNOOPI, Table 7), the small world's, or a file of your own:
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -20,10 +19,10 @@ _LOST = ("an empty room", "a landscape", "an abstract pattern", "random noise", 
 
 
 class Pair(BaseModel):
-    """One pair. The words are needed by the classifier alone, and have defaults.
+    """One pair. Only the classifier uses the sentences, which all have defaults.
 
-    unwanted, otherwise: pictures that show what the negative names, and ones that do not.
-    kept, lost: pictures that show what the prompt asks for, and ones that do not.
+    unwanted, otherwise: describe images that show what the negative names, and images that do not.
+    kept, lost: describe images that show what the prompt asks for, and images that do not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,10 +64,17 @@ def _pet(negative: str) -> Pair:
     )
 
 
-def _shape(positive: str, negative: str) -> Pair:
-    return Pair(positive=positive, negative=negative)
-
-
+# What the bundled student draws most often: for each attribute an easy pair and a hard one.
+_SHAPES = {
+    "a shape in the center": "red",
+    "a shape, white background": "yellow",
+    "a green shape": "triangle",
+    "a blue shape": "square",
+    "a square": "bottom",
+    "a red shape": "left",
+    "a shape at the top": "black background",
+    "a triangle": "white background",
+}
 PAIRS: dict[str, tuple[Pair, ...]] = {
     "paper": (
         _person("male", "a man", "a woman"),
@@ -78,17 +84,7 @@ PAIRS: dict[str, tuple[Pair, ...]] = {
         _pet("cat"),
         _pet("dog"),
     ),
-    # of docs/RESULTS.md: what the bundled student draws most, an easy and a hard one of each attribute
-    "shapes": (
-        _shape("a shape in the center", "red"),
-        _shape("a shape, white background", "yellow"),
-        _shape("a green shape", "triangle"),
-        _shape("a blue shape", "square"),
-        _shape("a square", "bottom"),
-        _shape("a red shape", "left"),
-        _shape("a shape at the top", "black background"),
-        _shape("a triangle", "white background"),
-    ),
+    "shapes": tuple(Pair(positive=positive, negative=negative) for positive, negative in _SHAPES.items()),
 }
 
 
@@ -96,8 +92,8 @@ def load_pairs(source: str) -> tuple[Pair, ...]:
     """Built-in pairs by name, or those of a JSON file.
 
     Raises:
-        FileNotFoundError: it is neither.
-        ValueError: the file holds something else, or no pair.
+        FileNotFoundError: `source` is neither.
+        ValueError: the file is not valid JSON, is not a list of pairs, or is empty.
     """
     if source in PAIRS:
         return PAIRS[source]
@@ -108,12 +104,14 @@ def load_pairs(source: str) -> tuple[Pair, ...]:
             '[{"positive": "a photo of a pet", "negative": "cat"}, ...]'
         )
     try:
-        pairs = TypeAdapter(tuple[Pair, ...]).validate_python(json.loads(path.read_text(encoding="utf-8")))
+        pairs = TypeAdapter(tuple[Pair, ...]).validate_json(path.read_bytes())
     except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'all'}: {e['msg']}" for e in error.errors()[:5])
-        raise ValueError(f"pairs {source}: {said}") from error
-    except ValueError as error:
-        raise ValueError(f"pairs {source}: not JSON, {error}") from error
+        raise ValueError(f"pairs {source}: {list_problems(error)}") from error
     if not pairs:
         raise ValueError(f"pairs {source}: the list is empty")
     return pairs
+
+
+def list_problems(error: ValidationError) -> str:
+    """The first five problems, each with its place in the file."""
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5])

@@ -1,4 +1,4 @@
-"""What the judges write: JSON files that say what was measured on which images, and with what."""
+"""The JSON files that `score` and `removal` write: figures, and the images and software that they belong to."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from training.evaluate.sets.manifest import Manifest
 from training.trainer.export import provenance
 from training.trainer.run_folder.describe import command_line
 
-SCORES, REMOVAL = "scores.json", "removal-{}.json"  # with the judge's name: several may judge the same images
+SCORES, REMOVAL = "scores.json", "removal-{}.json"  # {}: the judge, so that several can judge the same images
 Result = dict[str, Any]
-_JUDGES = ("numpy", "open_clip_torch", "pillow", "torch-fidelity", "torchvision")
+_LIBRARIES = ("numpy", "open_clip_torch", "pillow", "torch-fidelity", "torchvision")
 
 
 def about_set(folder: Path, manifest: Manifest) -> Result:
-    """The images that figures belong to, for a reader who does not have them. `digest`: of these very images; `setup`,
-    `prompts`: what sets have in common that differ by their method alone."""
+    """Describes the images that figures belong to.
+
+    Sets that differ in their method only have the same `setup` and `prompts`; `digest` identifies the images.
+    """
     return {
         "folder": str(folder),
         "digest": digest_of(folder, manifest),
@@ -37,40 +39,39 @@ def about_set(folder: Path, manifest: Manifest) -> Result:
     }
 
 
-def write_result(path: Path, kind: str, content: Result) -> Path:
-    """Write figures atomically; never over something else than figures of this kind.
+def write_result(path: Path, kind: str, content: Result) -> None:
+    """Write figures of a `kind` ("scores" or "removal") atomically.
 
     Raises:
-        ValueError: there is another file of that name; it stays as it is.
+        ValueError: the file exists and is not of this kind; it is left unchanged.
     """
-    if path.exists():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8")).get("kind")
-        except (OSError, ValueError, AttributeError):
-            before = None
-        if before != kind:
-            raise ValueError(f"{path} is there already and holds no {kind}; nothing was written, choose another --out")
-    result = {"format": 1, "kind": kind, **content}
-    result |= {
+    if path.exists() and kind_of(path) != kind:
+        raise ValueError(f"{path} exists and holds no {kind}; nothing was written, choose another --out")
+    versions = provenance().versions
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions |= {name: version(name)}
+    result = {
+        "format": 1,
+        "kind": kind,
+        **content,
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command_line(),
-        "versions": provenance().versions | _versions(),
+        "versions": versions,
     }
     write_atomically(path, json.dumps(result, indent=1) + "\n")
-    return path
 
 
-def _versions() -> dict[str, str]:
-    """Of what the judges compute with."""
-    found = {}
-    for name in _JUDGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+def kind_of(path: Path) -> str:
+    """The kind of results in a file; "" if it is another file."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["kind"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def read_result(path: Path, kind: str) -> Result:
-    """Raises ValueError for a file that does not hold figures of this kind."""
+    """Read figures. Raises ValueError if the file does not hold figures of this kind."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         known = result["kind"] == kind and result["format"] == 1 and isinstance(result["sets"], list)

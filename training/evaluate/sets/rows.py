@@ -1,4 +1,4 @@
-"""Which images are to be made: every prompt so many times, each with a seed that nothing else changes."""
+"""The list of images to make: each prompt `count` times, each image with its own seed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from training.config import Prompts
 from training.evaluate.sets.manifest import Row
 from training.evaluate.sets.pairs import Pair
 
-SHAPES_COUNT = 100  # captions of the small world, which have no end
+SHAPES_COUNT = 100  # of the captions of the shapes data, which are endless
 
 
 def seed_of(base: int, prompt: str, number: int) -> int:
-    """The noise's seed of the `number`-th image of a prompt: the same in every list, batch, process and method."""
+    """The noise seed of image `number` of a prompt, independent of the list, batch, process and method."""
     digest = hashlib.sha256(repr((base, prompt, number)).encode()).digest()
     return int.from_bytes(digest[:7], "little")
 
@@ -25,8 +25,8 @@ def rows_of_prompts(section: Prompts, *, count: int, limit: int | None, negative
     """`count` images of each prompt of a source, in its order.
 
     Args:
-        limit: at most so many prompts of each file.
-        negative: the same for all.
+        limit: use at most this many prompts of each file.
+        negative: the negative prompt of all images.
 
     Raises:
         FileNotFoundError, ValueError: see `training.prompts.open_prompts`.
@@ -36,7 +36,7 @@ def rows_of_prompts(section: Prompts, *, count: int, limit: int | None, negative
 
 
 def rows_of_pairs(pairs: tuple[Pair, ...], *, count: int, seed: int) -> tuple[Row, ...]:
-    """`count` images of each pair; pairs of the same prompt share their noise."""
+    """`count` images of each pair; pairs with the same prompt share their noise."""
     rows: list[Row] = []
     for number, pair in enumerate(pairs):
         rows += _rows([(pair.positive, pair.negative, "", number)], count, seed, first=len(rows))
@@ -44,7 +44,7 @@ def rows_of_pairs(pairs: tuple[Pair, ...], *, count: int, seed: int) -> tuple[Ro
 
 
 def _rows(wanted: Iterable[tuple[str, str, str, int | None]], count: int, seed: int, first: int = 0) -> Iterator[Row]:
-    drawn: Counter[str] = Counter()  # a prompt that is listed twice gets other noise the second time
+    drawn: Counter[str] = Counter()  # a prompt that is listed again gets different noise
     n = first
     for prompt, negative, group, pair in wanted:
         for number in range(drawn[prompt], drawn[prompt] + count):
@@ -62,8 +62,8 @@ def _rows(wanted: Iterable[tuple[str, str, str, int | None]], count: int, seed: 
 
 
 def _prompts(section: Prompts, limit: int | None, seed: int) -> Iterator[tuple[str, str]]:
-    """(group, prompt): the group is the file's name where there are several."""
-    # Imported here: the library takes two seconds.
+    """(group, prompt); the group is the name of the file if there are several."""
+    # imported here: takes two seconds
     from training.prompts import open_prompts
     from training.prompts.sources import find_shards
     from training.prompts.stream import StreamedPrompts
