@@ -24,7 +24,7 @@ from training.models.backbone import Backbone, fingerprint
 from training.models.loading import load_backbone, load_teacher
 from training.models.sampling import one_step_x0
 from training.prompts import open_prompts
-from training.trainer.run_folder.checkpoint import best_checkpoint, check_whole, checkpoints, load_state, newest_whole
+from training.trainer.run_folder.checkpoint import best_checkpoint, check_intact, checkpoints, load_state, newest_intact
 
 _STOCK_SCALE = 0.18215
 _PACKAGES = ("torch", "diffusers", "peft", "transformers", "accelerate", "safetensors")
@@ -201,7 +201,7 @@ def export_run(
         ValueError: no such checkpoint, a damaged one, or another teacher than the run's.
     """
     checkpoint = _find_checkpoint(source, which)
-    recipe = Recipe.model_validate(check_whole(checkpoint)["recipe"])
+    recipe = Recipe.model_validate(check_intact(checkpoint)["recipe"])
     state = load_state(checkpoint)
     if alpha is not None:
         recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"recommended_alpha": alpha})})
@@ -247,7 +247,7 @@ def _find_checkpoint(source: Path, which: str) -> Path:
     folder = source / "checkpoints"
     if (source / "state.json").is_file():
         return source
-    found = {"latest": newest_whole, "best": best_checkpoint}.get(which, lambda folder: folder / which)(folder)
+    found = {"latest": newest_intact, "best": best_checkpoint}.get(which, lambda folder: folder / which)(folder)
     if found is None or not found.is_dir():
         names = ", ".join(path.name for path in checkpoints(folder)) or "none"
         raise ValueError(f"{source} holds no usable checkpoint {which!r}; available: {names}")

@@ -15,7 +15,7 @@ from types import FrameType
 from training.config import ROOT, Recipe
 from training.config.errors import FailedElsewhere
 from training.trainer.build import build_trainer, check_compiled_gradients
-from training.trainer.distributed.accelerator import on_main, share_of_work, start_accelerator
+from training.trainer.distributed.accelerator import describe_batch_split, on_main, start_accelerator
 from training.trainer.run_folder.describe import how_to_stop
 from training.trainer.run_folder.lock import locked
 from training.trainer.run_folder.resume_check import check_folder
@@ -89,7 +89,7 @@ def _start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> 
                 log.info("training is finished already; exporting the student again")
         elif resume:
             log.info("nothing to resume in %s; starting from the beginning", folder)
-        log.info("%s", share_of_work(recipe, accelerator))
+        log.info("%s", describe_batch_split(recipe, accelerator))
         if recipe.loop.compile and trainer.iteration < recipe.loop.iterations:
             check_compiled_gradients(trainer)
         if accelerator.num_processes > 1:

@@ -30,7 +30,7 @@ from training.trainer.distributed.state_dicts import (
 )
 from training.trainer.export import export_student
 from training.trainer.monitor.callbacks import Monitor
-from training.trainer.run_folder.checkpoint import RunState, load_state, make_ready, newest_whole, save_state
+from training.trainer.run_folder.checkpoint import RunState, load_state, make_ready, newest_intact, save_state
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class Trainer:
             self.distance = self.monitor.after_samples(self.iteration, student)
 
     def state_dict(self) -> RunState:
-        """Everything that a resumed run needs. Call it in every process; the state is whole in the first alone."""
+        """Everything that a resumed run needs. Call it in every process; only the first gets the full state."""
         d = self.distillation
         networks = {"student": trained_state(d.student), "lora": trained_state(d.lora_teacher)}
         if self.ema is not None:
@@ -252,7 +252,7 @@ class Trainer:
             pass
 
     def _last_good(self) -> str:
-        return f"the last good checkpoint is {newest_whole(self.folder / 'checkpoints') or 'none yet'}"
+        return f"the last good checkpoint is {newest_intact(self.folder / 'checkpoints') or 'none yet'}"
 
     def _count_skipped(self, skipped: str) -> None:
         counts = self.counts

@@ -36,5 +36,5 @@ def test_it_is_refused_where_moments_are_spread(tiny_run, tmp_path, monkeypatch,
     monkeypatch.setattr("accelerate.Accelerator.distributed_type", DistributedType.FSDP)
     monkeypatch.setattr("accelerate.Accelerator.is_fsdp2", True)
     assert main(tiny_run(tmp_path / "run", ADAM8)) == 2
-    assert "loop.optimizer adamw8bit knows no FSDP" in capsys.readouterr().err
+    assert "loop.optimizer=adamw8bit does not support FSDP" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

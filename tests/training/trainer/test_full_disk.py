@@ -4,7 +4,7 @@ import pytest
 from small_disk import SmallDisk
 from trainer import Trainer, assert_same, iterations, newest, together, train
 
-from training.trainer.run_folder.checkpoint import check_whole, checkpoints, newest_whole
+from training.trainer.run_folder.checkpoint import check_intact, checkpoints, newest_intact
 
 LAST = 7
 
@@ -25,7 +25,7 @@ def disk(tmp_path):
 
 def nothing_half_written(folder):
     hidden = [path.name for path in folder.rglob("*.tmp")]
-    return not hidden and all(check_whole(path) for path in checkpoints(folder / "checkpoints"))
+    return not hidden and all(check_intact(path) for path in checkpoints(folder / "checkpoints"))
 
 
 def test_a_run_outlives_a_full_disk(tiny_run, never, tmp_path, disk):
@@ -74,7 +74,7 @@ def test_an_export_that_fails_is_an_error_and_leaves_no_file(tiny_run, tmp_path,
     disk.fill(trainer.process.pid)
     said = trainer.end(2)
     assert "student.safetensors could not be written" in said and "Traceback" not in said
-    assert f"the last good checkpoint is {newest_whole(folder / 'checkpoints')}" in said
+    assert f"the last good checkpoint is {newest_intact(folder / 'checkpoints')}" in said
     assert not list(folder.glob("export/*")) and not list(folder.glob("export/.*"))
     assert iterations(folder) == [1]
 

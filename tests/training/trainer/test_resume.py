@@ -14,7 +14,7 @@ from training.config import load_recipe
 from training.export import main as export
 from training.pgsb import main
 from training.trainer.export import export_backbone
-from training.trainer.run_folder.checkpoint import best_checkpoint, check_whole, checkpoints, load_state, newest_whole
+from training.trainer.run_folder.checkpoint import best_checkpoint, check_intact, checkpoints, load_state, newest_intact
 
 EVERY = ("output.save_every=1", "output.keep_last=3")
 
@@ -62,7 +62,7 @@ def test_damage_to_any_tensor_is_noticed(run, name, how):
     last = checkpoints(run / "checkpoints")[-1]
     damage(last / f"{name}.safetensors", how)
     with pytest.raises(ValueError, match=f"{name}.safetensors"):
-        check_whole(last)
+        check_intact(last)
 
 
 @pytest.mark.parametrize("how", ["missing", "cut short", "empty", "one bit", "foreign"])
@@ -71,7 +71,7 @@ def test_a_checkpoint_without_its_records_is_set_aside(tiny_run, run, never, cap
     caplog.set_level("INFO")
     damage(run / "checkpoints" / "step-00000003" / name, how)
     assert main(tiny_run(run, *EVERY, "loop.iterations=4", "--resume")) == 0
-    assert "step-00000003 is damaged" in caplog.text and "set aside as damaged-step-00000003" in caplog.text
+    assert "step-00000003 is damaged" in caplog.text and "was renamed to damaged-step-00000003" in caplog.text
     assert "resumed at iteration 2" in caplog.text
     assert_same(run, never)
 
@@ -100,7 +100,7 @@ def test_looking_at_a_run_changes_nothing_in_it(run):
     damage(run / "checkpoints" / "step-00000003" / "lora.safetensors", "one bit")
     (run / "checkpoints" / ".step-00000004.tmp").mkdir()
     before = sorted(run.rglob("*"))
-    assert newest_whole(run / "checkpoints").name == "step-00000002"
+    assert newest_intact(run / "checkpoints").name == "step-00000002"
     assert sorted(run.rglob("*")) == before
 
 
@@ -253,4 +253,4 @@ def test_a_checkpoint_can_be_checked_by_other_programs(run):
         *("step", "exp_avg", "exp_avg_sq")
     }
     save_file({}, last / "unknown.safetensors")  # a file of somebody's own is let be
-    assert check_whole(last)["iteration"] == 3
+    assert check_intact(last)["iteration"] == 3

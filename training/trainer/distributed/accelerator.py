@@ -1,4 +1,4 @@
-"""A run's processes: joined by accelerate as `accelerate launch` set it up, each with its share of the batch."""
+"""Sets up accelerate for a run, and divides the batch among its processes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ T = TypeVar("T")
 
 
 def start_accelerator(recipe: Recipe, *, cpu: bool) -> Accelerator:
-    """Join the run's other processes.
+    """Join the run's other processes, as `accelerate launch` set them up.
 
     Raises:
-        RecipeError: accelerate was told to do what this trainer does not, or the batch cannot be shared out evenly.
+        RecipeError: accelerate has settings that this trainer does not support, or the batch cannot be split evenly.
     """
-    # else older transformers load weights in one process alone, also of what FSDP never hands on: the text encoder
+    # otherwise older transformers load weights in one process only, also those that FSDP does not distribute
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     if recipe.loop.threads:
         torch.set_num_threads(recipe.loop.threads)
     accelerator = Accelerator(
         mixed_precision=recipe.loop.precision,
         cpu=cpu,
-        # the others wait while one writes a checkpoint, on a slow disk for longer than NCCL's 10 minutes
+        # the others wait while one process writes a checkpoint, which may take longer than NCCL's default of 10 minutes
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=1))],
     )
     check_launch(accelerator, recipe)
@@ -55,13 +55,13 @@ def rows_of_process(recipe: Recipe, accelerator: Accelerator) -> slice:
 
 
 def rows_at_once(recipe: Recipe, processes: int) -> int:
-    """Rows of a micro-batch: those that a process works on at once."""
+    """Rows of a micro-batch."""
     own = recipe.loop.batch_size // processes
     return min(recipe.loop.micro_batch or own, own)
 
 
-def share_of_work(recipe: Recipe, accelerator: Accelerator) -> str:
-    """How a batch is spread, in words."""
+def describe_batch_split(recipe: Recipe, accelerator: Accelerator) -> str:
+    """A description of how a batch is split over processes and micro-batches."""
     batch, processes = recipe.loop.batch_size, accelerator.num_processes
     rows = rows_at_once(recipe, processes)
     kind = accelerator.distributed_type
@@ -73,48 +73,48 @@ def share_of_work(recipe: Recipe, accelerator: Accelerator) -> str:
 
 
 def check_launch(accelerator: Accelerator, recipe: Recipe) -> None:
-    """Refuse what would train something else, or save nothing, without a word.
+    """Refuse settings of accelerate that would silently change the training or break saving.
 
     Raises:
-        RecipeError: accelerate was told to use DeepSpeed, Megatron, FSDP's version 1, or FSDP with 8-bit moments; to
-            compile; or to add up gradients itself.
+        RecipeError: DeepSpeed, Megatron, FSDP version 1, FSDP with 8-bit moments, compilation or gradient accumulation
+            by accelerate.
     """
     kind, dynamo = accelerator.distributed_type, accelerator.state.dynamo_plugin.backend
     if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
-        raise RecipeError(f"accelerate was told to use {kind.value}; supported: --multi_gpu, or --use_fsdp, version 2")
+        raise RecipeError(f"accelerate is set to {kind.value}; supported: --multi_gpu, or --use_fsdp --fsdp_version 2")
     if kind == DistributedType.FSDP and not accelerator.is_fsdp2:
-        raise RecipeError("accelerate was told to use FSDP's version 1; give it --fsdp_version 2")
+        raise RecipeError("accelerate is set to FSDP version 1; give it --fsdp_version 2")
     if kind == DistributedType.FSDP and recipe.loop.optimizer != "adamw":
-        raise RecipeError(f"loop.optimizer {recipe.loop.optimizer} knows no FSDP; use loop.optimizer=adamw")
+        raise RecipeError(f"loop.optimizer={recipe.loop.optimizer} does not support FSDP; use loop.optimizer=adamw")
     if dynamo != DynamoBackend.NO:
         raise RecipeError(
-            f"accelerate was told to compile (dynamo_backend {dynamo.value}); use loop.compile=true instead"
+            f"accelerate is set to compile (dynamo_backend {dynamo.value}); set it to no, and use loop.compile=true"
         )
     if (steps := accelerator.gradient_accumulation_steps) != 1:
         raise RecipeError(
-            f"accelerate was told to add up gradients (gradient_accumulation_steps {steps}); set that to 1, and use "
-            "loop.micro_batch instead"
+            f"accelerate is set to accumulate gradients (gradient_accumulation_steps {steps}); set that to 1, and use "
+            "loop.micro_batch"
         )
 
 
 def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:
-    """What `action` returns in the first process, in every process.
+    """Run `action` in the first process only, and return its result in every process.
 
     Raises:
-        Exception: the action's own, in the first process.
-        FailedElsewhere: in the others.
+        Exception: in the first process, the action's own.
+        FailedElsewhere: in the others, if the action failed.
     """
     result: T | None = None
     error: Exception | None = None
     if accelerator.is_main_process:
         try:
             result = action()
-        except Exception as caught:  # whatever it is: the others must not wait for what never comes
+        except Exception as caught:  # of any kind: the others must not wait for a result forever
             error = caught
-    told = [result, error is None]
-    broadcast_object_list(told)
+    shared = [result, error is None]
+    broadcast_object_list(shared)
     if error is not None:
         raise error
-    if not told[1]:
+    if not shared[1]:
         raise FailedElsewhere
-    return told[0]
+    return shared[0]

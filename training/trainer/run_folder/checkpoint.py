@@ -1,8 +1,8 @@
-"""A run's checkpoints: written whole or not at all, and never trusted unread.
+"""A run's checkpoints: written atomically, and verified before they are used.
 
-A checkpoint is a folder `step-00000100/`. It is written under a temporary name, flushed to disk and renamed. The hash
-of every file stands in `sha256sums.txt` (`sha256sum -c` reads it), so a damaged checkpoint is noticed and the one
-before it is used. Each network is saved under its own name. All tensors are safetensors; nothing is a pickle.
+A checkpoint is a folder `step-00000100/`. It is written under a temporary name, flushed to disk and renamed. Its file
+`sha256sums.txt` holds the hash of every other file (`sha256sum -c` can check it), so a damaged checkpoint is detected,
+and the one before it is used. Each network has a file of its own. Tensors are stored as safetensors, never as pickles.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _STATE, _SUMS = "state.json", "sha256sums.txt"
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """What a run needs to go on, beside its recipe. All random numbers follow from seed and iteration.
+    """What a run needs to resume, besides its recipe. Random numbers depend on seed and iteration only.
 
-    networks: student, its running mean (ema, absent without one) and LoRA teacher (lora), what is trained of each.
-    optimizers: student, lora. position: of the prompts. counts: whatever the run has counted so far. teacher:
-    fingerprint of the teacher's weights. distance: the student's from the teacher, where it was measured.
+    networks: trained weights of "student", "lora" (the LoRA teacher) and "ema" (averaged student; absent without
+    averaging). optimizers: "student", "lora". position: of the prompts. counts: of the run so far. teacher: fingerprint
+    of the teacher's weights. distance: of the student's samples from the teacher's, if measured.
     """
 
     iteration: int
@@ -47,18 +47,18 @@ class RunState:
 
     @property
     def averaged(self) -> StateDict:
-        """What is exported: the running mean, where there is one."""
+        """The weights to export: averaged ones, if there are any."""
         return self.networks.get("ema", self.networks["student"])
 
 
 def save_state(folder: Path, state: RunState, recipe: Recipe) -> Path:
-    """Write `state` below `folder` (the run's checkpoints/), atomically; then drop the oldest beyond `keep_last`.
+    """Write `state` below `folder` (the run's checkpoints/) atomically, then delete old ones as the recipe says.
 
     Raises:
-        OSError: it cannot be written, the disk being full for instance; what was written of it is removed.
+        OSError: it cannot be written, for instance because the disk is full; what was written is removed.
     """
     final = folder / f"step-{state.iteration:08d}"
-    if (final / _STATE).is_file():  # a stop right after a save
+    if (final / _STATE).is_file():  # stopped right after a save
         return final
     temporary = _temporary(final)
     try:
@@ -66,19 +66,19 @@ def save_state(folder: Path, state: RunState, recipe: Recipe) -> Path:
         temporary.mkdir(parents=True)
         _write(temporary, state, recipe)
         if final.exists():
-            set_aside(final)
+            rename_damaged(final)
         os.rename(temporary, final)
         _fsync(folder)
         _fsync(folder.parent)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, SafetensorError):  # what safetensors makes of a full disk
+        if isinstance(error, SafetensorError):  # safetensors raises this if the disk is full
             raise OSError(str(error)) from error
         raise
     try:
         _prune(folder, recipe.output.keep_last, keep_best=recipe.output.keep_best)
     except OSError as error:
-        log.warning("an old checkpoint cannot be removed: %s", error)
+        log.warning("an old checkpoint cannot be deleted: %s", error)
     return final
 
 
@@ -88,28 +88,28 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def iteration_of(checkpoint: Path) -> int:
-    """How many iterations a checkpoint's run had done, by its name."""
+    """Iterations that were done, from the checkpoint's name."""
     return int(checkpoint.name.removeprefix("step-"))
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """The one whose student is nearest to the teacher, the newest of equals; None where no distance was measured."""
+    """The checkpoint with the least distance from the teacher, the newer of equals; None if none was measured."""
     measured = []
     for path in checkpoints(folder):
         try:
             distance = json.loads((path / _STATE).read_text(encoding="utf-8"))["distance"]
             if distance is not None and math.isfinite(distance):
                 measured.append((-distance, path))
-        except (OSError, KeyError, TypeError, ValueError):  # damaged; `check_whole` tells more
+        except (OSError, KeyError, TypeError, ValueError):  # damaged; `check_intact` gives the reason
             continue
     return max(measured)[1] if measured else None
 
 
-def newest_whole(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole, with a warning for each that is not; None when there is none."""
+def newest_intact(folder: Path) -> Path | None:
+    """The newest intact checkpoint, or None; logs a warning for each damaged one that it skips."""
     for path in reversed(_steps(folder)):
         try:
-            check_whole(path)
+            check_intact(path)
             return path
         except ValueError as error:
             log.warning("checkpoint %s is damaged (%s); trying the one before it", path.name, error)
@@ -117,64 +117,67 @@ def newest_whole(folder: Path) -> Path | None:
 
 
 def make_ready(folder: Path) -> Path | None:
-    """The checkpoint from which a run goes on; None when there is none. For the process that holds the run's folder.
+    """The checkpoint to resume from; None if there are no checkpoints. Call it with the run folder locked.
 
-    Sets damaged checkpoints aside, so that they do not count among those that are kept.
+    Renames damaged checkpoints, so that they do not count as kept ones.
 
     Raises:
-        ValueError: there are checkpoints, but none is whole.
+        ValueError: all checkpoints are damaged.
     """
-    whole = newest_whole(folder)
+    intact = newest_intact(folder)
     for path in _steps(folder):
-        if whole is None or path > whole:
-            set_aside(path)
+        if intact is None or path > intact:
+            rename_damaged(path)
     damaged = sorted(path.name for path in folder.glob("damaged-step-*"))
-    if damaged and whole is None:
+    if damaged and intact is None:
         raise ValueError(
-            f"no checkpoint in {folder} is whole ({', '.join(damaged)}), so there is nothing to resume; put a copy of "
-            "one in place, or start anew without --resume"
+            f"all checkpoints in {folder} are damaged ({', '.join(damaged)}), so the run cannot be resumed; restore "
+            "one from a copy, or start from the beginning without --resume"
         )
-    return whole
+    return intact
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a kill in the middle of a save left behind. For the process that holds the run's folder."""
+    """Remove unfinished checkpoints of a process that was killed while saving. Call it with the run folder locked."""
     for left in folder.glob(_temporary(folder / "step-*").name):
         shutil.rmtree(left, ignore_errors=True)
 
 
-def set_aside(path: Path) -> None:
-    """Rename a checkpoint so that it counts no more; what it holds is kept for a person to look at."""
+def rename_damaged(path: Path) -> None:
+    """Rename a damaged checkpoint so that it is ignored; its files are kept for inspection."""
     target = path.with_name(f"damaged-{path.name}")
     shutil.rmtree(target, ignore_errors=True)
     os.rename(path, target)
-    log.warning("%s was set aside as %s", path.name, target.name)
+    log.warning("%s was renamed to %s", path.name, target.name)
 
 
-def check_whole(path: Path) -> dict[str, Any]:
-    """What state.json says, after every file's hash was compared.
+def check_intact(path: Path) -> dict[str, Any]:
+    """Verify every file's hash.
+
+    Returns:
+        The content of state.json.
 
     Raises:
-        ValueError: a file is missing or its hash differs.
+        ValueError: a file is missing, or its hash differs.
     """
     try:
         lines = (path / _SUMS).read_text(encoding="utf-8").splitlines()
         sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
         for name, digest in sums.items():
             if not name or _sha256(path / name) != digest:
-                raise ValueError(f"{name or _SUMS} is not what was written")
+                raise ValueError(f"{name or _SUMS} differs from its hash")
         content = json.loads((path / _STATE).read_text(encoding="utf-8"))
         if absent := {_STATE, *content["networks"].values(), *content["optimizers"].values()} - sums.keys():
             raise ValueError(f"{min(absent)} is missing")
     except OSError as error:
         raise ValueError(f"{Path(error.filename or path).name}: {error.strerror}") from error
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{_STATE} is not of a run ({error!r})") from error
+        raise ValueError(f"{_STATE} is not a run's state ({error!r})") from error
     return content
 
 
 def load_state(path: Path) -> RunState:
-    """One checkpoint folder that was found whole."""
+    """Load a checkpoint folder that was verified."""
     content = json.loads((path / _STATE).read_text(encoding="utf-8"))
     return RunState(
         iteration=content["iteration"],
@@ -220,12 +223,12 @@ def _prune(folder: Path, keep_last: int, *, keep_best: bool) -> None:
     for old in checkpoints(folder)[:-keep_last]:
         if old != best:
             shutil.rmtree(_temporary(old), ignore_errors=True)
-            os.rename(old, _temporary(old))  # a kill in the middle leaves nothing that looks like a checkpoint
+            os.rename(old, _temporary(old))  # if killed here, nothing looks like a checkpoint
             shutil.rmtree(_temporary(old))
 
 
 def _steps(folder: Path) -> list[Path]:
-    """Checkpoints, complete or not, oldest first."""
+    """All checkpoints, also incomplete ones, oldest first."""
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
@@ -239,7 +242,7 @@ def _sha256(path: Path) -> str:
 
 
 def _fsync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # Windows flushes no folders
+    if path.is_dir() and os.name == "nt":  # Windows cannot flush folders
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:

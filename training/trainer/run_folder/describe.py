@@ -1,4 +1,4 @@
-"""What a run folder says about itself: the recipe as resolved, where and with what it runs, and what its files are."""
+"""Describes a run in its folder: the resolved recipe, the environment, and a README of the folder's files."""
 
 from __future__ import annotations
 
@@ -27,46 +27,46 @@ _PACKAGES = (
 README = """\
 A run of `python -m training.pgsb`: {title}
 
-recipe.toml        every setting, as resolved; it is a recipe itself: --recipe {quoted}/recipe.toml
-environment.json   machine, versions and command line; one entry in "sessions" for each start
-metrics.jsonl      figures, one line for each logged iteration (see below)
-report.html        curves, warnings and all sample grids on one page; open it in a browser
+recipe.toml        every setting, resolved; can be used as a recipe: --recipe {quoted}/recipe.toml
+environment.json   machine, versions and command line, with an entry in "sessions" for each start
+metrics.jsonl      metrics, one line for each logged iteration (see below)
+report.html        curves, warnings and all sample grids, for a browser
 samples/           step-*.png: the student's images below the teacher's, for the same prompts and noise;
                    prompts.txt: the prompts in full; teacher.safetensors: the teacher's images, drawn once
 tensorboard/       tensorboard --logdir {quoted}/tensorboard
-checkpoints/       the newest {keep_last}, {best}each whole or absent
-export/            student.safetensors, once the run is done
+checkpoints/       the newest {keep_last}{best}
+export/            student.safetensors, once the run is finished
 
 stop     {stop}
 resume   python -m training.pgsb --resume {quoted}{launched}
-go back  move the newer folders out of checkpoints/, and resume: it goes on from the newest that is left
+go back  move the newer folders out of checkpoints/ and resume: the run continues from the newest that is left
 export   python -m training.export {quoted} --out student.safetensors
 
-Figures, each of the iteration that was logged:
-  vsd, clip, lora           losses: the student's two (clip before its weight), and the LoRA teacher's
-  kappa                     the guidance scale that was drawn; kappa_0, kappa_1, ... where each process draws its own
-  gap                       mean |g|, the difference of the two teachers' scores; gap_t20: of timesteps from 20 on
+Metrics of the logged iteration:
+  vsd, clip, lora           losses: two of the student (clip without its weight), and the LoRA teacher's
+  kappa                     the random guidance scale; kappa_0, kappa_1, ... if each process draws its own
+  gap                       mean |g|, the difference of the two teachers' scores; gap_t20: for timesteps from 20 on
   student_grad, lora_grad   gradient norms, before clipping
-  skipped                   iterations so far whose loss or gradient was not finite, so that nothing was updated
-  x0_mean, x0_std           of the latents that the student drew for training; x0_std_c0: of channel 0
-  x0_std_of_teacher         x0_std in units of the teacher's samples
+  skipped                   updates so far that were skipped because the loss or gradient was not finite
+  x0_mean, x0_std           of the student's latents in training; x0_std_c0: of channel 0
+  x0_std_of_teacher         x0_std relative to the teacher's samples
   x0_far                    share of values more than 4 standard deviations from their channel's mean: burnt spots
-  x0_diversity              how much these latents differ (1: as independent noise)
-  iterations_per_s          since the line before, sampling and saving included
-  memory_gib                the most that tensors took on the GPU so far; without one, what the process takes
-and at a sampling point, of the averaged student beside the teacher:
-  sample_distance           how far its images are from the teacher's (0.1 to 0.2: as its own, 1: a flat picture)
-  sample_diversity          how much images of one prompt differ between seeds (1: as much as the teacher's)
+  x0_diversity              how much these latents differ (1: like independent noise)
+  iterations_per_s          since the previous line, sampling and saving included
+  memory_gib                peak GPU memory of tensors; without a GPU, memory of the process
+and at a sampling point, of the averaged student compared to the teacher:
+  sample_distance           distance of its images (0.1 to 0.2: like other images of the teacher, 1: a flat image)
+  sample_diversity          how much images of one prompt differ between seeds (1: like the teacher's)
   sample_diversity_prompts  the same between prompts
-  sample_std                strength of the latents (1: the teacher's)
+  sample_std                standard deviation of the latents (1: like the teacher's)
 """
 
 
 def describe_run(folder: Path, recipe: Recipe, accelerator: Accelerator, done: int) -> None:
-    """Write recipe.toml, environment.json and README.txt; an older environment's sessions are kept.
+    """Write recipe.toml, environment.json and README.txt. The sessions in environment.json are kept.
 
     Args:
-        done: iterations that are done when this session starts.
+        done: iterations that the run has done before this start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "recipe.toml", recipe.to_toml())
@@ -86,25 +86,25 @@ def describe_run(folder: Path, recipe: Recipe, accelerator: Accelerator, done: i
         quoted=shlex.quote(str(folder)),
         stop=how_to_stop(processes),
         keep_last=recipe.output.keep_last,
-        best="and the one nearest to the teacher, " if recipe.output.keep_best else "",
-        launched="" if processes == 1 else f" (started by accelerate launch, as it was, on {processes} processes)",
+        best=", and the one nearest to the teacher" if recipe.output.keep_best else "",
+        launched="" if processes == 1 else f" (with accelerate launch, on {processes} processes as before)",
     )
     write_atomically(folder / "README.txt", text)
 
 
 def how_to_stop(processes: int) -> str:
-    """In words. What launches several processes kills them half a minute after it is told to stop."""
+    """Instructions to stop the run. A launcher of several processes kills them 30 seconds after it is told to stop."""
     if processes == 1:
-        return f"Ctrl-C, or kill -TERM {os.getpid()}: it saves, and ends; a second Ctrl-C ends it at once"
+        return f"Ctrl-C, or kill -TERM {os.getpid()}: it saves and ends; a second Ctrl-C ends it at once"
     return (
-        f"kill -TERM {os.getpid()} on the first machine (the pid is of this start): all processes save, and end. "
-        "The launcher then tells of exit status 143: that is the stop, no error. Ctrl-C stops the launcher, which "
-        "leaves them 30 seconds, too few to save a large model"
+        f"kill -TERM {os.getpid()} on the first machine (the pid changes with every start): all processes save and "
+        "end. The launcher then reports exit status 143, which is not an error. Ctrl-C stops the launcher, which "
+        "leaves the processes 30 seconds, too few to save a large model"
     )
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:
-    """What the figures may depend on, flat: versions, device, processes, commit."""
+    """What the numbers may depend on: versions, device, processes, commit."""
     device = accelerator.device
     found: dict[str, Any] = {
         "python": platform.python_version(),
@@ -126,7 +126,7 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """How this process was started, fit for a shell. Under `accelerate launch`, what it was told to launch."""
+    """The shell command that started this process; with `accelerate launch`, the command that it launched."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     program = ["python", "-m", spec.name.removesuffix(".__main__")] if spec else ["python", sys.argv[0]]
@@ -141,7 +141,7 @@ def _sessions(path: Path) -> list[Any]:
 
 
 def _commit() -> str | None:
-    """Of the project, where it is a git checkout, with a mark where files were changed since."""
+    """The project's commit, marked -dirty if files were changed since; None if it is not a git checkout."""
     if not (ROOT / ".git").exists():
         return None
     try:

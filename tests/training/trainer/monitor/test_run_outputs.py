@@ -25,7 +25,7 @@ from training.trainer.monitor.metrics_log import MetricsLog, read_metrics
 from training.trainer.monitor.report import curves, write_report
 from training.trainer.monitor.sample_grid import GAP, MARGIN, sample_grid
 from training.trainer.monitor.samples import as_tiles
-from training.trainer.run_folder.checkpoint import best_checkpoint, check_whole
+from training.trainer.run_folder.checkpoint import best_checkpoint, check_intact
 
 SUPPORT = Path(__file__).resolve().parents[3] / "support"
 PROMPTS = ["a cat", "a dog & a <b>cat</b>", "a very long prompt, " * 20]
@@ -80,7 +80,7 @@ def test_every_logged_iteration_says_how_the_student_is(finished):
         assert by_timestep and min(by_timestep) <= line["gap"] * 1.001 and max(by_timestep) >= line["gap"] * 0.999
     assert ["sample_distance" in line for line in found] == [False, True, False, True]
     best = min((line for line in found if "sample_distance" in line), key=lambda line: line["sample_distance"])
-    kept = check_whole(best_checkpoint(finished / "checkpoints"))
+    kept = check_intact(best_checkpoint(finished / "checkpoints"))
     assert kept["distance"] == pytest.approx(best["sample_distance"])
 
 
