@@ -49,7 +49,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     """The recipe that was asked for, or the one that the run to be resumed has saved."""
     names, overrides = split_words([*args.recipe, *args.overrides])
     if not args.resume:
-        return load_recipe(names or "shapes", overrides, here=True)
+        return load_recipe(names or "shapes", overrides, check_files=True)
     if names:
         raise RecipeError(
             f"got --recipe {' '.join(names)} and --resume {args.resume}, which has its own; leave one of them out: "
@@ -58,7 +58,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     saved = Path(args.resume) / "recipe.toml"
     if not saved.is_file():
         raise RecipeError(f"--resume {args.resume}: no run there, its recipe.toml is missing")
-    return load_recipe(str(saved), [*overrides, f"output.folder={json.dumps(args.resume)}"], here=True)
+    return load_recipe(str(saved), [*overrides, f"output.folder={json.dumps(args.resume)}"], check_files=True)
 
 
 def _parser() -> argparse.ArgumentParser:

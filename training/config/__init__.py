@@ -1,4 +1,4 @@
-"""What a run is to do: its settings, layered from recipes (layers.py), and checked before it starts (checks.py)."""
+"""Settings of a run: layered from recipes (layers.py), and checked before the run starts (checks.py)."""
 
 from training.config.errors import RecipeError
 from training.config.layers import load_recipe, recipe_names, split_words

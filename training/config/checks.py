@@ -1,6 +1,6 @@
-"""What is wrong with a recipe whose values are each right: settings at odds with each other, and what is not there.
+"""Checks of a recipe as a whole: settings that contradict each other, and missing files and libraries.
 
-Each check yields the settings it is about and one line that says what was got, what was expected and how to mend it.
+Each check yields the settings concerned, and one line with the value, what is expected, and how to correct it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PROMPT_FILES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
 def conflicts(recipe: Recipe) -> Iterator[Problem]:
-    """Settings that cannot both be."""
+    """Settings that contradict each other."""
     loop, guidance, student = recipe.loop, recipe.guidance, recipe.student
     if loop.t_max < loop.t_min:
         yield ("loop.t_min", "loop.t_max"), f"loop.t_max {loop.t_max} is below loop.t_min {loop.t_min}"
@@ -33,28 +33,28 @@ def conflicts(recipe: Recipe) -> Iterator[Problem]:
     if loop.batch_size % min(loop.micro_batch or loop.batch_size, loop.batch_size):
         yield (
             ("loop.batch_size", "loop.micro_batch"),
-            f"loop.batch_size {loop.batch_size} is no multiple of loop.micro_batch {loop.micro_batch}; "
-            f"the next smaller micro-batch that divides it is {_divisor(loop.batch_size, loop.micro_batch)}",
+            f"loop.batch_size {loop.batch_size} is not a multiple of loop.micro_batch {loop.micro_batch}; "
+            f"the next smaller divisor is {_divisor(loop.batch_size, loop.micro_batch)}",
         )
     if student.nasa_alpha_max > 0 and not any(text.strip() for text in student.nasa_negatives):
         yield (
             ("student.nasa_alpha_max", "student.nasa_negatives"),
-            f"student.nasa_alpha_max {student.nasa_alpha_max} steers away from negative prompts, but "
-            "student.nasa_negatives holds none; give at least one, or nasa_alpha_max=0",
+            f"student.nasa_alpha_max {student.nasa_alpha_max} needs negative prompts, but "
+            "student.nasa_negatives has none; give at least one, or student.nasa_alpha_max=0",
         )
     if student.nasa_alpha_max > 0 and loop.compile:
         yield (
             ("student.nasa_alpha_max", "loop.compile"),
-            "loop.compile with student.nasa_alpha_max would compile anew in every iteration, as alpha is drawn anew; "
+            "loop.compile with student.nasa_alpha_max would compile in every iteration, since alpha is random; "
             "give loop.compile=false",
         )
 
 
-def absences(recipe: Recipe) -> Iterator[Problem]:
-    """What the recipe names and this machine lacks. Nothing is loaded, and no hub is asked."""
-    yield from _absent_models(recipe)
-    yield from _absent_prompts(recipe)
-    yield from _absent_libraries(recipe)
+def missing(recipe: Recipe) -> Iterator[Problem]:
+    """Files and libraries that the recipe names and this machine lacks. Loads nothing, and contacts no hub."""
+    yield from _missing_models(recipe)
+    yield from _missing_prompts(recipe)
+    yield from _missing_libraries(recipe)
     folder = Path(recipe.output.folder)
     taken = next((path for path in (folder, *folder.parents) if exists(path) and not path.is_dir()), None)
     if taken or "\0" in recipe.output.folder:
@@ -63,12 +63,12 @@ def absences(recipe: Recipe) -> Iterator[Problem]:
     if batch % processes:
         yield (
             ("loop.batch_size",),
-            f"loop.batch_size {batch} cannot be shared evenly among {processes} processes; "
-            f"take a multiple of {processes}, such as {(batch // processes + 1) * processes}",
+            f"loop.batch_size {batch} cannot be split evenly over {processes} processes; "
+            f"give a multiple of {processes}, such as {(batch // processes + 1) * processes}",
         )
 
 
-def _absent_models(recipe: Recipe) -> Iterator[Problem]:
+def _missing_models(recipe: Recipe) -> Iterator[Problem]:
     for key, name in (
         ("teacher.path", recipe.teacher.path),
         ("teacher.text_encoder", recipe.teacher.text_encoder),
@@ -81,10 +81,10 @@ def _absent_models(recipe: Recipe) -> Iterator[Problem]:
             kinds = "a diffusers folder, a hub id such as owner/name"
             if key in ("teacher.path", "student.init"):
                 kinds += ", or a single .safetensors file"
-            yield (key,), f"{key}: nothing at {name!r}; expected {kinds}{_neighbour(name)}"
+            yield (key,), f"{key}: nothing at {name!r}; expected {kinds}{_path_hint(name)}"
 
 
-def _absent_prompts(recipe: Recipe) -> Iterator[Problem]:
+def _missing_prompts(recipe: Recipe) -> Iterator[Problem]:
     source = recipe.prompts.source
     if source == "shapes" or any(mark in source for mark in "*?["):
         return
@@ -93,23 +93,23 @@ def _absent_prompts(recipe: Recipe) -> Iterator[Problem]:
         yield (
             ("prompts.source",),
             f'prompts.source: nothing at {source!r}; expected "shapes", a file ({", ".join(_PROMPT_FILES)}), a folder '
-            f"or glob of them, or a hub data set{_neighbour(source)}",
+            f"or glob of them, or a hub data set{_path_hint(source)}",
         )
 
 
-def _absent_libraries(recipe: Recipe) -> Iterator[Problem]:
+def _missing_libraries(recipe: Recipe) -> Iterator[Problem]:
     if recipe.loop.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
         yield (
             ("loop.optimizer",),
             "loop.optimizer adamw8bit needs bitsandbytes, which is not installed: pip install bitsandbytes, "
-            "or loop.optimizer=adamw (6 bytes more for each weight that is trained)",
+            "or loop.optimizer=adamw (6 bytes more for each trained weight)",
         )
     compilers = (os.environ.get("CXX", "g++"), "c++", "clang++", "cl")
     if recipe.loop.compile and not any(map(shutil.which, compilers)):
         yield (
             ("loop.compile",),
-            "loop.compile needs a C++ compiler, and none was found (g++, clang++, or what CXX names): install one "
-            "(on Debian: apt-get install g++), or loop.compile=false",
+            "loop.compile needs a C++ compiler, but found none (g++, clang++, or the one in CXX): install one "
+            "(on Debian: apt-get install g++), or give loop.compile=false",
         )
     for tracker in recipe.output.trackers:
         if not _installed(tracker):
@@ -118,47 +118,47 @@ def _absent_libraries(recipe: Recipe) -> Iterator[Problem]:
                 f"output.trackers {tracker} is not installed: pip install {tracker}, or output.trackers=[]",
             )
     if recipe.clip.weight > 0:
-        yield from _absent_clip(recipe)
+        yield from _missing_clip(recipe)
 
 
 def _installed(package: str) -> bool:
-    """A folder of that name, such as W&B leaves behind, is none: only what pip knows counts."""
+    """Whether pip installed it. `find_spec` would also find a mere folder of that name, such as W&B's logs."""
     try:
         return bool(version(package))
     except PackageNotFoundError:
         return False
 
 
-def _absent_clip(recipe: Recipe) -> Iterator[Problem]:
+def _missing_clip(recipe: Recipe) -> Iterator[Problem]:
     model, pretrained = recipe.clip.model, recipe.clip.pretrained
     off = "; clip.weight=0 turns the CLIP loss off"
     if find_spec("open_clip") is None:
         yield ("clip.weight",), f"the CLIP loss needs open_clip_torch, which is not installed{off}"
         return
-    import open_clip  # seconds to import, and only runs with a CLIP loss need it
+    import open_clip  # takes seconds, and only runs with a CLIP loss need it
 
     if exists(find_file(pretrained)) or model.startswith(("hf-hub:", "local-dir:")):
         return
     if model not in open_clip.list_models():
         near = difflib.get_close_matches(model, open_clip.list_models(), n=3)
-        yield ("clip.model",), f"clip.model: open_clip knows no {model!r}; near: {', '.join(near) or 'none'}{off}"
+        yield ("clip.model",), f"clip.model: open_clip has no {model!r}; similar: {', '.join(near) or 'none'}{off}"
     elif pretrained not in (tags := open_clip.list_pretrained_tags_by_model(model)):
         yield (
             ("clip.pretrained", "clip.model"),
-            f"clip.pretrained: {pretrained!r} is no file here and no weights of {model} that open_clip knows; "
-            f"known: {', '.join(tags) or 'none'}{off}",
+            f"clip.pretrained: {pretrained!r} is neither a file nor a tag of {model} in open_clip; "
+            f"available: {', '.join(tags) or 'none'}{off}",
         )
 
 
-def _neighbour(name: str) -> str:
-    """How far a path leads, and the nearest name to go on with."""
+def _path_hint(name: str) -> str:
+    """A hint: the part of a path that exists, and the most similar name in it."""
     path = find_file(name).absolute()
     folder = next((parent for parent in path.parents if exists(parent)), None)
     if not name or folder is None or not os.access(folder, os.R_OK | os.X_OK) or not folder.is_dir():
         return ""
     child = path.relative_to(folder).parts[0]
     near = difflib.get_close_matches(child, sorted(entry.name for entry in folder.iterdir()), n=1)
-    return f". {folder} is there, " + (f"and holds {near[0]!r}" if near else f"without {child!r}")
+    return f". {folder} exists, " + (f"and contains {near[0]!r}" if near else f"but does not contain {child!r}")
 
 
 def _divisor(number: int, at_most: int) -> int:

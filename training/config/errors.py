@@ -1,4 +1,4 @@
-"""Errors that a command ends with: what the user did, or what one process of several met."""
+"""Errors that end a command: wrong input, or a failure of one process among several."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ class RecipeError(ValueError):
 
 
 class FailedElsewhere(RuntimeError):
-    """The first process has met an error, and says which; the others end as it does."""
+    """Raised in the other processes when the first process fails, which itself raises and reports the error."""
 
 
 class FailedHere(ValueError):
-    """What this process has met, and others perhaps have not: it tells, whichever it is."""
+    """An error that other processes may not have, so any process reports it, not only the first."""
 
     here = True

@@ -1,8 +1,8 @@
-"""From names to a recipe: shipped names or TOML files layered left to right, then `key=value` overrides.
+"""Loads recipes: shipped names or TOML files, layered from left to right, then `key=value` overrides.
 
-A file may build on others with `extends = "sd15"` (a shipped name, a path from its own folder, or a list of these);
-what it says itself wins. The value "unset" takes back what a layer below has set. Everything that is wrong is reported
-at once, and a recipe that a run saves is fully resolved: it extends nothing.
+A file may extend others with `extends = "sd15"` (a shipped name, a path relative to its folder, or a list of these);
+its own settings win. The value "unset" removes a setting of a lower layer. All problems are reported at once. The
+recipe that a run saves is fully resolved and extends nothing.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from training.config.checks import absences, conflicts
+from training.config.checks import conflicts, missing
 from training.config.errors import RecipeError
 from training.config.settings import Recipe
 from training.config.sources import ROOT
 
 RECIPES = ROOT / "training" / "recipes"
 UNSET = "unset"
-REQUIRED = {  # what a person is told who has left it out
-    "teacher.path": "put a recipe with a teacher before the layers (--recipe sd15 swiftbrush), or give teacher.path=",
+REQUIRED = {  # setting -> how to give it
+    "teacher.path": "name a recipe with a teacher first (--recipe sd15 swiftbrush), or give teacher.path=",
     "prompts.source": "give prompts.source= a file with one prompt a line, a table (.csv, .jsonl, .parquet), a folder "
-    'or glob of them, a hub data set, or "shapes" (the small world). The paper: captions of JourneyDB and LAION',
+    'or glob of them, a hub data set, or "shapes" (the shapes world). The paper uses captions of JourneyDB and LAION',
 }
 Tree = dict[str, Any]
 _OVERRIDE = re.compile(r"[\w.]*=")
@@ -37,22 +37,22 @@ def recipe_names() -> list[str]:
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names of recipes, and overrides (the words with a key and =), as a person mixes them on a command line."""
+    """Split a command line into names of recipes and overrides (words of the form key=value)."""
     return [word for word in words if not _OVERRIDE.match(word)], [word for word in words if _OVERRIDE.match(word)]
 
 
-def load_recipe(recipes: str | Sequence[str], overrides: Sequence[str] = (), *, here: bool = False) -> Recipe:
-    """Resolve shipped recipes' names or TOML files, later ones over earlier ones, then overrides.
+def load_recipe(recipes: str | Sequence[str], overrides: Sequence[str] = (), *, check_files: bool = False) -> Recipe:
+    """Load recipes by shipped name or TOML file, later ones over earlier ones, then apply overrides.
 
-    Without an output.folder, the run's is named after its recipes: runs/sd21-swiftbrush.
+    Without output.folder, the run folder is named after the recipes: runs/sd21-swiftbrush.
 
     Args:
         overrides: such as `guidance.kappa_max=3`.
-        here: also ask whether the files and libraries it names are on this machine.
+        check_files: also check that the files and libraries it names are on this machine.
 
     Raises:
-        RecipeError: no such recipe, recipes that extend each other in a circle, broken TOML, unknown keys (with the
-            nearest known one), values out of range or at odds with each other, and with `here`, what is missing.
+        RecipeError: unknown recipes, recipes that extend each other in a circle, invalid TOML, unknown keys (with the
+            most similar known one), values out of range or in conflict, and with `check_files`, missing files.
     """
     recipes = [recipes] if isinstance(recipes, str) else list(recipes)
     tree: Tree = {}
@@ -66,9 +66,9 @@ def load_recipe(recipes: str | Sequence[str], overrides: Sequence[str] = (), *, 
         tree.setdefault(section, {})
     if isinstance(tree["output"], dict):
         tree["output"].setdefault("folder", "runs/" + "-".join(Path(name).stem for name in recipes))
-    unread = bool(problems)
-    recipe = _validate(tree, problems, here)
-    if unread:  # what is required may stand in the recipe that could not be read
+    incomplete = bool(problems)
+    recipe = _validate(tree, problems, check_files)
+    if incomplete:  # required settings may be in the part that could not be read
         problems = [problem for problem in problems if " is required: " not in problem]
     if problems:
         several = f"{len(problems)} problem(s)\n" + "\n".join(f"  - {problem}" for problem in problems)
@@ -76,14 +76,14 @@ def load_recipe(recipes: str | Sequence[str], overrides: Sequence[str] = (), *, 
     return recipe
 
 
-def _read(name: str, asking: Path | None, below: tuple[Path, ...], problems: list[str]) -> Tree:
-    """The settings of one recipe over those it extends. `below`: the files that are being read, outermost first."""
+def _read(name: str, parent: Path | None, below: tuple[Path, ...], problems: list[str]) -> Tree:
+    """The settings of one recipe over those it extends. `below`: the files being read, outermost first."""
     path = Path(name)
     if path.suffix != ".toml":
         path = RECIPES / f"{name}.toml"
-    elif asking is not None:
-        path = asking.parent / path
-    who = f"{asking.name} extends {name!r}" if asking else f"recipe {name!r}"
+    elif parent is not None:
+        path = parent.parent / path
+    who = f"{parent.name} extends {name!r}" if parent else f"recipe {name!r}"
     try:
         path = path.resolve()
         if path in below:
@@ -93,13 +93,13 @@ def _read(name: str, asking: Path | None, below: tuple[Path, ...], problems: lis
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         if "." in name and name in _known_keys(Recipe):
-            problems.append(f"{name} is a setting, and has no value: give {name}=VALUE")
+            problems.append(f"{name} is a setting without a value: give {name}=VALUE")
             return {}
         near = difflib.get_close_matches(name, recipe_names(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         problems.append(
-            f"{who}: no such recipe; {hint}shipped: {', '.join(recipe_names())}; or a path to a .toml file; a setting "
-            "is key=value"
+            f"{who}: no such recipe; {hint}shipped: {', '.join(recipe_names())}; or a path to a .toml file; settings "
+            "are key=value"
         )
         return {}
     except OSError as error:
@@ -121,7 +121,7 @@ def _read(name: str, asking: Path | None, below: tuple[Path, ...], problems: lis
 
 
 def _merge(under: Tree, over: Mapping[str, Any]) -> None:
-    """Lay `over` on `under`, section by section; lists are replaced, not joined."""
+    """Update `under` with `over`, section by section; lists are replaced, not joined."""
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(under.get(key), dict):
             _merge(under[key], value)
@@ -152,8 +152,7 @@ def _apply_override(tree: Tree, override: str, problems: list[str]) -> None:
 
 
 def _value(text: str, *, is_text: bool) -> Any:
-    """A TOML value; or a bare word or path: quoting it would only be a nuisance in a shell. A setting that is text
-    stays as it was typed, be it a number or a date."""
+    """Parse a TOML value. Bare words and paths need no quotes; text settings stay as typed, even numbers."""
     if is_text and not text.startswith(("'", '"')):
         return text
     try:
@@ -163,8 +162,8 @@ def _value(text: str, *, is_text: bool) -> Any:
     return parsed["value"] if len(parsed) == 1 else text
 
 
-def _validate(tree: Tree, problems: list[str], here: bool) -> Recipe:
-    """The recipe; adds to `problems`. A setting that is wrong in itself does not keep the others from being checked."""
+def _validate(tree: Tree, problems: list[str], check_files: bool) -> Recipe:
+    """Validate the recipe, and add to `problems`. Invalid settings get defaults, so that the others are checked too."""
     wrong: set[str] = set()
     try:
         recipe = Recipe.model_validate(tree)
@@ -177,8 +176,8 @@ def _validate(tree: Tree, problems: list[str], here: bool) -> Recipe:
         for key in REQUIRED:
             section, _, name = key.partition(".")
             tree.setdefault(section, {}).setdefault(name, "")
-        recipe = Recipe.model_validate(tree)  # defaults in place of what was wrong
-    for check in (conflicts, absences) if here else (conflicts,):
+        recipe = Recipe.model_validate(tree)  # with defaults for invalid settings
+    for check in (conflicts, missing) if check_files else (conflicts,):
         for keys, text in check(recipe):
             if wrong.isdisjoint({*keys, *(key.partition(".")[0] for key in keys)}):
                 problems.append(text)
@@ -211,7 +210,7 @@ def _nearest(key: str) -> str:
 
 
 def _texts() -> set[str]:
-    """Settings that are text."""
+    """Keys of all text settings."""
     sections = {name: info.annotation for name, info in Recipe.model_fields.items()}
     return {
         f"{section}.{name}"
@@ -230,6 +229,6 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _short(value: Any) -> str:
-    """A value in an error message, which is no place for a page of it."""
+    """A value for an error message, shortened."""
     shown = repr(value)
     return shown if len(shown) <= 100 else f"{shown[:60]} ... {shown[-30:]}"

@@ -1,7 +1,7 @@
 """Settings of a training run: sections, keys and defaults.
 
-Defaults are PAPER Table 6 (SD1.5) and, where the paper is silent, the public code of the same line of work.
-What one value may be stands here; what two of them may be together stands in checks.py.
+Defaults are SNOOPI's Table 6 (SD1.5), or those of related public code where the paper gives none. This file limits
+single values; checks.py checks their combinations.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Annotated, Literal, TypeVar
 import tomli_w
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-# SNOOPI's own negative for the scores (ICCV text)
+# SNOOPI's negative prompt for its scores (ICCV text)
 GENERIC_NEGATIVE = "worst quality, low quality, ugly, duplicate, out of frame, deformed, blurry, bad anatomy, watermark"
 
 
 T = TypeVar("T")
-# `output.trackers=wandb` means the list of one: brackets and quotes would only be a nuisance in a shell.
+# A single value is accepted as a list of one, so `output.trackers=wandb` works in a shell without quotes.
 Several = Annotated[tuple[T, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
@@ -38,39 +38,41 @@ class Teacher(_Section):
     )
     vae: str = Field(default="", description="diffusers folder or hub id to take the VAE from; empty = path")
     prediction_type: Literal["auto", "epsilon", "v_prediction", "sample"] = Field(
-        default="auto", description="parameterisation of the network; auto = what the teacher's files say"
+        default="auto", description="parameterisation of the network; auto = as in the teacher's files"
     )
 
 
 class Student(_Section):
-    """The one-step model, of the teacher's architecture."""
+    """The one-step model, which has the teacher's architecture."""
 
     init: str = Field(
         default="", description="diffusers folder, hub id or single file to start from; empty = the teacher's weights"
     )
     train: Literal["full", "lora"] = Field(default="full", description="all weights, or a LoRA on frozen ones")
     lora_rank: int = Field(
-        default=256, ge=1, le=65_536, description="of a student that is trained as a LoRA (SwiftBrush v2: 256)"
+        default=256, ge=1, le=65_536, description="of a student trained as a LoRA (SwiftBrush v2: 256)"
     )
     lora_scaling: float = Field(default=256.0, gt=0, description="lora_alpha of such a student")
     lora_targets: Literal["attention_qv", "attention", "all"] = Field(default="attention")
-    timestep: int = Field(default=999, ge=0, description="T, at which the student is called")
+    timestep: int = Field(default=999, ge=0, description="T, the student's timestep")
     alpha_T_squared: float | None = Field(
         default=None, gt=0, lt=1, description="signal power at T; unset = the teacher's schedule (SwiftBrush: 0.0047)"
     )
     learning_rate: float = Field(default=1e-6, gt=0)
-    ema_decay: float = Field(default=0.9999, ge=0, lt=1, description="0 = no averaging: the raw weights are exported")
+    ema_decay: float = Field(default=0.9999, ge=0, lt=1, description="0 = no averaging; the raw weights are exported")
     nasa_alpha_max: float = Field(
         default=0.0,
         ge=0,
-        description="NASA-T: the student is trained with NASA at alpha ~ U(0, this), and the frozen teacher is guided "
-        "away from the same negative prompt in place of the null prompt; 0 = off",
+        description="NASA-T: the student is trained with NASA at alpha ~ U(0, this), and the same negative prompt "
+        "replaces the null prompt in the frozen teacher's guidance; 0 = off",
     )
-    nasa_negatives: Several[str] = Field(default=(GENERIC_NEGATIVE,), description="one of these an iteration")
+    nasa_negatives: Several[str] = Field(
+        default=(GENERIC_NEGATIVE,), description="NASA-T's negative prompts; each iteration uses one"
+    )
 
 
 class Lora(_Section):
-    """The LoRA teacher, eps_psi: adapters on the frozen teacher's own weights."""
+    """The LoRA teacher, eps_psi: adapters on the frozen teacher's weights."""
 
     rank: int = Field(default=64, ge=1, le=65_536)
     scaling: float = Field(default=128.0, gt=0, description="lora_alpha; the update is multiplied by scaling / rank")
@@ -84,36 +86,38 @@ class Lora(_Section):
         description="eps: mean((alpha_t (eps_psi - eps))^2); native: plain mean square of the network's own output",
     )
     condition_dropout: float = Field(default=0.1, ge=0, le=1)
-    updates: int = Field(default=1, ge=1, description="LoRA updates a student update (5 is the DMD2 baseline)")
+    updates: int = Field(default=1, ge=1, description="LoRA updates for each student update (5 is the DMD2 baseline)")
 
 
 class Guidance(_Section):
-    """Random guidance scale of the two teachers: kappa ~ U(kappa_min, kappa_max), one draw an iteration for both.
+    """Random guidance scale of the two teachers: kappa ~ U(kappa_min, kappa_max), drawn once an iteration for both.
 
-    A fixed scale takes the draw's place for its teacher: both at 4.5 is plain SwiftBrush, one of them is a cell of
-    the paper's Table 2.
+    A fixed scale replaces the random one for its teacher: both at 4.5 is SwiftBrush, one of them is a cell of the
+    paper's Table 2.
     """
 
     kappa_min: float = Field(default=0.5, ge=0)
     kappa_max: float = Field(default=4.0, ge=0)
     kappa_per: Literal["iteration", "rank"] = Field(
-        default="iteration", description="one draw for the whole batch, or one for each process's share of it"
+        default="iteration", description="one scale for the whole batch, or one for each process"
     )
     teacher_kappa: float | None = Field(
-        default=None, ge=0, description="fixed scale of the frozen teacher; unset = the draw"
+        default=None, ge=0, description="fixed scale of the frozen teacher; unset = random"
     )
-    lora_kappa: float | None = Field(
-        default=None, ge=0, description="fixed scale of the LoRA teacher; unset = the draw"
-    )
+    lora_kappa: float | None = Field(default=None, ge=0, description="fixed scale of the LoRA teacher; unset = random")
 
 
 class Clip(_Section):
-    """L_CLIP pulls the student's images towards their prompts; weight 0 turns it off, and nothing is then loaded."""
+    """L_CLIP pulls the student's images towards their prompts. Weight 0 turns it off, and CLIP is not loaded."""
 
     weight: float = Field(default=0.1, ge=0)
-    final_weight: float | None = Field(default=None, ge=0, description="weight at the end, linearly; unset = constant")
-    margin: float = Field(default=0.37, ge=-1, le=1, description="tau: images nearer to their prompt are let be")
-    share: float = Field(default=0.5, gt=0, le=1, description="of the batch that is decoded and judged")
+    final_weight: float | None = Field(
+        default=None, ge=0, description="weight at the end, reached linearly; unset = constant"
+    )
+    margin: float = Field(
+        default=0.37, ge=-1, le=1, description="tau: images more similar to their prompt have no loss"
+    )
+    share: float = Field(default=0.5, gt=0, le=1, description="of the batch that is decoded and compared")
     model: str = Field(default="ViT-B-32", description="open_clip's name of the architecture, or local-dir:FOLDER")
     pretrained: str = Field(default="laion2b_s34b_b79k", description="open_clip's tag, or a local weights file")
     decoder: str = Field(
@@ -122,16 +126,16 @@ class Clip(_Section):
 
 
 class Loop(_Section):
-    """Size and pace of the run."""
+    """Batch, length and optimisation of the run."""
 
     iterations: int = Field(default=60_000, ge=1)
     batch_size: int = Field(
-        default=64, ge=1, le=1_000_000, description="of an iteration: over all processes and micro-batches"
+        default=64, ge=1, le=1_000_000, description="of an iteration, over all processes and micro-batches"
     )
     micro_batch: int = Field(
         default=0,
         ge=0,
-        description="rows that one device works on at once, at most; gradients add up to batch_size. 0 = all",
+        description="most rows that a device processes at once; gradients add up to batch_size. 0 = all",
     )
     t_min: int = Field(default=20, ge=0, description="score timesteps: t ~ U{t_min..t_max}")
     t_max: int = Field(default=980, ge=0)
@@ -142,41 +146,43 @@ class Loop(_Section):
     cooldown: int = Field(default=0, ge=0, description="last iterations, over which both learning rates fall to 0")
     precision: Literal["no", "bf16"] = "bf16"
     gradient_checkpointing: bool = Field(
-        default=False, description="the student's backward pass repeats its forward: less memory, more time"
+        default=False, description="recompute activations in the backward pass: less memory, more time"
     )
     optimizer: Literal["adamw", "adamw8bit"] = Field(default="adamw", description="adamw8bit needs bitsandbytes")
-    channels_last: bool = Field(default=True, description="memory layout of convolutions on CUDA; changes speed only")
+    channels_last: bool = Field(default=True, description="memory layout of convolutions on CUDA; affects only speed")
     compile: bool = Field(
-        default=False, description="torch.compile the networks, for GPUs: minutes to start; gradients are checked"
+        default=False, description="torch.compile the networks, for GPUs: takes minutes to start; gradients are checked"
     )
     max_skipped: int = Field(
-        default=10, ge=1, description="stop after so many iterations in a row whose loss or gradient is not finite"
+        default=10,
+        ge=1,
+        description="stop after this many iterations in a row with a loss or gradient that is not finite",
     )
-    threads: int = Field(default=0, ge=0, le=4096, description="CPU threads; 0 = as many as torch wants")
+    threads: int = Field(default=0, ge=0, le=4096, description="CPU threads; 0 = torch's default")
 
 
 class Prompts(_Section):
-    """Where the prompts come from; no images are needed."""
+    """The prompts; no images are needed."""
 
     source: str = Field(
-        description='"shapes" (the small world); a .txt, .csv, .tsv, .jsonl, .json or .parquet file, a folder or glob '
+        description='"shapes" (the shapes world); a .txt, .csv, .tsv, .jsonl, .json or .parquet file, a folder or glob '
         "of files of one kind; or a hub data set, owner/name or owner/name:configuration"
     )
     column: str = Field(default="", description="of a table; empty = prompt, caption, text, or the only one with text")
     split: str = Field(default="train", description="of a hub data set")
     shuffle_block: int = Field(
-        default=65_536, ge=1, description="prompts are read, and shuffled, so many at a time; 1 = in order"
+        default=65_536, ge=1, description="prompts are read and shuffled in blocks of this size; 1 = in order"
     )
     over_long: Literal["cut", "skip"] = Field(
-        default="cut", description="prompts with more tokens than the text encoder takes; they are counted either way"
+        default="cut", description="prompts with more tokens than the text encoder takes; counted in either case"
     )
     text_cache: str = Field(
-        default="", description="folder in which text embeddings are kept between runs; empty = encoded on the fly"
+        default="", description="folder of text embeddings, kept between runs; empty = encode during training"
     )
 
 
 class Output(_Section):
-    """What is written while it runs, below the run folder."""
+    """What the run writes into its folder."""
 
     folder: Annotated[str, AfterValidator(os.path.expanduser)] = Field(default="runs/pgsb", min_length=1)
     title: str = "PG-SB student"
@@ -184,11 +190,13 @@ class Output(_Section):
     keep_last: int = Field(default=3, ge=1)
     keep_best: bool = Field(
         default=True,
-        description="keep the checkpoint that is nearest to the teacher, of those at sampling points, as well",
+        description="also keep the checkpoint that is nearest to the teacher, of those at sampling points",
     )
-    sample_every: int = Field(default=500, ge=0, description="0 = no sample grids, and no page of them")
-    sample_prompts: Several[str] = Field(default=(), description="to draw; empty = eight of the run's own")
-    sample_seeds: int = Field(default=4, ge=2, description="images of each of them, by which diversity is judged")
+    sample_every: int = Field(default=500, ge=0, description="0 = no sample grids and no report.html")
+    sample_prompts: Several[str] = Field(
+        default=(), description="of the sample grids; empty = eight of the run's prompts"
+    )
+    sample_seeds: int = Field(default=4, ge=2, description="images of each sample prompt, which measure diversity")
     log_every: int = Field(default=10, ge=1)
     trackers: Several[Literal["tensorboard", "wandb"]] = ("tensorboard",)
     recommended_alpha: float | None = Field(default=None, ge=0, description="NASA alpha written into the exported file")
@@ -208,7 +216,7 @@ class Recipe(_Section):
     output: Output = Output()
 
     def sha256(self) -> str:
-        """Hash of what decides the weights: where things are written does not count."""
+        """Hash of the settings that affect the weights, which is all but [output]."""
         content = self.model_dump(mode="json", exclude={"output"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        return _run(load_recipe(*split_words([*args.recipe, *args.overrides]), here=True), args)
+        return _run(load_recipe(*split_words([*args.recipe, *args.overrides]), check_files=True), args)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -98,7 +98,7 @@ def test_all_errors_come_at_once(tmp_path):
     found = problems(
         [write(tmp_path, text), "swiftbrsh"],
         ["lora.rnk=2", "kappa", "seed.more=1", "loop.micro_batch=7", "teacher.path=no/such/place", "clip.weight=0"],
-        here=True,
+        check_files=True,
     )
     for expected in (
         "recipe 'swiftbrsh': no such recipe; did you mean swiftbrush?",
@@ -109,7 +109,7 @@ def test_all_errors_come_at_once(tmp_path):
         "loop.iterations: Input should be greater than or equal to 1 (got 0)",
         "loop.precision: Input should be 'no' or 'bf16' (got 'fp8')",
         "loop.t_max 20 is below loop.t_min 500",
-        "loop.batch_size 64 is no multiple of loop.micro_batch 7; the next smaller micro-batch that divides it is 4",
+        "loop.batch_size 64 is not a multiple of loop.micro_batch 7; the next smaller divisor is 4",
         "teacher.path: nothing at 'no/such/place'; expected a diffusers folder, a hub id",
         "seed: ",
     ):
@@ -139,12 +139,12 @@ def test_unknown_keys_answer_with_the_nearest(tmp_path, key, expected):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[prompts]\nsource = 'shapes'\n", "teacher.path is required: put a recipe with a teacher before"),
+        ("[prompts]\nsource = 'shapes'\n", "teacher.path is required: name a recipe with a teacher first"),
         ("[teacher]\npath = 't'\n", "prompts.source is required: give prompts.source= a file with one prompt a line"),
         (MINIMAL + "[guidance]\nkappa_min = 3\nkappa_max = 1\n", "kappa_max 1.0 is below guidance.kappa_min 3.0"),
         (MINIMAL + "[guidance]\nteacher_kappa = -1\n", "guidance.teacher_kappa"),
-        (MINIMAL + "[student]\nnasa_alpha_max = 1\nnasa_negatives = []\n", "student.nasa_negatives holds none"),
-        (MINIMAL + "[student]\nnasa_alpha_max = 1\n[loop]\ncompile = true\n", "compile anew in every iteration"),
+        (MINIMAL + "[student]\nnasa_alpha_max = 1\nnasa_negatives = []\n", "student.nasa_negatives has none"),
+        (MINIMAL + "[student]\nnasa_alpha_max = 1\n[loop]\ncompile = true\n", "compile in every iteration"),
         (MINIMAL + f"[output]\ntitle = {'[' * 90 + '1,' * 900 + ']' * 90}", "output.title: "),
         ("[teacher\n", "not valid TOML"),
     ],
@@ -188,7 +188,7 @@ def test_hash_ignores_where_output_goes(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["teacher.path=models/snoopi-shapes-techer.safetensors"], "holds 'snoopi-shapes-teacher.safetensors'"),
+        (["teacher.path=models/snoopi-shapes-techer.safetensors"], "contains 'snoopi-shapes-teacher.safetensors'"),
         (["teacher.path=nothing"], "teacher.path: nothing at 'nothing'"),
         (["teacher.path="], "teacher.path: nothing at ''"),
         (["teacher.text_encoder=./none"], "teacher.text_encoder: nothing at './none'; expected a diffusers folder"),
@@ -196,14 +196,14 @@ def test_hash_ignores_where_output_goes(tmp_path):
         (["prompts.source=none/prompts.txt"], "prompts.source: nothing at 'none/prompts.txt'"),
         (["prompts.source="], "prompts.source: nothing at ''"),
         (["clip.weight=1", "clip.decoder=/none"], "clip.decoder: nothing at '/none'"),
-        (["clip.weight=1", "clip.model=ViT-B32"], "clip.model: open_clip knows no 'ViT-B32'; near: ViT-B-32"),
-        (["clip.weight=1", "clip.pretrained=x.pt"], "clip.pretrained: 'x.pt' is no file here and no weights of"),
+        (["clip.weight=1", "clip.model=ViT-B32"], "clip.model: open_clip has no 'ViT-B32'; similar: ViT-B-32"),
+        (["clip.weight=1", "clip.pretrained=x.pt"], "clip.pretrained: 'x.pt' is neither a file nor a tag of"),
         (["output.folder=Makefile/run"], "output.folder 'Makefile/run': 'Makefile' is a file, not a folder"),
     ],
 )
 def test_what_is_not_here_is_said(monkeypatch, pack_root, overrides, expected):
     monkeypatch.chdir(pack_root)
-    (found,) = problems("shapes", overrides, here=True)
+    (found,) = problems("shapes", overrides, check_files=True)
     assert expected in found
     load_recipe("shapes", overrides)  # nobody asked
 
@@ -215,7 +215,7 @@ def test_what_is_not_installed_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr("training.config.checks._installed", lambda package: False)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    found = problems("shapes", overrides, here=True)
+    found = problems("shapes", overrides, check_files=True)
     for expected in ("bitsandbytes", "C++ compiler", "pip install wandb", "open_clip_torch"):
         assert sum(expected in problem for problem in found) == 1, (expected, found)
     assert len(found) == 4
@@ -223,13 +223,13 @@ def test_what_is_not_installed_is_said(monkeypatch, tmp_path):
 
 def test_a_batch_that_processes_cannot_share_is_said(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
-    (found,) = problems("shapes", here=True)
-    assert "loop.batch_size 32 cannot be shared evenly among 3 processes; take a multiple of 3, such as 33" in found
+    (found,) = problems("shapes", check_files=True)
+    assert "loop.batch_size 32 cannot be split evenly over 3 processes; give a multiple of 3, such as 33" in found
 
 
 def test_hub_ids_are_not_looked_for(pack_root, monkeypatch):
     monkeypatch.chdir(pack_root)
-    load_recipe("shapes", ["teacher.path=owner/name", "prompts.source=owner/name"], here=True)
+    load_recipe("shapes", ["teacher.path=owner/name", "prompts.source=owner/name"], check_files=True)
 
 
 def test_what_is_text_stays_as_it_was_typed(monkeypatch, tmp_path):
@@ -285,7 +285,7 @@ def test_any_file_is_a_recipe_or_one_clear_error(tmp_path, content):
 
 def resolves_or_explains(names, overrides):
     try:
-        recipe = load_recipe(names, overrides, here=True)
+        recipe = load_recipe(names, overrides, check_files=True)
     except RecipeError as error:
         assert "problem(s)" in str(error)
     else:

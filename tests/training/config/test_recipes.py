@@ -128,7 +128,7 @@ def test_every_shipped_recipe_is_tested_and_says_what_it_is(pack_root):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_alone_says_what_to_put_below_it(name):
-    with pytest.raises(RecipeError, match=r"teacher.path is required: put a recipe with a teacher before the layers"):
+    with pytest.raises(RecipeError, match=r"teacher.path is required: name a recipe with a teacher first"):
         load_recipe(name, [PROMPTS])
 
 

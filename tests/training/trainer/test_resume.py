@@ -90,7 +90,7 @@ def test_nothing_is_begun_anew_where_all_checkpoints_are_damaged(tiny_run, run, 
     for _ in range(2):  # a scheduler tries again
         assert main(tiny_run(run, *EVERY, "--resume")) == 2
         said = capsys.readouterr().err
-        assert "no checkpoint in" in said and "damaged-step-00000001, damaged-step-00000002" in said
+        assert "all checkpoints in" in said and "damaged-step-00000001, damaged-step-00000002" in said
         assert "start anew without --resume" in said
     assert not checkpoints(run / "checkpoints")
 

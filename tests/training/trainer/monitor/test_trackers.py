@@ -90,13 +90,13 @@ def test_no_trackers(tmp_path):
 
 
 def test_wandb_is_not_installed_by_the_folder_that_it_leaves_behind(tmp_path, monkeypatch):
-    load_recipe("shapes", ["output.trackers=wandb"], here=True)  # it is installed, and what this imports is imported
+    load_recipe("shapes", ["output.trackers=wandb"], check_files=True)  # installed, and imported now
     (tmp_path / "wandb").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     assert find_spec("wandb") is not None, "Python takes the folder for a package"
     with pytest.raises(RecipeError, match="wandb is not installed: pip install wandb"):
-        load_recipe("shapes", ["output.trackers=wandb"], here=True)
+        load_recipe("shapes", ["output.trackers=wandb"], check_files=True)
 
 
 def test_wandb_offline_needs_no_account(tmp_path, monkeypatch):
