@@ -14,8 +14,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("full", type=Path, help="the export of a student that was trained in full")
     parser.add_argument("lora", type=Path, help="the export of a student that was trained as a LoRA")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
-    parser.add_argument("--weight", type=float, default=0.5, help="of the full student; the other has the rest")
-    parser.add_argument("--base", default="", help="the model that the LoRA was trained on; default: what it says")
+    parser.add_argument(
+        "--weight", type=float, default=0.5, help="weight of the full student, from 0 to 1 (default: 0.5)"
+    )
+    parser.add_argument(
+        "--base", default="", help="the model that the LoRA was trained on; default: the one named in the LoRA"
+    )
     parser.add_argument("--title", default="", help="of the new file; default: both titles")
     args = parser.parse_args(arguments)
     try:

@@ -18,13 +18,13 @@ def main(arguments: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     for n, word in enumerate(words):
         if word == "--resume" and split_words(words[n + 1 : n + 2])[1]:
-            words[n] = "--resume="  # an override comes next, and no folder
-    args = _parser().parse_intermixed_args(words)  # options may stand among the overrides
+            words[n] = "--resume="  # the next word is an override, not a folder
+    args = _parser().parse_intermixed_args(words)  # allows options among the overrides
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return _run(args)
     except (OSError, ValueError) as error:
-        # every process finds the same fault in a recipe: one of each machine tells
+        # every process finds the same fault in a recipe, so one per machine reports it
         if not isinstance(error, RecipeError) or os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
         return 2
@@ -33,8 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     recipe = _recipe(args)
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        log.info("the recipe is in order; starting torch ...")
-    # torch and what builds on it take ten seconds to import: help, and what is wrong with a recipe, come before
+        log.info("the recipe is valid; starting torch ...")
+    # imported here because torch takes ten seconds, which help and errors in the recipe should not wait for
     if args.dry_run:
         from training.trainer.estimate.dry_run import dry_run
 
@@ -46,18 +46,18 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
-    """The recipe that was asked for, or the one that the run to be resumed has saved."""
+    """The given recipe, or the saved one of the run to resume."""
     names, overrides = split_words([*args.recipe, *args.overrides])
     if not args.resume:
         return load_recipe(names or "shapes", overrides, check_files=True)
     if names:
         raise RecipeError(
-            f"got --recipe {' '.join(names)} and --resume {args.resume}, which has its own; leave one of them out: "
-            "--resume alone goes on in the recipe's output.folder"
+            f"got --recipe {' '.join(names)} and --resume {args.resume}, which has its own recipe; give only one: "
+            "--resume without a folder resumes in the recipe's output.folder"
         )
     saved = Path(args.resume) / "recipe.toml"
     if not saved.is_file():
-        raise RecipeError(f"--resume {args.resume}: no run there, its recipe.toml is missing")
+        raise RecipeError(f"--resume {args.resume}: there is no run (no recipe.toml)")
     return load_recipe(str(saved), [*overrides, f"output.folder={json.dumps(args.resume)}"], check_files=True)
 
 
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="recipes, later ones laid over earlier ones: .toml files, or of "
+        help="recipes, later ones over earlier ones: .toml files, or names: "
         f"{', '.join(recipe_names())} (default: shapes)",
     )
     parser.add_argument(
@@ -76,12 +76,14 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="FOLDER",
-        help="go on with the run in FOLDER, by the recipe that it has saved there; without FOLDER: by the recipe and "
-        "overrides given, in their output.folder, from the start where nothing is saved there",
+        help="resume the run in FOLDER with its saved recipe; without FOLDER: resume in the output.folder of the "
+        "given recipe and overrides, or start there if nothing is saved yet",
     )
-    parser.add_argument("--accept-changes", action="store_true", help="resume although the recipe has changed since")
-    parser.add_argument("--dry-run", action="store_true", help="resolve and check everything, print it, and stop")
-    parser.add_argument("--cpu", action="store_true", help="stay on the CPU even where a GPU is at hand")
+    parser.add_argument("--accept-changes", action="store_true", help="resume although the recipe has changed")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, print the settings and an estimate, and stop"
+    )
+    parser.add_argument("--cpu", action="store_true", help="use the CPU even if there is a GPU")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example guidance.kappa_max=3")
     return parser
 

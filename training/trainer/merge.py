@@ -24,13 +24,13 @@ from training.trainer.export import provenance
 
 
 def merge(full: Path, lora: Path, out: Path, *, base: str = "", weight: float = 0.5, title: str = "") -> Path:
-    """Write the merged student as a contract file, with the text encoder and VAE of `full`.
+    """Write the merged student as a checkpoint file, with the text encoder and VAE of `full`.
 
     Args:
         full: a student's export.
         lora: the export of a student that was trained as a LoRA.
-        base: the model that the LoRA belongs to; empty = as the LoRA says.
-        weight: w, of the student trained in full.
+        base: the model that the LoRA was trained on; empty = the one named in the LoRA.
+        weight: w, the weight of the fully trained student.
 
     Raises:
         FileNotFoundError, ValueError: a file cannot be used, or the two are not the same kind of student.
@@ -45,8 +45,8 @@ def merge(full: Path, lora: Path, out: Path, *, base: str = "", weight: float = 
     about, other = checkpoint.metadata, find_lora_metadata(lora_file)
     if other is None:
         raise CheckpointError(
-            f"{lora.name} is no LoRA made by `python -m training.export`; expected the export of a student that was "
-            "trained with student.train=lora, after that of one trained in full"
+            f"{lora.name} is not a LoRA made by `python -m training.export`; expected the export of a student that was "
+            "trained with student.train=lora, given after the one trained in full"
         )
     if problems := differences(about, other):
         raise ValueError(f"{full.name} and {lora.name} are not the same kind of student: {'; '.join(problems)}")
@@ -63,13 +63,13 @@ def merge(full: Path, lora: Path, out: Path, *, base: str = "", weight: float = 
 
 
 def differences(full: BaseMetadata, lora: BaseMetadata) -> list[str]:
-    """What two students should have in common and have not; a file without a recipe is no student's."""
+    """Properties that two students must share but do not. A file without a one-step recipe is not a student."""
     one, other = _kind(full), _kind(lora)
     return [
         f"{key} is {one.get(key)} and {other.get(key)}"
         for key in sorted(one.keys() | other.keys())
         if not _equal(one.get(key), other.get(key))
-    ] or ([] if full.recipe else ["neither has a recipe"])
+    ] or ([] if full.recipe else ["neither has a one-step recipe"])
 
 
 def _kind(about: BaseMetadata) -> dict[str, Any]:
@@ -84,16 +84,16 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _base_weights(base: str, network: torch.nn.Module, lora: LoraMetadata) -> dict[str, torch.Tensor]:
     if not base:
-        raise ValueError("the LoRA does not say which model it belongs to; name that with --base")
+        raise ValueError("the LoRA does not name the model that it was trained on; give it with --base")
     try:
         return load_matching_weights(base, network, lora.family, lora.prediction_type, "the full student's")
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}; the LoRA belongs to it: name its place with --base") from error
+        raise FileNotFoundError(f"{error}; the LoRA was trained on it: give its path with --base") from error
 
 
 def _provenance(full: BaseMetadata, lora: BaseMetadata, weight: float) -> Provenance:
-    said = [
+    shares = [
         f"{share:g} x {student.title!r} (step {student.provenance.step}, recipe {student.provenance.recipe_sha256})"
         for share, student in ((weight, full), (1 - weight, lora))
     ]
-    return provenance(step=full.provenance.step, notes=f"merged: {' + '.join(said)}")
+    return provenance(step=full.provenance.step, notes=f"merged: {' + '.join(shares)}")

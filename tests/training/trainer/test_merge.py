@@ -126,14 +126,14 @@ def test_a_base_that_does_not_fit_or_is_not_there(files, base, tmp_path, capsys)
     assert main([*wanted, str(tmp_path / "nowhere")]) == 2
     assert "name its place with --base" in capsys.readouterr().err
     nameless, _ = lora_of(tmp_path / "nameless.safetensors", base[0], ["to_q"])
-    with pytest.raises(ValueError, match=r"does not say which model it belongs to; name that with --base"):
+    with pytest.raises(ValueError, match=r"does not name the model that it was trained on; give it with --base"):
         merge(full, nameless, tmp_path / "out.safetensors")
 
 
 def test_other_files_in_their_place(files, base, tmp_path):
     full, lora = files
     out = tmp_path / "out.safetensors"
-    with pytest.raises(ValueError, match=r"full.safetensors is no LoRA made by `python -m training.export`"):
+    with pytest.raises(ValueError, match=r"full.safetensors is not a LoRA made by `python -m training.export`"):
         merge(full, full, out)
     with pytest.raises(
         ValueError, match=r"lora.safetensors is a LoRA; expected the export of a student trained in full"

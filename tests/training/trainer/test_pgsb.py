@@ -150,10 +150,10 @@ def test_the_shapes_recipe_is_the_default(capsys):
     assert 'path = "models/snoopi-shapes-teacher.safetensors"' in capsys.readouterr().out
 
 
-def test_accuracy_before_and_after_is_printed(teacher, tmp_path, capsys):
+def test_the_command_that_measures_the_student_is_printed(teacher, tmp_path, capsys):
     assert main(arguments(teacher, tmp_path, "loop.iterations=1")) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "all stated attributes right" in line]
-    assert [line.split()[0] for line in lines] == ["before", "after"]
+    student = tmp_path / "export" / "student.safetensors"
+    assert f"python -m experiments.shapes.evaluate {student} --as student" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

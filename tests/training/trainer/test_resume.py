@@ -174,9 +174,9 @@ def test_a_run_goes_on_by_its_folder_alone_wherever_that_was_moved(run, tmp_path
     assert_same(moved, never)
     assert load_recipe(str(moved / "recipe.toml")).output.folder == moved.name
     assert main(["--cpu", "--resume", str(moved), "--recipe", "shapes"]) == 2
-    assert "leave one of them out" in capsys.readouterr().err
+    assert "give only one" in capsys.readouterr().err
     assert main(["--cpu", "--resume", str(tmp_path)]) == 2
-    assert "no run there" in capsys.readouterr().err
+    assert "there is no run" in capsys.readouterr().err
 
 
 def test_the_position_of_other_prompts_is_not_taken_over(tiny_run, run, caplog):

@@ -1,8 +1,8 @@
-"""What a run will take, before it starts: parameters, memory and operations, from the models' descriptions alone.
+"""Estimates parameters, memory and operations of a run before it starts, from the models' configs alone.
 
-The trainer's own iteration runs on the meta device (iteration.py), where every tensor is counted and none is computed;
-what stays in memory all the time is added up here. Not in it: what cuDNN's and other libraries' workspaces take, and
-fragmentation. FSDP, which spreads the lasting parts over processes, is not reckoned with.
+The trainer's own iteration runs on the meta device (iteration.py), where tensors are counted but not computed; this
+file adds what stays in memory all the time. Not included: workspaces of cuDNN and other libraries, fragmentation, and
+FSDP, which shards the permanent parts over processes.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ from training.distill.networks import Teachers, make_student, trainable
 from training.distill.noise_levels import NoiseLevels
 from training.models.backbone import Backbone
 from training.trainer.distributed.accelerator import rows_at_once
-from training.trainer.estimate.iteration import META, MetaJudge, count
+from training.trainer.estimate.iteration import META, MetaJudge, count_micro_batch
 
-CUDA_CONTEXT = 0.8 * 2**30  # of PyTorch with cuBLAS and cuDNN; between 0.5 and 1 by card and version, not measured here
-_BLOCK, _SMALLEST = 256, 4096  # of bitsandbytes: numbers that share a scale; smaller weights keep moments of 32 bit
+CUDA_CONTEXT = (
+    0.8 * 2**30
+)  # PyTorch with cuBLAS and cuDNN takes 0.5 to 1 GiB, depending on card and version; not measured
+_BLOCK, _SMALLEST = 256, 4096  # of bitsandbytes: values that share a scale, and size below which moments have 32 bits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Of each process.
+    """What each process needs.
 
-    trained, frozen: parameters by network. memory: bytes by part. flops: of an iteration, this process's share.
+    trained, frozen: number of parameters by network. memory: bytes by part. flops: of one iteration.
     """
 
     trained: dict[str, int]
@@ -46,14 +48,14 @@ class Estimate:
 def estimate(
     recipe: Recipe, backbone: Backbone, levels: NoiseLevels, *, processes: int = 1, cuda: bool = True
 ) -> Estimate:
-    """What each process of a run takes.
+    """Estimate what each process of a run needs.
 
     Args:
-        backbone: the teacher, loaded `without_weights`; without its text encoder where the run needs none.
-        processes: that share the batch, by DDP.
-        cuda: add what CUDA itself takes.
+        backbone: the teacher, loaded `without_weights`; without its text encoder if the run needs none.
+        processes: number of processes (DDP) that share the batch.
+        cuda: add the memory of the CUDA context.
     """
-    # as `Run` does
+    # as `build_trainer` does
     backbone = replace(backbone, network=copy.deepcopy(backbone.network), vae=copy.deepcopy(backbone.vae))
     start = backbone.network.state_dict() if recipe.student.init else None
     full = recipe.student.train == "full"
@@ -65,18 +67,18 @@ def estimate(
 
     own = recipe.loop.batch_size // processes
     rows = rows_at_once(recipe, processes)
-    ledger = count(recipe, backbone, levels, student, teachers, judge, rows)
+    ledger = count_micro_batch(recipe, backbone, levels, student, teachers, judge, rows)
     flops = ledger.flops * own / rows
 
     ours, lora = trainable(student), teachers.lora_parameters()
     frozen: dict[str, Iterable[nn.Parameter]] = {"teacher": backbone.network.parameters()}
-    frozen["student"] = student.parameters()  # of a LoRA student; what it shares is counted above
+    frozen["student"] = student.parameters()  # of a LoRA student; weights shared with the teacher are counted above
     if backbone.text_encoder is not None:
         frozen["text encoder"] = backbone.text_encoder.parameters()
     frozen["VAE"] = backbone.vae.parameters()
     if judge is not None:
         frozen["CLIP and its decoder"] = (weight for module in judge.modules() for weight in module.parameters())
-    parts = _apart(frozen, known=[*ours, *lora])
+    parts = _without_shared(frozen, known=[*ours, *lora])
 
     memory: dict[str, float] = {"trained weights, fp32": _bytes([*ours, *lora])}
     memory["the student's gradients"] = _bytes(ours)
@@ -84,11 +86,11 @@ def estimate(
     if recipe.student.ema_decay:
         memory["EMA of the student"] = _bytes(ours)
     if processes > 1:
-        memory["gradients on their way between processes"] = _bytes([*ours, *lora])
+        memory["gradient buckets of DDP"] = _bytes([*ours, *lora])
     memory |= {f"frozen: {name}": _bytes(weights) for name, weights in parts.items()}
     memory[f"activations, {rows} row(s) at once"] = ledger.peak - _bytes(ours)
     if cuda:
-        memory["CUDA itself (assumed)"] = CUDA_CONTEXT
+        memory["CUDA context (assumed)"] = CUDA_CONTEXT
     return Estimate(
         trained={"student": _count(ours), "LoRA teacher": _count(lora)},
         frozen={name: _count(weights) for name, weights in parts.items()},
@@ -97,8 +99,10 @@ def estimate(
     )
 
 
-def _apart(networks: dict[str, Iterable[nn.Parameter]], known: list[nn.Parameter]) -> dict[str, list[nn.Parameter]]:
-    """Each network's weights that no network before it has; networks without any are left out."""
+def _without_shared(
+    networks: dict[str, Iterable[nn.Parameter]], known: list[nn.Parameter]
+) -> dict[str, list[nn.Parameter]]:
+    """Each network's weights that are not in an earlier network; networks without any are left out."""
     seen = {id(weight) for weight in known}
     parts: dict[str, list[nn.Parameter]] = {}
     for name, weights in networks.items():
@@ -110,7 +114,7 @@ def _apart(networks: dict[str, Iterable[nn.Parameter]], known: list[nn.Parameter
 
 
 def _moments(weight: nn.Parameter, recipe: Recipe) -> float:
-    """Bytes of AdamW's two moments."""
+    """Bytes of AdamW's two moments of a weight."""
     if recipe.loop.optimizer == "adamw8bit" and weight.numel() >= _SMALLEST:
         return 2 * weight.numel() * (1 + 4 / _BLOCK)
     return 2 * weight.numel() * 4

@@ -1,4 +1,4 @@
-"""`--dry-run`: everything that a run would be and take, without its weights; nothing is written."""
+"""`--dry-run`: checks a run and estimates what it needs, without loading weights or writing files."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ from training.trainer.run_folder.checkpoint import checkpoints, iteration_of
 from training.trainer.run_folder.resume_check import check_folder
 
 GIB, GB, TERA = 2**30, 1e9, 1e12
-DRAWN = 1000  # prompts that are looked at
+SAMPLE = 1000  # prompts to check
 
 
 def dry_run(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> None:
-    """Print a report, of models that are known by their descriptions alone: no weight is read or downloaded.
+    """Print a report. Models are known by their configs: no weights are read or downloaded.
 
     Raises:
-        RecipeError: the run's folder holds another run, or one that this recipe cannot go on with.
-        FileNotFoundError, ValueError: what a run would end with, as far as descriptions tell. The recipe is printed
-            before. What is wrong with the text cache comes last: it may be hours of work, which the report helps to
-            decide on.
+        RecipeError: the run folder holds another run, or one that this recipe cannot continue.
+        FileNotFoundError, ValueError: the run would fail with this error. The recipe is printed before. The text cache
+            is checked last, since making it may take hours, and the report helps to decide on that.
     """
-    begins = beginning(recipe, resume=resume, accept_changes=accept_changes)
+    start = start_section(recipe, resume=resume, accept_changes=accept_changes)
     print(recipe.to_toml(), flush=True)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
@@ -45,11 +44,11 @@ def dry_run(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) ->
             load_network(recipe.student.init, backbone)
     drawn, counts = _first_epoch(open_run_prompts(recipe, backbone))
     if cache and backbone.family.name == "pixart":
-        backbone = replace(backbone, text_encoder=None)  # T5 is not loaded then
+        backbone = replace(backbone, text_encoder=None)  # a run does not load T5 then
     found = estimate(recipe, backbone, levels, processes=processes, cuda=device.type == "cuda")
-    print("The recipe, the teacher's description and the prompts are in order.\n")
+    print("The recipe, the teacher's config and the prompts are valid.\n")
     for section in (
-        begins,
+        start,
         prompts(recipe, drawn, counts),
         parameters(found),
         memory(found, device, processes),
@@ -63,8 +62,8 @@ def dry_run(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) ->
     print("dry run: nothing was written")
 
 
-def beginning(recipe: Recipe, *, resume: bool, accept_changes: bool) -> str:
-    """Where the run begins, or goes on.
+def start_section(recipe: Recipe, *, resume: bool, accept_changes: bool) -> str:
+    """Whether the run starts or resumes, and where.
 
     Raises:
         RecipeError: see `check_folder`.
@@ -73,16 +72,16 @@ def beginning(recipe: Recipe, *, resume: bool, accept_changes: bool) -> str:
     changes = check_folder(folder, recipe, resume=resume, accept_changes=accept_changes)
     saved = checkpoints(folder / "checkpoints")
     done = iteration_of(saved[-1]) if saved else 0
-    rows = [("begins", f"anew, for {total} iterations")]
+    rows = [("starts", f"from the beginning, for {total} iterations")]
     if saved:
-        rows = [("goes on", f"at iteration {done} of {total}, from {saved[-1]}")]
+        rows = [("resumes", f"at iteration {done} of {total}, from {saved[-1]}")]
     return _table("the run", rows + [("changed", line) for line in changes])
 
 
 def _first_epoch(source: PromptSource) -> tuple[list[str], dict[str, int]]:
-    """The first `DRAWN` prompts, or all of a source that has fewer, and what was counted on the way."""
+    """The first `SAMPLE` prompts, or all if the source has fewer, and the counts of the source."""
     drawn: list[str] = []
-    while len(drawn) < DRAWN:
+    while len(drawn) < SAMPLE:
         counts = dict(source.counts)
         found = source.take(1)
         if source.counts["epochs"]:
@@ -92,36 +91,38 @@ def _first_epoch(source: PromptSource) -> tuple[list[str], dict[str, int]]:
 
 
 def prompts(recipe: Recipe, drawn: list[str], counts: dict[str, int]) -> str:
-    """What the first prompts are like."""
+    """About the first prompts."""
     different = len(set(drawn))
-    what = "cut" if recipe.prompts.over_long == "cut" else "left out"
+    treatment = "cut" if recipe.prompts.over_long == "cut" else "left out"
     rows = [
         ("from", recipe.prompts.source),
         ("such as", repr(drawn[0] if len(drawn[0]) <= 90 else f"{drawn[0][:90]} ...")),
-        ("of the first", f"{len(drawn)}: {different} different, {counts['over-long']} too long and {what}"),
+        ("of the first", f"{len(drawn)}: {different} different, {counts['over-long']} too long and {treatment}"),
         ("left out", f"{counts['empty']} without text, as far as read"),
     ]
     if different < recipe.loop.batch_size and recipe.prompts.source != "shapes":
-        rows.append(("few", f"the source has {different}, a batch {recipe.loop.batch_size}: they are repeated"))
+        rows.append(
+            ("few", f"the source has {different}, a batch needs {recipe.loop.batch_size}: prompts are repeated")
+        )
     return _table("prompts", rows)
 
 
 def parameters(found: Estimate) -> str:
-    """Parameters by network."""
+    """Number of parameters by network."""
     rows = [(name, f"{count / 1e6:,.1f} M trained") for name, count in found.trained.items()]
     rows += [(name, f"{count / 1e6:,.1f} M frozen") for name, count in found.frozen.items()]
     return _table("parameters", rows)
 
 
 def memory(found: Estimate, device: torch.device, processes: int) -> str:
-    """Memory by part, and whether the device has it."""
+    """Memory by part, and whether the device has enough."""
     rows = [(part, f"{size / GIB:.2f} GiB") for part, size in found.memory.items()]
     if device.type == "cuda":
         name, size = torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
     else:
         name, size = "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // processes
-    rows.append(("in all", f"{found.total / GIB:.2f} GiB, of {size / GIB:.1f} GiB that {name} has"))
-    rows.append(("on top", "Python and torch themselves"))
+    rows.append(("total", f"{found.total / GIB:.2f} GiB, of {size / GIB:.1f} GiB of {name}"))
+    rows.append(("not counted", "Python and torch themselves"))
     if found.total > 0.95 * size:
         rows.append(
             (
@@ -134,23 +135,26 @@ def memory(found: Estimate, device: torch.device, processes: int) -> str:
 
 
 def time(recipe: Recipe, found: Estimate, device: torch.device) -> str:
-    """The least time that an iteration takes."""
+    """Lower limit of the time of an iteration."""
     dtype = torch.bfloat16 if recipe.loop.precision == "bf16" else torch.float32
     rate = matmul_rate(device, dtype)
     least = found.flops / rate
     rows = [
-        ("operations", f"{found.flops / TERA:,.3f} TFLOP an iteration and process"),
+        ("operations", f"{found.flops / TERA:,.3f} TFLOP per iteration and process"),
         ("measured here", f"{rate / TERA:.3g} TFLOP/s of matrix products in {str(dtype).removeprefix('torch.')}"),
-        ("at that rate", f"{least:.3g} s an iteration, {_span(least * recipe.loop.iterations)} for all of them"),
-        ("in practice", "longer: by 2 to 3 times for a small Stable Diffusion on a CPU, by 3 to 6 for the bundled one"),
+        ("at that rate", f"{least:.3g} s per iteration, {_duration(least * recipe.loop.iterations)} for the run"),
+        (
+            "in practice",
+            "2 to 3 times that for a small Stable Diffusion on a CPU, 3 to 6 times for the bundled teacher",
+        ),
     ]
     return _table("time, estimated", rows)
 
 
 def files(recipe: Recipe, found: Estimate) -> str:
-    """What the run would leave behind."""
+    """Files that the run would write."""
     output, folder = recipe.output, Path(recipe.output.folder)
-    lasting = sum(size for part, size in found.memory.items() if part.startswith(("trained", "moments", "EMA")))
+    state_size = sum(size for part, size in found.memory.items() if part.startswith(("trained", "moments", "EMA")))
     kept = output.keep_last + output.keep_best + 1
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(place).free
@@ -159,13 +163,13 @@ def files(recipe: Recipe, found: Estimate) -> str:
         ("recipe.toml", "every setting, as above"),
         ("environment.json", "versions and device"),
         ("metrics.jsonl", f"a line every {output.log_every} iterations"),
-        ("checkpoints/", f"{kinds}: {kept} x {lasting / GB:.2f} GB of {free / GB:.1f} GB free"),
+        ("checkpoints/", f"{kinds}: {kept} x {state_size / GB:.2f} GB of {free / GB:.1f} GB free"),
         ("export/student.safetensors", "the student, for PG-SB Loader"),
     ]
     if output.sample_every:
         rows.insert(3, ("samples/", f"student against teacher, every {output.sample_every} iterations"))
-    if kept * lasting > free:
-        rows.append(("too much", "the disk would be full; try a smaller output.keep_last, or another output.folder"))
+    if kept * state_size > free:
+        rows.append(("too much", "the disk is too small; try a smaller output.keep_last, or another output.folder"))
     return _table(f"files below {folder}", rows)
 
 
@@ -174,7 +178,7 @@ def _table(title: str, rows: list[tuple[str, str]]) -> str:
     return "\n".join([title, *(f"  {name:{width}}  {text}" for name, text in rows)])
 
 
-def _span(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     for size, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {name}"

@@ -1,4 +1,4 @@
-"""One micro-batch of the trainer's own iteration on the meta device: nothing is computed, everything is counted."""
+"""Runs one micro-batch of the trainer's iteration on the meta device, which counts memory and operations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ META = torch.device("meta")
 
 
 class MetaJudge:
-    """`ClipJudge` without weights: the same decoder, resizing and encoders."""
+    """`ClipJudge` on the meta device: the same decoder, resizing and encoders."""
 
     def __init__(self, section: Clip, backbone: Backbone) -> None:
         self.section = section
@@ -34,7 +34,7 @@ class MetaJudge:
             self.model = open_clip.create_model(section.model, load_weights=False, device=META).requires_grad_(False)
 
     def modules(self) -> list[nn.Module]:
-        """What it adds to the device."""
+        """Modules that take memory of the device."""
         return [self.model, self.vae]
 
     def loss(self, x0: torch.Tensor, prompts: list[str]) -> torch.Tensor:
@@ -50,15 +50,15 @@ class MetaJudge:
 
 
 def _decoder(section: Clip) -> AutoencoderTiny:
-    """TAESD's own form where the tiny decoder is not on this machine."""
+    """The tiny decoder, or one of TAESD's size if its config is not on this machine."""
     found = find_file(section.decoder)
     config = AutoencoderTiny.load_config(found) if found.is_dir() else {}
     with torch.device(META):
         return AutoencoderTiny.from_config(config).requires_grad_(False)
 
 
-class _Counting:
-    """What an iteration asks of accelerate and of its optimisers, without a device."""
+class _FakeAccelerator:
+    """The parts of accelerate's interface that an iteration uses, without a device."""
 
     process_index, num_processes = 0, 1
 
@@ -84,7 +84,7 @@ class _WithoutOptimizers(Distillation):
         return 0.0
 
 
-def count(
+def count_micro_batch(
     recipe: Recipe,
     backbone: Backbone,
     levels: NoiseLevels,
@@ -93,7 +93,7 @@ def count(
     judge: MetaJudge | None,
     rows: int,
 ) -> Ledger:
-    """Run a micro-batch of `rows`: what it makes in memory, the student's gradients too, and its operations.
+    """Run a micro-batch of `rows`, and count the memory it allocates (with the student's gradients) and its operations.
 
     Args:
         backbone, student, teachers: on the meta device, in the dtypes of the run.
@@ -103,37 +103,37 @@ def count(
     draws = draw(recipe, 0, channels=channels, num_train_timesteps=steps).rows(slice(0, rows), META)
     ledger = Ledger()
     mode = AsOnCuda(ledger, half=recipe.loop.precision == "bf16")
-    stand_in: Any = _Counting(mode)
+    fake: Any = _FakeAccelerator(mode)
     for network in (student, teachers.network):
         if network.is_gradient_checkpointing:
             network.enable_gradient_checkpointing(mode.checkpoint)
     distillation = _WithoutOptimizers(
         recipe=recipe,
-        accelerator=stand_in,
+        accelerator=fake,
         family=backbone.family,
         student=student,
         teachers=teachers,
         lora_teacher=teachers.network,
-        student_optimizer=stand_in,
-        lora_optimizer=stand_in,
+        student_optimizer=fake,
+        lora_optimizer=fake,
         levels=levels.to(META),
         prediction_type=backbone.prediction_type,
-        null=text_of(backbone, 1),
-        negatives=text_of(backbone, len(recipe.student.nasa_negatives)),
+        null=meta_text(backbone, 1),
+        negatives=meta_text(backbone, len(recipe.student.nasa_negatives)),
         clip=judge,
     )
     with mode, ledger:
-        for parameter in trainable(student):  # of the micro-batches before
+        for parameter in trainable(student):  # gradients of earlier micro-batches
             parameter.grad = torch.empty_like(parameter)
-        text, metrics = text_of(backbone, rows), {}
+        text, metrics = meta_text(backbone, rows), {}
         x0, *_ = distillation.student_update([""] * rows, text, draws, 1.0, metrics)
         for lora_draws in draws.lora:
             distillation.lora_update(x0, text, lora_draws, metrics)
     return ledger
 
 
-def text_of(backbone: Backbone, rows: int) -> TextEmbeddings:
-    """Encoded prompts of full length, without values."""
+def meta_text(backbone: Backbone, rows: int) -> TextEmbeddings:
+    """Encoded prompts of full length on the meta device."""
     config, family = backbone.network.config, backbone.family
     masked = family.name == "pixart"
     width = config.caption_channels if masked else config.cross_attention_dim

@@ -1,8 +1,8 @@
-"""What runs on the meta device, counted: bytes that are alive, their peak, and floating-point operations.
+"""Counts live bytes, their peak, and floating-point operations of code on the meta device.
 
-Two modes that are on while ordinary code runs. `Ledger` sees every operator below autograd, so what the backward pass
-holds, recomputes and frees is counted as it happens. `AsOnCuda` makes up for what meta tensors lack: CUDA's choice of
-precision under autocast (https://docs.pytorch.org/docs/stable/amp.html), and attention that keeps no scores.
+Both classes are torch modes that wrap ordinary code. `Ledger` sees every operator below autograd, so it counts what the
+backward pass holds, recomputes and frees. `AsOnCuda` imitates what the meta device lacks: the dtypes of CUDA's autocast
+(https://docs.pytorch.org/docs/stable/amp.html), and fused attention, which does not store scores.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 
 class Ledger(TorchDispatchMode):
-    """Counts what is made while it is on. live, peak: bytes; flops: of matrix products, convolutions, attention."""
+    """Counts while it is active. live, peak: bytes. flops: of matrix products, convolutions and attention."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Ledger(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         for tensor in _tensors((args, kwargs)):
-            self._known.add(tensor.untyped_storage())  # what comes from outside, and what views look at
+            self._known.add(tensor.untyped_storage())  # inputs, and the storage of views
         out = func(*args, **kwargs)
         for tensor in _tensors(out):
             storage = tensor.untyped_storage()
@@ -52,7 +52,7 @@ class Ledger(TorchDispatchMode):
 
 
 class AsOnCuda(TorchFunctionMode):
-    """Casts as CUDA's autocast to bf16 does, where `half`, and attends as its fused kernels do."""
+    """Imitates CUDA's autocast to bf16, if `half`, and its fused attention."""
 
     _LOW = frozenset({"linear", "conv2d", "matmul", "__matmul__", "bmm", "baddbmm", "addmm", "mm"})
     _HIGH = frozenset({"group_norm", "layer_norm", "softmax", "cosine_similarity", "mse_loss"})
@@ -77,7 +77,7 @@ class AsOnCuda(TorchFunctionMode):
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Weights that are trained are cast once; copies live to its end, or as long as a graph needs them."""
+        """Within it, each trained weight is cast once; copies live until its end, or as long as a graph needs them."""
         self._kept = []
         try:
             yield
@@ -85,7 +85,7 @@ class AsOnCuda(TorchFunctionMode):
             self._kept = None
 
     def checkpoint(self, function: Callable[..., Any], *args: Any) -> Any:
-        """torch's checkpointing; function modes are off in a backward pass, and what it repeats needs this one."""
+        """torch's checkpointing, with this mode on while recomputing: function modes are off in a backward pass."""
         return checkpoint(function, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), self))
 
     def _cast(self, value: Any, dtype: torch.dtype) -> Any:
@@ -102,7 +102,7 @@ class AsOnCuda(TorchFunctionMode):
 
 
 class _FusedAttention(torch.autograd.Function):
-    """Keeps queries, keys, values, the output and a number a row, as flash attention does; computes nothing."""
+    """Stores queries, keys, values, the output and one number a row, as flash attention does; computes nothing."""
 
     @staticmethod
     def forward(ctx: Any, ledger: Ledger, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""How fast a device multiplies matrices, measured."""
+"""Measures how fast a device multiplies matrices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = 1.0) -> float:
-    """Floating-point operations a second of large matrix products, the best of what was seen in about `seconds`."""
+    """Floating-point operations per second of large matrix products: the best rate in about `seconds` of measuring."""
     size = 4096 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best, end = float("inf"), time.perf_counter() + seconds
@@ -16,11 +16,11 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = 1.
         start = time.perf_counter()
         for _ in range(10):
             torch.mm(a, b)
-        _wait(device)
+        _synchronize(device)
         best = min(best, (time.perf_counter() - start) / 10)
     return 2 * size**3 / best
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -21,7 +21,7 @@ from training.pgsb import main
 from training.trainer.build import build_trainer, open_teacher
 from training.trainer.distributed.accelerator import start_accelerator
 from training.trainer.estimate import Estimate, estimate
-from training.trainer.estimate.iteration import text_of
+from training.trainer.estimate.iteration import meta_text
 from training.trainer.estimate.ledger import AsOnCuda, Ledger
 
 GIB = 2**30
@@ -87,7 +87,7 @@ def test_nothing_on_the_meta_device_differs_from_a_real_network(teacher, checkpo
         return ledger.peak, ledger.flops
 
     def text(backbone, device):
-        words = text_of(backbone, 2)
+        words = meta_text(backbone, 2)
         return type(words)(
             states=torch.zeros(words.states.shape, device=device),
             mask=None if words.mask is None else torch.ones(words.mask.shape, dtype=torch.bool, device=device),
@@ -151,8 +151,8 @@ def test_settings_change_what_they_should(sd15, tmp_path):
     assert apart.memory["frozen: student"] == shared.memory["frozen: teacher"]
     both = estimated(small(sd15), processes=2)
     assert both.flops == base.flops / 2
-    assert both.memory["gradients on their way between processes"] == base.memory["trained weights, fp32"]
-    assert estimated(small(sd15), cuda=False).total == base.total - base.memory["CUDA itself (assumed)"]
+    assert both.memory["gradient buckets of DDP"] == base.memory["trained weights, fp32"]
+    assert estimated(small(sd15), cuda=False).total == base.total - base.memory["CUDA context (assumed)"]
 
 
 def test_rows_and_checkpoints_decide_what_activations_take(sd15):
@@ -225,7 +225,7 @@ def test_a_dry_run_reads_no_weight_and_writes_nothing(tmp_path, monkeypatch, cap
         "LoRA teacher  6.4 M trained",
         "teacher       859.5 M frozen",
         "activations, 1 row(s) at once",
-        "TFLOP an iteration",
+        "TFLOP per iteration",
         "files below runs/sd15_12gb",
         "checkpoints/ ",
     ):
