@@ -1,8 +1,7 @@
-"""Measure what the documentation claims on the oldest and the newest supported ComfyUI; write docs/COMPATIBILITY.md.
+"""Write docs/COMPATIBILITY.md: the figures that tests measure on the oldest and the newest supported ComfyUI.
 
-Runs the tests that touch the host, which note every figure that they assert (tests/support/figures.py), and puts the
-figures of both hosts beside their bars. They are kept in out/; `--figures FILE` (repeatable) makes the page of what was
-noted before.
+Runs the tests that touch the host. They record every figure that they assert (tests/support/figures.py) in out/, and
+the page shows the figures of both hosts beside their limits. `--figures FILE` (repeatable) uses recorded figures.
 """
 
 from __future__ import annotations
@@ -12,16 +11,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from scripts.setup.host import NEWEST, PINS, ROOT
 
 PAGE = ROOT / "docs" / "COMPATIBILITY.md"
 HOSTS = (next(iter(PINS)), NEWEST)
-# What each table shows; one that is not here comes after these.
+# Titles of the tables, in their order on the page; other tables follow.
 TABLES = {
     "families": "Families of networks, against independent implementations in fp64",
     "presets": "Presets of the One-Step Sampler, against their schedulers and formulas",
@@ -31,34 +31,40 @@ TABLES = {
     "negatives": "Several negative prompts, against the formula in fp64",
     "robustness": "Long use and damaged files",
 }
-_EQUAL = ("outside the window", "model afterwards", "run twice")  # differences too
+_EQUAL = ("outside the window", "model afterwards", "run twice")  # these columns are differences too
 HEAD = """# Compatibility, measured
 
-- **NASA Apply works with** {families}.
-- **Beside** {beside}.
-- **Not with** models of joint attention, which it refuses by name: SD3, Flux, Chroma, Qwen-Image, Z-Image, Lumina,
-  HunyuanVideo.
+{families}
+- **Together with** ControlNet, GLIGEN, regional and timed conditioning, other guiders and guidance nodes, replaced or
+  patched attention (as IPAdapter does it), FreeU and other model patches, LoRA, model merges, torch.compile, fp16, bf16
+  and fp8, low VRAM, interrupted and repeated runs: [all {count}](#{anchor}).
+- **Does not work with** models of joint attention, which it refuses by name: SD3, Flux, Chroma, Qwen-Image, Z-Image,
+  Lumina, HunyuanVideo.
 - **Not tried**: AnimateDiff, GGUF, Nunchaku, TeaCache, SageAttention, the IPAdapter pack itself (its way of replacing
-  attention is), a GPU.
+  attention was), a GPU.
 
 ## How to read the tables
 
-Published weights cannot be had here, so networks of the published kinds are made small, with random weights: the
-figures say that the arithmetic is right, not how pictures look. *Relative error* (Frobenius norms) is against a
-formula written out in fp64, and about 5e-07 is what the plain model has itself in fp32. *Difference* (of the largest
-element) is between two ways of building the same graph, such as NASA Apply before and after the other node. *Graphs*
-are what torch.compile made. A value stands for the largest of several measurements, the bar for the largest that
-passes; processors round differently, and on another kind SD2.1 with v-prediction had 1.3e-06 at cfg 1 and 2.7e-06 at
-cfg 2, and guiders up to 2.4e-06.
+The tests cannot download published weights, so they use small networks of the published kinds with random weights: the
+figures show that the arithmetic is right, not how pictures look.
 
-Every figure is asserted by a test and noted in the same moment: `make compatibility` measures them anew in ComfyUI
-{hosts} and writes this page.
+- *Relative error* (Frobenius norms) is against a formula written out in fp64. The plain model itself has about 5e-07
+  in fp32.
+- *Difference* (largest element) is between two ways of building the same graph, such as NASA Apply before and after
+  the other node.
+- *Graphs* is the number of graphs that torch.compile made.
+
+A value is the largest of several measurements; the bar is the largest value that passes. Processors round differently:
+on another kind, SD2.1 with v-prediction had 1.3e-06 at cfg 1 and 2.7e-06 at cfg 2, and guiders up to 2.4e-06.
+
+Every figure is asserted by a test, which also records it. `make compatibility` measures them in ComfyUI {hosts}
+and writes this page.
 """
 
 
 @dataclass
 class Cell:
-    """One thing measured in one way: the largest value on each host, and the largest bar."""
+    """One figure: its largest value on each host, and its largest bar."""
 
     bar: float = 0.0
     values: dict[str, float] = field(default_factory=dict)
@@ -70,14 +76,14 @@ class Cell:
 
 @dataclass
 class Table:
-    """Rows in the order in which they were first measured, and the test files that measure them."""
+    """Cells by (row, column) in the order of their first measurement, and the test files that measure them."""
 
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
     files: set[str] = field(default_factory=set)
 
 
 def render(entries: Sequence[dict[str, Any]], hosts: Sequence[str]) -> str:
-    """The page; the same for the same entries."""
+    """The page as Markdown; the same entries give the same page."""
     tables: dict[str, Table] = {}
     for entry in entries:
         table = tables.setdefault(entry["table"], Table())
@@ -85,20 +91,23 @@ def render(entries: Sequence[dict[str, Any]], hosts: Sequence[str]) -> str:
         cell = table.cells.setdefault((entry["row"], entry["column"]), Cell())
         cell.add(entry["host"], entry["value"], entry["bar"])
     order = [*TABLES, *sorted(set(tables) - set(TABLES))]
+    networks = f"- **NASA Apply works with** {'; '.join(_names(entries, 'families'))}."
+    # "ControlNet, with a mask" is a second row of ControlNet's
+    combined = {name.split(",")[0] for name in _names(entries, "composition")}
     head = HEAD.format(
         hosts=" and ".join(hosts),
-        families=_listed(entries, "families", lambda row: row),
-        # "ControlNet, with a mask" is a second row of ControlNet's
-        beside=_listed(entries, "composition", lambda row: row.split(",")[0]),
+        families=fill(networks, 120, subsequent_indent="  "),
+        anchor=TABLES["composition"].lower().replace(" ", "-"),
+        count=len(combined),
     )
     parts = [head]
     parts += [_section(TABLES.get(name, name), tables[name], hosts) for name in order if name in tables]
     return "\n".join(parts)
 
 
-def _listed(entries: Sequence[dict[str, Any]], table: str, name: Callable[[str], str]) -> str:
-    """What a table has rows for, each once, as one line."""
-    return "; ".join(dict.fromkeys(name(entry["row"]) for entry in entries if entry["table"] == table))
+def _names(entries: Sequence[dict[str, Any]], table: str) -> list[str]:
+    """The names of a table's rows in their order, each once."""
+    return list(dict.fromkeys(entry["row"] for entry in entries if entry["table"] == table))
 
 
 def _section(title: str, table: Table, hosts: Sequence[str]) -> str:
@@ -126,22 +135,22 @@ def _value(value: float | None, bar: float, column: str) -> str:
 
 
 def _number(value: float) -> str:
-    """Counts as they are; the rest to two digits."""
+    """Whole numbers as they are, others with two digits."""
     return str(int(value)) if value == int(value) else f"{value:.1e}"
 
 
 def measure(version: str, figures: Path, arguments: Sequence[str]) -> None:
-    """Run the host tests in one ComfyUI, noting figures in a file.
+    """Run the host tests in one ComfyUI and record their figures in a file.
 
     Raises:
-        SystemExit: a test failed; the page would show only a part.
+        SystemExit: a test failed, so figures are missing.
     """
     tests = ["tests/nodes", "tests/live/server/test_soak.py", "tests/live/server/test_fuzz.py"]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "host or server", *tests, *arguments]
     environment = {**os.environ, "SNOOPI_HOST_VERSION": version, "SNOOPI_FIGURES": str(figures)}
     print(f"== ComfyUI {version}", flush=True)
     if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode != 0:
-        raise SystemExit(f"tests failed on ComfyUI {version}: mend them first, {PAGE.relative_to(ROOT)} is as it was")
+        raise SystemExit(f"tests failed on ComfyUI {version}: fix them first; {PAGE.relative_to(ROOT)} was not changed")
 
 
 def read(files: Iterable[Path]) -> list[dict[str, Any]]:
@@ -150,7 +159,7 @@ def read(files: Iterable[Path]) -> list[dict[str, Any]]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--figures", metavar="FILE", action="append", type=Path, help="use this, run nothing")
+    parser.add_argument("--figures", metavar="FILE", action="append", type=Path, help="use these, run no tests")
     options, more = parser.parse_known_args(arguments)
     if options.figures:
         entries = read(options.figures)

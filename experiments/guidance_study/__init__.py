@@ -1,1 +1,1 @@
-"""The study of the teachers' guidance in the small world: `make shapes-study`, docs/STUDY.md."""
+"""A study of the teachers' guidance scale in the shapes world: `make shapes-study`, docs/STUDY.md."""

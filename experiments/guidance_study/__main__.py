@@ -1,8 +1,8 @@
 """`python -m experiments.guidance_study`: how the guidance of the two teachers matters in the small world.
 
-Every cell is distilled once a seed with `python -m training.pgsb`, every checkpoint is measured, and docs/STUDY.md is
-written from the numbers. What is done already, in --out or in --json, is not repeated; what was stopped goes on; what
-fails is reported, and the rest is done. With more --iterations the same runs go on from where they are.
+Trains every cell once per seed with `python -m training.pgsb`, measures every checkpoint, and writes the tables of
+docs/STUDY.md. Runs that --out or --json already has are not repeated, and interrupted ones are resumed. A run that
+fails is reported; the others continue. With more --iterations the same runs are continued.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from experiments.guidance_study.page import write_page
 from experiments.guidance_study.settings import CELLS, Protocol, Study, is_measured, planned
+from experiments.guidance_study.tables import write
 from experiments.json_file import as_json, read_json, write_json
 from training.config import ROOT, Recipe, RecipeError, find_file, load_recipe
 
 
 def call(study: Study, log: Path, *command: str) -> str:
-    """Run a Python command with its output in `log`. Returns "" or, where it failed, the last line that it printed."""
+    """Run a Python module with its output in `log`. Returns "", or the last line of the output if it failed."""
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"OMP_NUM_THREADS": str(study.threads)}
     with open(log, "w", encoding="utf-8") as file:
@@ -39,14 +39,14 @@ def call(study: Study, log: Path, *command: str) -> str:
 
 
 def measure(study: Study, folder: Path, *which: str) -> str:
-    """Let experiments.guidance_study.measure look at `folder`."""
+    """Run experiments.guidance_study.measure on `folder`; returns like `call`."""
     counts = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(study.protocol).items()]
     command = ("experiments.guidance_study.measure", str(folder), f"--threads={study.threads}", *counts, *which)
     return call(study, folder / "measure.log", *command)
 
 
 def train(study: Study, cell: str, seed: int) -> str:
-    """Train one cell with one seed as far as that is not done; a folder that holds something else is left alone."""
+    """Train, or continue to train, one cell with one seed; returns like `call`. A folder of other settings is kept."""
     folder = study.folder(cell, seed)
     what = {"recipe": study.recipe, "overrides": [*CELLS[cell].overrides, *study.overrides]}
     before = read_json(folder / "cell.json")
@@ -60,8 +60,8 @@ def train(study: Study, cell: str, seed: int) -> str:
     return call(study, folder / "train.log", *command)
 
 
-def do(study: Study, cell: str, seed: int) -> dict[str, Any]:
-    """Train and measure one cell with one seed, as far as that is not done."""
+def train_and_measure(study: Study, cell: str, seed: int) -> dict[str, Any]:
+    """One entry of "runs" in the results; steps that are already done are skipped."""
     folder = study.folder(cell, seed)
     problem = train(study, cell, seed)
     asked = (study.protocol, study.iterations, study.every)
@@ -78,7 +78,7 @@ def do(study: Study, cell: str, seed: int) -> dict[str, Any]:
 
 
 def done_before(before: dict[str, Any], study: Study) -> dict[tuple[str, int], dict[str, Any]]:
-    """The runs that --json holds already, by cell and seed, of cells that are what they were, asked for or not."""
+    """The runs in --json that are still valid, by cell and seed; also those that were not asked for this time."""
     points = {str(step) for step in planned(study.iterations, study.every)}
     cells = before.get("cells", {})
     same = [cell for cell in CELLS if cells.get(cell, {}).get("overrides") == list(CELLS[cell].overrides)]
@@ -90,7 +90,7 @@ def done_before(before: dict[str, Any], study: Study) -> dict[tuple[str, int], d
 
 
 def digest(recipe: Recipe) -> str:
-    """Of what a run depends on besides its cell, seed and length: the recipe, and the teacher's very weights."""
+    """SHA-256 of what a run depends on besides cell, seed and length: the recipe and the teacher's weights."""
     content = recipe.model_dump(mode="json", exclude={"seed", "output", "guidance"})
     content["loop"] = {key: value for key, value in content["loop"].items() if key not in ("iterations", "threads")}
     teacher = find_file(recipe.teacher.path)
@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         ends = {key: read_json(teacher / "measured.json")[key] for key in ("teacher", "start")}
     with ThreadPoolExecutor(args.jobs) as pool:
         try:
-            runs = list(pool.map(lambda job: known.get(job) or do(study, *job), jobs))
+            runs = list(pool.map(lambda job: known.get(job) or train_and_measure(study, *job), jobs))
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             return 130
@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
     cells = {cell: as_json(asdict(CELLS[cell])) for cell in CELLS if cell in shown}
     results = about | {"cells": cells} | ends | {"runs": sorted([*kept, *runs], key=lambda run: run["seed"])}
     write_json(args.json, results)
-    write_page(results, args.page)
+    write(results, args.page)
     print(f"wrote {args.json}, {args.page}")
     return 1 if any(run["problem"] for run in runs) else 0
 
@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="the runs (default: %(default)s)")
     parser.add_argument("--json", type=Path, default=Path("docs/study.json"), help="default: %(default)s")
-    parser.add_argument("--page", type=Path, default=Path("docs/STUDY.md"), help="its pictures: images/ beside it")
+    parser.add_argument("--page", type=Path, default=Path("docs/STUDY.md"), help="its charts go into images/ beside it")
     for field in fields(Protocol):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every run, as training.pgsb takes them")

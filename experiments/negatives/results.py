@@ -1,4 +1,4 @@
-"""What `experiments.negatives` wrote, to be read: shares by arm, over all pairs or some."""
+"""Reads what `experiments.negatives` wrote: shares by arm, pair and block of seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLAIN = "1 none"
 
 @dataclass(frozen=True)
 class Negatives:
-    """`found` is the content of docs/data/negatives.json. An arm is called "1 nasa:0.5": its steps, its method."""
+    """`found` is the content of docs/data/negatives.json. The arm "1 nasa:0.5" is one step of NASA at 0.5."""
 
     found: dict[str, Any]
 
@@ -27,11 +27,11 @@ class Negatives:
 
     @property
     def images(self) -> int:
-        """Of each pair, in all blocks of seeds."""
+        """Images per pair, in all blocks of seeds."""
         return self.protocol["images"] * len(self.protocol["seeds"])
 
     def shares(self, arm: str, key: str) -> list[float]:
-        """Of every pair: the share of its images, or for "entropy" bits."""
+        """For each pair: the share of its images; bits for "entropy"."""
         rows = self.found["arms"][arm][key]
         return rows if key == "entropy" else [sum(blocks) / self.images for blocks in zip(*rows, strict=True)]
 
@@ -43,23 +43,16 @@ class Negatives:
         return [fmean(row) / self.protocol["images"] for row in self.found["arms"][arm][key]]
 
     def gain(self, arm: str, key: str, other: str = PLAIN) -> list[float]:
-        """Of every pair: the share in `arm` minus that in another."""
+        """For each pair: the share in `arm` minus that in `other`."""
         return [one - two for one, two in zip(self.shares(arm, key), self.shares(other, key), strict=True)]
 
-    def lower_half(self, plain: str = PLAIN) -> list[int]:
-        """The pairs whose unwanted value is drawn most without a negative (as Table 3); none where ties hide which."""
-        before = self.shares(plain, "absent")
-        order = sorted(range(len(before)), key=lambda n: before[n])
-        cut = len(order) // 2
-        return sorted(order[:cut]) if before[order[cut - 1]] < before[order[cut]] else []
-
     def strengths(self, name: str, steps: int = 1) -> dict[float, str]:
-        """The measured arms of a method by strength, rising; of what `arms` lists today."""
+        """The measured arms of a method by strength, in ascending order; only those that `arms` still lists."""
         found = [arm for arm in arms() if arm.steps == steps and arm.method.name == name]
         return {a.method.strength: str(a) for a in sorted(found, key=_strength) if str(a) in self.found["arms"]}
 
     def best(self, name: str, steps: int = 1) -> str:
-        """The arm of a method with the most clean removals, of equals the one that removes most."""
+        """The arm of a method with the most clean removals; among equals, the one that removes most."""
         return max(
             self.strengths(name, steps).values(), key=lambda arm: (self.share(arm, "clean"), self.share(arm, "absent"))
         )

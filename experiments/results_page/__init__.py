@@ -1,1 +1,1 @@
-"""The pages of what was measured in the small world: docs/RESULTS.md and docs/RESULTS.html."""
+"""The tables and charts of docs/RESULTS.md, from what the measuring commands wrote: `make results`."""

@@ -1,7 +1,7 @@
-"""Images from a model of the small world, in diffusers: many steps with guidance, or one step.
+"""Images from a model of the shapes world, with diffusers: many steps with guidance, a few, or one.
 
 Dimensions: B images; latents (B, 4, 8, 8) of unit variance; images (B, 3, 64, 64) in [0, 1].
-Every image has a seed of its own, so its noise does not depend on the batch it is made in.
+Each image has its own seed, so its noise does not depend on the batch.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from training.models.backbone import Backbone
 
 BATCH = 100
-_AT_ONCE = 10  # images; the decoder takes twice as long for each when it makes a hundred
-# Seeds of later noise and of scales: the image's, so far on. Below 2^32, of which torch keeps no more on a CPU.
+_AT_ONCE = 10  # images; with a hundred, the decoder takes twice as long for each
+# Offsets of the seeds for later noise and for scales. The sum stays below 2^32: torch keeps no more on a CPU.
 _NEXT_STEP, _SCALES = 10_000_000, 3_000_000_000
 
 
 def in_tens(generate: Generate) -> Generate:
-    """The same images, made a few at a time."""
+    """`generate` in batches of ten, which is faster."""
 
     def make(prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
         starts = range(0, len(prompts), _AT_ONCE)
@@ -40,9 +40,9 @@ def in_tens(generate: Generate) -> Generate:
 
 @dataclass(frozen=True, kw_only=True)
 class ManySteps:
-    """DDIM with classifier-free guidance, as the teacher makes an image. A negative replaces the null prompt.
+    """DDIM with classifier-free guidance, as the teacher is sampled. A negative replaces the null prompt.
 
-    `cfg` may be a range: every image then has a scale of its own, uniform in it.
+    `cfg` may be a range: each image then has its own scale, uniform in the range.
     """
 
     model: Backbone
@@ -66,15 +66,15 @@ class ManySteps:
         return (low + (high - low) * torch.stack(drawn)).view(-1, 1, 1, 1)
 
 
-def one_step(model: Backbone, timestep: int | None = None) -> OneStepRecipe:
-    """A single step at `timestep`, or at the first of the file's recipe, else at 999."""
-    recipe = sampling_recipe(model, () if timestep is None else (timestep,))
+def one_step(model: Backbone) -> OneStepRecipe:
+    """A single step at the first timestep of the file's recipe, or at 999."""
+    recipe = sampling_recipe(model, ())
     return recipe.model_copy(update={"timesteps": recipe.timesteps[:1]})
 
 
 @dataclass(frozen=True, kw_only=True)
 class FewSteps:
-    """One step or a few by a recipe. A negative acts by a method of `training.models.guidance.methods.METHODS`."""
+    """One or a few steps of a recipe. A negative acts by one of `training.models.guidance.methods.METHODS`."""
 
     model: Backbone
     recipe: OneStepRecipe
@@ -96,19 +96,14 @@ class FewSteps:
 
 @dataclass(frozen=True, kw_only=True)
 class OneStep:
-    """One call of the network, at `timestep` or by the file's recipe, else at 999.
-
-    A negative prompt acts by `method` (see `training.models.guidance.methods.METHODS`) with strength `scale`.
-    """
+    """One call of the network (see `one_step`). A negative acts by `method` with strength `scale`."""
 
     model: Backbone
-    timestep: int | None = None
     method: str = "nasa"
     scale: float = 0.8
 
     def __call__(self, prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
-        recipe = one_step(self.model, self.timestep)
-        generate = FewSteps(model=self.model, recipe=recipe, method=Method(self.method, self.scale))
+        generate = FewSteps(model=self.model, recipe=one_step(self.model), method=Method(self.method, self.scale))
         return generate(prompts, seeds, negative)
 
 
@@ -124,7 +119,7 @@ def _in_batches(
     negative: str | None,
 ) -> torch.Tensor:
     if len(prompts) != len(seeds):
-        raise ValueError(f"expected one seed a prompt, got {len(prompts)} prompts and {len(seeds)} seeds")
+        raise ValueError(f"expected one seed per prompt, got {len(prompts)} prompts and {len(seeds)} seeds")
     return torch.cat(
         [make(prompts[n : n + BATCH], seeds[n : n + BATCH], negative) for n in range(0, len(prompts), BATCH)]
     )

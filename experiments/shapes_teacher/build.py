@@ -1,8 +1,8 @@
-"""`python -m experiments.shapes_teacher.build`: make the small world's teacher from nothing.
+"""`python -m experiments.shapes_teacher.build`: train the teacher of the shapes world from scratch.
 
-Two stages, the VAE and the teacher, which do not need each other (both are given the same code); a
-stage whose result is in the output folder is not repeated. The folder is a diffusers pipeline folder in
-Stable Diffusion's layout, and also keeps the recipe (recipe.json) and the log (metrics.jsonl).
+There are two stages, the VAE and the teacher. They are independent, because the latent code is given (see latents.py).
+A stage is skipped if its result is in the output folder. The folder has the layout of a Stable Diffusion pipeline in
+diffusers, plus the recipe (recipe.json) and the log (metrics.jsonl).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import diffusers
 import torch
@@ -42,7 +42,7 @@ _LAYOUT = {
 
 
 def as_shipped(module: torch.nn.Module) -> torch.nn.Module:
-    """Round weights, in place, to what fp16 holds: the shipped fp16 file is then exactly the model measured here."""
+    """Round weights in place to fp16 values, so that the shipped fp16 file is exactly the model measured here."""
     with torch.no_grad():
         for weight in module.parameters():
             weight.copy_(weight.half().float())
@@ -50,7 +50,7 @@ def as_shipped(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _stage(folder: Path, what: str, load: Callable[[Path], Any], make: Callable[[], Any], again: bool) -> Any:
-    """The part in `folder`, made and saved first unless it is there."""
+    """Load the part in `folder`; if it is not there, make and save it first."""
     if (folder / "config.json").is_file() and not again:
         print(f"{what}: found in {folder}, not repeated (--force repeats it)")
         return load(folder)
@@ -62,15 +62,15 @@ def _stage(folder: Path, what: str, load: Callable[[Path], Any], make: Callable[
 
 
 def build(out: Path, codec: CodecRecipe, teacher: TeacherRecipe, *, force: bool = False) -> None:
-    """Make what is missing of a teacher folder.
+    """Make the missing parts of a teacher folder.
 
     Args:
         out: the pipeline folder to write.
         codec, teacher: settings of the two stages.
-        force: repeat stages that are done.
+        force: repeat finished stages.
 
     Raises:
-        ValueError: the folder holds parts made with other settings.
+        ValueError: the folder has parts made with other settings.
     """
     recipe = json.loads(json.dumps({"vae": asdict(codec), "teacher": asdict(teacher)}))
     kept = out / "recipe.json"
@@ -119,31 +119,6 @@ def build(out: Path, codec: CodecRecipe, teacher: TeacherRecipe, *, force: bool 
         )
 
 
-def _add_settings(parser: argparse.ArgumentParser, prefix: str, recipe: type) -> None:
-    hints = get_type_hints(recipe)
-    for field in fields(recipe):
-        if field.name == "seed":
-            continue
-        kind: dict[str, Any] = (
-            {"type": hints[field.name]} if hints[field.name] in (int, float) else {"type": int, "nargs": "+"}
-        )
-        parser.add_argument(
-            f"--{prefix}.{field.name}", default=field.default, metavar="X", help=f"default {field.default}", **kind
-        )
-
-
-def _settings(arguments: argparse.Namespace, prefix: str, recipe: type) -> Any:
-    given = {
-        name.removeprefix(prefix + "."): value
-        for name, value in vars(arguments).items()
-        if name.startswith(prefix + ".")
-    }
-    return recipe(
-        seed=arguments.seed,
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()},
-    )
-
-
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -152,13 +127,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help=f"folder to write (default {DEFAULT_OUT})")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
-    parser.add_argument("--force", action="store_true", help="repeat stages that are done")
-    _add_settings(parser, "vae", CodecRecipe)
-    _add_settings(parser, "teacher", TeacherRecipe)
+    parser.add_argument("--force", action="store_true", help="repeat finished stages")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    codec, teacher = _settings(arguments, "vae", CodecRecipe), _settings(arguments, "teacher", TeacherRecipe)
-    build(arguments.out, codec, teacher, force=arguments.force)
+    seed = arguments.seed
+    build(arguments.out, CodecRecipe(seed=seed), TeacherRecipe(seed=seed), force=arguments.force)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The small world's VAE: Stable Diffusion's AutoencoderKL, scaled down, 64x64 RGB to 8x8x4.
+"""The VAE of the shapes world: Stable Diffusion's AutoencoderKL, scaled down, 64x64 RGB to 8x8x4.
 
-Dimensions: B images of (3, SIZE, SIZE) in [0, 1]; the VAE itself works on [-1, 1] as Stable Diffusion's does.
+Dimensions: B images of (3, SIZE, SIZE) in [0, 1]; like Stable Diffusion's, the VAE itself works on [-1, 1].
 
-The latents are given (see `latents`): the encoder learns to write them, the decoder to read them. The decoder
-gets them slightly wrong (noisy, mixed with another scene's, too strong or too weak), so that what a model
-nearly draws is drawn cleanly.
+The latents are given (see latents.py): the encoder learns to write them and the decoder to read them. The decoder is
+trained on perturbed latents (noisy, mixed with another scene's, too strong or too weak), so that it draws a clean image
+from a model's imperfect latents.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from training.prompts.shapes.scene import ATTRIBUTES, SIZE, Scene, masks, render
 
 LATENT_CHANNELS = 4
 LATENT_SIZE = SIZE // 8
-LOGVAR = -10.0  # of the encoder's posterior: next to nothing
+LOGVAR = -10.0  # of the encoder's posterior: nearly no variance
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecRecipe:
-    """How the VAE is trained. On the decoder's way in, `noise` is the largest std of the noise on the latents,
-    `mix` the largest share of a neighbouring scene's latents, and the latents' strength is 1 +- `gain`;
-    `peak` weighs the mean error over the worst 2 % of pixels."""
+    """How the VAE is trained.
+
+    Perturbation of the decoder's input: `noise` is the largest std of the noise, `mix` the largest share of a
+    neighbouring scene's latents, and the scale of the latents is 1 +- `gain`. `peak` is the weight of the mean error
+    over the worst 2 % of pixels.
+    """
 
     encoder_iterations: int = 800
     decoder_iterations: int = 4400
@@ -45,7 +48,7 @@ class CodecRecipe:
 
 
 def new_vae() -> AutoencoderKL:
-    """The untrained VAE (0.8M parameters). Channel counts are multiples of 32: hosts hard-code 32 groups."""
+    """The untrained VAE (0.8M parameters). Channel counts are multiples of 32, since hosts hard-code 32 groups."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -60,40 +63,32 @@ def new_vae() -> AutoencoderKL:
     )
 
 
-def encode(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
-    """Scaled mean latents (B, 4, 8, 8) of images in [0, 1]."""
-    return vae.encode(images * 2 - 1).latent_dist.mode() * vae.config.scaling_factor
-
-
-def decode(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
-    """Images in [0, 1], (B, 3, SIZE, SIZE), of scaled latents."""
-    return (vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
-
-
 Losses = dict[str, torch.Tensor]
 Log = Callable[[dict[str, float]], None]
 
 
-def spoil(latents: torch.Tensor, others: torch.Tensor, recipe: CodecRecipe, generator: torch.Generator) -> torch.Tensor:
-    """Latents (B, 4, 8, 8) made slightly wrong: mixed with those of other scenes, too strong or too weak, noisy.
+def perturb(
+    latents: torch.Tensor, others: torch.Tensor, recipe: CodecRecipe, generator: torch.Generator
+) -> torch.Tensor:
+    """Perturb latents (B, 4, 8, 8): mix them with those of other scenes, scale them, add noise.
 
-    The share of the other scene changes from place to place, and its mean over the image is at most `mix`.
+    The share of the other scene varies over the image; its mean is at most `mix`.
     """
     rows = len(latents)
 
-    def upto(most: float) -> torch.Tensor:
+    def up_to(most: float) -> torch.Tensor:
         return most * torch.rand(rows, 1, 1, 1, generator=generator)
 
     uneven = F.interpolate(torch.rand(rows, 1, 3, 3, generator=generator), latents.shape[2:], mode="bilinear")
-    uneven = 1 + upto(1.0) * (uneven / uneven.mean(dim=(2, 3), keepdim=True) - 1)
-    share = upto(recipe.mix) * uneven * (torch.rand(rows, 1, 1, 1, generator=generator) < 0.7)
-    gain = 1 - recipe.gain + upto(2 * recipe.gain)
-    noise = upto(recipe.noise) * torch.randn(latents.shape, generator=generator)
+    uneven = 1 + up_to(1.0) * (uneven / uneven.mean(dim=(2, 3), keepdim=True) - 1)
+    share = up_to(recipe.mix) * uneven * (torch.rand(rows, 1, 1, 1, generator=generator) < 0.7)
+    gain = 1 - recipe.gain + up_to(2 * recipe.gain)
+    noise = up_to(recipe.noise) * torch.randn(latents.shape, generator=generator)
     return gain * ((1 - share) * latents + share * others) + noise
 
 
 def neighbours(scenes: list[Scene], generator: torch.Generator) -> list[Scene]:
-    """Scenes that differ from the given ones in one attribute: what a model that cannot decide mixes."""
+    """Scenes that differ from the given ones in at most one attribute, as an undecided model would mix them."""
     others = sample_scenes(len(scenes), generator)
     names = torch.randint(len(ATTRIBUTES), (len(scenes),), generator=generator).tolist()
     changed = [list(ATTRIBUTES)[n] for n in names]
@@ -112,7 +107,7 @@ def _decoder_losses(vae: AutoencoderKL, images: torch.Tensor, latents: torch.Ten
 
 
 def _encoder_losses(vae: AutoencoderKL, images: torch.Tensor, latents: torch.Tensor) -> Losses:
-    """{"loss", "error", "logvar"}, scalars: the code is to be written exactly and with hardly any spread."""
+    """{"loss", "error", "logvar"}, scalars: the code must be written exactly and with nearly no variance."""
     with torch.autocast("cpu", torch.bfloat16):
         posterior = vae.encode(images * 2 - 1).latent_dist
     error = (posterior.mean.float() - latents).square().mean()
@@ -146,11 +141,11 @@ def _fit(
 
 
 def train_codec(recipe: CodecRecipe, log: Log = lambda row: None) -> AutoencoderKL:
-    """Train a VAE to write and to read the code of `latents`; its two halves never meet.
+    """Train a VAE to write and to read the code of latents.py; its two halves are trained separately.
 
     Args:
         recipe: the settings.
-        log: gets a row of numbers now and then.
+        log: is called with a row of numbers every 20 iterations.
     """
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -167,7 +162,7 @@ def train_codec(recipe: CodecRecipe, log: Log = lambda row: None) -> Autoencoder
 
     def decoder(iteration: int) -> Losses:
         images, latents, others = batch()
-        return _decoder_losses(vae, images, spoil(latents, others, recipe, generator), recipe)
+        return _decoder_losses(vae, images, perturb(latents, others, recipe, generator), recipe)
 
     def encoder(iteration: int) -> Losses:
         images, latents, _ = batch()

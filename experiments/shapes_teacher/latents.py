@@ -1,10 +1,9 @@
-"""What the small world's latents mean: an 8x8 picture of four maps, made for a small model to learn.
+"""The latent code of the shapes world: four maps of 8x8, designed for a small model to learn.
 
-Left to itself, an autoencoder this small hides all attributes in one entangled code, and a teacher of
-2M parameters did not get past 0.88 of the attributes. Here the code is given, and the VAE learns to
-write and to read it: brightness, two axes of colour, and the object's coverage, each averaged over
-8x8 pixels. Colour and coverage are sharpened, which raises the shape's share of the variance to a
-third: that decides whether the shape is learnt at all.
+An autoencoder this small learns an entangled code by itself, and a teacher of 2M parameters then got only 0.88 of the
+attributes right. So the code is given, and the VAE learns to write and to read it: brightness, two axes of colour, and
+the object's coverage, each averaged over 8x8 pixels. Colour and coverage are sharpened, which raises the shape's share
+of the variance to a third; without that, the shape is not learned.
 
 Dimensions: B images, C = 4 maps, h = w = 8.
 """

@@ -1,4 +1,4 @@
-"""The learning-rate schedule that the VAE and the teacher share."""
+"""The learning-rate schedule of the VAE and the teacher."""
 
 from __future__ import annotations
 

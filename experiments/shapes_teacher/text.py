@@ -1,7 +1,7 @@
-"""The small world's text encoder: CLIP's, scaled down, random and frozen.
+"""The text encoder of the shapes world: CLIP's, scaled down, random and frozen.
 
-Trained at the UNet's rate it collapses (left and right end up nearly the same point); frozen, with the
-token embeddings scaled up against the position embeddings, its words stay apart.
+Trained at the UNet's learning rate it collapses ("left" and "right" get nearly the same embedding). Frozen, with the
+token embeddings scaled up against the position embeddings, it keeps words apart.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ EMBEDDING_SCALE = 4.0
 
 
 def new_text_encoder(seed: int) -> CLIPTextModel:
-    """A frozen text encoder; its weights are exact in fp16, so that every shipped file holds the same ones."""
+    """A frozen text encoder; its weights are exact in fp16, so all shipped files have the same ones."""
     tokenizer = clip_tokenizer()
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -43,7 +43,7 @@ def new_text_encoder(seed: int) -> CLIPTextModel:
 
 
 class TextCache:
-    """Embeddings (B, 77, WIDTH) of captions; the world has few of them, so each is computed once."""
+    """Embeddings (B, 77, WIDTH) of captions; there are few different captions, so each is encoded once."""
 
     def __init__(self, encoder: CLIPTextModel) -> None:
         self._encoder = encoder

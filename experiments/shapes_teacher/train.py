@@ -1,4 +1,4 @@
-"""The small world's teacher: Stable Diffusion 1.5's UNet, scaled down, trained by v-prediction.
+"""The teacher of the shapes world: Stable Diffusion 1.5's UNet, scaled down, trained by v-prediction.
 
 Dimensions: B batch rows; latents are (B, 4, 8, 8) of unit variance, text embeddings (B, 77, 64).
 alpha_t, sigma_t: x_t = alpha_t x0 + sigma_t eps of Stable Diffusion's schedule, fp32.
@@ -26,9 +26,9 @@ from training.prompts.shapes.scene import Scene, sample_scenes
 class TeacherRecipe:
     """How the teacher is trained.
 
-    `high_noise_first`: share of the iterations that see only t in [850, 999], where the text decides the
-    image; afterwards `high_noise_share` of each batch does. `centring`: weight of the penalty on the mean
-    cross-attention response (see `CentringPenalty`), 0 is off.
+    `high_noise_first`: share of the iterations, at the start, that use only t in [850, 999], where the text decides the
+    image; later, `high_noise_share` of each batch does. `centring`: weight of the penalty on the mean cross-attention
+    response (see `CentringPenalty`); 0 turns it off.
     """
 
     iterations: int = 3600
@@ -46,7 +46,7 @@ class TeacherRecipe:
 
 
 def new_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule with v-prediction, and trailing timesteps so that one step is t = 999."""
+    """Stable Diffusion's noise schedule with v-prediction; timesteps are trailing, so that one step is t = 999."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -61,7 +61,7 @@ def new_scheduler() -> DDIMScheduler:
 
 
 def new_unet(recipe: TeacherRecipe) -> UNet2DConditionModel:
-    """The untrained UNet; cross-attention at every level, because that is where NASA acts."""
+    """The untrained UNet. It has cross-attention at every level, because NASA acts there."""
     levels = len(recipe.channels)
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
@@ -78,10 +78,10 @@ def new_unet(recipe: TeacherRecipe) -> UNet2DConditionModel:
 
 
 class CentringPenalty:
-    """What cross-attention answers on average over a batch, as a penalty: sum over layers of |mean Z|^2 / mean |Z|^2.
+    """Penalty on the batch mean of the cross-attention response Z: |mean Z|^2 / mean |Z|^2, mean over the layers.
 
-    A constant part of the answer says nothing about the words (a bias could say it as well), but NASA
-    would subtract it too. Watches the inputs of every `attn2.to_out[0]`.
+    The constant part of Z does not depend on the words (a bias could replace it), but NASA would subtract it too.
+    Reads the inputs of every `attn2.to_out[0]` with hooks.
     """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
@@ -95,7 +95,7 @@ class CentringPenalty:
         self._terms.append(z.mean(dim=(0, 1)).square().sum() / (z.square().sum(dim=2).mean() + 1e-6))
 
     def take(self) -> torch.Tensor:
-        """The penalty of the forward pass just made, mean over the layers; scalar."""
+        """The penalty of the last forward pass; scalar."""
         terms, self._terms = self._terms, []
         return torch.stack(terms).mean()
 
@@ -120,12 +120,12 @@ def train_teacher(
     text: TextCache,
     log: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> UNet2DConditionModel:
-    """Train a UNet from nothing and return its moving average.
+    """Train a UNet from scratch and return its moving average.
 
     Args:
         recipe: the settings.
         text: embeddings of captions.
-        log: gets a row of numbers now and then.
+        log: is called with a row of numbers every 20 iterations.
 
     Raises:
         FloatingPointError: the loss is not finite.

@@ -1,6 +1,6 @@
-"""Set up everything `make demo` and `make test` need, saying what is done; a second run finds it done.
+"""Set up everything that `make demo` and `make test` need; a second run does nothing.
 
-1. a virtual environment in .venv, made by the Python that runs this;
+1. a virtual environment in .venv, made with the Python that runs this;
 2. the packages of requirements-lock.txt in it;
 3. a real ComfyUI (scripts/setup/host.py);
 4. with --browser: Chromium, from the system's packages.
@@ -28,7 +28,7 @@ FREE_BYTES = 10 * 2**30  # the environment takes about 6 GiB, mostly torch's CUD
 
 
 class SetupError(RuntimeError):
-    """Something that only the user can mend; the message says how."""
+    """Something that only the user can fix; the message explains how."""
 
 
 def say(text: str) -> None:
@@ -44,7 +44,7 @@ def venv_python(folder: Path) -> Path:
 
 
 def root_prefix() -> list[str] | None:
-    """How to run a command as root without being asked for a password; None when there is no way."""
+    """The prefix that runs a command as root without asking for a password; None if there is no such way."""
     if os.name == "nt":
         return None
     if os.geteuid() == 0:
@@ -58,7 +58,11 @@ def root_prefix() -> list[str] | None:
 
 
 def apt_install(packages: list[str], purpose: str) -> None:
-    """Install Debian packages, or say which command would."""
+    """Install Debian packages.
+
+    Raises:
+        SetupError: they could not be installed; the message has the command to run.
+    """
     prefix = root_prefix()
     command = f"apt-get install {' '.join(packages)}"
     if prefix is None or shutil.which("apt-get") is None:
@@ -74,7 +78,7 @@ def apt_install(packages: list[str], purpose: str) -> None:
 
 
 def make_venv(folder: Path) -> None:
-    """Create the environment unless it works already."""
+    """Create the environment, unless there is one that works."""
     python = venv_python(folder)
     pip_works = [str(python), "-m", "pip", "--version"]
     if python.exists() and subprocess.run(pip_works, capture_output=True, check=False).returncode == 0:
@@ -83,13 +87,13 @@ def make_venv(folder: Path) -> None:
     create = [sys.executable, "-m", "venv", "--clear", str(folder)]
     if subprocess.run(create, capture_output=True, check=False).returncode == 0:
         return
-    # Debian packs venv's pip separately from Python.
+    # Debian has a package of its own for venv's pip.
     apt_install([f"python3.{sys.version_info.minor}-venv"], "Python's venv module")
     subprocess.run(create, check=True)
 
 
 def install_lock(folder: Path) -> None:
-    """Install the lock unless the environment's stamp says that this very lock is in it."""
+    """Install the locked packages, unless the environment's stamp shows that they are installed."""
     stamp = folder / ".snoopi-lock"
     digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == digest:
@@ -104,7 +108,7 @@ def install_lock(folder: Path) -> None:
     pip = [str(venv_python(folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run([*pip, "--requirement", str(LOCK)], stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
-        raise SetupError(f"pip could not install {LOCK.name} (its message is above). Is the network there?")
+        raise SetupError(f"pip could not install {LOCK.name} (see its message above). Is the network available?")
     stamp.write_text(digest, encoding="utf-8")
     say(f"packages installed in {time.monotonic() - started:.0f} s")
 
@@ -113,13 +117,13 @@ def find_browser() -> str | None:
     """SNOOPI_CHROMIUM, or a Chromium on the PATH."""
     if given := os.environ.get("SNOOPI_CHROMIUM"):
         if not Path(given).is_file():
-            raise SetupError(f"SNOOPI_CHROMIUM is {given!r}, which is no file.")
+            raise SetupError(f"SNOOPI_CHROMIUM is {given!r}, which is not a file.")
         return given
     return next((found for name in BROWSERS if (found := shutil.which(name))), None)
 
 
 def provide_browser() -> None:
-    """Chromium, and the one library that Playwright's driver needs and a minimal Debian lacks."""
+    """Install Chromium, and the library that Playwright's driver needs and a minimal Debian lacks."""
     missing = []
     if find_browser() is None:
         missing += ["chromium", "fonts-dejavu-core"]
@@ -152,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
             [str(venv_python(folder)), "-m", "scripts.setup.host"], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
         if host.returncode != 0:
-            return 1  # it has said why
+            return 1  # the error has been printed
         if options.browser:
             provide_browser()
         say(f"ready: {folder}, ComfyUI at {host.stdout.strip()}")

