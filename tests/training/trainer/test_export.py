@@ -152,7 +152,7 @@ def test_what_is_not_there(tmp_path, capsys):
     assert main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "x.safetensors")]) == 2
     said = capsys.readouterr().err
     assert f"looked for {tmp_path}/nowhere; expected a diffusers folder" in said
-    assert "or the folder of a run, or one of its checkpoints" in said
+    assert "a run folder or one of its checkpoints is accepted too" in said
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     assert main([str(tmp_path / "run"), "--out", str(tmp_path / "x.safetensors")]) == 2
     assert "run holds no usable checkpoint" in capsys.readouterr().err
