@@ -13,7 +13,8 @@ from experiments.negatives.settings import FOUR_STEPS, Arm, Protocol
 from experiments.shapes.measure import SHARES, Pair, entropy, removal
 from experiments.shapes.sampling import FewSteps, in_tens, one_step
 from training.models.backbone import Backbone
-from training.models.guidance.methods import Method, sampling_recipe
+from training.models.guidance.methods import Method
+from training.models.sampling_recipe import sampling_recipe
 from training.prompts.shapes.rules import read
 from training.prompts.shapes.scene import ATTRIBUTES
 

@@ -11,11 +11,11 @@ from experiments.shapes.measure import Pair
 from experiments.shapes.sampling import OneStep
 from snoopi_core.guidance.strength import Response
 from training.models.backbone import Backbone
-from training.models.guidance.nasa import NasaProcessor, processed
+from training.models.guidance.attention import GuidanceProcessor, attach
 from training.models.text_embeddings import TextEmbeddings
 
 
-class _Observer(NasaProcessor):
+class _Observer(GuidanceProcessor):
     """Changes nothing, and adds up what it sees of all layers."""
 
     is_neutral = False
@@ -32,6 +32,6 @@ class _Observer(NasaProcessor):
 def strength(model: Backbone, pair: Pair, seeds: list[int]) -> dict[str, float]:
     """`ratio` and `cosine` of Z- to Z+ over all cross-attentions, tokens and seeds of the plain one-step picture."""
     observer = _Observer(model.encode([pair.negative]))
-    with torch.no_grad(), processed(model.network, observer):
+    with torch.no_grad(), attach(model.network, observer):
         OneStep(model=model, method="none")([pair.prompt] * len(seeds), seeds)
     return {"ratio": observer.response.ratio, "cosine": observer.response.cosine}

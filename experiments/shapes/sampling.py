@@ -14,8 +14,10 @@ import torch
 
 from snoopi_core.formats.checkpoint import OneStepRecipe
 from training.evaluate.generate.noise import noise
-from training.models.guidance.methods import Method, sampling_recipe, steered_x0
+from training.models.guidance.few_steps import steered_x0
+from training.models.guidance.methods import Method
 from training.models.sampling import ddim_x0
+from training.models.sampling_recipe import sampling_recipe
 from training.prompts.shapes.captions import NULL_PROMPT
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from training.evaluate.sets.folder import claim_folder
 from training.evaluate.sets.manifest import Manifest, Model
 from training.evaluate.sets.pairs import load_pairs
 from training.evaluate.sets.rows import rows_of_pairs
-from training.models.guidance.methods import Method, with_preset
+from training.models.guidance.methods import Method
+from training.models.sampling_recipe import with_preset
 
 TIE = 0.02  # smaller differences in shares are ignored: one or two images of a few dozen
 

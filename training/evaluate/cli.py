@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from training.models.guidance.methods import methods_help
+
 METRICS = ("fid", "prc", "clip", "hps-v2.0", "hps-v2.1")
 JUDGES = 'clip, people, or a plug-in such as training.evaluate.judges.shapes:judge ("shapes" for short)'
 
@@ -34,8 +36,7 @@ def _generate(p: argparse.ArgumentParser) -> None:
         "--methods",
         nargs="+",
         default=["none", "nasa"],
-        help="none, nasa:ALPHA, cfg:SCALE, embeddings:SCALE, nag:PHI, vsf:ALPHA, orthogonal:ALPHA; nasa alone takes "
-        "the file's alpha; of a teacher teacher:STEPS:CFG and teacher-negative:STEPS:CFG (default: none nasa)",
+        help=f"{methods_help()} (default: none nasa)",
     )
     p.add_argument("--count", type=_positive, help="images of each prompt or pair (default: 1, for pairs 100)")
     p.add_argument("--limit", type=_positive, help="use at most this many prompts of each file")

@@ -25,7 +25,8 @@ from training.evaluate.sets.folder import check_folder, claim_folder, locked
 from training.evaluate.sets.manifest import Manifest, Model
 from training.evaluate.sets.pairs import load_pairs
 from training.evaluate.sets.rows import rows_of_pairs, rows_of_prompts
-from training.models.guidance.methods import Method, with_preset
+from training.models.guidance.methods import Method
+from training.models.sampling_recipe import with_preset
 from training.trainer.distributed.accelerator import on_main
 from training.trainer.export import provenance
 

@@ -20,8 +20,10 @@ from training.evaluate.generate.noise import noise
 from training.evaluate.sets.image_files import is_complete, write_image
 from training.evaluate.sets.manifest import COST, Manifest, Row
 from training.models.backbone import Backbone
-from training.models.guidance.methods import Method, sampling_recipe, steered_x0
+from training.models.guidance.few_steps import steered_x0
+from training.models.guidance.methods import Method
 from training.models.sampling import guided_x0
+from training.models.sampling_recipe import sampling_recipe
 from training.models.text_embeddings import concat
 from training.prompts.shapes.captions import NULL_PROMPT
 

@@ -12,7 +12,7 @@ from snoopi_core.formats.tensor_file import open_tensor_file
 from snoopi_core.presets import Preset
 from training.config import find_file
 from training.models.backbone import Backbone, fingerprint
-from training.models.guidance.methods import Method
+from training.models.guidance.methods import METHODS, Method
 from training.models.loading import load_backbone, open_model
 
 EXPORT = Path("export", "student.safetensors")
@@ -96,15 +96,15 @@ def parse_methods(words: list[str], path: str, preset: Preset | None = None) -> 
     """
     methods = []
     for word in words:
-        if word == "nasa":
+        if word in METHODS and METHODS[word].recommended:
             alpha = preset.nasa_alpha if preset is not None else recommended_alpha(path)
             if alpha is None:
                 source = path if preset is None else f"preset {preset.name!r}"
                 raise ValueError(
-                    f"{source} recommends no alpha for NASA; name one, such as nasa:0.3, or measure it with "
+                    f"{source} recommends no alpha for NASA; name one, such as {word}:0.3, or measure it with "
                     "`python -m training.evaluate alpha`"
                 )
-            word = f"nasa:{alpha}"
+            word = f"{word}:{alpha}"
         methods.append(Method.parse(word))
     return list(dict.fromkeys(methods))
 

@@ -10,10 +10,8 @@ from typing import Any
 
 from training.evaluate.sets.manifest import COST, NAME, Manifest, find_sets, read_manifest
 from training.evaluate.sets.results import Result, read_result
-from training.models.guidance.methods import Method
+from training.models.guidance.methods import Method, method_label
 
-_SUFFIX = {"none": "", "nasa": " + NASA", "cfg": " + CFG", "embeddings": " - embeddings"}
-_SUFFIX |= {"nag": " + NAG", "vsf": " + VSF", "orthogonal": " + orthogonal NASA"}
 NOT_RUN = "not run"
 
 
@@ -75,10 +73,7 @@ def ordered(rows: Iterable[Result]) -> list[Result]:
 
 def label(row: Result) -> str:
     """As the paper's rows are called: the title, and what was done to it."""
-    name, *numbers = row["method"].split(":")
-    if name in ("teacher", "teacher-negative"):
-        return f"{row['title']} {numbers[0]} steps" + (" + negative" if name != "teacher" else "")
-    return row["title"] + _SUFFIX.get(name, f" {row['method']}")
+    return row["title"] + method_label(row["method"])
 
 
 def parsed(method: str) -> tuple[str, float]:

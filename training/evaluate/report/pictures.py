@@ -15,11 +15,11 @@ from training.evaluate.report.collect import Collected, ordered, parsed
 from training.evaluate.sets.image_files import read_image
 from training.evaluate.sets.manifest import Manifest, Row
 from training.evaluate.sets.results import Result
+from training.models.guidance.methods import neutral_strength
 from training.trainer.monitor.sample_grid import sample_grid
 from training.trainer.monitor.samples import as_tiles
 
 SEEDS = 2  # of each prompt in a grid
-_NEUTRAL = {"nasa": 0.0, "cfg": 1.0, "embeddings": 0.0, "nag": 0.0, "orthogonal": 0.0}  # VSF has none
 _SCORES = {"fid": "FID", "clip": "CLIP score", "hps-v2.0": "HPSv2 v2.0", "hps-v2.1": "HPSv2 v2.1"}
 Pictures = dict[str, bytes]  # by what is written below
 Series = list[tuple[str, list[tuple[float, Any]]]]  # label, and what there is by strength
@@ -97,7 +97,7 @@ def _series(rows: list[Result]) -> Series:
     for (title, setup, prompts, name), points in found.items():
         if len(points) < 2:
             continue
-        neutral = _NEUTRAL.get(name)
+        neutral = neutral_strength(name)
         plain = [r for r in rows if (r["method"], r["setup"], r["prompts"]) == ("none", setup, prompts)]
         if neutral is not None and plain and all(strength != neutral for strength, _ in points):
             points.append((neutral, plain[0]))

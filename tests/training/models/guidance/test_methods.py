@@ -9,13 +9,16 @@ from tiny import tiny_pixart_backbone
 
 from snoopi_core.formats.checkpoint import OneStepRecipe
 from training.evaluate.generate.student import parse_methods
-from training.models.guidance.methods import Method, sampling_recipe, steered_x0
+from training.models.guidance.attention import attach
+from training.models.guidance.few_steps import steered_x0
+from training.models.guidance.methods import Method
 from training.models.guidance.nag import NagProcessor, normalized_guidance
-from training.models.guidance.nasa import NasaProcessor, processed
+from training.models.guidance.nasa import NasaProcessor
 from training.models.guidance.orthogonal import OrthogonalProcessor, orthogonal_part
 from training.models.guidance.vsf import VsfProcessor
 from training.models.loading import load_backbone
 from training.models.sampling import one_step_x0
+from training.models.sampling_recipe import sampling_recipe
 from training.models.text_embeddings import TextEmbeddings
 
 
@@ -58,7 +61,7 @@ def test_each_method_is_its_formula(model, texts, z):
     ways = {"nasa": NasaProcessor, "nag": NagProcessor, "vsf": VsfProcessor, "orthogonal": OrthogonalProcessor}
     for method, way in ways.items():
         got = steered(f"{method}:0.7")
-        with processed(model.network, way(negative, 0.7)):
+        with attach(model.network, way(negative, 0.7)):
             assert torch.equal(got, plain(model, positive, z, recipe))
         for row in (slice(0, 1), slice(1, 2)):  # every row has its own negative
             alone = steered_x0(
