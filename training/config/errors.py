@@ -13,5 +13,3 @@ class FailedElsewhere(RuntimeError):
 
 class FailedHere(ValueError):
     """An error that other processes may not have, so any process reports it, not only the first."""
-
-    here = True

@@ -10,6 +10,7 @@ from live_pack import ROOT
 from tiny_clip import write_tiny_clip
 
 from training.evaluate.report.collect import Collected, collect
+from training.evaluate.report.command import html
 from training.evaluate.report.paper import TABLE_4_8, TABLE_5, TABLE_7
 from training.evaluate.report.pictures import curves, grids
 from training.evaluate.report.removals import removal_tables
@@ -107,7 +108,7 @@ def test_pictures_need_what_they_show(measured):
 
 def test_tables_escape_what_pages_would_read():
     table = Table(title="a <b>", head=["x"], rows=[["1 | 2 <i>"]])
-    assert "&lt;i&gt;" in table.html() and "1 \\| 2 &lt;i>" in table.markdown()
+    assert "&lt;i&gt;" in html("", "", [table], {}) and "1 \\| 2 &lt;i>" in table.markdown()
     assert "| a b |" in Table(title="", head=["x"], rows=[["a\nb"]]).markdown()
 
 
@@ -125,7 +126,7 @@ def test_what_cannot_be_reported_is_refused(measured, tmp_path, capsys):
     (tmp_path / "empty" / "other.json").write_text("[]", encoding="utf-8")
     assert "nothing to report" in refused(capsys, "report", tmp_path / "empty", "--out", tmp_path / "r.html")
     (tmp_path / "mine.html").write_text("mine", encoding="utf-8")
-    assert "is no such report" in refused(capsys, "report", measured, "--out", tmp_path / "mine.html")
+    assert "is not such a report" in refused(capsys, "report", measured, "--out", tmp_path / "mine.html")
     assert (tmp_path / "mine.html").read_text(encoding="utf-8") == "mine"
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "scores.json").write_text('{"kind": "scores", "format": 2}', encoding="utf-8")

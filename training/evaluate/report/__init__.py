@@ -1,1 +1,1 @@
-"""The parts of the report: what was measured, the paper's tables beside it, pictures, and the two pages."""
+"""The report: one HTML and one Markdown page with what was measured beside the paper's figures."""

@@ -1,27 +1,32 @@
-"""What a report rests on: images, settings, seeds, costs, versions."""
+"""The report's last tables: costs, settings of the images, and versions of libraries."""
 
 from __future__ import annotations
 
 from training.evaluate.report.collect import Collected, parsed
 from training.evaluate.report.tables import NONE, Table
-from training.evaluate.sets.manifest import Manifest
 
 
 def about_tables(found: Collected) -> list[Table]:
-    """Costs, then settings and versions."""
-    return [table for table in (_costs(found), _settings(found), _versions(found)) if table is not None]
+    """Costs, settings and versions."""
+    return [_costs(found), _settings(found), _versions(found)]
 
 
-def _costs(found: Collected) -> Table | None:
+def _costs(found: Collected) -> Table:
     rows = []
     per_image = {
         folder: cost["sampling_seconds"] / cost["sampled"] for folder, cost in found.costs.items() if cost["sampled"]
     }
     warm = {folder for folder, cost in found.costs.items() if cost["sampled"] < cost["images"]}
-    for folder in sorted(per_image, key=lambda f: (found.sets[f].title, _order(found.sets[f].method))):
-        manifest, cost = found.sets[folder], found.costs[folder]
-        plain = next((f for f in per_image if found.sets[f].method == "none" and _same(found.sets[f], manifest)), None)
-        times = f"{per_image[folder] / per_image[plain]:.2f}" if {plain, folder} <= warm else NONE
+    groups = {folder: (found.sets[folder].setup(), len(found.sets[folder].images)) for folder in per_image}
+    plain = {groups[folder]: folder for folder in reversed(per_image) if found.sets[folder].method == "none"}
+
+    def order(folder):  # noqa: ANN001, ANN202
+        method = found.sets[folder].method
+        return found.sets[folder].title, method != "none", *parsed(method)
+
+    for folder in sorted(per_image, key=order):
+        manifest, cost, before = found.sets[folder], found.costs[folder], plain.get(groups[folder])
+        times = f"{per_image[folder] / per_image[before]:.2f}" if {before, folder} <= warm else NONE
         rows.append(
             [
                 *(manifest.title, manifest.method, cost["device"], str(cost["images"])),
@@ -30,18 +35,14 @@ def _costs(found: Collected) -> Table | None:
         )
     head = ["model", "method", "device", "images", "ms in the network an image", "of no negative", "images/s in all"]
     note = (
-        "Of the run that made them, the first process's share, without its first batch where there were more; the last "
-        "column is with text, decoding and writing. A few images on a busy machine say little: benchmarks/RESULTS.md "
-        "has the cost measured with care."
+        "For the first process of the run that made the images, without its first batch if there were several; the "
+        "last column includes text, decoding and writing. Few images on a busy machine give poor estimates: "
+        "benchmarks/RESULTS.md has careful measurements."
     )
-    return Table(title="Cost", head=head, rows=rows, notes=[note]) if rows else None
+    return Table(title="Cost", head=head, rows=rows, notes=[note])
 
 
-def _order(method: str) -> tuple[bool, str, float]:
-    return method != "none", *parsed(method)
-
-
-def _settings(found: Collected) -> Table | None:
+def _settings(found: Collected) -> Table:
     rows = []
     for folder, manifest in found.sets.items():
         recipe, size = manifest.recipe, manifest.size
@@ -56,23 +57,10 @@ def _settings(found: Collected) -> Table | None:
             ]
         )
     head = ["folder", "model", "method", "images", "seed", "timesteps", "size", "precision", "weights", "protocol"]
-    return (
-        Table(title="Images", head=head, rows=rows, notes=["Weights: the beginning of their SHA-256."])
-        if rows
-        else None
-    )
+    return Table(title="Images", head=head, rows=rows, notes=["Weights: the beginning of their SHA-256."])
 
 
-def _versions(found: Collected) -> Table | None:
-    names: dict[str, list[str]] = {}
-    for versions in found.versions:
-        for name, version in versions.items():
-            names.setdefault(name, [])
-            if version not in names[name]:
-                names[name].append(version)
-    rows = [[name, ", ".join(versions)] for name, versions in sorted(names.items())]
-    return Table(title="Versions", head=["library", "version"], rows=rows) if rows else None
-
-
-def _same(one: Manifest, other: Manifest) -> bool:
-    return one.setup() == other.setup() and len(one.images) == len(other.images)
+def _versions(found: Collected) -> Table:
+    pairs = dict.fromkeys(pair for versions in found.versions for pair in versions.items())
+    rows = [[name, ", ".join(v for n, v in pairs if n == name)] for name in sorted({name for name, _ in pairs})]
+    return Table(title="Versions", head=["library", "version"], rows=rows)

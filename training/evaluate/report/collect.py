@@ -1,4 +1,4 @@
-"""Everything that lies in the folders of a report."""
+"""Reads everything in the folders of a report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.evaluate.sets.manifest import COST, NAME, Manifest, find_sets, read_manifest
-from training.evaluate.sets.results import Result, read_result
+from training.evaluate.sets.results import Result, kind_of, read_result
 from training.models.guidance.methods import Method, method_label
 
 NOT_RUN = "not run"
@@ -17,8 +17,7 @@ NOT_RUN = "not run"
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """sets: manifests by folder. costs: of the sets that have one. scores: rows of sets. removals: whole results.
-    versions: of libraries, of each set and each result."""
+    """All results. scores: one for each set of images. versions: of libraries, one for each set and file of results."""
 
     sets: dict[Path, Manifest] = field(default_factory=dict)
     costs: dict[Path, dict[str, Any]] = field(default_factory=dict)
@@ -28,21 +27,21 @@ class Collected:
 
 
 def collect(places: Iterable[Path]) -> Collected:
-    """Sets of images and files of figures: in the places, and directly below.
+    """Read the sets of images and the files of results in the places and directly below them.
 
     Raises:
-        FileNotFoundError: a place holds none of them.
-        ValueError: a manifest or a file of figures is damaged.
+        FileNotFoundError: a place has neither.
+        ValueError: a manifest or a file of results is damaged.
     """
     found, read = Collected(), set()
     for place in places:
-        files = {path: _kind(path) for path in sorted({*place.glob("*.json"), *place.glob("*/*.json")})}
+        files = {path: kind_of(path) for path in sorted({*place.glob("*.json"), *place.glob("*/*.json")})}
         sets = find_sets([place]) if any(path.name == NAME for path in files) else []
         if not sets and not any(files.values()):
-            held = "no such folder" if not place.is_dir() else "none is in it or directly below"
+            reason = "no such folder" if not place.is_dir() else "not in it and not directly below"
             raise FileNotFoundError(
-                f"nothing to report in {place} ({held}): expected images of `generate`, or what `score` and `removal` "
-                "have written"
+                f"nothing to report in {place} ({reason}): expected images of `generate`, or results of `score` or "
+                "`removal`"
             )
         for folder in sets:
             found.sets[folder] = read_manifest(folder)
@@ -62,31 +61,24 @@ def collect(places: Iterable[Path]) -> Collected:
     titles = {(str(f), m.method, m.setup(), m.prompts()): m.title for f, m in found.sets.items()}
     for row in (*found.scores, *(row for result in found.removals for row in result["sets"])):
         key = tuple(row[name] for name in ("folder", "method", "setup", "prompts"))
-        row["title"] = titles.get(key, row["title"])  # a label may have been changed since
+        row["title"] = titles.get(key, row["title"])  # it may have been changed since
     return found
 
 
 def ordered(rows: Iterable[Result]) -> list[Result]:
-    """By title, then method, the plain images first."""
+    """Sorted by title, then method; images without a negative first."""
     return sorted(rows, key=lambda row: (row["title"], row["method"] != "none", *parsed(row["method"])))
 
 
 def label(row: Result) -> str:
-    """As the paper's rows are called: the title, and what was done to it."""
+    """The name of a row as in the paper: the title and the method."""
     return row["title"] + method_label(row["method"])
 
 
 def parsed(method: str) -> tuple[str, float]:
-    """Name and strength."""
+    """Name and strength of a method."""
     try:
         known = Method.parse(method)
-    except ValueError:  # of another program
+    except ValueError:  # a method of another program
         return method, 0.0
     return known.name, known.strength
-
-
-def _kind(path: Path) -> str:
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["kind"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""  # somebody else's file

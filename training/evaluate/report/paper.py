@@ -1,7 +1,7 @@
-"""What the paper reports (SNOOPI, arXiv 2412.02687), to stand beside what is measured here.
+"""The paper's figures (SNOOPI, arXiv 2412.02687), by table, for comparison.
 
-Removal in percent, before -> after NASA; the rest as in its tables. A row's name is the `--title` of `generate`, with
-" + NASA" for the images that NASA made.
+Names of rows are the `--title` of `generate`, with " + NASA" for images made with NASA. Removal is in percent, before
+and after NASA.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ TABLE_5: dict[str, tuple[float, float, float, float]] = {
     "PixArt-DMD": (30.22, 0.32, 0.55, 0.18),
 }
 
-# by model, of the six pairs in `PAIRS["paper"]`'s order
+# by model, in the order of PAIRS["paper"]
 TABLE_7: dict[str, tuple[tuple[int, int], ...]] = {
     "SDXL-LCM, 4 steps": ((52, 99), (48, 100), (55, 100), (45, 92), (36, 100), (64, 100)),
     "SDXL-DMD2, 4 steps": ((26, 100), (74, 100), (44, 100), (56, 100), (12, 100), (88, 100)),

@@ -1,4 +1,4 @@
-"""The report's pictures: grids of images with the same noise, and curves over a method's strength; PNG."""
+"""The pictures of the report, as PNG: grids of images with the same noise, and curves over a method's strength."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from training.trainer.monitor.samples import as_tiles
 
 SEEDS = 2  # of each prompt in a grid
 _SCORES = {"fid": "FID", "clip": "CLIP score", "hps-v2.0": "HPSv2 v2.0", "hps-v2.1": "HPSv2 v2.1"}
-Pictures = dict[str, bytes]  # by what is written below
-Series = list[tuple[str, list[tuple[float, Any]]]]  # label, and what there is by strength
+Pictures = dict[str, bytes]  # by caption
+Series = list[tuple[str, list[tuple[float, Any]]]]  # label, and values by strength
 
 
 def grids(found: Collected, prompts: int) -> Pictures:
-    """One for each model and list of prompts: a column a prompt, rows by method."""
+    """A grid for each model and list of prompts: one column per prompt, rows by method."""
     pictures: Pictures = {}
     for sets in _alike(found.sets):
         first = next(iter(sets.values()))
@@ -46,7 +46,7 @@ def grids(found: Collected, prompts: int) -> Pictures:
 
 
 def curves(found: Collected) -> Pictures:
-    """Removal and scores over the strength of each method that was tried at two strengths or more (as Figure 5)."""
+    """Removal and scores over the strength of each method that was measured at two strengths or more (Figure 5)."""
     pictures: Pictures = {}
     for result in found.removals:
         judge, sets = result["judge"]["name"], ordered(result["sets"])
@@ -58,7 +58,7 @@ def curves(found: Collected) -> Pictures:
 
 
 def _alike(sets: dict[Path, Manifest]) -> Iterable[dict[Path, Manifest]]:
-    """Sets of one setup whose rows are the same."""
+    """Groups of sets with the same setup and the same rows."""
     found: dict[object, dict[Path, Manifest]] = {}
     for folder, manifest in sets.items():
         found.setdefault((manifest.setup(), manifest.images), {})[folder] = manifest
@@ -66,7 +66,7 @@ def _alike(sets: dict[Path, Manifest]) -> Iterable[dict[Path, Manifest]]:
 
 
 def _chosen(manifest: Manifest, prompts: int) -> list[list[Row]]:
-    """The first rows of the first prompts (with their negatives), equally many of each."""
+    """Of each of the first prompts (with its negative) the first rows, equally many of each."""
     by: dict[tuple[str, str | None, int | None], list[Row]] = {}
     for row in manifest.images:
         by.setdefault((row.prompt, row.negative, row.pair), []).append(row)
@@ -85,13 +85,15 @@ def _tiles(folder: Path, chosen: list[list[Row]]) -> torch.Tensor:
 
 
 def _series(rows: list[Result]) -> Series:
-    """By title and method, (strength, row) of images of the same prompts and noise, with the plain ones at the strength
-    that does nothing."""
+    """(strength, row) by title and method, for images of the same prompts and noise.
+
+    The images without a negative are added at the strength that has no effect.
+    """
     found: dict[tuple[str, ...], list[tuple[float, Result]]] = {}
     for row in rows:
         name, strength = parsed(row["method"])
         if name != "none":
-            series = row["method"].rpartition(":")[0] or name  # a teacher's has its steps
+            series = row["method"].rpartition(":")[0] or name  # a teacher's includes the steps
             found.setdefault((row["title"], row["setup"], row["prompts"], series), []).append((strength, row))
     drawn: Series = []
     for (title, setup, prompts, name), points in found.items():

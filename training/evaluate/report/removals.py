@@ -1,4 +1,4 @@
-"""Tables 3 and 7 with what was measured, and how each method fared in full."""
+"""The tables of removal: Tables 3 and 7 with the measured figures, and all shares of each method."""
 
 from __future__ import annotations
 
@@ -14,19 +14,17 @@ from training.evaluate.sets.results import Result
 
 
 def removal_tables(found: Collected, *, everything: bool) -> list[Table]:
-    """The paper's six pairs, where they were judged or everything is asked for; then each judge's whole result."""
+    """The paper's pairs, if they were judged or `everything` is asked for, and all results of each judge."""
     six = [(pair.positive, pair.negative) for pair in PAIRS["paper"]]
     of_paper = [r for r in found.removals if [(p["positive"], p["negative"]) for p in r["pairs"]] == six]
-    tables = [_beside_the_paper(result) for result in of_paper]
-    if not tables and everything:
-        tables = [_beside_the_paper(None)]
+    tables = [_beside_the_paper(result) for result in of_paper or ([None] if everything else [])]
     for result in found.removals:
         tables += [_means(result), _by_pair(result)]
     return tables
 
 
 def _beside_the_paper(result: Result | None) -> Table:
-    """Success before -> after, in percent, as in the paper."""
+    """Share of absent, before -> after, in percent."""
     steered = [] if result is None else [row for row in ordered(result["sets"]) if row["digest"] != row["before"]]
     head = ["prompt", "negative", *(f"{name}, paper" for name in TABLE_7)]
     head += [f"{label(row)} ({row['method']}), measured" for row in steered] or ["measured"]
@@ -44,14 +42,12 @@ def _beside_the_paper(result: Result | None) -> Table:
         title = "mean, lower-baseline three (Table 3)" if name == "lower" else "mean, all six"
         own = [_before_after(result, row, lambda r, name=name: r["means"][name]) for row in steered] or [NOT_RUN]
         rows.append([title, "", *paper, *own])
-    judge = (
-        [] if result is None else [f"Measured: judged by {_judge(result)}; the paper's: by people, 100 images a pair."]
-    )
+    note = "" if result is None else f"Measured: judged by {_judge(result)}; the paper's: by people, 100 images a pair."
     return Table(
         title="Removal of what the negative names, before -> after, percent (Tables 3 and 7)",
         head=head,
         rows=rows,
-        notes=judge,
+        notes=[note] if note else [],
     )
 
 
@@ -68,9 +64,10 @@ def _means(result: Result) -> Table:
         head=head,
         rows=rows,
         notes=[
-            "Absent: what the negative names is not there. Kept: the prompt is. Valid: a sound picture. Clean: all "
-            f"three at once. Means over {len(result['pairs'])} pairs, and over the {lower} with the lowest share of "
-            "absent before (of equal ones the first); in brackets 95 % Wilson intervals of the pooled images.",
+            "Absent: what the negative names is not in the image. Kept: what the prompt asks for is. Valid: the image "
+            f"is not broken. Clean: all three. Means over {len(result['pairs'])} pairs, and over the {lower} with the "
+            "lowest share of absent without a negative (the first of equal ones); in brackets 95 % Wilson intervals "
+            "over all these images.",
         ],
     )
 

@@ -1,10 +1,9 @@
-"""The report's tables: the paper's figures and the measured ones side by side."""
+"""The tables of scores: the paper's figures and the measured ones side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from statistics import fmean
 from typing import Any
 
@@ -19,7 +18,7 @@ NONE = "-"
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """`notes` stand below it, a line each."""
+    """A table with a line of text below it for each of `notes`."""
 
     title: str
     head: Row
@@ -31,21 +30,11 @@ class Table:
         notes = "".join(f"\n{note}\n" for note in self.notes)
         return f"## {self.title}\n\n{markdown_table(self.head, rows)}{notes}"
 
-    def html(self) -> str:
-        def line(cells: Row, tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
-        body = "\n".join(line(row, "td") for row in self.rows)
-        notes = "".join(f'<p class="quiet">{escape(note)}</p>' for note in self.notes)
-        return f"<h2>{escape(self.title)}</h2>\n<div><table>{line(self.head, 'th')}\n{body}</table></div>{notes}"
-
-
-def quality(found: Collected, *, everything: bool) -> Table | None:
-    """Table 5: FID, CLIP score, precision, recall."""
+def quality(found: Collected, *, everything: bool) -> Table:
+    """Table 5: FID, CLIP score, precision, recall; empty if nothing was measured, unless `everything` is asked for."""
     names = ("FID", "CLIP", "precision", "recall")
     measured = [row for row in ordered(found.scores) if {"fid", "clip", "prc"} & row["scores"].keys()]
-    if not measured and not everything:
-        return None
 
     def own(row: Result) -> Row:
         scores = row["scores"]
@@ -53,7 +42,7 @@ def quality(found: Collected, *, everything: bool) -> Table | None:
         values = (_of(scores, "fid"), _of(scores, "clip"), prc.get("precision"), prc.get("recall"))
         return [_number(value, digits) for value, digits in zip(values, (2, 3, 3, 3), strict=True)]
 
-    paper = {name: [f"{value:.2f}" for value in values] for name, values in TABLE_5.items()}
+    paper = _formatted(TABLE_5) if measured or everything else {}
     head = ["model", *(f"{name}, paper" for name in names), *(f"{name}, measured" for name in names), "images"]
     return Table(
         title="FID, CLIP score, precision and recall (Table 5)",
@@ -64,7 +53,7 @@ def quality(found: Collected, *, everything: bool) -> Table | None:
 
 
 def preference(found: Collected, *, everything: bool) -> list[Table]:
-    """Tables 4 and 8: HPSv2; one table a version, since they do not compare."""
+    """Tables 4 and 8: HPSv2, one table for each version."""
     versions = [v for v in ("v2.0", "v2.1") if any(f"hps-{v}" in row["scores"] for row in found.scores)]
     return [_preference(found, version) for version in versions or ([""] if everything else [])]
 
@@ -76,25 +65,24 @@ def _preference(found: Collected, version: str) -> Table:
     def own(row: Result) -> Row:
         score = row["scores"][name]
         styles = [score["styles"].get(style, {}).get("value") for style in STYLES]
-        average = score["value"] if None in styles else fmean(styles)  # of the four, whatever else was scored
+        average = score["value"] if None in styles else fmean(styles)  # of the paper's four styles only
         return [_number(value, 2) for value in (*styles, average)]
 
-    paper = {key: [f"{value:.2f}" for value in values] for key, values in TABLE_4_8.items()}
     columns = [*STYLES.values(), "average"]
     return Table(
         title=f"HPSv2{f', {version}' if version else ''} (Tables 4 and 8)",
         head=["model", *(f"{c}, paper" for c in columns), *(f"{c}, measured" for c in columns), "images"],
-        rows=_beside(paper, measured, own, len(columns)),
+        rows=_beside(_formatted(TABLE_4_8), measured, own, len(columns)),
         notes=[
-            "The paper calls its figures HPSv2; versions v2.0 and v2.1 do not compare with each other.",
+            "The paper does not name its version of HPSv2; v2.0 and v2.1 cannot be compared with each other.",
             *_shortfalls(measured, ("hps",)),
             *_missing(found.scores, ("hps-v2.0", "hps-v2.1")),
         ],
     )
 
 
-def others(found: Collected) -> Table | None:
-    """Plug-ins' scores."""
+def other_scores(found: Collected) -> Table:
+    """The scores of plug-ins."""
     known = {"fid", "prc", "clip", "hps-v2.0", "hps-v2.1"}
     rows = [
         [label(row), row["method"], name, _number(value["value"], 4), _number(value["standard_error"], 4)]
@@ -103,12 +91,12 @@ def others(found: Collected) -> Table | None:
         if name not in known
     ]
     head = ["model", "method", "score", "mean", "standard error"]
-    return Table(title="Other scores", head=head, rows=rows) if rows else None
+    return Table(title="Other scores", head=head, rows=rows)
 
 
 def never_measured() -> list[Table]:
-    """Tables 1 and 2 are of teachers and of training runs, which these commands do not make."""
-    note = "FID; of a teacher and of training runs, as Figure 2 is, so that no command here measures it of a student."
+    """Tables 1 and 2, of teachers and of training runs, which these commands do not measure."""
+    note = "FID of a teacher and of training runs, like Figure 2; no command here measures it."
     return [
         Table(
             title=title,
@@ -124,7 +112,7 @@ def never_measured() -> list[Table]:
 
 
 def _beside(paper: dict[str, Row], measured: list[Result], own: Any, width: int) -> list[Row]:
-    """The paper's rows with the measured values of the same name, then the rest of what was measured."""
+    """The paper's rows, each with the measured values of the same name, then the other measured rows."""
     rows = []
     for name, values in paper.items():
         mine = [row for row in measured if label(row) == name]
@@ -136,18 +124,22 @@ def _beside(paper: dict[str, Row], measured: list[Result], own: Any, width: int)
 
 
 def _named(name: str, row: Result) -> str:
-    """With its strength where the method has one: several may be in the table."""
+    """The name with the strength of the method, if it has one: there may be several."""
     return f"{name} ({row['method']})" if ":" in row["method"] else name
 
 
 def _shortfalls(rows: list[Result], names: tuple[str, ...]) -> list[str]:
-    said = [row["shortfalls"][name] for row in rows for name in names if name in row["shortfalls"]]
-    return [f"Not as the paper takes it: {text}." for text in dict.fromkeys(said)]
+    texts = [row["shortfalls"][name] for row in rows for name in names if name in row["shortfalls"]]
+    return [f"Not the paper's protocol: {text}." for text in dict.fromkeys(texts)]
 
 
 def _missing(rows: list[Result], names: tuple[str, ...]) -> list[str]:
-    said = [(name, row["not_run"][name]) for row in rows for name in names if name in row["not_run"]]
-    return [f"{name}: {NOT_RUN}. {reason}" for name, reason in dict.fromkeys(said)]
+    reasons = [(name, row["not_run"][name]) for row in rows for name in names if name in row["not_run"]]
+    return [f"{name}: {NOT_RUN}. {reason}" for name, reason in dict.fromkeys(reasons)]
+
+
+def _formatted(values: dict[str, tuple[float, ...]]) -> dict[str, Row]:
+    return {name: [f"{value:.2f}" for value in row] for name, row in values.items()}
 
 
 def _of(scores: dict[str, Any], name: str) -> float | None:
@@ -159,5 +151,5 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _in_markdown(cell: str) -> str:
-    """A cell of a table, whatever a prompt holds: on one line, and no mark-up."""
+    """Escape a cell: prompts may hold line breaks and mark-up."""
     return " ".join(cell.split("\n")).replace("<", "&lt;").replace("|", "\\|")
