@@ -1,11 +1,11 @@
-"""SNOOPI for ComfyUI: negative prompts for one-step models (NASA) and one-step models themselves (PG-SB)."""
+"""SNOOPI for ComfyUI: negative prompts for one-step models (NASA), and one-step models (PG-SB)."""
 
 import logging
 import re
 from importlib.util import find_spec
 
 WEB_DIRECTORY = "./web"
-OLDEST_HOST = "0.16.3"  # as requires-comfyui in pyproject.toml, which the host reads and does not enforce
+OLDEST_HOST = "0.16.3"  # as requires-comfyui in pyproject.toml, which the host does not enforce
 __all__ = ["WEB_DIRECTORY"]
 
 
@@ -18,12 +18,12 @@ def host_version() -> str:
 
 
 def too_old(version: str) -> bool:
-    wanted, found = ([int(n) for n in re.findall(r"\d+", text)[:3]] for text in (OLDEST_HOST, version))
-    return found < wanted
+    oldest, found = ([int(n) for n in re.findall(r"\d+", text)[:3]] for text in (OLDEST_HOST, version))
+    return found < oldest
 
 
-# Test runners and packaging tools import this file too. Without the host it does nothing; with it, the nodes are
-# imported here rather than inside the entry point, because the host logs no traceback for errors in there.
+# Test runners and packaging tools import this file too; without the host it does nothing. The nodes are imported here
+# and not in the entry point, because the host logs no traceback for errors there.
 if __package__ and find_spec("folder_paths") is not None:
     if too_old(host_version()):
         logging.warning(
@@ -31,7 +31,7 @@ if __package__ and find_spec("folder_paths") is not None:
             host_version(),
             OLDEST_HOST,
         )
-        NODE_CLASS_MAPPINGS: dict[str, type] = {}  # there are none; without it the host would complain a second time
+        NODE_CLASS_MAPPINGS: dict[str, type] = {}  # without it, the host would log a second error
         WEB_DIRECTORY = None
     else:
         from .nodes import comfy_entrypoint

@@ -1,6 +1,6 @@
-"""The nodes, as the host finds them.
+"""The nodes of this pack, and the extension that registers them.
 
-The host has a module of the same name, so everything inside the pack is imported relatively.
+The host has a module named `nodes` too, so everything inside the pack is imported relatively.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class NASAApply(io.ComfyNode):
                     "negative",
                     tooltip="What should not appear, from a CLIP Text Encode of the same model's CLIP. Several "
                     "NASA Apply nodes in a chain each subtract their own; combined prompts are averaged. An empty text "
-                    "steers too: for no negative, set alpha to 0.",
+                    "has an effect too: for no negative, set alpha to 0.",
                 ),
                 io.Float.Input(
                     "alpha",
@@ -44,8 +44,8 @@ class NASAApply(io.ComfyNode):
                     max=4.0,
                     step=0.01,
                     tooltip="How strongly the negative is subtracted. 0 changes nothing. The paper uses 0.04 for "
-                    "SD1.5, 0.3 for SD2.1 students; too much breaks the image. PG-SB Loader logs the "
-                    "file's own recommendation.",
+                    "SD1.5 and 0.3 for SD2.1 students; too much breaks the image. PG-SB Loader logs the file's "
+                    "recommendation.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -71,24 +71,24 @@ class NASAApply(io.ComfyNode):
                     "blocks",
                     default="all",
                     advanced=True,
-                    tooltip='Where in the network NASA acts. "all" is the paper\'s way; a group ("middle"), a block '
+                    tooltip='Where in the network NASA acts. "all", as in the paper; or a group ("middle"), a block '
                     '("input.1", "block.3"), a range ("output.4-8") or several of them, separated by commas.',
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
                     tooltip="Where in the picture NASA acts: 1 (white) steers away from the negative there, 0 (black) "
-                    "leaves the picture as it is. Any size. Nothing connected means everywhere.",
+                    "changes nothing. Any size. If not connected, NASA acts everywhere.",
                 ),
-                # Workflows that were saved before there was a choice lack it.
+                # Optional, because workflows saved before this input existed lack it.
                 io.Combo.Input(
                     "alpha_mode",
                     options=[AS_SET, AUTO],
                     default=AS_SET,
                     optional=True,
-                    tooltip='Where alpha comes from. "as set", the neutral value, is the number above. "auto" takes '
-                    "what was measured for this file, else the paper's for a PG-SB file, else a guess, the lowest "
-                    "published for such networks. The node shows which; the number above then does nothing.",
+                    tooltip='Where alpha comes from. "as set", the neutral value, uses the number above. "auto" uses '
+                    "the value measured for this file instead, else the paper's for a PG-SB file, else a guess: the "
+                    "lowest published for such networks. The node shows which.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The steered model, for any sampler.")],
@@ -106,9 +106,11 @@ class NASAApply(io.ComfyNode):
         mask: torch.Tensor | None = None,
         alpha_mode: str = AS_SET,
     ) -> io.NodeOutput:
-        whose = ""
+        alpha_source = ""
         if alpha_mode == AUTO:
-            alpha, whose = auto_alpha(model)
+            alpha, alpha_source = auto_alpha(model)
         window = Window(start_percent=start_percent, end_percent=end_percent)
-        steered = apply_nasa(model, negative, alpha=alpha, window=window, blocks=blocks, mask=mask, whose=whose)
+        steered = apply_nasa(
+            model, negative, alpha=alpha, window=window, blocks=blocks, mask=mask, alpha_source=alpha_source
+        )
         return io.NodeOutput(steered)

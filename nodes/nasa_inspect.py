@@ -1,4 +1,4 @@
-"""NASA Inspect: what a negative prompt does, layer by layer."""
+"""NASA Inspect: measures the effect of a negative prompt, layer by layer."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ class NASAInspect(io.ComfyNode):
             display_name="NASA Inspect",
             category="SNOOPI",
             description=(
-                "Tells what NASA Apply does: runs the steered model once and shows, for each cross-attention, how "
+                "Shows what NASA Apply does: runs the steered model once and shows, for each cross-attention, how "
                 "strong the negative is, how much it differs from the prompt, and how much it changes."
             ),
             search_aliases=["NASA strength", "debug negative", "does nothing", "attention chart", "SNOOPI"],
             is_output_node=True,
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The steered model: what comes out of NASA Apply, after other patches."
+                    "model", tooltip="The steered model: the output of NASA Apply, after any other patches."
                 ),
-                io.Conditioning.Input("positive", tooltip="What is drawn; the same that the sampler gets."),
+                io.Conditioning.Input("positive", tooltip="What to draw; the same prompt as for the sampler."),
                 io.Latent.Input(
                     "latent_image",
-                    tooltip="Gives the size and the number of pictures, as for the sampler; only noise is looked at. "
-                    "One picture is enough, more give a better mean.",
+                    tooltip="Sets the size and the number of pictures, as for the sampler; its content is not used. "
+                    "One picture is enough; more give a better mean.",
                 ),
                 seed_input("Seed of the noise, as for the sampler. Other seeds change the numbers a little."),
                 preset_input(
-                    'Which step is looked at: the first of One-Step Sampler\'s preset. "auto", the neutral value, '
-                    "takes the recipe stored in a PG-SB checkpoint, else the step from pure noise; it works for every "
-                    "model that NASA Apply takes."
+                    'Which step to measure: the first of One-Step Sampler\'s preset. "auto", the neutral value, '
+                    "uses the recipe stored in a PG-SB checkpoint, else the step from pure noise; it works for every "
+                    "model that NASA Apply supports."
                 ),
             ],
             outputs=[

@@ -19,8 +19,8 @@ class NASAScaleSweep(io.ComfyNode):
             display_name="NASA Scale Sweep",
             category="SNOOPI",
             description=(
-                "Shows which alpha is right: samples the same noise at several strengths of the negative prompt, and "
-                "puts the pictures side by side under their alpha."
+                "Helps to choose alpha: samples the same noise at several strengths of the negative prompt, and puts "
+                "the pictures side by side under their alpha."
             ),
             search_aliases=["alpha sweep", "NASA strength", "compare alpha", "XY plot", "contact sheet", "SNOOPI"],
             is_output_node=True,
@@ -28,7 +28,7 @@ class NASAScaleSweep(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     tooltip="The model to try the strengths on, from its loader or after LoRAs. No NASA Apply is "
-                    "needed before this node; one that is there goes on steering in every picture.",
+                    "needed before this node; if there is one, it acts in every picture too.",
                 ),
                 io.Conditioning.Input("positive", tooltip="What to draw, from a CLIP Text Encode."),
                 io.Conditioning.Input(
@@ -38,40 +38,40 @@ class NASAScaleSweep(io.ComfyNode):
                 ),
                 io.Latent.Input(
                     "latent_image",
-                    tooltip="Gives the size and the number of pictures at each alpha; an Empty Latent Image is the "
-                    "usual one. With several, each has a row of its own.",
+                    tooltip="Sets the size and the number of pictures at each alpha, usually with Empty Latent Image. "
+                    "With several, each has its own row.",
                 ),
                 io.Vae.Input("vae", tooltip="Turns the results into pictures; the model's own VAE."),
                 io.String.Input(
                     "alphas",
                     default="0, 0.25, 0.5, 1",
                     tooltip='The strengths: numbers with a decimal point, separated by commas ("0, 0.25, 0.5, 1"), or '
-                    'a range ("0..1 step 0.25"). 0 is the model without the negative, and worth having for comparison.',
+                    'a range ("0..1 step 0.25"). 0 is the model without the negative, useful for comparison.',
                 ),
                 seed_input(
                     "Seed of the noise, which is the same for all alphas. A sampler with this seed gives the same "
                     "pictures."
                 ),
                 timesteps_input(
-                    'As in One-Step Sampler: "auto", the neutral value, takes those of the preset; or one timestep '
-                    '("399"), or several falling ones; not a number of steps.',
+                    'As in One-Step Sampler: "auto", the neutral value, uses those of the preset; or one timestep '
+                    '("399"), or several decreasing ones; not a number of steps.',
                     optional=True,
                 ),
                 preset_input(
-                    'As in One-Step Sampler: which model this is. "auto", the neutral value, takes the recipe stored '
+                    'As in One-Step Sampler: which model this is. "auto", the neutral value, uses the recipe stored '
                     "in a PG-SB checkpoint, else the last timestep in one step."
                 ),
                 io.Sampler.Input(
                     "sampler",
                     optional=True,
-                    tooltip="For models of several steps that One-Step Sampler has no preset for: from KSamplerSelect, "
-                    "together with sigmas. Sampled at cfg 1. Nothing connected means One-Step Sampler's way.",
+                    tooltip="For models of several steps without a preset in One-Step Sampler: from KSamplerSelect, "
+                    "together with sigmas. Sampled at cfg 1. If not connected, samples like One-Step Sampler.",
                 ),
                 io.Sigmas.Input(
                     "sigmas",
                     optional=True,
-                    tooltip="Steps for the sampler, from a scheduler node such as Basic Scheduler. Nothing connected "
-                    "means One-Step Sampler's way.",
+                    tooltip="Steps for the sampler, from a scheduler node such as Basic Scheduler. If not connected, "
+                    "samples like One-Step Sampler.",
                 ),
             ],
             outputs=[
@@ -86,10 +86,10 @@ class NASAScaleSweep(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, alphas: str | None = None) -> bool | str:
-        """Tell of text that means nothing before anything runs; None where another node gives the text.
+        """Check the text of `alphas` before anything runs; None means that another node provides it.
 
-        Of `alphas` alone, since the host would show the answer once for each input that is named here; of `timesteps`
-        the node itself tells, before the first picture.
+        Only `alphas`, because the host shows the message once for each argument of this method; `timesteps` is checked
+        when the node runs, before the first picture.
         """
         try:
             parse_alphas("0" if alphas is None else alphas)

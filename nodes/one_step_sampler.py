@@ -34,20 +34,20 @@ class OneStepSampler(io.ComfyNode):
                 ),
                 io.Latent.Input(
                     "latent_image",
-                    tooltip="Gives the size and the number of images; an Empty Latent Image is the usual one. A "
-                    "picture in it is kept only where its noise mask says so (inpainting).",
+                    tooltip="Sets the size and the number of images, usually with Empty Latent Image. A picture in it "
+                    "is kept only where its noise mask says so (inpainting).",
                 ),
                 seed_input(
                     "Seed of the noise: the same seed and inputs give the same image, bit for bit.", next_seed=True
                 ),
                 timesteps_input(
-                    '"auto" takes those of the preset. Otherwise one timestep ("399" for SDXL-DMD2) or several falling '
-                    'ones ("999, 749, 499, 249"), each a step. Not a number of steps: "4" is one step at timestep 4.'
+                    '"auto" uses those of the preset. Otherwise one timestep ("399" for SDXL-DMD2) or several in '
+                    'decreasing order ("999, 749, 499, 249"), one for each step. Not a number of steps: "4" is one '
+                    "step at timestep 4."
                 ),
                 preset_input(
-                    'Which model this is. "auto" takes the recipe stored in a PG-SB checkpoint, else the last timestep '
-                    "in one step. Choose by name for models from other loaders; the help page lists what each stands "
-                    "for."
+                    'Which model this is. "auto" uses the recipe stored in a PG-SB checkpoint, else the last timestep '
+                    "in one step. Choose by name for models from other loaders; the help page explains each preset."
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="The sampled latent, for a VAE Decode.")],
@@ -55,7 +55,7 @@ class OneStepSampler(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, timesteps: str | None = None) -> bool | str:
-        """Tell of text that no model could use before anything runs; None where another node gives the text."""
+        """Check the text before anything runs; None means that another node provides it."""
         return check_timesteps(timesteps)
 
     @classmethod

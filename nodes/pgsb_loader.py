@@ -1,4 +1,4 @@
-"""PG-SB Loader: opens what the trainer exports, and the models that it and others start from."""
+"""PG-SB Loader: opens models exported by the trainer, and SD1.x, SD2.x, SDXL and PixArt models of others."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class PGSBLoader(io.ComfyNode):
             display_name="PG-SB Loader",
             category="SNOOPI",
             description=(
-                "Opens a one-step model exported by the PG-SB trainer, of any size, together with its text encoder, "
-                "its VAE and the recipe by which it is sampled. Also opens SD1.x, SD2.x, SDXL and PixArt models of "
-                "others, and puts a student LoRA on a base model. Nothing in a file is ignored in silence."
+                "Opens a one-step model exported by the PG-SB trainer, of any size, with its text encoder, its VAE and "
+                "its sampling recipe. Also opens other SD1.x, SD2.x, SDXL and PixArt models, and applies a student "
+                "LoRA to a base model. Nothing in a file is silently ignored."
             ),
             search_aliases=["PG-SB", "PGSB", "SwiftBrush", "load one-step model", "SNOOPI loader", "student LoRA"],
             inputs=[
@@ -34,7 +34,7 @@ class PGSBLoader(io.ComfyNode):
                     "ckpt_name",
                     options=checkpoint_names(),
                     tooltip="First node of the chain. A .safetensors file in the folders checkpoints or "
-                    "diffusion_models, or one that comes with this pack: made by the PG-SB trainer, or any SD1.x, "
+                    "diffusion_models, or one included in this pack: made by the PG-SB trainer, or any SD1.x, "
                     "SD2.x, SDXL or PixArt model, as a single file or in diffusers' layout.",
                 ),
                 io.Combo.Input(
@@ -42,8 +42,8 @@ class PGSBLoader(io.ComfyNode):
                     options=lora_names(),
                     default=NO_LORA,
                     optional=True,
-                    tooltip="A student's LoRA in the folder loras, put on the model at full strength; its recipe wins "
-                    'over the base model\'s. "none" changes nothing.',
+                    tooltip="A student's LoRA in the folder loras, applied to the model at full strength; its recipe "
+                    'replaces the base model\'s. "none" changes nothing.',
                 ),
                 io.Combo.Input(
                     "latents",
@@ -51,20 +51,20 @@ class PGSBLoader(io.ComfyNode):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip='Whose VAE a PixArt file is for, when it does not say so itself: "SD1.x" for '
-                    'PixArt-alpha, "SDXL" for PixArt-sigma. "auto", the neutral value, is right for all other files.',
+                    tooltip='Which VAE a PixArt file needs, if the file does not say: "SD1.x" for PixArt-alpha, "SDXL" '
+                    'for PixArt-sigma. "auto", the neutral value, is right for all other files.',
                 ),
             ],
             outputs=[
                 io.Model.Output(tooltip="The model, with its recipe: for NASA Apply and One-Step Sampler."),
-                io.Clip.Output(tooltip="Its text encoder; empty when the file holds none."),
-                io.Vae.Output(tooltip="Its VAE; empty when the file holds none."),
+                io.Clip.Output(tooltip="Its text encoder; empty if the file contains none."),
+                io.Vae.Output(tooltip="Its VAE; empty if the file contains none."),
             ],
         )
 
     @classmethod
     def fingerprint_inputs(cls, ckpt_name: str, lora_name: str = NO_LORA, latents: str = "auto") -> str:
-        """Changes when a file does, so that a newly exported student is read again."""
+        """Changes when a file changes, so that a newly exported student is loaded again."""
         return fingerprint(ckpt_name, lora_name)
 
     @classmethod

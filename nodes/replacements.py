@@ -1,6 +1,6 @@
-"""Nodes that have another name than in workflows that were saved before: the host puts the new one in their place.
+"""Renamed nodes: the host replaces old node ids in saved workflows with new ones.
 
-Node ids are frozen, so there is none. A rename would be, say:
+Node ids never change, so the list is empty. A rename would look like this:
 
     io.NodeReplace(new_node_id="SnoopiNew", old_node_id="SnoopiOld", old_widget_ids=["alpha"],
                    input_mapping=[{"new_id": "strength", "old_id": "alpha"}],

@@ -1,4 +1,4 @@
-"""The inputs that all nodes have that sample by themselves."""
+"""Inputs shared by the nodes that sample."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..snoopi_core.presets import AUTO, PRESETS
 
 
 def seed_input(tooltip: str, *, next_seed: bool = False) -> io.Int.Input:
-    """`next_seed`: each run takes another. Else the node would be run anew with each run of a larger graph."""
+    """A seed input; `next_seed`: change it after each run. Otherwise the node is not run again in a larger graph."""
     return io.Int.Input(
         "seed",
         default=0,
@@ -25,15 +25,15 @@ def timesteps_input(tooltip: str, *, optional: bool = False) -> io.String.Input:
 
 
 def preset_input(tooltip: str) -> io.Combo.Input:
-    """Optional: prompts that scripts saved before there were presets lack it."""
+    """A preset input; optional, because API prompts saved before presets existed lack it."""
     options = [AUTO, *(preset.name for preset in PRESETS)]
     return io.Combo.Input("preset", options=options, default=AUTO, optional=True, tooltip=tooltip)
 
 
 def check_timesteps(timesteps: str | None) -> bool | str:
-    """For `validate_inputs`: True, or what is wrong with the text; None is text that another node gives."""
+    """For `validate_inputs`: True, or an error message. None means that another node provides the text."""
     try:
-        # How many timesteps there are is the model's to say, when it is there.
+        # The model's number of timesteps is checked when the node runs.
         parse_timesteps(AUTO if timesteps is None else timesteps, auto=(), num_train_timesteps=None)
     except ValueError as error:
         return str(error)

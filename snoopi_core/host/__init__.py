@@ -1,5 +1,5 @@
-"""Everything that touches the host: the only package that imports `comfy` and `folder_paths`.
+"""Everything that touches the host, ComfyUI: the only package that imports `comfy` and `folder_paths`.
 
-A model is changed only through the host's ModelPatcher, on a clone, and only for the length of a call: no weight,
-module or forward of the host is replaced for good, and none is copied.
+Models are changed only through the host's ModelPatcher, on a clone, and only for the duration of a call: no weight,
+module or forward of the host is replaced permanently, and none is copied.
 """

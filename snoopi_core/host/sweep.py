@@ -1,8 +1,8 @@
-"""One picture for each strength of NASA, from the same noise (Figure 5 of SNOOPI, arXiv 2412.02687).
+"""Pictures at several strengths of NASA, from the same noise (Figure 5 of SNOOPI, arXiv 2412.02687).
 
-Each strength is sampled and decoded by itself, with the whole batch of the latent: so its pictures are, bit for bit,
-those that NASA Apply and the sampler give at that strength, and a GPU's memory does not grow with their number. All are
-sampled before the first is decoded, so that network and VAE change places on the GPU once.
+Each strength is sampled and decoded separately, with the latent's whole batch. So pictures are bit for bit those of
+NASA Apply and the sampler at that strength, and GPU memory does not grow with their number. All are sampled before the
+first is decoded, so network and VAE swap on the GPU only once.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ..presets import AUTO
 from .conditioning.negative import Conditioning
 from .conditioning.window import Window
 from .nasa.apply import read_steering, steer
-from .one_step import Callback, Latent, Way, one_step_way, sample_alone
+from .one_step import Callback, Latent, SamplingPlan, plan_one_step, sample_plan
 
-_SPEAKER = "NASA Scale Sweep"
+_NODE_NAME = "NASA Scale Sweep"
 
 
 def sweep(
@@ -44,61 +44,60 @@ def sweep(
     """A labelled page of all pictures, (1, H, W, 3), and the pictures, (alphas x batch, h, w, 3).
 
     Args:
-        timesteps, preset: of One-Step Sampler.
-        sampler, sigmas: of the host's custom sampling, in place of these two; both or none.
+        timesteps, preset: as in One-Step Sampler.
+        sampler, sigmas: of the host's custom sampling, instead of these two; both or neither.
 
     Raises:
-        ValueError: what NASA Apply and One-Step Sampler refuse, a sampler without sigmas or sigmas without a sampler,
-            no VAE.
+        ValueError: as in NASA Apply and One-Step Sampler; or only one of sampler and sigmas; or no VAE.
     """
     if vae is None:
-        raise ValueError("vae is empty: the file holds none. Connect a Load VAE node")
-    # Read once, and before anything is sampled, so that a mistake is told at once.
+        raise ValueError("vae is empty: the file contains no VAE. Connect a Load VAE node")
+    # Checked once, before anything is sampled, so that mistakes are reported immediately.
     steering = read_steering(patcher, negative, alpha=0.0, window=Window(), blocks="all")
-    way = _way(patcher, timesteps, preset, sampler, sigmas)
-    # Without previews of the latents: the front end would go on showing the last one in place of the node's page.
-    progress = comfy.utils.ProgressBar(way.steps * len(alphas))
+    plan = _make_plan(patcher, timesteps, preset, sampler, sigmas)
+    # Without latent previews: the front end would keep showing the last one instead of the node's page.
+    progress = comfy.utils.ProgressBar(plan.steps * len(alphas))
     samples = []
     for number, alpha in enumerate(alphas):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        steered = steer(way.patcher, dataclasses.replace(steering, alpha=alpha))
-        one = dataclasses.replace(way, patcher=steered)
-        sampled = sample_alone(one, positive, latent, seed=seed, callback=_part(progress, number * way.steps))
+        steered = steer(plan.patcher, dataclasses.replace(steering, alpha=alpha))
+        one = dataclasses.replace(plan, patcher=steered)
+        sampled = sample_plan(one, positive, latent, seed=seed, callback=_part(progress, number * plan.steps))
         samples.append(sampled["samples"])
     pictures = _decode(vae, samples)
     return contact_sheet(pictures, [f"alpha {alpha:g}" for alpha in alphas]), pictures.flatten(0, 1)
 
 
-def _way(
+def _make_plan(
     patcher: ModelPatcher,
     timesteps: str,
     preset: str,
     sampler: comfy.samplers.Sampler | None,
     sigmas: torch.Tensor | None,
-) -> Way:
+) -> SamplingPlan:
     if sampler is None and sigmas is None:
-        return one_step_way(patcher, timesteps=timesteps, preset=preset, speaker=_SPEAKER)
+        return plan_one_step(patcher, timesteps=timesteps, preset=preset, node_name=_NODE_NAME)
     if sampler is None or sigmas is None:
         missing, there = ("sampler", "sigmas") if sampler is None else ("sigmas", "sampler")
-        raise ValueError(f"{there} is connected but {missing} is not; connect both, or none for a one-step model")
+        raise ValueError(f"{there} is connected but {missing} is not; connect both, or neither for a one-step model")
     if len(sigmas) < 2:
-        raise ValueError(f"sigmas has {len(sigmas)} value(s), which is no step; expected 2 or more")
-    return Way(patcher=patcher, sigmas=sigmas, sampler=lambda noise_of: sampler, speaker=_SPEAKER)
+        raise ValueError(f"sigmas has {len(sigmas)} value(s), expected 2 or more: one step needs two")
+    return SamplingPlan(patcher=patcher, sigmas=sigmas, sampler=lambda noise_of: sampler, node_name=_NODE_NAME)
 
 
 def _part(progress: comfy.utils.ProgressBar, done: int) -> Callback:
-    """Tells the steps of one sampling run, when those before it had `done` steps."""
+    """A callback that advances `progress` during one sampling run, after `done` steps of earlier runs."""
     return lambda step, x0, x, steps: progress.update_absolute(done + step + 1)
 
 
 def _decode(vae: comfy.sd.VAE, samples: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Pictures (alphas, B, h, w, 3), the frames of videos one after the other, as the host's VAE Decode gives them."""
+    """Pictures (alphas, B, h, w, 3); frames of videos are separate pictures, as in the host's VAE Decode."""
     pictures = None
     for number, each in enumerate(samples):
         comfy.model_management.throw_exception_if_processing_interrupted()
         images = vae.decode(each)
         images = images.reshape(-1, *images.shape[-3:])
-        if pictures is None:  # all at once, because to join them in the end would take twice the memory
+        if pictures is None:  # allocated once: concatenating at the end would need twice the memory
             pictures = images.new_empty(len(samples), *images.shape)
         pictures[number] = images
     return pictures

@@ -1,4 +1,4 @@
-"""Compiled networks, run as if they were not."""
+"""Run compiled networks without their compiled graphs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 
 class _Stance:
-    """The compiler's, which is the whole process's: the first one in sets it, the last one out restores it.
+    """The compiler stance, which is global to the process: the first to enter sets it, the last to leave restores it.
 
-    Threads of several GPUs that changed it across each other would leave it changed. No lock is held in between: one
-    who looks on at a whole step waits for threads that come in here, and comes in again.
+    Without the counter, overlapping threads of several GPUs could leave it changed. The lock is not held in between,
+    because an observed step waits for other threads that enter, and enters again itself.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ _STANCE = _Stance()
 
 @contextlib.contextmanager
 def uncompiled() -> Iterator[None]:
-    """No graph of its own for a compiled network's way to its first block, nor one for something that looks on."""
+    """Run without compiled graphs: for runs that stop at the first block, and for runs with an observer."""
     _STANCE.enter()
     try:
         yield

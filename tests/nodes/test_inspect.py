@@ -15,10 +15,10 @@ from unets import SIDE, case, conditioning, empty_latent
 
 from snoopi_core.host.conditioning.window import Window
 from snoopi_core.host.families import family_of
-from snoopi_core.host.inspect import Strengths, first_step, inspect, watched_step
-from snoopi_core.host.loading.model_sampling import sigma_of
+from snoopi_core.host.inspect import StrengthObserver, first_step, inspect, observed_step
+from snoopi_core.host.loading.model_sampling import sigma_at
 from snoopi_core.host.nasa.apply import apply_nasa
-from snoopi_core.host.one_step import one_step, sample_alone
+from snoopi_core.host.one_step import one_step, sample_plan
 
 pytestmark = pytest.mark.host
 
@@ -42,9 +42,9 @@ def positive_of(subject):
 def watched(patcher, subject, way=None, rows=2):
     """(latent, layers) of the first step."""
     layers = family_of(patcher.model).layers(patcher.model)
-    watch = Strengths({key: f"{layer.block.group}.{layer.block.index}" for key, layer in layers.items()})
+    watch = StrengthObserver({key: f"{layer.block.group}.{layer.block.index}" for key, layer in layers.items()})
     latent = {"samples": empty_latent(rows, subject.size)}
-    out = watched_step(way or first_step(patcher), positive_of(subject), latent, seed=SEED, watch=watch)
+    out = observed_step(way or first_step(patcher), positive_of(subject), latent, seed=SEED, observer=watch)
     return out["samples"], watch.layers
 
 
@@ -59,7 +59,7 @@ def test_it_changes_nothing_and_sees_what_the_formula_has(kind):
     steered = steer(subject, steer(subject), negative=4, alpha=0.2)
     way, latent = first_step(steered), {"samples": empty_latent(2, subject.size)}
     got, layers = watched(steered, subject)
-    assert torch.equal(got, sample_alone(way, positive_of(subject), latent, seed=SEED)["samples"])
+    assert torch.equal(got, sample_plan(way, positive_of(subject), latent, seed=SEED)["samples"])
 
     noise = torch.randn(2, 4, *subject.size, generator=torch.Generator().manual_seed(SEED))
     subtractions = [Subtraction(subject.condition(n)["context"], alpha) for n, alpha in ((3, ALPHA), (4, 0.2))]
@@ -81,7 +81,7 @@ def test_nothing_is_left_behind(subject):
     assert report_of(steered, subject) == report
     after = one_step(steered, positive_of(subject), {"samples": empty_latent()}, seed=SEED, timesteps="999")["samples"]
     assert torch.equal(before, after)
-    assert "snoopi_watch" not in steered.model_options["transformer_options"]
+    assert "snoopi_observer" not in steered.model_options["transformer_options"]
 
 
 def test_only_noise_is_looked_at(subject):
@@ -96,12 +96,12 @@ def test_only_noise_is_looked_at(subject):
 
 def test_threads_of_several_gpus_may_look_on_at_once():
     threads, times = 4, 200
-    watch, z_pos, z_neg = Strengths({0: "middle.0"}), torch.ones(8), torch.full((8,), 0.5)
+    watch, z_pos, z_neg = StrengthObserver({0: "middle.0"}), torch.ones(8), torch.full((8,), 0.5)
 
     def look(_):
         for _ in range(times):
-            watch.responded(0, 0, z_pos, z_neg)
-            watch.steered(0, z_pos, z_pos - z_neg)
+            watch.on_response(0, 0, z_pos, z_neg)
+            watch.on_steered(0, z_pos, z_pos - z_neg)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(look, range(threads)))
@@ -112,9 +112,9 @@ def test_threads_of_several_gpus_may_look_on_at_once():
 def test_a_presets_first_step_is_looked_at(subject):
     steered = steer(subject)
     way = first_step(steered, "SD-Turbo, 4 steps")
-    assert way.sigmas.tolist() == [sigma_of(subject.patcher.get_model_object("model_sampling"), 999), 0.0]
+    assert way.sigmas.tolist() == [sigma_at(subject.patcher.get_model_object("model_sampling"), 999), 0.0]
     later = first_step(steered, "SiD-LSG")
-    assert later.sigmas.tolist() == [sigma_of(subject.patcher.get_model_object("model_sampling"), 625), 0.0]
+    assert later.sigmas.tolist() == [sigma_at(subject.patcher.get_model_object("model_sampling"), 625), 0.0]
     early, late = ([layer.change for layer in watched(steered, subject, each)[1]] for each in (way, later))
     assert early != late
 
@@ -158,7 +158,7 @@ class TestSaysWhatItSees:
 
         steered = steer(subject)
         steered.add_wrapper(WrappersMP.DIFFUSION_MODEL, taking)
-        assert "NASA acts in 6 of the 7 cross-attentions that it was given" in report_of(steered, subject)
+        assert "NASA acts in 6 of the 7 chosen cross-attentions" in report_of(steered, subject)
 
     def test_the_prompt_itself(self, subject):
         report = report_of(steer(subject, negative=1, alpha=1.0), subject)

@@ -47,7 +47,7 @@ class TestExports:
             ("unet", {"block_out_channels": []}, r"UNet block_out_channels is \[\], expected a list"),
             ("unet", {"block_out_channels": [10**6] * 2}, r"is \[1000000, 1000000\], expected .* to 65536"),
             ("unet", {"block_out_channels": [65536] * 2}, r"weights and config do not match: .* \(32, 4, 3, 3\), exp"),
-            ("unet", {"block_out_channels": [16, 32]}, "the host cannot build a UNet of this config .*num_channels"),
+            ("unet", {"block_out_channels": [16, 32]}, "the host cannot build this UNet config .*num_channels"),
             ("unet", {"attention_head_dim": 0}, "UNet attention_head_dim is 0, expected a whole number from 1"),
             ("unet", {"attention_head_dim": "eight"}, "UNet attention_head_dim is 'eight', expected"),
             ("unet", {"attention_head_dim": None}, "UNet attention_head_dim is None, expected"),
@@ -78,15 +78,15 @@ class TestExports:
             ("text_encoder", {"num_attention_heads": 0}, "text encoder num_attention_heads is 0, expected"),
             ("text_encoder", {"num_attention_heads": 5}, "num_attention_heads 5 does not divide hidden_size 32"),
             ("text_encoder", {"intermediate_size": 65536}, "text encoder weights and config do not match"),
-            (None, {"pad_token_id": 5}, "padded with token 5; the host pads with 49407, as SD1.x, or with 0, as SD2.x"),
+            (None, {"pad_token_id": 5}, "padded with token 5, expected 49407 .SD1.x. or 0 .SD2.x."),
             (None, {"latent_rgb_factors": [[0, 0, 0]] * 3}, "latent_rgb_factors has 3 rows, expected 4"),
             (None, {"latent_rgb_factors": []}, "latent_rgb_factors has 0 rows, expected 4"),
             ("unet", {"norm_num_groups": 16}, "no UNet with these settings: norm_num_groups is 16, expected 32"),
             ("unet", {"only_cross_attention": True, "freq_shift": 1}, "freq_shift is 1, expected 0; only_cross_at"),
             ("unet", {"down_block_types": ["K", "DownBlock2D"]}, "no UNet with down block 'K'"),
             ("unet", {"block_out_channels": [32, 48]}, r"\[32, 48\]: expected multiples of the first"),
-            ("unet", {"cross_attention_dim": 48}, "the text encoder is 32 wide, the UNet's cross-attention takes 48"),
-            ("vae", {"latent_channels": 8}, "the VAE has 8 latent channels, the UNet takes 4"),
+            ("unet", {"cross_attention_dim": 48}, "the text encoder is 32 wide, the UNet's cross-attention expects 48"),
+            ("vae", {"latent_channels": 8}, "the VAE has 8 latent channels, the UNet expects 4"),
             ("vae", {"use_quant_conv": False}, "no VAE with these settings: use_quant_conv"),
             ("text_encoder", {"hidden_act": "relu"}, "no text encoder with these settings: hidden_act is 'relu'"),
             ("text_encoder", {"max_position_embeddings": 64}, "max_position_embeddings is 64, expected 77"),
@@ -130,7 +130,7 @@ class TestExports:
     def test_a_foreign_file(self, good):
         path = good.with_name("foreign.safetensors")
         save_file({"weight": torch.zeros(2)}, path)
-        assert_refused(path, "its network is none that the host knows.*first keys: weight.*Load Checkpoint node")
+        assert_refused(path, "the host recognises no network.*first keys: weight.*Load Checkpoint node")
 
     @pytest.mark.parametrize(
         ("key", "words"),

@@ -72,7 +72,7 @@ class TestWhatIsSaid:
             model, clip, _ = loader.execute("plain.safetensors").result
         assert get_metadata(model) is None and clip is None
         assert "plain.safetensors: recognised as SD15 (single file), EPS prediction, no recipe" in caplog.text
-        assert "plain.safetensors holds no text encoder and no VAE" in caplog.text
+        assert "plain.safetensors contains no text encoder and no VAE" in caplog.text
 
     def test_harmless_keys_are_said_once(self, folder, loader, caplog):
         extra = {
@@ -86,7 +86,7 @@ class TestWhatIsSaid:
         with caplog.at_level("INFO"):
             loader.execute("old.safetensors")
         lines = [r.getMessage() for r in caplog.records if "harmless" in r.getMessage()]
-        assert len(lines) == 1 and "5 known harmless key(s) left out: alphas_cumprod; betas; cond_stage" in lines[0]
+        assert len(lines) == 1 and "5 known harmless key(s) ignored: alphas_cumprod; betas; cond_stage" in lines[0]
 
     @pytest.mark.parametrize(
         "key",
@@ -109,7 +109,9 @@ class TestWhatIsSaid:
 
         unet_file(folder / "whole.safetensors")
         path = rewritten(folder / "whole.safetensors", change)
-        assert_refused(path, r"(missing .*; ){4}missing .*; and \d+ more|cannot be recognised|none that the host knows")
+        assert_refused(
+            path, r"(missing .*; ){4}missing .*; and \d+ more|cannot be recognised|the host recognises no network"
+        )
 
         def drop(tensors, header):
             for key in [key for key in tensors if ".norm3." in key]:
@@ -140,7 +142,9 @@ class TestWhatIsSaid:
 
     def test_other_networks_are_refused_by_name(self, folder):
         save_file({"double_blocks.0.img_attn.norm.key_norm.scale": torch.zeros(2)}, folder / "flux.safetensors")
-        assert_refused(folder / "flux.safetensors", "none that the host knows.*double_blocks.*opens SD1.x, SD2.x, SDXL")
+        assert_refused(
+            folder / "flux.safetensors", "the host recognises no network.*double_blocks.*opens SD1.x, SD2.x, SDXL"
+        )
 
 
 def usual_schedule():
@@ -202,7 +206,7 @@ class TestPredictionAndSchedule:
 
     def test_marks_that_cannot_be_read(self, folder):
         unet_file(folder / "mark.safetensors", "SDXL", **{"edm_vpred.sigma_max": torch.zeros(3)})
-        assert_refused(folder / "mark.safetensors", "what it predicts cannot be made out")
+        assert_refused(folder / "mark.safetensors", "its kind of prediction cannot be recognised")
 
     @pytest.mark.parametrize(("spread", "kind"), [(0.2, "V_PREDICTION"), (0.01, "EPS")])
     def test_sd2_by_the_hosts_rule(self, tmp_path, spread, kind):

@@ -197,7 +197,7 @@ class TestTheRecipe:
         with caplog.at_level("INFO"):
             model = loader.execute("base.safetensors", "other.safetensors").result[0]
         assert recipe_of(model) == RECIPE
-        assert "the LoRA says nothing of a recipe, so the base model's stays" in caplog.text
+        assert "the LoRA contains no recipe, so the base model's is used" in caplog.text
 
     def test_nothing_chosen_changes_nothing(self, base, loader):
         model = loader.execute("base.safetensors", "none").result[0]
@@ -274,7 +274,7 @@ class TestRefused:
         tensors = kohya(with_adapters(base)[1])
         del tensors[next(key for key in tensors if "lora_down" in key)]
         save_file(tensors, loras / "half.safetensors")
-        self.refuse(loader, "half.safetensors", "a part of it is missing")
+        self.refuse(loader, "half.safetensors", "a part is missing")
 
     @pytest.mark.parametrize("alpha", [torch.ones(3), torch.tensor(float("nan")), torch.zeros(0)])
     def test_a_strength_that_is_no_number(self, base, loras, loader, alpha):
@@ -287,7 +287,7 @@ class TestRefused:
         tensors = kohya(with_adapters(base)[1])
         tensors["lora_unet_down_blocks_0.reshape_weight"] = torch.zeros(2)
         save_file(tensors, loras / "reshape.safetensors")
-        self.refuse(loader, "reshape.safetensors", "it changes the size of 1 weight")
+        self.refuse(loader, "reshape.safetensors", "it reshapes 1 weight")
 
     def test_other_adapters(self, base, loras, loader):
         name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -311,7 +311,7 @@ class TestRefused:
         tensors = renamed(with_adapters(base)[1], "unet.")
         header = {"lora_adapter_metadata": adapter_settings("unet.", use_rslora=True)}
         save_file(tensors, loras / "rs.safetensors", metadata=header)
-        self.refuse(loader, "rs.safetensors", "sets unet.use_rslora, which only diffusers can apply")
+        self.refuse(loader, "rs.safetensors", "sets unet.use_rslora, which only diffusers supports")
 
     def test_a_checkpoint_in_the_wrong_folder(self, base, loras, loader, folder):
         (loras / "whole.safetensors").write_bytes((folder / "base.safetensors").read_bytes())
@@ -331,7 +331,7 @@ class TestRefused:
 
     def test_an_empty_file(self, base, loras, loader):
         save_file({}, loras / "empty.safetensors")
-        self.refuse(loader, "empty.safetensors", "it holds no weights")
+        self.refuse(loader, "empty.safetensors", "it contains no weights")
 
 
 def lora_of(name):

@@ -12,7 +12,7 @@ from full_size_parts import PREFIX, TEXT, prefixed, vae_weights
 from small_models import unet_file
 
 from snoopi_core.formats.tensor_file import open_tensor_file
-from snoopi_core.host.loading.foreign import converted_text, foreign_vae, recognise
+from snoopi_core.host.loading.foreign import convert_text, foreign_vae, recognise
 
 pytestmark = pytest.mark.host
 
@@ -24,7 +24,7 @@ class TestWholeSingleFiles:
     def test_every_key_of_the_text_encoders_has_its_place(self, tmp_path, name):
         weights = prefixed(single_file_weights(name)) | TEXT[name]() | vae_weights()
         found = recognise(open_tensor_file(write_sparse(tmp_path / "whole.safetensors", weights)))
-        _, text = converted_text(found)
+        _, text = convert_text(found)
         width = {"SD1.5": "clip_l", "SD2.1": "clip_h"}.get(name, "clip_g")
         assert f"{width}.transformer.text_model.final_layer_norm.weight" in text
         assert len(found.vae) == len(vae_weights())
@@ -39,7 +39,7 @@ class TestWholeSingleFiles:
         weights = prefixed(single_file_weights(name)) | text
         found = recognise(open_tensor_file(write_sparse(tmp_path / "odd.safetensors", weights)))
         with pytest.raises(ValueError, match=r"text encoder weights and config do not match: missing .*stranger"):
-            converted_text(found)
+            convert_text(found)
 
     def test_the_vae_and_the_text_encoder_of_a_small_file(self, folder, loader, caplog):
         """The network small, the other parts at their only size: the host opens them and they work."""
@@ -53,7 +53,7 @@ class TestWholeSingleFiles:
         }
         unet_file(folder / "all.safetensors", **text, **vae)
         _, clip, opened = loader.execute("all.safetensors").result
-        assert "holds no" not in caplog.text
+        assert "contains no" not in caplog.text
         tokens = clip.tokenize("a ring")
         assert clip.encode_from_tokens_scheduled(tokens)[0][0].shape == (1, 77, 768)
         assert opened.decode(torch.zeros(1, 4, 8, 8)).shape == (1, 64, 64, 3)
@@ -77,7 +77,7 @@ class TestAbsurdShapes:
         shapes = {key: (1000, *weight.shape) for key, weight in diffusers_weights("SD1.5").items()}
         weights = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
         path = write_sparse(tmp_path / "huge.safetensors", weights)
-        assert_refused(path, r"cannot be opened .*model of that size\?|recognised|none that the host knows")
+        assert_refused(path, r"cannot be opened .*model of that size\?|recognised|the host recognises no network")
 
     @pytest.mark.parametrize(
         ("name", "key"),

@@ -66,12 +66,12 @@ class TestWhose:
     )
     def test_else_a_choice(self, kind, name, said):
         kind(name)
-        with pytest.raises(ValueError, match=f'alpha_mode is "auto", but nobody .* {said}') as caught:
+        with pytest.raises(ValueError, match=f'alpha_mode is "auto", but no alpha is known .* {said}') as caught:
             auto_alpha(foreign(case("sd15").patcher))
-        assert 'Choose "as set" and begin with alpha 0.3' in str(caught.value)
+        assert 'Choose "as set" and start with alpha 0.3' in str(caught.value)
 
     def test_other_families(self):
-        with pytest.raises(ValueError, match=r"nobody has measured an alpha for this model \(Wan"):
+        with pytest.raises(ValueError, match=r"no alpha is known for this model \(Wan"):
             auto_alpha(transformer_case("Wan 2.1 T2V").patcher)
 
 

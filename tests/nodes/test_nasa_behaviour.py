@@ -13,7 +13,7 @@ from snoopi_core.host.families.unet import UNetFamily
 from snoopi_core.host.loading.attachment import get_metadata, set_metadata
 from snoopi_core.host.nasa.alpha import recommended_alpha
 from snoopi_core.host.nasa.apply import apply_nasa
-from snoopi_core.host.one_step import sigma_of
+from snoopi_core.host.one_step import sigma_at
 
 pytestmark = pytest.mark.host
 
@@ -50,7 +50,7 @@ class TestNeutral:
     def test_where_a_one_step_models_only_step_lies(self, subject, t, percent):
         """The help page tells to leave 0 and 1, which hold the step of every model."""
         sampling = subject.patcher.get_model_object("model_sampling")
-        sigma = sigma_of(sampling, t)
+        sigma = sigma_at(sampling, t)
         assert Window().is_active(sigma, sampling)
         assert Window(start_percent=max(percent - 0.01, 0.0), end_percent=percent + 0.01).is_active(sigma, sampling)
         assert not Window(start_percent=percent + 0.01).is_active(sigma, sampling)

@@ -59,7 +59,7 @@ def test_what_was_done(subject, caplog, heard):
     sampled(subject, heard(steer(subject, steer(subject), negative=4, alpha=0.2, blocks="middle")), steps=3)
     family = "attention layers of Stable Diffusion UNets (SD1.x, SD2.x, SDXL)"
     done = f"alpha 0.5 in 7 of 7 {family}; alpha 0.2 in 1 of 7 {family}"
-    assert said(caplog) == [f"NASA Apply acted 3 of the 3 time(s) that the model ran: {done}"]
+    assert said(caplog) == [f"NASA Apply acted in 3 of 3 call(s) of the model: {done}"]
     assert not said(caplog, logging.WARNING)
 
 
@@ -74,7 +74,7 @@ def test_it_is_said_of_every_run(subject, caplog, heard):
 def test_a_window_that_holds_some_of_the_steps(subject, caplog, heard):
     sampled(subject, heard(steer(subject, end_percent=0.5)), steps=4)
     (line,) = said(caplog)
-    assert line.startswith("NASA Apply acted 2 of the 4 time(s)")
+    assert line.startswith("NASA Apply acted in 2 of 4 call(s)")
     assert line.endswith(", from start_percent 0 to end_percent 0.5")
 
 
@@ -87,7 +87,7 @@ class TestCfg:
         unknown = steer(subject, self.unknown(subject))
         sampled(subject, heard(unknown), cfg=4.0, steps=steps)
         (warning,) = said(caplog, logging.WARNING)
-        assert "cfg is 4, so the sampler's own negative acts as well" in warning and "cfg 1" in warning
+        assert "cfg is 4, so the sampler's own negative acts in addition" in warning and "cfg 1" in warning
 
     def test_many_steps_with_cfg_are_told_of(self, subject, caplog, heard):
         sampled(subject, heard(steer(subject, self.unknown(subject))), cfg=4.0, steps=12)
@@ -147,7 +147,7 @@ class TestTheNegativeIsThePrompt:
     def test_it_is_warned_of_once(self, subject, caplog, heard):
         sampled(subject, heard(steer(subject, steer(subject), negative=1)), steps=3)
         (warning,) = said(caplog, logging.WARNING)
-        assert "a negative is the prompt itself" in warning
+        assert "a negative is the same as the prompt" in warning
 
     def test_other_prompts_are_not(self, subject, caplog, heard):
         sampled(subject, heard(steer(subject, negative=2)), steps=3)  # the sampler's own negative, that is
@@ -172,7 +172,7 @@ class TestAPatchAfterwards:
         steered = steer(subject, take(subject.patcher)) if before else take(steer(subject))
         sampled(subject, heard(steered), steps=3)
         (warning,) = said(caplog, logging.WARNING)
-        assert "another node has replaced the cross-attention of middle.0, and NASA takes its place" in warning
+        assert "another node has replaced the cross-attention of middle.0, and NASA overrides it" in warning
         elsewhere = steer(subject, take(subject.patcher), blocks="input, output")
         # Nor where that node has been taken out again: the host then leaves the layer's own forward on the layer.
         for patcher in (elsewhere, steer(subject)):

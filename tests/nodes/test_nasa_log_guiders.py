@@ -89,7 +89,7 @@ def test_cfg_may_be_anything(subject, unknown, caplog, cfg, shown):
     assert any(shown in line for line in warnings) if shown else not warnings
 
 
-@pytest.mark.parametrize("when", ["begins", "ends"])
+@pytest.mark.parametrize("when", ["run_started", "run_ended"])
 def test_a_log_that_fails_does_not_end_the_run(subject, unknown, caplog, monkeypatch, when):
     expected = guided(subject, comfy.samplers.CFGGuider, steer(subject, unknown))
 
@@ -99,7 +99,7 @@ def test_a_log_that_fails_does_not_end_the_run(subject, unknown, caplog, monkeyp
     monkeypatch.setattr(RunLog, when, fails)
     assert torch.equal(guided(subject, comfy.samplers.CFGGuider, steer(subject, unknown)), expected)
     (warning,) = said(caplog, logging.WARNING)
-    assert "of this sampling run nothing can be told" in warning
+    assert "this sampling run cannot be described in the log" in warning
 
 
 def test_a_prompt_in_another_precision_is_no_mistake(subject, unknown, caplog):
@@ -114,7 +114,7 @@ def test_a_guider_with_prompts_of_its_own(subject, unknown, caplog):
     plain = guided(subject, PromptsOfItsOwn, unknown)
     assert torch.equal(guided(subject, PromptsOfItsOwn, steer(subject, unknown)), plain)
     (line,) = (line for line in said(caplog, logging.WARNING) if "acted in no step" in line)
-    assert "never ran the model for the positive prompt" in line and "window" not in line
+    assert "never ran the model with the positive prompt" in line and "window" not in line
 
 
 @pytest.mark.parametrize(("steps", "start", "level"), [(8, 0, logging.WARNING), (12, 6, logging.INFO)])
@@ -146,7 +146,7 @@ class TestNodesThatSampleByThemselves:
             node.execute(student.model, positive, negative, latent, student.vae, "0, 0.3, 1", 2)
         recipe, *runs = self.lines(caplog)
         assert recipe.startswith("NASA Scale Sweep: 1 step at timestep 999")
-        begin = "NASA Scale Sweep: NASA acted 1 of the 1 time(s) that the model ran: alpha "
+        begin = "NASA Scale Sweep: NASA acted in 1 of 1 call(s) of the model: alpha "
         assert [line.startswith(begin + alpha) for line, alpha in zip(runs, ("0.3", "1"), strict=True)] == [True] * 2
 
     def test_an_inspections_lines_bear_its_name(self, student, inputs, caplog):

@@ -13,7 +13,7 @@ from families import case, conditioning
 from families.contract import steer
 from host_nodes import run_node
 
-from snoopi_core.host.conditioning.mask import part_of
+from snoopi_core.host.conditioning.mask import window_part
 
 pytestmark = pytest.mark.host
 
@@ -97,7 +97,7 @@ def test_a_window_of_a_batch_or_of_a_side_sees_its_own_part(dim):
 def test_guide_frames_in_a_window_are_refused():
     window = IndexListContextWindow([2, 3], dim=2, total_frames=4)
     with pytest.raises(ValueError, match="has 3 frames, expected 2"):
-        part_of(window, (1, 16, 3, 6, 8))
+        window_part(window, (1, 16, 3, 6, 8))
 
 
 def test_an_area_in_time_sees_its_own_frames(video):

@@ -91,8 +91,8 @@ def after_the_output_projection(monkeypatch, subject):
 
 
 def unconditional_rows_too(monkeypatch, subject):
-    positive = run.Positive
-    monkeypatch.setattr(run, "Positive", lambda **which: positive(**{**which, "numbers": frozenset({0, 1})}))
+    positive = run.PositiveChunks
+    monkeypatch.setattr(run, "PositiveChunks", lambda **which: positive(**{**which, "numbers": frozenset({0, 1})}))
 
 
 def alpha_on_both(monkeypatch, subject):

@@ -66,7 +66,7 @@ def test_one_step_keeps_none(subject, projected):
 def test_kept_or_not_is_the_same(subject, monkeypatch):
     steered = steer(subject)
     kept = sampled(subject, steered, steps=4)
-    monkeypatch.setattr(run_module.Run, "keep", lambda self, key, make: make())
+    monkeypatch.setattr(run_module.Run, "cached", lambda self, key, make: make())
     assert torch.equal(sampled(subject, steered, steps=4), kept)
 
 

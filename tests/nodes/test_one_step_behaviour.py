@@ -199,16 +199,16 @@ class TestSize:
         patcher = with_metadata()
         found = sample(case("sd15"), empty_latent(size=size), patcher=patcher)["samples"]
         assert found.shape[-2:] == size and bool(found.isfinite().all())
-        told = [record.getMessage() for record in caplog.records if "is asked for" in record.getMessage()]
+        told = [record.getMessage() for record in caplog.records if "but the latent has" in record.getMessage()]
         assert len(told) == warned
-        wanted = f"this model draws 64 x 64 pixels and is asked for {8 * size[1]} x {8 * size[0]}"
+        wanted = f"this model was trained for 64 x 64 pixels, but the latent has {8 * size[1]} x {8 * size[0]}"
         assert all(wanted in text for text in told)
 
     def test_nothing_is_told_of_a_model_that_does_not_say(self, subject, caplog):
         told = metadata_of(random_unet("sd15")).unet
         patcher = with_metadata(unet={key: value for key, value in told.items() if key != "sample_size"})
         sample(subject, empty_latent(size=(4 * SIDE, 4 * SIDE)), patcher=patcher)
-        assert "is asked for" not in caplog.text
+        assert "but the latent has" not in caplog.text
 
 
 class TestWrongInput:
@@ -238,7 +238,7 @@ class TestWrongInput:
 
     def test_another_kind_of_prediction(self, subject):
         patcher = ModelSamplingSD3().patch(subject.patcher, shift=3.0)[0]
-        with pytest.raises(ValueError, match=r"CONST.*it takes epsilon, v and x0 predictions"):
+        with pytest.raises(ValueError, match=r"CONST.*expected epsilon, v or x0 prediction"):
             sample(subject, patcher=patcher)
 
 
@@ -246,9 +246,9 @@ class TestWrongInput:
     ("has_recipe", "preset", "words"),
     [
         (True, "auto", "One-Step Sampler: 1 step at timestep 999, by the file's recipe"),
-        (False, "auto", "by auto, as the model brings no recipe. If the picture is noise or a smear"),
+        (False, "auto", "by auto, as the model has no recipe. If the picture is noise or blurred"),
         (False, "DMD2 SD1.5", "by preset DMD2 SD1.5"),
-        (True, "DMD2 SD1.5", "by preset DMD2 SD1.5, in place of the file's own recipe, which auto takes"),
+        (True, "DMD2 SD1.5", "by preset DMD2 SD1.5, instead of the file's own recipe, which auto uses"),
     ],
 )
 def test_the_log_says_what_is_done_and_by_whose_word(has_recipe, preset, words, caplog):
@@ -268,5 +268,5 @@ def test_a_number_of_steps_for_a_timestep_is_warned_of_and_taken(timesteps, coun
     with caplog.at_level("WARNING"):
         latent = {"samples": empty_latent()}
         out = one_step(subject.patcher, conditioning(subject.condition(1)), latent, seed=1, timesteps=timesteps)
-    assert caplog.text.count("and not a number of steps") == count
+    assert caplog.text.count("it is not a number of steps") == count
     assert out["samples"].shape == empty_latent().shape

@@ -271,7 +271,7 @@ class TestRecipes:
         [
             (
                 {"timesteps": (1000,), "alpha_T": 0.6, "sigma_T": 0.8},
-                "starts at timestep 1000, the schedule's last is 999",
+                "starts at timestep 1000, expected at most 999",
             ),
             ({"timesteps": (999,), "alpha_T": 0.0, "sigma_T": 1.0}, "alpha_T is 0, which only flow models have"),
         ],
@@ -282,5 +282,5 @@ class TestRecipes:
 
     def test_steps_that_a_flow_does_not_have(self):
         recipe = OneStepRecipe(timesteps=(1000,), alpha_T=0.0, sigma_T=1.0, steps="tcd")
-        with pytest.raises(ValueError, match="this is a flow model; expected euler or consistency"):
+        with pytest.raises(ValueError, match=r"this is a flow model.*expected steps euler or consistency"):
             sample(from_file(prediction_type="flow", recipe=recipe))

@@ -56,13 +56,15 @@ def test_a_model_of_another_kind(config_class, arguments, name, alpha):
 
 
 def test_a_negative_from_another_models_text_encoder():
-    with pytest.raises(ValueError, match=f"It is 2048 wide, this model takes {CONTEXT}") as caught:
+    with pytest.raises(ValueError, match=f"Its width is 2048, expected {CONTEXT}") as caught:
         steer(negative=[[torch.zeros(1, 77, 2048), {}]])
-    assert str(caught.value).startswith("negative was made by another model's text encoder: encode it with the CLIP")
+    assert str(caught.value).startswith(
+        "negative was made by another model's text encoder: encode it with this model's own CLIP"
+    )
 
 
 def test_no_negative_at_all():
-    with pytest.raises(ValueError, match="negative holds no prompt"):
+    with pytest.raises(ValueError, match="negative contains no prompt"):
         apply_nasa(case("sd15").patcher, [], alpha=0.5, window=Window(), blocks="all")
 
 

@@ -13,7 +13,7 @@ from experiments.shapes import measure
 from snoopi_core.formats.checkpoint import read_metadata
 from snoopi_core.guidance.strength import CLOSE_COSINE, SAME_COSINE, STRONG_CHANGE
 from snoopi_core.host.families import family_of
-from snoopi_core.host.inspect import Strengths, first_step, watched_step
+from snoopi_core.host.inspect import StrengthObserver, first_step, observed_step
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 PICTURES, SEED = 12, 400_000  # seeds that nothing else has seen
@@ -39,8 +39,8 @@ def means(host, prompt: str, negative: str, alpha: float) -> tuple[float, float]
     """Mean over the layers of the cosine and of the change."""
     steered = pack_node("nasa_apply", "NASAApply").execute(host.model, host.encode(negative), alpha).result[0]
     names = dict.fromkeys(family_of(steered.model).layers(steered.model), "")
-    watch, latent = Strengths(names), {"samples": torch.zeros(4, 4, 8, 8)}
-    watched_step(first_step(steered), host.encode(prompt), latent, seed=2, watch=watch)
+    watch, latent = StrengthObserver(names), {"samples": torch.zeros(4, 4, 8, 8)}
+    observed_step(first_step(steered), host.encode(prompt), latent, seed=2, observer=watch)
     layers = watch.layers
     return (
         sum(layer.negatives[0].cosine for layer in layers) / len(layers),

@@ -1,4 +1,4 @@
-"""Where in the picture a negative acts: from a MASK to weights on the image tokens of an attention.
+"""Where in the picture a negative acts: convert a MASK to weights on the image tokens of an attention.
 
 Dimensions: R rows, F frames, h x w height and width, N image tokens.
 """
@@ -19,38 +19,38 @@ Area = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """What the host's context windows take out of a latent: `indices` along its dimension `dim` of `total`."""
+class WindowPart:
+    """The part of a latent that a context window of the host takes: `indices` of `total` along dimension `dim`."""
 
     dim: int
     indices: tuple[int, ...]
     total: int
 
 
-def part_of(window: Any, shape: Sequence[int]) -> Part | None:
-    """What a context window of the host took to leave a latent of this shape; None where there is no window.
+def window_part(window: Any, shape: Sequence[int]) -> WindowPart | None:
+    """The part that a context window took, given the resulting latent's shape; None without a window.
 
     Raises:
-        ValueError: the latent holds more than the window's own cells.
+        ValueError: the latent contains more than the window's own frames.
     """
     if not isinstance(window, IndexListContextWindow):
         return None
-    # Newer hosts put the frame before a window in front of it.
+    # Newer hosts prepend the frame before the window.
     anchor = getattr(window, "causal_anchor_index", None)
     indices = (*(() if anchor is None or anchor < 0 else (anchor,)), *window.index_list)
     if shape[window.dim] != len(indices):
         raise ValueError(
-            f"mask: a context window has {shape[window.dim]} frames, expected {len(indices)}; something adds guide "
-            "frames to it. Disconnect the mask of NASA Apply, or the context windows"
+            f"mask: a context window has {shape[window.dim]} frames, expected {len(indices)}; another node adds guide "
+            "frames to it. Disconnect the mask of NASA Apply, or remove the context windows"
         )
-    return Part(dim=window.dim, indices=indices, total=window.total_frames)
+    return WindowPart(dim=window.dim, indices=indices, total=window.total_frames)
 
 
 def check_mask(mask: torch.Tensor) -> torch.Tensor:
     """A MASK as (n, h, w) in fp32.
 
     Raises:
-        ValueError: another shape, or values outside [0, 1].
+        ValueError: wrong shape, or values outside [0, 1].
     """
     if mask.ndim == 2:
         mask = mask.unsqueeze(0)
@@ -63,19 +63,24 @@ def check_mask(mask: torch.Tensor) -> torch.Tensor:
     return mask
 
 
-def mask_of_rows(
-    mask: torch.Tensor, *, rows: int, size: tuple[int, ...], areas: Sequence[Area | None], part: Part | None = None
+def mask_for_rows(
+    mask: torch.Tensor,
+    *,
+    rows: int,
+    size: tuple[int, ...],
+    areas: Sequence[Area | None],
+    part: WindowPart | None = None,
 ) -> torch.Tensor:
     """The mask of each row of a call, (R, F, h, w) with R = rows * len(areas).
 
     Args:
-        mask: (n, h, w): n images of a batch, or n frames of a latent with several.
+        mask: (n, h, w), for n images of a batch or n frames of a video latent.
         rows: of each conditioning.
-        size: (h, w) or (F, h, w) of the latent, before areas are taken out of it.
-        areas: of each conditioning, what the host crops out of the latent; None for all of it.
-        part: what the latent is of a larger one.
+        size: (h, w) or (F, h, w) of the latent, before cropping to areas.
+        areas: the area of each conditioning that the host crops out of the latent; None for the whole latent.
+        part: the part of a larger latent that this latent is, if any.
     """
-    # In the order of the masks' dimensions; those of pictures lack the frames.
+    # In the order of the mask's dimensions; pictures have one frame.
     sizes = [rows, *(1,) * (3 - len(size)), *size]
     axis = 0
     if part is not None:
@@ -91,18 +96,18 @@ def mask_of_rows(
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def mask_of_tokens(mask: torch.Tensor, grid: tuple[int, int, int], tokens: int) -> torch.Tensor:
-    """The mean of the mask over what each token covers, (R, N, 1), for mask (R, F, h, w) and tokens in a grid.
+def mask_for_tokens(mask: torch.Tensor, grid: tuple[int, int, int], tokens: int) -> torch.Tensor:
+    """The mean of the mask over the area of each token, (R, N, 1), for mask (R, F, h, w) and tokens in a grid.
 
     Ones stay exactly 1 and zeros exactly 0.
 
     Raises:
-        ValueError: the tokens are not this grid's, as when a network takes more than the picture among its own.
+        ValueError: the tokens do not fill the grid, for example because the network adds tokens to the picture's.
     """
     if grid[0] * grid[1] * grid[2] != tokens:
         raise ValueError(
-            f"mask: an attention has {tokens} image tokens, expected {' x '.join(map(str, grid))}; something adds to "
-            "them or merges them here. Disconnect the mask of NASA Apply, or that other node"
+            f"mask: an attention has {tokens} image tokens, expected {' x '.join(map(str, grid))}; another node adds "
+            "or merges tokens. Disconnect the mask of NASA Apply, or that other node"
         )
     return _resize(mask, grid).flatten(1).unsqueeze(-1)
 
@@ -118,6 +123,6 @@ def _padded(values: tuple[int, ...], frames: int) -> tuple[int, int, int]:
 
 
 def _resize(mask: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
-    # PyTorch cannot do this on Apple's GPUs.
+    # PyTorch does not support this on Apple's GPUs.
     there = mask.cpu() if mask.device.type == "mps" else mask
     return adaptive_avg_pool3d(there.unsqueeze(1), grid).squeeze(1).to(mask.device)

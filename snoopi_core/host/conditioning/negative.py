@@ -1,4 +1,4 @@
-"""The negative prompt: from the host's CONDITIONING to the prompts that NASA subtracts."""
+"""The negative prompt: read the prompts that NASA subtracts from the host's CONDITIONING."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from .window import Window
 
 Conditioning = list[tuple[torch.Tensor, dict[str, Any]]]
 
-# What has a place in a picture has one in NASA Apply too: its mask.
 _REFUSED = {
     "area": "an area (connect a mask to NASA Apply's own mask input instead)",
     "mask": "a mask (connect it to NASA Apply's own mask input instead)",
@@ -25,8 +24,8 @@ _REFUSED = {
 class Negative:
     """One prompt of a negative conditioning.
 
-    embedding: as the text encoder returned it, (Bn, T, C).
-    settings: what came with it: attention masks, a second encoder's output and the like, for the host to prepare.
+    embedding: the text encoder's output, (Bn, T, C).
+    settings: the conditioning's other values, such as attention masks or a second encoder's output.
     strength: its share among several prompts that are active together.
     window: when it is active.
     """
@@ -38,14 +37,14 @@ class Negative:
 
 
 def read_negative(conditioning: Conditioning) -> tuple[Negative, ...]:
-    """The prompts of a conditioning: one, or several as Conditioning (Combine) and timestep ranges make them.
+    """The prompts of a conditioning: one, or several from Conditioning (Combine) or timestep ranges.
 
     Raises:
-        ValueError: none, an embedding that is none, or a prompt with an area, mask, boxes, hooks, or a strength that
-            could have no effect.
+        ValueError: no prompt, an invalid embedding, or a prompt with an area, mask, boxes, hooks, or an unusable
+            strength.
     """
     if not conditioning:
-        raise ValueError("negative holds no prompt; connect a CLIP Text Encode node")
+        raise ValueError("negative contains no prompt; connect a CLIP Text Encode node")
     return tuple(_read(embedding, settings, alone=len(conditioning) == 1) for embedding, settings in conditioning)
 
 
@@ -66,14 +65,14 @@ def _read(embedding: torch.Tensor, settings: dict[str, Any], *, alone: bool) -> 
 
 
 def check_width(negative: Negative, expected: int, got: int | None = None) -> None:
-    """Tell of an embedding that another model's text encoder made.
+    """Check the embedding's width.
 
     Raises:
-        ValueError: it is not `expected` wide.
+        ValueError: it differs from `expected`, so another model's text encoder made the embedding.
     """
     got = negative.embedding.shape[-1] if got is None else got
     if got != expected:
         raise ValueError(
-            "negative was made by another model's text encoder: encode it with the CLIP that belongs to this model. "
-            f"It is {got} wide, this model takes {expected}"
+            "negative was made by another model's text encoder: encode it with this model's own CLIP. Its width is "
+            f"{got}, expected {expected}"
         )

@@ -1,4 +1,4 @@
-"""The registry of families that NASA can steer."""
+"""Model families that NASA can steer: one file each, and this registry."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from comfy.model_base import BaseModel
 
-from .base import Call, Context, Family, Key, Options, Term, Watch, network_of
+from .base import Call, Context, Family, LayerKey, LayerObserver, Options, Term, network_of
 
-__all__ = ["FAMILIES", "Call", "Context", "Family", "Key", "Options", "Term", "Watch", "family_of"]
+__all__ = ["FAMILIES", "Call", "Context", "Family", "LayerKey", "LayerObserver", "Options", "Term", "family_of"]
 
 _MODULES = {
     "unet": ("UNetFamily",),
@@ -27,7 +27,7 @@ def _families() -> Iterator[Family]:
         try:
             found = importlib.import_module(f".{module}", __name__)
         except ImportError as error:
-            # A host that moves one network should cost that family, not the pack.
+            # If a host version moves one network, only that family is lost, not the whole pack.
             logging.warning("SNOOPI: NASA does not support %s in this ComfyUI (%s)", ", ".join(names), error)
             continue
         yield from (getattr(found, name)() for name in names)
@@ -40,14 +40,14 @@ def family_of(model: BaseModel) -> Family:
     """The family of a host model.
 
     Raises:
-        ValueError: none; names the model and lists what is supported.
+        ValueError: unsupported model; lists the supported families.
     """
     for family in FAMILIES:
         if family.matches(model):
             return family
     network = type(network_of(model)).__name__
     raise ValueError(
-        f"NASA cannot steer this model: {type(model.model_config).__name__} (network {network}). It needs "
-        "cross-attention layers that take the text alone; models with joint attention (SD3, Flux and their relatives) "
-        f"have none. Supported: {'; '.join(family.name for family in FAMILIES)}"
+        f"NASA cannot steer this model: {type(model.model_config).__name__} (network {network}). NASA needs "
+        "cross-attention layers for the text alone; models with joint attention (SD3, Flux and similar) have none. "
+        f"Supported: {'; '.join(family.name for family in FAMILIES)}"
     )

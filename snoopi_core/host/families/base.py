@@ -1,4 +1,4 @@
-"""What NASA has to know about a family of networks. A family is one file here and one test.
+"""The interface between NASA and a family of networks. Each family is one file here and one test.
 
 Dimensions: B rows of a call (conditionings x rows of each), R rows of its positive ones, N image tokens, T text tokens,
 C = heads x head width.
@@ -18,22 +18,22 @@ from comfy.model_base import BaseModel
 
 from ...guidance.blocks import Block
 from ...guidance.nasa import steer_away
-from ..conditioning.mask import mask_of_tokens
+from ..conditioning.mask import mask_for_tokens
 from ..conditioning.negative import Negative
 
 Options = dict[str, Any]
 """The host's transformer_options."""
-Key = Hashable
-"""A family's name for one cross-attention of a network."""
+LayerKey = Hashable
+"""Identifies one cross-attention of a network; the type depends on the family."""
 Grid = tuple[int, int, int]
 """Frames, height and width in image tokens."""
 KeysValues = tuple[torch.Tensor, ...]
-"""What the layer's own key and value projections return for a negative, (Bn, T, ...) each."""
+"""Outputs of the layer's own key and value projections for a negative, (Bn, T, ...) each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """A negative as the cross-attention takes it: tokens (Bn, T, C), and the mask over them that the host would use."""
+    """A negative as input of the cross-attention: tokens (Bn, T, C), and the mask over them that the host would use."""
 
     tokens: torch.Tensor
     mask: torch.Tensor | None = None
@@ -41,56 +41,56 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """One negative's share in a call of the model.
+    """One negative's contribution to a call of the model.
 
-    number: of the negative among all that the model carries, also those that do not act in this call.
-    alpha: its strength, a 0-dim tensor, so that a compiled model does not compile again when it changes.
+    number: index of the negative among all negatives of the model, including those that do not act in this call.
+    alpha: its strength, a 0-dim tensor, so that a compiled model is not recompiled when it changes.
     context: the negative.
-    keys_values: the layers where it acts, each with K- and V- where they are kept for later steps. In a single step
-        that would only take memory, so each layer makes its own when it runs.
+    keys_values: the layers where it acts, with their K- and V- if these are cached for later steps. With a single step
+        a cache would only use memory, so the value is None and each layer computes them when it runs.
     mask: where in the picture it acts, (R, F, h, w); None for everywhere.
     """
 
     number: int
     alpha: torch.Tensor
     context: Context
-    keys_values: Mapping[Key, KeysValues | None]
+    keys_values: Mapping[LayerKey, KeysValues | None]
     mask: torch.Tensor | None = None
 
     def weight(self, z: torch.Tensor, grid: Callable[[], Grid]) -> torch.Tensor:
         """alpha, or alpha at each token, (R, N, 1), for z (R, N, C)."""
         if self.mask is None:
             return self.alpha
-        return (self.alpha * mask_of_tokens(self.mask, grid(), z.shape[1])).to(z.dtype)
+        return (self.alpha * mask_for_tokens(self.mask, grid(), z.shape[1])).to(z.dtype)
 
 
-class Watch(Protocol):
-    """Looks on while layers are steered, and changes nothing."""
+class LayerObserver(Protocol):
+    """Observes the layers while they are steered; must not change anything."""
 
-    def responded(self, key: Key, number: int, z_pos: torch.Tensor, z_neg: torch.Tensor) -> None:
-        """Z+ and Z- of the negative of this number, (R, N, C). Threads of several GPUs call it at once."""
+    def on_response(self, key: LayerKey, number: int, z_pos: torch.Tensor, z_neg: torch.Tensor) -> None:
+        """Z+ and the Z- of negative `number`, (R, N, C). May be called by threads of several GPUs at the same time."""
         ...
 
-    def steered(self, key: Key, z_pos: torch.Tensor, z_nasa: torch.Tensor) -> None:
-        """Z+ and what became of it, (R, N, C)."""
+    def on_steered(self, key: LayerKey, z_pos: torch.Tensor, z_nasa: torch.Tensor) -> None:
+        """Z+ and Z_NASA, (R, N, C)."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """What has to happen in one call of the model: `positive` tells which of its conditionings are steered."""
+    """The steering of one call of the model; `positive`: which of its conditionings are steered."""
 
     positive: tuple[bool, ...]
     terms: tuple[Term, ...]
     shape: torch.Size
-    watch: Watch | None = None
+    observer: LayerObserver | None = None
 
     @property
-    def layers(self) -> frozenset[Key]:
+    def layers(self) -> frozenset[LayerKey]:
         return frozenset(key for term in self.terms for key in term.keys_values)
 
-    def shape_of_graph(self) -> str:
-        """Changes with everything about this call that a graph would be traced for; not with alpha or the negatives."""
+    def graph_key(self) -> str:
+        """A hash of everything in this call that a compiled graph depends on; not alpha or the negatives' values."""
         terms = [
             (
                 sorted((str(key), kept is None) for key, kept in term.keys_values.items()),
@@ -101,42 +101,42 @@ class Call:
         return hashlib.sha256(repr((self.positive, terms)).encode()).hexdigest()[:16]
 
     def select(self, rows: torch.Tensor) -> torch.Tensor:
-        """The positive rows, (R, ...), of all, (B, ...); a view where it can be."""
+        """The positive rows, (R, ...), of all rows, (B, ...); a view if possible."""
         if all(self.positive):
             return rows
         chunks = len(self.positive)
         assert rows.shape[0] % chunks == 0, f"{rows.shape[0]} rows of attention cannot be {chunks} conditionings"
-        return _join([part for part, chosen in zip(rows.chunk(chunks), self.positive, strict=True) if chosen])
+        return _concat([part for part, chosen in zip(rows.chunk(chunks), self.positive, strict=True) if chosen])
 
     def repeat(self, each: torch.Tensor, rows: int) -> torch.Tensor:
-        """What belongs to a negative, (Bn, ...), for the `rows` positive rows: each conditioning begins anew."""
+        """Repeat a negative's tensor, (Bn, ...), to the `rows` positive rows, starting again for each conditioning."""
         conditionings = sum(self.positive)
         each = comfy.utils.repeat_to_batch_size(each, rows // conditionings)
         return each if conditionings == 1 else each.repeat(conditionings, *(1,) * (each.ndim - 1))
 
     def steer(
-        self, z: torch.Tensor, key: Key, respond: Callable[[Term], torch.Tensor], grid: Callable[[], Grid]
+        self, z: torch.Tensor, key: LayerKey, respond: Callable[[Term], torch.Tensor], grid: Callable[[], Grid]
     ) -> torch.Tensor:
-        """Z of all rows, (B, N, C), with the negatives' subtracted from the positive ones.
+        """Z of all rows, (B, N, C), with the negatives subtracted from the positive rows.
 
         Args:
-            respond: gives Z- of a negative for the positive rows, (R, N, C).
-            grid: tells how the N tokens lie in the picture; asked only for a mask.
+            respond: computes Z- of a negative for the positive rows, (R, N, C).
+            grid: returns the grid of the N tokens; called only if there is a mask.
         """
         z_pos = before = self.select(z)
         for term in self.terms:
             if key in term.keys_values:
                 z_neg = respond(term)
-                if self.watch is not None:
-                    self.watch.responded(key, term.number, before, z_neg)
+                if self.observer is not None:
+                    self.observer.on_response(key, term.number, before, z_neg)
                 z_pos = steer_away(z_pos, z_neg, term.weight(z_pos, grid))
-        if self.watch is not None:
-            self.watch.steered(key, before, z_pos)
+        if self.observer is not None:
+            self.observer.on_steered(key, before, z_pos)
         if all(self.positive):
             return z_pos
         steered = iter(z_pos.chunk(sum(self.positive)))
         parts = zip(z.chunk(len(self.positive)), self.positive, strict=True)
-        return _join([next(steered) if chosen else part for part, chosen in parts])
+        return _concat([next(steered) if chosen else part for part, chosen in parts])
 
 
 class Layer(Protocol):
@@ -144,16 +144,16 @@ class Layer(Protocol):
 
     @property
     def block(self) -> Block:
-        """Where it is, for the person who chooses blocks."""
+        """Its block, as named in NASA Apply's `blocks`."""
         ...
 
     def keys_values(self, context: Context) -> KeysValues:
-        """K- and V- by the layer's own projections, with the weights as they are now."""
+        """K- and V- from the layer's own projections, with the current weights."""
         ...
 
 
 class Attachment(Protocol):
-    """A node's hold on the networks it runs in. It may keep objects between calls, never anything computed."""
+    """Runs calls of a node's networks with steering. It may keep objects between calls, but no computed tensors."""
 
     def __call__(
         self, model: BaseModel, options: Options, call: Call, proceed: Callable[..., torch.Tensor]
@@ -161,30 +161,30 @@ class Attachment(Protocol):
         """Carry out `call`.
 
         Args:
-            model: the host's model, its weights as they are during sampling.
-            options: the call's transformer_options; not to be changed, but copied.
-            proceed: runs the host's own call with the options, and more arguments for the network, that it is given.
+            model: the host's model, with its weights as during sampling.
+            options: the call's transformer_options; copy, do not modify.
+            proceed: runs the host's own call with the given options and extra arguments for the network.
         """
         ...
 
 
 class Family(ABC):
-    """Networks whose cross-attention is reached in the same way."""
+    """Networks whose cross-attention is accessed in the same way."""
 
     name: str
-    """Shown to people, in the list of what is supported."""
+    """Shown in messages, for example in the list of supported models."""
 
     @abstractmethod
     def matches(self, model: BaseModel) -> bool:
-        """Whether `model` is of this family."""
+        """Whether `model` belongs to this family."""
 
     @abstractmethod
-    def layers(self, model: BaseModel) -> Mapping[Key, Layer]:
-        """Every cross-attention to text, in the order in which they run; never empty for a model that matches."""
+    def layers(self, model: BaseModel) -> Mapping[LayerKey, Layer]:
+        """All cross-attentions to text, in the order in which they run; not empty if the model matches."""
 
     @abstractmethod
     def check(self, model: BaseModel, negative: Negative) -> None:
-        """Tell of a negative that is not this model's.
+        """Check that a negative belongs to this model.
 
         Raises:
             ValueError: it was made by another model's text encoder.
@@ -192,18 +192,18 @@ class Family(ABC):
 
     @abstractmethod
     def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
-        """The negative, prepared as the host prepares a prompt of this model, on its device and in its dtype."""
+        """The negative, prepared as the host prepares this model's prompts, on the model's device and in its dtype."""
 
     @abstractmethod
     def attach(self) -> Attachment:
-        """Something that carries out calls of models of this family."""
+        """A new attachment, which runs calls of models of this family."""
 
-    def dropped(self, model: BaseModel) -> tuple[Block, ...]:
-        """Blocks in which another node has replaced the cross-attention, and NASA would act without it."""
+    def replaced_blocks(self, model: BaseModel) -> tuple[Block, ...]:
+        """Blocks in which another node has replaced the cross-attention and NASA would override that."""
         return ()
 
     def kind(self, model: BaseModel) -> str | None:
-        """The kind of model, as snoopi_core/guidance/alpha.py names it; None for one that the paper does not have."""
+        """The kind of model, a key of guidance.alpha.PRESETS_BY_KIND or "SDXL"; None if the paper does not cover it."""
         return None
 
     def blocks(self, model: BaseModel) -> tuple[Block, ...]:
@@ -212,10 +212,10 @@ class Family(ABC):
 
 
 def network_of(model: BaseModel) -> torch.nn.Module:
-    """The network itself, also where torch.compile has wrapped it."""
+    """The network itself, without torch.compile's wrapper."""
     network = model.diffusion_model
     return getattr(network, "_orig_mod", network)
 
 
-def _join(parts: list[torch.Tensor]) -> torch.Tensor:
+def _concat(parts: list[torch.Tensor]) -> torch.Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)

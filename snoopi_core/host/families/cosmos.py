@@ -1,4 +1,4 @@
-"""Cosmos-Predict2, and Anima, which puts an adapter between its text encoder and the same network."""
+"""Cosmos-Predict2, and Anima: the same network with an adapter between text encoder and network."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class AnimaFamily(CosmosPredict2Family):
     network = Anima
 
     def text_width(self, network: Anima) -> int:
-        # The text encoder's width, not that of the adapter's output.
+        # The width of the text encoder's output, not of the adapter's.
         return network.llm_adapter.blocks[0].cross_attn.k_proj.in_features
 
     def check(self, model: BaseModel, negative: Negative) -> None:
@@ -53,5 +53,5 @@ class AnimaFamily(CosmosPredict2Family):
         if negative.settings.get("t5xxl_ids") is None:
             raise ValueError(
                 "negative has no T5 tokens for the model's text adapter: it was made by another model's text encoder. "
-                "Encode it with the CLIP that belongs to this Anima model"
+                "Encode it with this Anima model's own CLIP"
             )

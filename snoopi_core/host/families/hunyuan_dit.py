@@ -1,4 +1,4 @@
-"""HunyuanDiT 1.x, whose text is CLIP's and mT5's tokens in one row."""
+"""HunyuanDiT 1.x; its text input is the concatenation of CLIP's and mT5's tokens."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class HunyuanDiTFamily(TransformerFamily):
         super().check(model, negative)
         if negative.settings.get("conditioning_mt5xl") is None:
             raise ValueError(
-                "negative has no mT5 embedding: it was made by another model's text encoder. Encode it with the CLIP "
-                "that belongs to this HunyuanDiT"
+                "negative has no mT5 embedding: it was made by another model's text encoder. Encode it with this "
+                "HunyuanDiT's own CLIP"
             )
 
     def respond(
         self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor]:
-        _, *rest = args  # the positive's text, then the rotation of the queries
+        _, *rest = args  # the positive's text, then the rotary embedding of the queries
         return forward(x, context.tokens, *rest, **kwargs)

@@ -1,4 +1,4 @@
-"""LTX-Video (LTXV), whose text comes with a mask over its padding."""
+"""LTX-Video (LTXV); its text input has a mask over the padding."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LTXVFamily(TransformerFamily):
     mask_argument = "attention_mask"
 
     def matches(self, model: BaseModel) -> bool:
-        # Where the timestep scales the text anew in every layer, there is no one context to prepare.
+        # If each layer scales the text by timestep, there is no single context to prepare.
         return super().matches(model) and not getattr(network_of(model), "cross_attention_adaln", False)
 
     def transformer_blocks(self, network: LTXVModel) -> Sequence[torch.nn.Module]:
@@ -41,8 +41,8 @@ class LTXVFamily(TransformerFamily):
         super().check(model, negative)
         if negative.settings.get("attention_mask") is None:
             raise ValueError(
-                "negative has no attention mask: it was made by another model's text encoder. Encode it with the CLIP "
-                "that belongs to this LTX-Video model"
+                "negative has no attention mask: it was made by another model's text encoder. Encode it with this "
+                "LTX-Video model's own CLIP"
             )
 
     def respond(

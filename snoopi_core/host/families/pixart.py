@@ -1,6 +1,6 @@
 """PixArt-alpha and PixArt-sigma.
 
-The host hands no mask over the T5 tokens to the blocks: all tokens count, the positive's as well as the negative's.
+The host passes no mask over the T5 tokens to the blocks, so all tokens are used, for the positive and the negative.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PixArtFamily(TransformerFamily):
         return "PixArt"
 
     def read_context(self, arguments: dict[str, Any], rows: int) -> Context:
-        # The host lays the tokens of all rows side by side, (1, rows * T, C).
+        # The host concatenates the tokens of all rows, (1, rows * T, C).
         tokens = arguments[self.context_argument]
         return Context(tokens=tokens.reshape(rows, -1, tokens.shape[-1]))
 

@@ -1,17 +1,16 @@
-"""Diffusion transformers whose blocks attend to the text in a cross-attention of its own.
+"""Diffusion transformers with a separate cross-attention to the text in each block.
 
 Dimensions: B rows of a call, R positive rows, N image tokens, T text tokens, C = heads x head width.
 
-Not one of these networks lets a patch in between the softmax and the output projection, and some hand no options to
-their attention at all. Each cross-attention is therefore run by its own forward, twice, for the length of one call,
-with some of its projections standing aside:
+None of these networks allows a patch between the softmax and the output projection, and some pass no options to their
+attention. So during one call, each cross-attention's own forward runs twice, with some of its projections replaced:
 
-    Z+ = forward(x, c+)      the output projection passes Z+ through; the query projection's Q is remembered
-    Z- = forward(x, c-)      likewise; Q comes from memory, K- and V- were computed before
+    Z+ = forward(x, c+)      the output projection returns Z+ unchanged; the query projection's Q is stored
+    Z- = forward(x, c-)      the same; Q is the stored one, K- and V- may have been computed before
     out(Z+ - alpha Z-)       the output projection, once
 
-Norms, rotations, masks and gates are thus the host's own, and what NASA adds is one attention. No forward of the host
-is copied, and none stays replaced after the call.
+Norms, rotary embeddings, masks and gates are the host's own, and NASA adds one attention. No forward of the host is
+copied, and none stays replaced after the call.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ Forward = Callable[..., Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Projections:
-    """Names of a cross-attention's projections: of the query, of keys and values, and of the output."""
+    """Attribute names of a cross-attention's projections."""
 
     query: str
     keys_values: tuple[str, ...]
@@ -49,7 +48,7 @@ class Projections:
 
 @dataclass(frozen=True)
 class TransformerLayer:
-    """One cross-attention and where it is."""
+    """One cross-attention and its block."""
 
     block: Block
     attention: torch.nn.Module
@@ -60,15 +59,15 @@ class TransformerLayer:
 
 
 class TransformerFamily(Family):
-    """A family that says where its cross-attentions are and how they are called; see the module's docstring."""
+    """Base of all families in this style: subclasses define where the cross-attentions are and how they are called."""
 
     network: type[torch.nn.Module]
-    """Exactly this class: a derived one may attend to something else besides."""
+    """Exactly this class: a subclass may have other attentions."""
     projections: Projections
     context_argument: str
-    """The name under which a block takes the prepared text."""
+    """Name of a block's argument for the prepared text."""
     mask_argument: str | None = None
-    """The name under which a block takes the mask over it."""
+    """Name of a block's argument for the mask over the text."""
 
     def matches(self, model: BaseModel) -> bool:
         return type(network_of(model)) is self.network
@@ -93,13 +92,13 @@ class TransformerFamily(Family):
     def respond(
         self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
     ) -> Any:
-        """The cross-attention's own forward for the negative.
+        """Run the cross-attention's own forward for the negative.
 
         Args:
-            forward: of `attention`, as it was before NASA.
+            forward: the original forward of `attention`.
             x: image tokens of the positive rows, (R, N, C).
             context: the negative for these rows, (R, T, C).
-            args, kwargs: what else the block handed to the cross-attention, from after the image tokens.
+            args, kwargs: the block's other arguments to the cross-attention, after the image tokens.
         """
 
     def layers(self, model: BaseModel) -> dict[int, TransformerLayer]:
@@ -113,7 +112,7 @@ class TransformerFamily(Family):
 
     def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
         block = self.transformer_blocks(network_of(model))[0]
-        return self.read_context(_at_first_block(model, block, negative, x, sigma), negative.embedding.shape[0])
+        return self.read_context(_first_block_arguments(model, block, negative, x, sigma), negative.embedding.shape[0])
 
     def read_context(self, arguments: dict[str, Any], rows: int) -> Context:
         """The context among a block's arguments, for `rows` rows."""
@@ -123,7 +122,7 @@ class TransformerFamily(Family):
         )
 
     def grid(self, network: Any, shape: torch.Size) -> Grid:
-        """How the image tokens of a latent (B, C, h, w) or (B, C, F, h, w) lie in it."""
+        """The grid of the image tokens of a latent (B, C, h, w) or (B, C, F, h, w)."""
         sizes = (1, *shape[2:]) if len(shape) == 4 else tuple(shape[2:])
         return tuple(ceil(size / patch) for size, patch in zip(sizes, self.patch_size(network), strict=True))
 
@@ -134,7 +133,7 @@ class TransformerFamily(Family):
 class TransformerAttachment:
     def __init__(self, family: TransformerFamily) -> None:
         self.family = family
-        # By network: a node's output may run in several models at once, as it does on several GPUs.
+        # By network: a node's output may run in several models at once, for example on several GPUs.
         self._layers: WeakKeyDictionary[torch.nn.Module, dict[int, _SteeredLayer]] = WeakKeyDictionary()
 
     def __call__(
@@ -146,21 +145,21 @@ class TransformerAttachment:
         grid = self.family.grid(network, call.shape)
         with contextlib.ExitStack() as stack:
             for key in sorted(call.layers):
-                # Objects that outlive calls, so that a compiled model sees the same ones each time.
+                # These objects are reused, so that a compiled model sees the same ones in each call.
                 steered = known.setdefault(key, _SteeredLayer(self.family, key))
-                stack.enter_context(steered.standing_at(layers[key].attention, call, grid))
+                stack.enter_context(steered.attached_to(layers[key].attention, call, grid))
             return proceed(options)
 
 
 class _SteeredLayer:
-    """One cross-attention during calls; the methods are what its modules' forwards are replaced by."""
+    """Steers one cross-attention: its methods temporarily replace the forwards of the attention and its projections."""
 
     def __init__(self, family: TransformerFamily, key: int) -> None:
         self.family, self.key = family, key
 
     @contextlib.contextmanager
-    def standing_at(self, attention: torch.nn.Module, call: Call, grid: Grid) -> Iterator[None]:
-        """Stand in the place of `attention`'s forward and of its projections'."""
+    def attached_to(self, attention: torch.nn.Module, call: Call, grid: Grid) -> Iterator[None]:
+        """Replace the forwards of `attention` and its projections."""
         names = self.family.projections
         self._attention, self._call, self._grid = attention, call, grid
         self._forward = attention.forward
@@ -174,7 +173,7 @@ class _SteeredLayer:
         stand_ins = (self.key_or_value_0, self.key_or_value_1)
         replaced += zip((getattr(attention, name) for name in names.keys_values), stand_ins, strict=False)
         try:
-            with _replaced(replaced):
+            with _replaced_forwards(replaced):
                 yield
         finally:
             self._attention = self._call = self._forward = self._query_forward = self._output_forward = None
@@ -189,7 +188,7 @@ class _SteeredLayer:
         if self._q is None:
             raise ValueError(
                 f"NASA cannot steer block {self.key}: another node has replaced its cross-attention with one that does "
-                "not use the layer's own projections. Take that node out, or leave the block out of NASA Apply's blocks"
+                "not use the layer's own projections. Remove that node, or exclude the block in NASA Apply's blocks"
             )
         x_pos = call.select(x)
         self._q = call.select(self._q)
@@ -232,8 +231,8 @@ def _pass_through(z: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _replaced(forwards: Sequence[tuple[torch.nn.Module, Forward]]) -> Iterator[None]:
-    """Give modules another forward, and back what they had: their class's, or one that another patch put there."""
+def _replaced_forwards(forwards: Sequence[tuple[torch.nn.Module, Forward]]) -> Iterator[None]:
+    """Temporarily replace the forwards of modules; restores the class's forward, or another patch's."""
     before = [vars(module).get("forward") for module, _ in forwards]
     try:
         for module, forward in forwards:
@@ -247,23 +246,23 @@ def _replaced(forwards: Sequence[tuple[torch.nn.Module, Forward]]) -> Iterator[N
                 del module.forward
 
 
-class _Reached(Exception):
-    """Leaves the network at its first block."""
+class _FirstBlockReached(Exception):
+    """Stops the network's forward at its first block."""
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         super().__init__()
         self.arguments = arguments
 
 
-def _at_first_block(
+def _first_block_arguments(
     model: BaseModel, block: torch.nn.Module, negative: Negative, x: torch.Tensor, sigma: torch.Tensor
 ) -> dict[str, Any]:
-    """What the network hands to its first block for the negative: the text, prepared by the host's own code.
+    """The network's arguments to its first block for the negative: the text, prepared by the host's own code.
 
-    The host prepares a prompt in two places, `extra_conds` of the model and the beginning of the network's forward.
+    The host prepares a prompt in two places: in the model's `extra_conds`, and at the start of the network's forward.
     """
     rows = negative.embedding.shape[0]
-    # A copy: one network (HunyuanDiT) writes its padding into the text that it is given.
+    # A copy, because HunyuanDiT writes its padding into the text tensor.
     conditioning = comfy.sampler_helpers.convert_cond([(negative.embedding.clone(), negative.settings)])
     x = x[:1].repeat(rows, *(1,) * (x.ndim - 1))
     [prepared] = comfy.samplers.encode_model_conds(
@@ -275,11 +274,11 @@ def _at_first_block(
     signature = inspect.signature(type(block).forward)
 
     def reached(*args: Any, **kwargs: Any) -> None:
-        raise _Reached(signature.bind(block, *args, **kwargs).arguments)
+        raise _FirstBlockReached(signature.bind(block, *args, **kwargs).arguments)
 
     try:
-        with _replaced([(block, reached)]), uncompiled():
+        with _replaced_forwards([(block, reached)]), uncompiled():
             model.apply_model(x, sigma[:1].repeat(rows), **arguments, transformer_options={})
-    except _Reached as stop:
+    except _FirstBlockReached as stop:
         return stop.arguments
-    raise RuntimeError(f"{type(block).__name__} was never reached: this ComfyUI calls its blocks in another way")
+    raise RuntimeError(f"{type(block).__name__} was never called: this ComfyUI calls its blocks in another way")

@@ -2,8 +2,9 @@
 
 Dimensions: B rows of a call, R positive rows, N image tokens, T text tokens, C = heads x head width.
 
-The host calls `transformer_options["patches_replace"]["attn2"][(group, index, depth)]` with (q, k, v, extra_options) in
-place of a cross-attention's softmax, between its own to_q / to_k / to_v and to_out: exactly where NASA subtracts.
+Instead of a cross-attention's softmax, between its own to_q / to_k / to_v and to_out, the host calls
+`transformer_options["patches_replace"]["attn2"][(group, index, depth)]` with (q, k, v, extra_options). This is exactly
+where NASA subtracts.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..conditioning.negative import Negative, check_width
 from .base import Attachment, Call, Context, Family, Grid, KeysValues, Options, Term, network_of
 
 _KINDS = {768: "SD1.5", 1024: "SD2.1", 2048: "SDXL"}
-"""By the width of the text encoder's output."""
+"""Kind of model by width of the text encoder's output."""
 _CALL, _INNER = "snoopi_nasa", "snoopi_nasa_inner"
 
 Address = tuple[str, int, int]
@@ -31,13 +32,13 @@ Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Options], torch.
 
 
 class UNetLayer(NamedTuple):
-    """A transformer with a cross-attention, and where it is."""
+    """A transformer block with a cross-attention, and its UNet block."""
 
     block: Block
     transformer: attention.BasicTransformerBlock
 
     def keys_values(self, context: Context) -> KeysValues:
-        # Looked up each time: another patch may put another layer there for a run.
+        # Looked up each time, because another patch may replace the layer for a run.
         layer = self.transformer.attn2
         return layer.to_k(context.tokens), layer.to_v(context.tokens)
 
@@ -49,7 +50,7 @@ class UNetFamily(Family):
         network = network_of(model)
         if not isinstance(network, UNetModel) or not self.layers(model):
             return False
-        # Video UNets attend to image embeddings, and number their temporal layers like the spatial ones.
+        # Video UNets attend to image embeddings, and their temporal layers have the same addresses as the spatial ones.
         return not any(isinstance(module, attention.SpatialVideoTransformer) for module in network.modules())
 
     def layers(self, model: BaseModel) -> dict[Address, UNetLayer]:
@@ -64,8 +65,8 @@ class UNetFamily(Family):
             for depth, inner in enumerate(transformer.transformer_blocks)
         }
 
-    def dropped(self, model: BaseModel) -> tuple[Block, ...]:
-        # With a patch at its address the host calls a layer's projections, and not the layer (see above).
+    def replaced_blocks(self, model: BaseModel) -> tuple[Block, ...]:
+        # With a patch at its address, the host calls only the layer's projections (see the top of this file).
         layers = self.layers(model).values()
         return tuple(dict.fromkeys(each.block for each in layers if _has_another_forward(each.transformer.attn2)))
 
@@ -88,13 +89,13 @@ class UNetFamily(Family):
 
 
 def _has_another_forward(layer: torch.nn.Module) -> bool:
-    """Whether a patch stands in for it. Where one has been taken away, the host leaves the class's own, bound to it."""
+    """Whether a patch replaces the layer's forward. A removed patch leaves the class's own forward on the instance."""
     forward = vars(layer).get("forward")
     return forward is not None and getattr(forward, "__func__", None) is not type(layer).forward
 
 
 class _SteeredAttention:
-    """Stands at one cross-attention. It outlives calls, so that a compiled model sees the same object each time."""
+    """Steers one cross-attention. It is reused, so that a compiled model sees the same object in each call."""
 
     def __init__(self, address: Address, layer: UNetLayer) -> None:
         self.address, self.layer = address, layer
@@ -121,7 +122,7 @@ class _SteeredAttention:
 class UNetAttachment:
     def __init__(self, family: UNetFamily) -> None:
         self.family = family
-        # By network: a node's output may run in several models at once, as it does on several GPUs.
+        # By network: a node's output may run in several models at once, for example on several GPUs.
         self._patches: WeakKeyDictionary[UNetModel, dict[Address, _SteeredAttention]] = WeakKeyDictionary()
 
     def __call__(
@@ -130,25 +131,25 @@ class UNetAttachment:
         network, layers = network_of(model), self.family.layers(model)
         known = self._patches.setdefault(network, {})
         for address in call.layers:
-            # Another patch may have put another block there for this run.
+            # Another patch may have replaced the block for this run.
             if address not in known or known[address].layer != layers[address]:
                 known[address] = _SteeredAttention(address, layers[address])
         patches = {address: known[address] for address in call.layers}
         replace: dict[str, Any] = options.get("patches_replace", {})
         attn2: Mapping[tuple, Attention] = replace.get("attn2", {})
-        # The host prefers an exact address to a whole block's.
+        # As in the host, a patch at the exact address has priority over one for the whole block.
         inner = {address: attn2.get(address, attn2.get(address[:2])) for address in patches}
         patched = {**replace, "attn2": {**attn2, **patches}}
         options = {**options, "patches_replace": patched, _CALL: call, _INNER: inner}
         if network is model.diffusion_model:
             return proceed(options)
         # The host compiles networks without guards on their options, so a graph traced without NASA, or with another
-        # node, would be run again. An argument of another name is one that it does guard, and the network ignores.
-        return proceed(options, **{f"{_CALL}_{call.shape_of_graph()}": True})
+        # node, would be reused. Argument names are guarded, and the network ignores unknown ones.
+        return proceed(options, **{f"{_CALL}_{call.graph_key()}": True})
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extra_options: Options) -> torch.Tensor:
-    """softmax(Q K^T / sqrt(d)) V by whatever attention the host uses, (B, N, C) for q (B, N, C) and k, v (B, T, C)."""
+    """softmax(Q K^T / sqrt(d)) V with the host's attention function, (B, N, C) for q (B, N, C) and k, v (B, T, C)."""
     return attention.optimized_attention(
         q,
         k,

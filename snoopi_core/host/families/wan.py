@@ -31,7 +31,7 @@ class WanFamily(TransformerFamily):
         return tuple(network.patch_size)
 
     def read_context(self, arguments: dict[str, Any], rows: int) -> Context:
-        # Image tokens, where there are any, come first; a negative is text only.
+        # Image tokens, if any, come first; a negative is text only.
         return Context(tokens=arguments[self.context_argument][:, arguments.get("context_img_len") or 0 :])
 
     def respond(
@@ -40,6 +40,6 @@ class WanFamily(TransformerFamily):
         options = kwargs.get("transformer_options", {})
         if isinstance(attention, WanT2VCrossAttention):
             return forward(x, context.tokens, transformer_options=options)
-        # An image-to-video layer adds a response to the image; of its negative only the text's is wanted, which is all
-        # that the text-to-video layer, with the same projections and norms, has.
+        # An image-to-video layer adds a response to the image. The negative needs only the response to the text, which
+        # the text-to-video layer computes with the same projections and norms.
         return WanT2VCrossAttention.forward(attention, x, context.tokens, transformer_options=options)

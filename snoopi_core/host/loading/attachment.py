@@ -1,4 +1,4 @@
-"""What our loader knows about a model, carried along by the host's ModelPatcher and its clones."""
+"""Metadata of a loaded model, stored as an attachment of the host's ModelPatcher, which its clones share."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def set_metadata(patcher: ModelPatcher, metadata: BaseMetadata) -> None:
 
 
 def get_metadata(patcher: ModelPatcher) -> BaseMetadata | None:
-    """What the file says, or the LoRA on it; None for a model of other makers."""
+    """The metadata of the model's file, or of the LoRA on it; None for a model without SNOOPI metadata."""
     return patcher.get_attachment(_KEY)

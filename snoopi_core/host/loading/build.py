@@ -1,8 +1,8 @@
-"""The host's objects for the parts of a checkpoint, at any size.
+"""Build the host's objects for the parts of a checkpoint, at any size.
 
-The host's own loaders recognise a model by the sizes of the published ones. Here the sizes come from the file. Layers
-of the host start uninitialised and its loading is not strict, so every key and shape is compared first, with a network
-on the meta device: what a config claims costs no memory until the weights have borne it out.
+The host's own loaders recognise models by the published sizes. Here the sizes come from the file. The host's layers
+start uninitialised and its loading is not strict, so every key and shape is first compared with a network on the meta
+device. A config that does not match the weights therefore costs no memory.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from .attachment import set_metadata
 from .check_weights import check_layers, check_weights, expected_weights
 from .model_sampling import model_sampling, sampling_settings
 
-_END_TOKEN = 49407  # CLIP's end mark, with which SD1.x fills prompts up
+_END_TOKEN = 49407  # CLIP's end token, which SD1.x also uses as padding
 _HOST_LATENTS = (comfy.latent_formats.SD15(), comfy.latent_formats.SDXL())
-_UNUSED_CAPTION = "y_embedder.y_embedding"  # the host uses it in training only, and diffusers' files lack it
+_UNUSED_CAPTION = "y_embedder.y_embedding"  # used in training only; missing in diffusers' files
 
 
 class CheckpointLatents(comfy.latent_formats.LatentFormat):
@@ -56,7 +56,7 @@ class CheckpointLatents(comfy.latent_formats.LatentFormat):
             self.taesd_decoder_name = known.taesd_decoder_name
 
     def _known_to_the_host(self) -> comfy.latent_formats.LatentFormat | None:
-        """The host's own latents that these look like, which it can preview by itself."""
+        """The host's latent format with the same channels and scale, if any: the host can preview it."""
         for known in _HOST_LATENTS:
             shape = (known.latent_channels, known.spacial_downscale_ratio)
             if shape == (self.latent_channels, self.spacial_downscale_ratio) and math.isclose(
@@ -67,14 +67,14 @@ class CheckpointLatents(comfy.latent_formats.LatentFormat):
 
 
 class ZeroPaddedTokenizer(comfy.sd1_clip.SDTokenizer):
-    """The host's CLIP tokenizer, filling prompts up with token 0; as its tokenizer of SD2.x, which is for one size."""
+    """The host's CLIP tokenizer with padding token 0, like its SD2.x tokenizer, which supports one size only."""
 
     def __init__(self, tokenizer_path: str | None = None, **settings: Any) -> None:
         super().__init__(tokenizer_path, pad_with_end=False, **settings)
 
 
 class ZeroPaddedClipModel(comfy.sd1_clip.SDClipModel):
-    """The empty prompt, from which the host weighs words, is padded as every other."""
+    """Pads the empty prompt, which the host uses for weighting words, with token 0 as well."""
 
     def __init__(self, **settings: Any) -> None:
         tokens = {"start": 49406, "end": _END_TOKEN, "pad": 0}
@@ -84,10 +84,10 @@ class ZeroPaddedClipModel(comfy.sd1_clip.SDClipModel):
 def build_model(
     metadata: Metadata, weights: StateDict, *, disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
-    """The diffusion model.
+    """Build the diffusion model.
 
     Raises:
-        ValueError: a network that the host does not have, or weights that are not this network's.
+        ValueError: a network that the host lacks, or weights that do not match it.
     """
     config = model_config(metadata)
     check_network(config, weights)
@@ -99,32 +99,32 @@ def build_model(
 
 
 def check_network(
-    config: comfy.supported_models_base.BASE, weights: StateDict, *, left_over: Iterable[str] = ()
+    config: comfy.supported_models_base.BASE, weights: StateDict, *, unexpected: Iterable[str] = ()
 ) -> None:
-    """Compare the weights with the network that the host would build of `config`; shapes on meta will do.
+    """Compare the weights, which may be on the meta device, with the network that the host would build from `config`.
 
     Args:
-        left_over: names of the file that have no place in it.
+        unexpected: names in the file that do not belong to the network.
 
     Raises:
-        ValueError: see `check_weights`.
+        ValueError: as in `check_weights`.
     """
     arguments = config.unet_config
     if "image_model" in arguments:
         part = "PixArt"
         check_layers(part, [arguments["depth"]], weights)
-        # The host's class counts on a real device in between, so the whole of it cannot be put on meta.
-        expected = expected_weights(part, lambda: _meta_network(PixArtMS, arguments), everywhere=False)
-        check_weights(part, weights, expected, spare=(_UNUSED_CAPTION,), left_over=left_over)
+        # The host's class needs a real device for some of its tensors.
+        expected = expected_weights(part, lambda: _meta_network(PixArtMS, arguments), set_default_device=False)
+        check_weights(part, weights, expected, optional=(_UNUSED_CAPTION,), unexpected=unexpected)
     else:
         part = "UNet"
         check_layers(part, _layers(arguments), weights)
         expected = expected_weights(part, lambda: _meta_network(UNetModel, arguments))
-        check_weights(part, weights, expected, left_over=left_over)
+        check_weights(part, weights, expected, unexpected=unexpected)
 
 
 def complete_network(config: comfy.supported_models_base.BASE, weights: StateDict) -> StateDict:
-    """With zeros for what the host keeps but never reads at inference, which would else be left as memory was."""
+    """Add zeros for a tensor that the host has but does not use at inference; it would stay uninitialised otherwise."""
     if "image_model" not in config.unet_config or _UNUSED_CAPTION in weights:
         return dict(weights)
     tokens = config.unet_config.get("model_max_length", 120)
@@ -139,10 +139,10 @@ def make_patcher(
     markers: Mapping[str, torch.Tensor] = MappingProxyType({}),
     disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
-    """The host's patcher around a model of `config`; the weights have been checked.
+    """The host's patcher around a model of `config`, for weights that have been checked.
 
     Args:
-        markers: keys of a file that tell the host what its network predicts.
+        markers: keys of a file that tell the host the kind of prediction.
     """
     management = comfy.model_management
     device = management.get_torch_device()
@@ -162,26 +162,26 @@ def make_patcher(
 def build_clip(
     config: dict[str, Any], weights: StateDict, *, pad_token_id: int = _END_TOKEN, disable_dynamic: bool = False
 ) -> comfy.sd.CLIP:
-    """The text encoder, in the dtype of the file; the host computes it in fp32 whatever that is.
+    """Build the text encoder, in the file's dtype; the host always runs it in fp32.
 
     Raises:
-        ValueError: a text encoder or a padding that the host does not have, or weights that are not this one's.
+        ValueError: a text encoder or a padding token that the host lacks, or weights that do not match.
     """
     arguments = text_arguments(config)
     if pad_token_id not in (0, _END_TOKEN):
         raise ValueError(
-            f"its prompts are padded with token {pad_token_id}; the host pads with {_END_TOKEN}, as SD1.x, or with 0, "
-            "as SD2.x"
+            f"its prompts are padded with token {pad_token_id}, expected {_END_TOKEN} (SD1.x) or 0 (SD2.x), which the "
+            "host supports"
         )
     dtype = comfy.utils.weight_dtype(weights)
-    # The host's class projects the pooled output, which transformers' does not; Stable Diffusion 1 never uses it.
+    # Unlike transformers' class, the host's has a projection of the pooled output; Stable Diffusion 1 does not use it.
     projection, width = "text_projection.weight", arguments["hidden_size"]
     part = "text encoder"
     check_layers(part, [arguments["num_hidden_layers"]], weights)
     expected = expected_weights(
         part, lambda: comfy.clip_model.CLIPTextModel(arguments, dtype, "meta", comfy.ops.manual_cast)
     )
-    check_weights(part, weights, expected, spare=(projection,))
+    check_weights(part, weights, expected, optional=(projection,))
     weights = {projection: torch.eye(width, dtype=dtype), **weights}
     tokenizer, options = comfy.sd1_clip.SD1Tokenizer, {"clip_l_model_config": arguments, "dtype": dtype}
     if pad_token_id == 0:
@@ -198,10 +198,10 @@ def build_clip(
 
 
 def build_vae(config: dict[str, Any], weights: StateDict) -> comfy.sd.VAE:
-    """The VAE.
+    """Build the VAE.
 
     Raises:
-        ValueError: a VAE that the host does not have, or weights that are not this one's.
+        ValueError: a VAE that the host lacks, or weights that do not match.
     """
     arguments = vae_arguments(config)
     check_layers("VAE", [arguments["ddconfig"]["num_res_blocks"]], weights)
@@ -216,16 +216,16 @@ def network_arguments(metadata: Metadata) -> dict[str, Any]:
     """Arguments of the host's class for the network.
 
     Raises:
-        ValueError: a network that the host does not have.
+        ValueError: a network that the host lacks.
     """
     return pixart_arguments(metadata.unet) if metadata.family == "pixart" else unet_arguments(metadata.unet)
 
 
 def model_config(metadata: Metadata) -> comfy.supported_models_base.BASE:
-    """The host's description of the network.
+    """The host's config object for the network.
 
     Raises:
-        ValueError: a network that the host does not have.
+        ValueError: a network that the host lacks.
     """
     arguments = network_arguments(metadata)
     heads = {}
@@ -251,7 +251,7 @@ def model_config(metadata: Metadata) -> comfy.supported_models_base.BASE:
             return comfy.model_base.ModelType.V_PREDICTION if is_v else comfy.model_base.ModelType.EPS
 
         def inpaint_model(self) -> bool:
-            return False  # the host takes any UNet with more than four channels for one
+            return False  # the host assumes this for any UNet with more than four channels
 
     CheckpointConfig.sampling_settings = sampling_settings(metadata.schedule)
     return CheckpointConfig(arguments)

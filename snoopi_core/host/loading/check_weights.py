@@ -1,7 +1,7 @@
-"""Whether weights are those of a network: every key and shape, before anything of the network is allocated.
+"""Check that weights match a network: every key and shape, before anything of the network is allocated.
 
-The host's loading is not strict: a weight that is missing stays as it was in memory, one too many is left out, and
-both are only logged. Here they are errors, except for what published files carry and no network needs (published.py).
+The host's loading is not strict: missing weights stay uninitialised, unexpected ones are ignored, and both are only
+logged. Here they are errors, except for known keys that no network needs (formats/harmless_keys.py).
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import torch
 StateDict = dict[str, torch.Tensor]
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
-# What the host raises at arguments that it cannot use.
-CANNOT_BUILD = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+# Raised by the host for arguments that it does not support.
+BUILD_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
-def expected_weights(part: str, build: Callable[[], torch.nn.Module], *, everywhere: bool = True) -> StateDict:
-    """The state dict of a network that is built on the meta device.
+def expected_weights(part: str, build: Callable[[], torch.nn.Module], *, set_default_device: bool = True) -> StateDict:
+    """The state dict of a network built on the meta device.
 
     Args:
-        everywhere: also for tensors whose device the network's code does not choose.
+        set_default_device: make meta the default device, for tensors that the network creates without a device.
 
     Raises:
-        ValueError: the host cannot build it.
+        ValueError: the host cannot build the network.
     """
     try:
-        if not everywhere:
+        if not set_default_device:
             return build().state_dict()
         with torch.device("meta"):
             return build().state_dict()
-    except CANNOT_BUILD as error:
-        raise ValueError(f"the host cannot build a {part} of this config ({type(error).__name__}: {error})") from error
+    except BUILD_ERRORS as error:
+        raise ValueError(f"the host cannot build this {part} config ({type(error).__name__}: {error})") from error
 
 
 def check_weights(
@@ -41,39 +41,39 @@ def check_weights(
     weights: Mapping[str, torch.Tensor],
     expected: Mapping[str, torch.Tensor],
     *,
-    spare: Iterable[str] = (),
-    left_over: Iterable[str] = (),
+    optional: Iterable[str] = (),
+    unexpected: Iterable[str] = (),
 ) -> None:
-    """Compare keys, shapes and kinds of number.
+    """Compare keys, shapes and dtypes.
 
     Args:
-        spare: keys that may be missing.
-        left_over: keys of the file that found no place at all.
+        optional: keys that may be missing.
+        unexpected: other keys in the file that do not belong to the network.
 
     Raises:
-        ValueError: they differ; all differences are counted, the first five named.
+        ValueError: they differ; lists the first five differences and counts the others.
     """
-    may_miss = frozenset(spare)
+    may_miss = frozenset(optional)
     problems = [f"missing {key}" for key in expected if key not in weights and key not in may_miss]
     problems += [f"not expected {key}" for key in weights if key not in expected]
-    problems += [f"not expected {key}" for key in left_over]
+    problems += [f"not expected {key}" for key in unexpected]
     for key, weight in weights.items():
         if key in expected and weight.shape != expected[key].shape:
             problems.append(f"{key} has shape {tuple(weight.shape)}, expected {tuple(expected[key].shape)}")
         elif key in expected and not weight.is_floating_point():
             problems.append(f"{key} has dtype {weight.dtype}, expected floating point")
     if problems:
-        raise ValueError(f"{part} weights and config do not match: {listed(problems)}")
+        raise ValueError(f"{part} weights and config do not match: {summarize_problems(problems)}")
 
 
-def listed(problems: list[str]) -> str:
-    """The first five, shortened, and how many more there are."""
+def summarize_problems(problems: list[str]) -> str:
+    """The first five problems, shortened, and the number of others."""
     more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
     return "; ".join(problem if len(problem) <= 300 else problem[:300] + "..." for problem in problems[:5]) + more
 
 
 def check_layers(part: str, layers: Iterable[int], weights: Mapping[str, torch.Tensor]) -> None:
-    """Even without memory, a million layers take their time.
+    """Refuse impossible layer counts early: even on the meta device, building a million layers takes long.
 
     Raises:
         ValueError: more layers than weights.
@@ -83,10 +83,10 @@ def check_layers(part: str, layers: Iterable[int], weights: Mapping[str, torch.T
 
 
 def check_numbers(part: str, names: Iterable[str], *, most: int = 200) -> None:
-    """The host counts blocks by looking through all names once for each of them.
+    """Refuse impossible block numbers early: the host counts blocks by searching all names once per block.
 
     Raises:
-        ValueError: a block with a number past any network's.
+        ValueError: a block number above `most`.
     """
     for name in names:
         for number in _NUMBER.findall(name):

@@ -1,4 +1,4 @@
-"""Which checkpoint files there are: the host's folders first, then the pack's own."""
+"""Find checkpoint and LoRA files in the host's folders and in the pack's own models folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACK_FOLDER = Path(__file__).resolve().parents[3] / "models"
 
 
 def _paths() -> dict[str, Path]:
-    """Name shown -> file. Where a name is taken twice, the host's file is meant, so that people can replace ours."""
+    """Displayed name -> file. A file in the host's folders overrides the pack's file of the same name."""
     found: dict[str, Path] = {}
     for path in sorted(PACK_FOLDER.rglob(f"*{SUFFIX}")):
         found[path.relative_to(PACK_FOLDER).as_posix()] = path
@@ -27,16 +27,16 @@ def _paths() -> dict[str, Path]:
 
 
 def checkpoint_names() -> list[str]:
-    """Names for the loader's menu, the pack's own last."""
+    """Names for the loader's menu; the pack's own files come last."""
     own = {path.relative_to(PACK_FOLDER).as_posix() for path in PACK_FOLDER.rglob(f"*{SUFFIX}")}
     return sorted(_paths(), key=lambda name: (name in own, name))
 
 
 def find_checkpoint(name: str) -> Path:
-    """The file of a name. Only names on the list are looked up, so none can lead out of the folders.
+    """The file of a name in the menu. Other names are refused, so no name can point outside the folders.
 
     Raises:
-        ValueError: not on the list; says where files belong and which there are.
+        ValueError: unknown name; lists the available files and the folders.
     """
     paths = _paths()
     if name not in paths:
@@ -51,15 +51,15 @@ def find_checkpoint(name: str) -> Path:
 
 
 def lora_names() -> list[str]:
-    """Names for the loader's menu of LoRAs; `none` is the first."""
+    """Names for the loader's LoRA menu, starting with `none`."""
     return [NO_LORA, *sorted(_loras())]
 
 
 def find_lora(name: str) -> Path | None:
-    """The file of a LoRA's name, None for `none`. Only names on the list are looked up.
+    """The file of a LoRA in the menu; None for `none`.
 
     Raises:
-        ValueError: not on the list; says where LoRAs belong and which there are.
+        ValueError: unknown name; lists the available LoRAs and the folder.
     """
     if name == NO_LORA:
         return None
@@ -81,7 +81,7 @@ def _loras() -> dict[str, Path]:
 
 
 def fingerprint(name: str, lora_name: str = NO_LORA) -> str:
-    """Changes when a file of these names is replaced."""
+    """A text that changes when one of these files is replaced."""
     paths = [find_checkpoint(name), find_lora(lora_name)]
     stats = [path.stat() for path in paths if path is not None]
     return ";".join([name, lora_name, *(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)])

@@ -1,4 +1,4 @@
-"""From a checkpoint file to the host's MODEL, CLIP and VAE."""
+"""Load a checkpoint file as the host's MODEL, CLIP and VAE."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import comfy.sd
 from comfy.model_patcher import ModelPatcher
 
-from ...formats.architecture import text_arguments, vae_arguments
+from ...formats.architecture import text_arguments, vae_arguments, vae_factor
 from ...formats.checkpoint import Checkpoint, CheckpointError, Metadata, find_metadata, read_checkpoint, read_parts
 from ...formats.tensor_file import TensorFile, open_tensor_file, readable
 from .build import build_clip, build_model, build_vae, network_arguments
@@ -21,14 +21,14 @@ Parts = tuple[ModelPatcher, comfy.sd.CLIP | None, comfy.sd.VAE]
 
 
 def load_checkpoint(path: Path, lora: Path | None = None, latents: str = "auto") -> Parts:
-    """Everything that the file holds.
+    """Load all parts that the file contains.
 
-    A part that it does not hold becomes what the host's own Load Checkpoint returns then (None, and an empty VAE):
-    the host's nodes know these and say so when they are used, and a file without them still gives its model.
+    A missing part becomes what the host's own Load Checkpoint returns (None, or an empty VAE), for which the host's
+    nodes have error messages, so a file without these parts can still be used for its model.
 
     Args:
-        lora: a student's LoRA, put on the model and its text encoder.
-        latents: for PixArt files of other makers, see `foreign_model`.
+        lora: a student's LoRA, applied to the model and its text encoder.
+        latents: for PixArt files of other sources, see `foreign_model`.
 
     Raises:
         CheckpointError: the file or the LoRA cannot be used; says which, why and what to do.
@@ -42,43 +42,43 @@ def load_checkpoint(path: Path, lora: Path | None = None, latents: str = "auto")
     missing = [name for name, part in (("text encoder", clip), ("VAE", vae)) if part is None]
     if missing:
         logging.warning(
-            "%s holds no %s: use a CLIP or VAE loader in place of PG-SB Loader's output",
+            "%s contains no %s: use a CLIP or VAE loader instead of PG-SB Loader's output",
             readable(path.name),
             " and no ".join(missing),
         )
-    # The host opens a model again for another GPU, or when hooks need it in ordinary memory.
+    # The host reloads a model for another GPU, or when hooks need it in ordinary memory.
     model.cached_patcher_init = (_model_patcher, (path, latents))
     if clip is not None:
         clip.patcher.cached_patcher_init = (_clip_patcher, (path,))
     if vae is not None:
         vae.patcher.cached_patcher_init = (_vae_patcher, (path,))
     if lora is not None:
-        with _naming(lora, "LoRA"):
+        with _errors_with_file_name(lora, "LoRA"):
             model, clip = apply_lora(lora, model, clip)
     return model, clip, comfy.sd.VAE(sd={}) if vae is None else vae
 
 
 def _open_own(file: TensorFile, metadata: Metadata) -> tuple[ModelPatcher, comfy.sd.CLIP | None, comfy.sd.VAE | None]:
     checkpoint = read_parts(file, metadata)
-    with _naming(file.path, "export"):
+    with _errors_with_file_name(file.path, "export"):
         _check_parts(metadata)
         model = build_model(metadata, checkpoint.unet)
         clip = None if metadata.text_encoder is None else _clip(checkpoint)
         vae = None if metadata.vae is None else build_vae(metadata.vae, checkpoint.vae)
-    logging.info("%s", readable(f"{file.path.name}: {_summary(metadata)}"))
+    logging.info("%s", readable(f"{file.path.name}: {_describe(metadata)}"))
     return model, clip, vae
 
 
 def _open_foreign(file: TensorFile, latents: str) -> tuple[ModelPatcher, comfy.sd.CLIP | None, comfy.sd.VAE | None]:
-    with _naming(file.path):
+    with _errors_with_file_name(file.path):
         found = recognise(file)
         model = foreign_model(found, latents)
         clip, vae = foreign_clip(found), foreign_vae(found)
     logging.info("%s", readable(f"{file.path.name}: {describe(found, model)}"))
     if found.guesses_latents and latents == "auto":
         logging.warning(
-            "%s: PixArt-alpha 512 and PixArt-sigma have the same keys; taken as PixArt-sigma, whose latents are "
-            "SDXL's. For PixArt-alpha 512 set PG-SB Loader's `latents` to SD1.x",
+            "%s: PixArt-alpha 512 and PixArt-sigma have the same keys; PixArt-sigma is assumed, which uses SDXL's "
+            "latents. For PixArt-alpha 512 set PG-SB Loader's `latents` to SD1.x",
             readable(file.path.name),
         )
     return model, clip, vae
@@ -94,21 +94,21 @@ def _clip(checkpoint: Checkpoint, *, disable_dynamic: bool = False) -> comfy.sd.
     )
 
 
-def _summary(metadata: Metadata) -> str:
-    """What a person would otherwise have to read off the header, in one line."""
+def _describe(metadata: Metadata) -> str:
+    """The main metadata in one line, for the log."""
     recipe, alpha = metadata.recipe, metadata.recommended_alpha
     timesteps = "no recipe" if recipe is None else f"timesteps {', '.join(map(str, recipe.timesteps))}"
     advice = "no recommended alpha" if alpha is None else f"recommended alpha {alpha:g}"
-    return f"{' '.join(metadata.title.split())!r}, {_size(metadata)}{timesteps}, {advice} for NASA Apply"
+    return f"{' '.join(metadata.title.split())!r}, {_describe_size(metadata)}{timesteps}, {advice} for NASA Apply"
 
 
-def _size(metadata: Metadata) -> str:
-    """How large its pictures are, where the file tells."""
+def _describe_size(metadata: Metadata) -> str:
+    """The size of its pictures, if the file says it."""
     side = metadata.unet.get("sample_size")
     if not isinstance(side, int) or metadata.vae is None:
         return ""
-    side *= 2 ** (len(metadata.vae["block_out_channels"]) - 1)
-    return f"draws {side} x {side} pixels, "
+    side *= vae_factor(metadata.vae)
+    return f"{side} x {side} pixels, "
 
 
 def _model_patcher(path: Path, latents: str, disable_dynamic: bool = False) -> ModelPatcher:
@@ -134,17 +134,17 @@ def _vae_patcher(path: Path, disable_dynamic: bool = False) -> ModelPatcher:
 
 
 def _check_parts(metadata: Metadata) -> None:
-    """The parts are built one by one; here, that the host has them and that they fit each other."""
+    """Check that the host supports all parts and that they fit each other."""
     text, vae = metadata.text_encoder, metadata.vae
     arguments = network_arguments(metadata)
     channels = arguments["in_channels"]
     if text is not None and metadata.family == "pixart":
-        raise ValueError("it holds a CLIP text encoder, PixArt reads T5's")
+        raise ValueError("it contains a CLIP text encoder, expected none: PixArt uses T5")
     width = arguments.get("context_dim")
     if text is not None and (got := text_arguments(text)["hidden_size"]) != width:
-        raise ValueError(f"the text encoder is {got} wide, the UNet's cross-attention takes {width}")
+        raise ValueError(f"the text encoder is {got} wide, the UNet's cross-attention expects {width}")
     if vae is not None and (got := vae_arguments(vae)["embed_dim"]) != channels:
-        raise ValueError(f"the VAE has {got} latent channels, the UNet takes {channels}")
+        raise ValueError(f"the VAE has {got} latent channels, the UNet expects {channels}")
     colours = metadata.latent_rgb_factors
     if colours is not None and len(colours) != channels:
         raise ValueError(
@@ -153,10 +153,10 @@ def _check_parts(metadata: Metadata) -> None:
 
 
 @contextmanager
-def _naming(path: Path, kind: str = "") -> Iterator[None]:
-    """Put the file's name in front of what is wrong with its contents.
+def _errors_with_file_name(path: Path, kind: str = "") -> Iterator[None]:
+    """Turn errors about a file's contents into CheckpointErrors that start with its name.
 
-    RuntimeErrors pass: once configs and weights have been compared, they are the machine's, such as too little memory.
+    RuntimeErrors pass: after configs and weights have been compared, their cause is the machine, such as out of memory.
     """
     advice = "; export the file again" if kind == "export" else ""
     try:

@@ -1,4 +1,4 @@
-"""A student's LoRA on its base model: read, matched key by key, and given to the host as its own patches."""
+"""Apply a LoRA to its base model: read it, match every key, and pass it to the host as patches."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 from ...formats.lora import LoraMetadata, find_lora_metadata
 from ...formats.tensor_file import StateDict, open_tensor_file, readable
 from .attachment import set_metadata
-from .check_weights import check_numbers, listed
+from .check_weights import check_numbers, summarize_problems
 from .model_sampling import model_sampling, sampling_settings
 
-_PEFT_KEY = "lora_adapter_metadata"  # diffusers 0.34 and newer: peft's settings, in the header
+_PEFT_KEY = "lora_adapter_metadata"  # in the header, from diffusers 0.34 on: peft's settings
 _DOWN = ("lora_A.weight", "lora_A.default.weight", "lora.down.weight", "lora_down.weight")
 _MOST_SCALES = 100
 _ALPHA, _NOT_PLAIN = "lora_alpha", ("alpha_pattern", "use_rslora", "use_dora")
@@ -34,11 +34,11 @@ Target = str | tuple
 def apply_lora(
     path: Path, model: ModelPatcher, clip: comfy.sd.CLIP | None
 ) -> tuple[ModelPatcher, comfy.sd.CLIP | None]:
-    """Clones of model and text encoder, with the LoRA at full strength; and with its recipe, when it has one.
+    """Clones of model and text encoder with the LoRA at full strength, and with its recipe if it has one.
 
     Raises:
-        ValueError: (CheckpointError where the file is at fault) keys that match no weight, shapes that do not fit, or
-            another kind of adapter. All are counted, the first five named.
+        ValueError: keys that match no weight, shapes that do not fit, or another kind of adapter; lists the first five
+            and counts the others. CheckpointError if the file itself cannot be used.
     """
     file = open_tensor_file(path, "LoRA")
     metadata = find_lora_metadata(file)
@@ -50,7 +50,7 @@ def apply_lora(
         weights = _with_alphas(comfy.lora_convert.convert_lora(weights), file.metadata, targets)
         patches = comfy.lora.load_lora(weights, targets, log_missing=False)
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-        raise ValueError(f"a part of it is missing or of the wrong kind ({type(error).__name__}: {error})") from error
+        raise ValueError(f"a part is missing or has the wrong type ({type(error).__name__}: {error})") from error
     _check_all_used(weights, targets, patches)
     _check_fit(patches, model, clip)
 
@@ -60,28 +60,28 @@ def apply_lora(
         clip = clip.clone()
         used |= set(clip.add_patches(patches, 1.0))
     if lost := [str(key) for key in patches if key not in used]:
-        raise ValueError(f"the host did not take {len(lost)} of its patches: {listed(lost)}")
+        raise ValueError(f"the host did not take {len(lost)} of its patches: {summarize_problems(lost)}")
     if metadata is not None:
-        _adopt(model, metadata)
-    logging.info("%s", readable(f"{path.name}: {len(patches)} weights changed{_advice(metadata)}"))
+        _apply_metadata(model, metadata)
+    logging.info("%s", readable(f"{path.name}: {len(patches)} weights changed{_describe_recipe(metadata)}"))
     return model, clip
 
 
 def _check_plain(weights: StateDict) -> None:
-    """The host turns these into numbers, whatever their size.
+    """Check values that the host would convert to numbers without checking.
 
     Raises:
-        ValueError: a strength that is no number, or a weight that changes its size.
+        ValueError: an alpha that is not a finite number, or a LoRA that reshapes weights.
     """
     if odd := [key for key in weights if key.endswith(".reshape_weight")]:
-        raise ValueError(f"it changes the size of {len(odd)} weight(s), first {odd[0]}; use the host's Load LoRA node")
+        raise ValueError(f"it reshapes {len(odd)} weight(s), first {odd[0]}; use the host's Load LoRA node")
     for key, weight in weights.items():
         if key.endswith(".alpha") and not (weight.numel() == 1 and torch.isfinite(weight.float()).all()):
-            raise ValueError(f"{key} is no number: {tuple(weight.shape)} of {weight.dtype}")
+            raise ValueError(f"{key} is {tuple(weight.shape)} of {weight.dtype}, expected one finite number")
 
 
 def _targets(model: ModelPatcher, clip: comfy.sd.CLIP | None) -> dict[str, Target]:
-    """Names that LoRAs use -> weights: the host's, and those of diffusers and peft that it lacks."""
+    """LoRA module names -> weights: the host's table, with the names of diffusers and peft that it lacks."""
     targets = comfy.lora.model_lora_keys_unet(model.model, {})
     config = model.model.model_config.unet_config
     if isinstance(model.model, comfy.model_base.PixArt):
@@ -102,10 +102,10 @@ def _targets(model: ModelPatcher, clip: comfy.sd.CLIP | None) -> dict[str, Targe
 
 
 def _with_alphas(weights: StateDict, header: dict[str, str], targets: dict[str, Target]) -> StateDict:
-    """With `alpha` for each pair, where the header alone says it.
+    """Add each pair's `alpha` if only the header contains it.
 
     Raises:
-        ValueError: settings of peft's that are not plain LoRA.
+        ValueError: peft settings that are not plain LoRA.
     """
     if any(key.endswith(".alpha") for key in weights) or _PEFT_KEY not in header:
         return weights
@@ -118,7 +118,7 @@ def _with_alphas(weights: StateDict, header: dict[str, str], targets: dict[str, 
         raise ValueError(f"its {_PEFT_KEY} cannot be read ({error})") from error
     odd = [key for key, value in settings.items() if value and key.endswith(_NOT_PLAIN)]
     if odd:
-        raise ValueError(f"its {_PEFT_KEY} sets {', '.join(odd)[:200]}, which only diffusers can apply")
+        raise ValueError(f"its {_PEFT_KEY} sets {', '.join(odd)[:200]}, which only diffusers supports")
     alphas = {}
     for name in targets:
         if any(f"{name}.{end}" in weights for end in _DOWN):
@@ -139,14 +139,14 @@ def _check_all_used(weights: StateDict, targets: dict[str, Target], patches: dic
     if unmatched := sorted(key for key in weights if key not in used):
         raise ValueError(
             f"{len(unmatched)} of its {len(weights)} keys match no weight of this model or its text encoder: "
-            f"{listed(unmatched)}. A LoRA fits the base model that it was trained on"
+            f"{summarize_problems(unmatched)}. A LoRA fits the base model that it was trained on"
         )
     if not patches:
-        raise ValueError("it holds no weights")
+        raise ValueError("it contains no weights")
 
 
 def _check_fit(patches: dict, model: ModelPatcher, clip: comfy.sd.CLIP | None) -> None:
-    """The host finds out while it samples, and then leaves the weight as it is."""
+    """Compare shapes now: the host would notice only while sampling, and skip the weight."""
     shapes = {key: weight.shape for key, weight in model.model_state_dict().items()}
     if clip is not None:
         shapes |= {key: weight.shape for key, weight in clip.patcher.model_state_dict().items()}
@@ -163,7 +163,7 @@ def _check_fit(patches: dict, model: ModelPatcher, clip: comfy.sd.CLIP | None) -
     if problems:
         raise ValueError(
             f"{len(problems)} of its weights do not fit this model, so it was trained on another base model: "
-            f"{listed(problems)}"
+            f"{summarize_problems(problems)}"
         )
 
 
@@ -174,11 +174,14 @@ def _misfits(patch: object, shape: torch.Size) -> list[str]:
             return ["a LoRA with a core, a reshape or DoRA; the host's own Load LoRA node opens these"]
         if not (up.is_floating_point() and down.is_floating_point()):
             return [f"dtypes {up.dtype} and {down.dtype}, expected floating point"]
-        got = (up.shape[0], up.flatten(1).shape[1], down.shape[0], down.flatten(1).shape[1]) if _ok(up, down) else None
+        got = (
+            (up.shape[0], up.flatten(1).shape[1], down.shape[0], down.flatten(1).shape[1])
+            if _are_matrices(up, down)
+            else None
+        )
         inside = shape[1:].numel()
         if got is None or got[0] != shape[0] or got[1] != got[2] or got[3] != inside:
-            said = f"up {tuple(up.shape)} and down {tuple(down.shape)}"
-            return [f"{said}, expected ({shape[0]}, r) and (r, {inside})"]
+            return [f"up {tuple(up.shape)} and down {tuple(down.shape)}, expected ({shape[0]}, r) and (r, {inside})"]
         return []
     if isinstance(patch, tuple) and patch[0] in ("diff", "set"):
         change = patch[1][0]
@@ -186,12 +189,12 @@ def _misfits(patch: object, shape: torch.Size) -> list[str]:
     return [f"an adapter of kind {type(patch).__name__}; the host's own Load LoRA node opens these"]
 
 
-def _ok(up: torch.Tensor, down: torch.Tensor) -> bool:
+def _are_matrices(up: torch.Tensor, down: torch.Tensor) -> bool:
     return up.ndim >= 2 and down.ndim >= 2
 
 
-def _adopt(model: ModelPatcher, metadata: LoraMetadata) -> None:
-    """The student's own prediction, schedule and recipe in place of its base's.
+def _apply_metadata(model: ModelPatcher, metadata: LoraMetadata) -> None:
+    """Use the student's prediction type, schedule and recipe instead of its base model's.
 
     Raises:
         ValueError: a LoRA for another family of networks.
@@ -204,9 +207,9 @@ def _adopt(model: ModelPatcher, metadata: LoraMetadata) -> None:
     set_metadata(model, metadata)
 
 
-def _advice(metadata: LoraMetadata | None) -> str:
+def _describe_recipe(metadata: LoraMetadata | None) -> str:
     if metadata is None:
-        return "; the LoRA says nothing of a recipe, so the base model's stays"
+        return "; the LoRA contains no recipe, so the base model's is used"
     steps = "no recipe" if metadata.recipe is None else f"timesteps {', '.join(map(str, metadata.recipe.timesteps))}"
     alpha = metadata.recommended_alpha
     return f" by {' '.join(metadata.title.split())!r}, {steps}" + ("" if alpha is None else f", alpha {alpha:g}")

@@ -1,4 +1,4 @@
-"""The host's model_sampling objects: prediction type and noise schedule of a checkpoint, or of a preset."""
+"""Make the host's model_sampling objects: prediction type and noise schedule of a checkpoint or a preset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...presets import ARCHITECTURES, AUTO, Architecture, Preset, presets_for
 
 
 class RectifiedFlow(comfy.model_sampling.CONST):
-    """InstaFlow's x_t = (1 - t) x0 + t z with v = x0 - z; flow models of the host's own predict z - x0."""
+    """InstaFlow's x_t = (1 - t) x0 + t z with v = x0 - z; the host's own flow models predict z - x0."""
 
     def calculate_denoised(
         self, sigma: torch.Tensor, model_output: torch.Tensor, model_input: torch.Tensor
@@ -23,7 +23,7 @@ class RectifiedFlow(comfy.model_sampling.CONST):
         return super().calculate_denoised(sigma, -model_output, model_input)
 
 
-# The host names the curves by how sqrt(beta) goes, diffusers by how beta does.
+# The host names the schedules by the curve of sqrt(beta), diffusers by the curve of beta.
 _BETA_SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear"}
 _PREDICTIONS = {
     "epsilon": comfy.model_sampling.EPS,
@@ -48,7 +48,7 @@ def model_sampling(metadata: Metadata, model_config: object) -> torch.nn.Module:
     """The file's schedule, with the recipe's noise level at its first timestep.
 
     Raises:
-        ValueError: the recipe starts past the last timestep, or from noise alone, which has no x0 but for flow models.
+        ValueError: the recipe starts after the last timestep, or has alpha_T = 0, where only flow models have an x0.
     """
     sampling = _new_sampling(metadata.prediction_type, model_config)
     recipe = metadata.recipe
@@ -56,7 +56,7 @@ def model_sampling(metadata: Metadata, model_config: object) -> torch.nn.Module:
         return sampling
     first, last = recipe.timesteps[0], last_timestep(sampling)
     if first > last:
-        raise ValueError(f"the recipe starts at timestep {first}, the schedule's last is {last}")
+        raise ValueError(f"the recipe starts at timestep {first}, expected at most {last}, the schedule's last")
     if metadata.prediction_type != "flow":
         if recipe.alpha_T == 0.0:
             raise ValueError("the recipe's alpha_T is 0, which only flow models have; expected a number above 0")
@@ -65,9 +65,9 @@ def model_sampling(metadata: Metadata, model_config: object) -> torch.nn.Module:
 
 
 def with_preset(patcher: ModelPatcher, preset: Preset) -> ModelPatcher:
-    """A clone with the preset's prediction type and noise level; `patcher` itself where it has them already.
+    """A clone with the preset's prediction type and noise level; `patcher` itself if it already has them.
 
-    The rest of the model's schedule stays as it is.
+    The rest of the model's schedule is unchanged.
 
     Raises:
         ValueError: the preset is for other models, or another node has replaced the model's schedule.
@@ -76,10 +76,10 @@ def with_preset(patcher: ModelPatcher, preset: Preset) -> ModelPatcher:
     current = patcher.get_model_object("model_sampling")
     if preset.alpha_T_squared is None and _prediction_type(current) == preset.prediction_type:
         return patcher
-    if not _is_plain(current):
+    if not _is_standard(current):
         raise ValueError(
-            f"preset {preset.name!r} cannot change this model's schedule ({_kinds(current)}). A ModelSampling node "
-            "before this one may have replaced it: remove that node, a preset brings what it needs"
+            f"preset {preset.name!r} cannot change this model's schedule ({_base_names(current)}). A ModelSampling "
+            "node before this one may have replaced it: remove that node, the preset sets the schedule itself"
         )
     sampling = _new_sampling(preset.prediction_type, patcher.model.model_config)
     if preset.prediction_type != "flow":
@@ -93,23 +93,22 @@ def with_preset(patcher: ModelPatcher, preset: Preset) -> ModelPatcher:
 
 
 def last_timestep(sampling: torch.nn.Module) -> int:
-    """The timestep of pure noise: 999 of a thousand, but 1000 for flow models, whose time runs to its end."""
+    """The timestep of pure noise: 999 of a thousand, but 1000 for flow models."""
     if isinstance(sampling, RectifiedFlow):
         return 1000
     return getattr(sampling, "num_timesteps", 1000) - 1
 
 
-def sigma_of(sampling: torch.nn.Module, timestep: int) -> float:
-    """The host's sigma at an integer timestep, by the model's own schedule: sigma_t / alpha_t, for flow models t/1000.
+def sigma_at(sampling: torch.nn.Module, timestep: int) -> float:
+    """The host's sigma at an integer timestep of the model's schedule: sigma_t / alpha_t, or t/1000 for flow models.
 
     Raises:
-        ValueError: the model has no such timestep, or none at all.
+        ValueError: the model does not have this timestep, or has no timesteps.
     """
     if not isinstance(sampling, comfy.model_sampling.EPS | RectifiedFlow):
         raise ValueError(
-            f"One-Step Sampler does not know this model's kind of prediction ({_kinds(sampling)}); "
-            "it takes epsilon, v and x0 predictions on a variance-preserving schedule, "
-            "and InstaFlow's flow through its preset"
+            f"One-Step Sampler does not support this model's kind of prediction ({_base_names(sampling)}); expected "
+            "epsilon, v or x0 prediction on a variance-preserving schedule, or InstaFlow's flow with its preset"
         )
     sigma = sampling.sigma(torch.tensor(float(timestep)))
     nearest = int(sampling.timestep(sigma).round()) if torch.isfinite(sigma) and sigma > 0 else None
@@ -133,7 +132,7 @@ def _new_sampling(prediction_type: str, model_config: object) -> torch.nn.Module
 
 
 def _set_noise_level(sampling: _Discrete, timestep: int, sigma: float) -> None:
-    """Students may be trained with alpha_T, sigma_T that their schedule does not have; then the file is right."""
+    """Set the sigma of one timestep: students may be trained with an alpha_T that their schedule does not have."""
     if not math.isclose(float(sampling.sigmas[timestep]), sigma, rel_tol=1e-6):
         sigmas = sampling.sigmas.clone()
         sigmas[timestep] = sigma
@@ -141,20 +140,20 @@ def _set_noise_level(sampling: _Discrete, timestep: int, sigma: float) -> None:
 
 
 def _prediction_type(sampling: torch.nn.Module) -> str | None:
-    """Of a model with a schedule like a checkpoint's; None for what other nodes and models make of it."""
-    if not (isinstance(sampling, RectifiedFlow) or _is_plain(sampling)):
+    """The prediction type if the model has a standard schedule; None for those of other nodes and models."""
+    if not (isinstance(sampling, RectifiedFlow) or _is_standard(sampling)):
         return None
     bases = type(sampling).__bases__
     return next((name for name, kind in _PREDICTIONS.items() if kind in bases), None)
 
 
-def _is_plain(sampling: torch.nn.Module) -> bool:
-    """Whether timestep and noise level belong together as in the host's ModelSamplingDiscrete itself."""
+def _is_standard(sampling: torch.nn.Module) -> bool:
+    """Whether timesteps map to noise levels as in the host's ModelSamplingDiscrete."""
     kind = type(sampling)
     return issubclass(kind, _Discrete) and (kind.sigma, kind.timestep) == (_Discrete.sigma, _Discrete.timestep)
 
 
-def _kinds(sampling: torch.nn.Module) -> str:
+def _base_names(sampling: torch.nn.Module) -> str:
     return ", ".join(base.__name__ for base in type(sampling).__bases__)
 
 
@@ -178,5 +177,5 @@ def _architecture(model: comfy.model_base.BaseModel) -> Architecture | None:
         return "PixArt"
     if isinstance(model, comfy.model_base.SDXL):
         return "SDXL"
-    # What else has this UNet, such as SDXL's refiner and the upscalers, tells it more than the prompt.
+    # Others with this UNet, such as SDXL's refiner and the upscalers, have more inputs than the prompt (adm_channels).
     return "SD1/SD2" if isinstance(model.diffusion_model, UNetModel) and not model.adm_channels else None

@@ -1,4 +1,4 @@
-"""Which alpha to begin with: what was measured for this file, else what the paper has for this kind of model."""
+"""The alpha to start with: measured for this file, else the paper's for this kind of model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..loading.attachment import get_metadata
 
 
 def recommended_alpha(patcher: ModelPatcher) -> str:
-    """In words, for a person who chooses; "" where nobody has measured any."""
+    """A recommendation in words, for the log; "" if no alpha is known."""
     metadata = get_metadata(patcher)
     if metadata is not None and metadata.recommended_alpha is not None:
         return f"its file recommends {metadata.recommended_alpha:g}"
@@ -18,8 +18,8 @@ def recommended_alpha(patcher: ModelPatcher) -> str:
     return "" if paper is None else f"the paper uses {paper}"
 
 
-def as_set(patcher: ModelPatcher, alpha: float) -> str:
-    """What the node shows beside an alpha that a person has set: the file's, where that is another."""
+def describe_manual_alpha(patcher: ModelPatcher, alpha: float) -> str:
+    """Text that the node shows beside a manually set alpha; mentions the file's alpha if it differs."""
     metadata = get_metadata(patcher)
     if metadata is None or metadata.recommended_alpha in (None, alpha):
         return "as set"
@@ -27,7 +27,7 @@ def as_set(patcher: ModelPatcher, alpha: float) -> str:
 
 
 def known_alpha(patcher: ModelPatcher) -> tuple[float, str] | None:
-    """The alpha of this very model, and whose it is: its file's, or the paper's for PG-SB students of its kind."""
+    """The alpha of this model and its source: its file, or the paper's value for PG-SB students of its kind."""
     metadata = get_metadata(patcher)
     if metadata is None:
         return None
@@ -38,10 +38,10 @@ def known_alpha(patcher: ModelPatcher) -> tuple[float, str] | None:
 
 
 def auto_alpha(patcher: ModelPatcher) -> tuple[float, str]:
-    """One alpha, and whose it is.
+    """An alpha for this model, and its source.
 
     Raises:
-        ValueError: nobody has measured any.
+        ValueError: no alpha is known.
     """
     if known := known_alpha(patcher):
         return known
@@ -52,7 +52,7 @@ def auto_alpha(patcher: ModelPatcher) -> tuple[float, str]:
         swept = describe_paper_alphas(kind)
         have = f"the paper only swept it, {swept}" if swept else "the paper has none"
         raise ValueError(
-            f'alpha_mode is "auto", but nobody has measured an alpha for this model ({family.name}): its file names '
-            f'none, and {have}. Choose "as set" and begin with alpha 0.3; NASA Scale Sweep shows which is right'
+            f'alpha_mode is "auto", but no alpha is known for this model ({family.name}): its file has none, and '
+            f'{have}. Choose "as set" and start with alpha 0.3; NASA Scale Sweep shows which is right'
         )
     return found[0], f"a guess: the lowest published for {kind} networks"

@@ -1,4 +1,4 @@
-"""NASA as something that a host model carries: one set of wrappers, however many NASA Apply nodes there are."""
+"""Attach NASA to a host model: one set of wrappers for any number of NASA Apply nodes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ...guidance.blocks import parse_blocks
-from ..conditioning.mask import check_mask, mask_of_rows, part_of
+from ..conditioning.mask import check_mask, mask_for_rows, window_part
 from ..conditioning.negative import Conditioning, Negative, read_negative
 from ..conditioning.window import Window
-from ..families import Call, Context, Family, Options, Term, Watch, family_of
-from .alpha import as_set, recommended_alpha
-from .log import RunLog, described
+from ..families import Call, Context, Family, LayerObserver, Options, Term, family_of
+from .alpha import describe_manual_alpha, recommended_alpha
+from .log import RunLog, describe_steering
 from .node_text import show_text
 from .request import Steering
-from .sampling_run import POSITIVE, RUN, WATCH, Positive, Run, begin_run, mark_positive
+from .sampling_run import OBSERVER_KEY, POSITIVE_KEY, RUN_KEY, PositiveChunks, Run, mark_positive, track_run
 
 WRAPPER_KEY = "snoopi_nasa"
 
@@ -35,30 +35,31 @@ def apply_nasa(
     window: Window,
     blocks: str,
     mask: torch.Tensor | None = None,
-    whose: str = "",
+    alpha_source: str = "",
 ) -> ModelPatcher:
-    """A clone of `patcher` that steers away from `negative`; `patcher` itself where nothing would be changed.
+    """A clone of `patcher` that steers away from `negative`; `patcher` itself if nothing would change.
 
-    On a model that is steered already, the new negative is subtracted beside the others. Says what it did.
+    If the model is already steered, the new negative is subtracted in addition to the others. The result is logged and
+    shown on the node.
 
     Args:
         mask: where in the picture, (h, w) or (n, h, w) in [0, 1], n images of a batch or frames of a video; resized to
             each attention's grid.
-        whose: where alpha comes from, if not from a person.
+        alpha_source: where alpha comes from; "" if a person set it.
 
     Raises:
-        ValueError: an unsupported model, a negative that is not this model's, unknown blocks, not a mask, or an
-            alpha that is no number.
+        ValueError: an unsupported model, a negative of another model, unknown blocks, an invalid mask, or an alpha that
+            is not finite.
     """
     steering = read_steering(patcher, negative, alpha=alpha, window=window, blocks=blocks, mask=mask)
-    if nothing := steering.nothing_to_do():
-        logging.warning("NASA Apply does nothing: %s", nothing)
-        show_text(f"does nothing: {nothing}")
+    if reason := steering.inactive_reason():
+        logging.warning("NASA Apply does nothing: %s", reason)
+        show_text(f"does nothing: {reason}")
         return patcher
-    # In each run, or the node would go on showing what it did before.
-    show_text(f"alpha {alpha:g}, {whose or as_set(patcher, alpha)}")
-    advice = whose or recommended_alpha(patcher)
-    logging.info("NASA Apply: %s%s", described(steering, patcher.model), advice and f"; {advice}")
+    # In each run, because the node would otherwise keep showing an older text.
+    show_text(f"alpha {alpha:g}, {alpha_source or describe_manual_alpha(patcher, alpha)}")
+    advice = alpha_source or recommended_alpha(patcher)
+    logging.info("NASA Apply: %s%s", describe_steering(steering, patcher.model), advice and f"; {advice}")
     return steer(patcher, steering)
 
 
@@ -71,7 +72,7 @@ def read_steering(
     blocks: str,
     mask: torch.Tensor | None = None,
 ) -> Steering:
-    """What `apply_nasa` is given, checked; its errors."""
+    """Check the arguments of `apply_nasa` and collect them; raises its errors."""
     if not math.isfinite(alpha):
         raise ValueError(f"alpha is {alpha}, expected a number; 0 changes nothing")
     family = family_of(patcher.model)
@@ -88,14 +89,14 @@ def read_steering(
 
 
 def steer(patcher: ModelPatcher, steering: Steering) -> ModelPatcher:
-    """A clone of `patcher` with one more negative; `patcher` itself where it would change nothing."""
-    if steering.nothing_to_do():
+    """A clone of `patcher` with one more negative; `patcher` itself if nothing would change."""
+    if steering.inactive_reason():
         return patcher
     before = patcher.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY)
     steerings = (*(each for wrapper in before for each in wrapper.steerings), steering)
     steered = patcher.clone()
     for kind, wrapper in (
-        (WrappersMP.SAMPLER_SAMPLE, partial(begin_run, RunLog(steerings))),
+        (WrappersMP.SAMPLER_SAMPLE, partial(track_run, RunLog(steerings))),
         (WrappersMP.CALC_COND_BATCH, mark_positive),
         (WrappersMP.APPLY_MODEL, NASAWrapper(family_of(patcher.model), steerings)),
     ):
@@ -105,7 +106,7 @@ def steer(patcher: ModelPatcher, steering: Steering) -> ModelPatcher:
 
 
 class NASAWrapper:
-    """Around the host's `BaseModel.apply_model`."""
+    """Wraps the host's `BaseModel.apply_model`."""
 
     def __init__(self, family: Family, steerings: tuple[Steering, ...]) -> None:
         self.family, self.steerings = family, steerings
@@ -128,9 +129,9 @@ class NASAWrapper:
             return executor(x, sigma, c_concat, c_crossattn, control, options, **conditions, **more)
 
         options = dict(transformer_options or {})
-        run: Run | None = options.pop(RUN, None)
-        watch: Watch | None = options.pop(WATCH, None)
-        positive: Positive = options.pop(POSITIVE, None) or Positive()
+        run: Run | None = options.pop(RUN_KEY, None)
+        observer: LayerObserver | None = options.pop(OBSERVER_KEY, None)
+        positive: PositiveChunks = options.pop(POSITIVE_KEY, None) or PositiveChunks()
         chunks = tuple(number in positive.numbers for number in options.get("cond_or_uncond", (0,)))
         if not any(chunks):
             return proceed(options)
@@ -142,7 +143,7 @@ class NASAWrapper:
             return proceed(options)
         if run is not None:
             run.acted += 1
-        call = Call(positive=chunks, terms=terms, shape=x.shape, watch=watch)
+        call = Call(positive=chunks, terms=terms, shape=x.shape, observer=observer)
         return self.attachment(model, options, call, proceed)
 
     def _terms(
@@ -152,27 +153,27 @@ class NASAWrapper:
         sigma: torch.Tensor,
         options: Options,
         chunks: tuple[bool, ...],
-        positive: Positive,
+        positive: PositiveChunks,
         run: Run | None,
     ) -> list[Term]:
-        keep = run.keep if run is not None and run.steps > 1 and _weights_stay(model) else _make
+        cached = run.cached if run is not None and run.steps > 1 and _weights_are_constant(model) else _without_cache
 
         def is_active(window: Window) -> bool:
-            return window.is_everything or window.is_active(float(sigma[0]), model.model_sampling)
+            return window.covers_all or window.is_active(float(sigma[0]), model.model_sampling)
 
         terms = []
         for steering in self.steerings:
             mask = None
-            for negative, share in steering.active(is_active):
+            for negative, share in steering.active_negatives(is_active):
                 if mask is None and steering.mask is not None:
-                    mask = self._mask(steering, x, options, chunks, positive, keep)
-                alpha = keep(
+                    mask = self._mask(steering, x, options, chunks, positive, cached)
+                alpha = cached(
                     (steering, share, x.device),
                     lambda s=steering, n=share: torch.full((), s.alpha * n, device=x.device),
                 )
-                context, keys_values = keep(
+                context, keys_values = cached(
                     (negative, model.diffusion_model, x.device),
-                    lambda s=steering, n=negative: self._prepare(model, s, n, x, sigma, keep is not _make),
+                    lambda s=steering, n=negative: self._prepare(model, s, n, x, sigma, cached is not _without_cache),
                 )
                 number = self._numbers[negative]
                 terms.append(Term(number=number, alpha=alpha, context=context, keys_values=keys_values, mask=mask))
@@ -185,12 +186,12 @@ class NASAWrapper:
         negative: Negative,
         x: torch.Tensor,
         sigma: torch.Tensor,
-        is_kept: bool,
+        is_cached: bool,
     ) -> tuple[Context, dict]:
-        """From the weights as they are now: LoRAs, hooks and low-VRAM casts have all been applied."""
+        """Prepare a negative with the current weights: LoRAs, hooks and low-VRAM casts have already been applied."""
         context = self.family.context(model, negative, x, sigma)
         chosen = {key: layer for key, layer in self.family.layers(model).items() if layer.block in steering.blocks}
-        return context, {key: layer.keys_values(context) if is_kept else None for key, layer in chosen.items()}
+        return context, {key: layer.keys_values(context) if is_cached else None for key, layer in chosen.items()}
 
     @staticmethod
     def _mask(
@@ -198,26 +199,26 @@ class NASAWrapper:
         x: torch.Tensor,
         options: Options,
         chunks: tuple[bool, ...],
-        positive: Positive,
-        keep: Callable,
+        positive: PositiveChunks,
+        cached: Callable,
     ) -> torch.Tensor:
         uuids = options.get("uuids") or [None] * len(chunks)
         size = positive.size or tuple(x.shape[2:])
         areas = [(positive.areas or {}).get(uuid) for uuid, chosen in zip(uuids, chunks, strict=True) if chosen]
-        return mask_of_rows(
-            keep((steering, "mask", x.device), lambda: steering.mask.to(x.device, non_blocking=True)),
+        return mask_for_rows(
+            cached((steering, "mask", x.device), lambda: steering.mask.to(x.device, non_blocking=True)),
             rows=x.shape[0] // len(chunks),
             size=size,
             areas=areas,
-            part=part_of(options.get("context_window"), (x.shape[0] // len(chunks), x.shape[1], *size)),
+            part=window_part(options.get("context_window"), (x.shape[0] // len(chunks), x.shape[1], *size)),
         )
 
 
-def _make(key: object, make: Callable) -> Any:
+def _without_cache(key: object, make: Callable) -> Any:
     return make()
 
 
-def _weights_stay(model: BaseModel) -> bool:
-    """Whether all calls of a run see the same weights: hooks may change them from call to call."""
+def _weights_are_constant(model: BaseModel) -> bool:
+    """Whether all calls of a run use the same weights; hooks may change them between calls."""
     patcher = model.current_patcher
     return patcher is not None and not patcher.hook_patches and patcher.forced_hooks is None

@@ -1,4 +1,4 @@
-"""What is said of a sampling run with NASA: before it, what is likely a mistake; after it, what was done."""
+"""Log lines about a sampling run with NASA: probable mistakes before it, what NASA did after it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ..families import family_of
 from ..loading.attachment import get_metadata
 from .alpha import known_alpha
 from .request import Steering
-from .sampling_run import SPEAKER, Run
+from .sampling_run import NODE_NAME_ATTRIBUTE, Run
 
-FEW = 8
-"""Steps that few-step models take, and for which cfg would be a mistake."""
-NOISY = 0.75
-"""Of the highest noise level: a run that begins below it goes on with a picture (second passes, detailers), and has few
-steps whatever the model."""
-# On the bundled student half of the pictures are no valid ones there (pytest tests/quality/test_inspect.py -rP).
-TOO_HIGH = 3.0
-"""Times the alpha that was measured for a model."""
-_USUAL = "NASA Apply"
+FEW_STEPS = 8
+"""Up to this many steps a model is probably distilled, so that cfg is a mistake."""
+HIGH_NOISE = 0.75
+"""Share of the highest noise level. A run that starts below it continues a picture (second passes, detailers) and has
+few steps with any model."""
+# There, half of the bundled student's pictures are broken (pytest tests/quality/test_inspect.py -rP).
+TOO_HIGH_FACTOR = 3.0
+"""Multiple of a model's own alpha from which a warning is logged."""
+_DEFAULT_NAME = "NASA Apply"
 
 
-def described(steering: Steering, model: BaseModel) -> str:
+def describe_steering(steering: Steering, model: BaseModel) -> str:
     """Such as "alpha 0.3 in 15 of 16 attention layers of ..., from start_percent 0 to end_percent 0.5"."""
     family, window = family_of(model), steering.window
     layers = family.layers(model).values()
@@ -37,82 +37,82 @@ def described(steering: Steering, model: BaseModel) -> str:
     steps = f", from start_percent {window.start_percent:g} to end_percent {window.end_percent:g}"
     return (
         f"alpha {steering.alpha:g} in {count} of {len(layers)} attention layers of {family.name}"
-        f"{'' if window.is_everything else steps}"
+        f"{'' if window.covers_all else steps}"
     )
 
 
 class RunLog:
-    """Is told of each run once, at its beginning and at its end."""
+    """Logs each sampling run once at its start and once at its end."""
 
     def __init__(self, steerings: Sequence[Steering]) -> None:
         self.steerings = steerings
 
-    def begins(self, guider: CFGGuider, run: Run) -> None:
-        speaker = _speaker(guider)
-        if scales := _scales(guider):
-            # Ordinary models are meant to be guided: there it is no warning, which would come with each prompt.
+    def run_started(self, guider: CFGGuider, run: Run) -> None:
+        node_name = _node_name(guider)
+        if scales := _guidance_scales(guider):
+            # Ordinary models need cfg, so a warning with each prompt would be wrong there.
             level = logging.WARNING if _is_distilled(guider, run) else logging.INFO
             logging.log(
                 level,
-                "%s: cfg is %s, so the sampler's own negative acts as well, beside NASA's and at twice the time. "
+                "%s: cfg is %s, so the sampler's own negative acts in addition to NASA's, which doubles the time. "
                 "One-step and few-step models need cfg 1",
-                speaker,
+                node_name,
                 scales,
             )
-        if speaker == _USUAL and (high := self._too_high(guider)):
+        if node_name == _DEFAULT_NAME and (high := self._too_high(guider)):
             alpha, known = high
             logging.warning(
-                "NASA Apply: alpha is %g, but this model's own is %g: from about three times that on pictures break. "
-                "Lower it, or look at NASA Scale Sweep",
+                "NASA Apply: alpha is %g, but this model's own is %g: from about three times that, pictures break. "
+                "Lower it, or compare strengths with NASA Scale Sweep",
                 alpha,
                 known,
             )
         if any(self._is_prompt(steering, guider) for steering in self.steerings):
             logging.warning(
-                "%s: a negative is the prompt itself, so it only weakens the prompt. Name what should not appear, and "
-                "nothing of the prompt",
-                speaker,
+                "%s: a negative is the same as the prompt, so it only weakens the prompt. Name what should not appear, "
+                "and nothing from the prompt",
+                node_name,
             )
-        if dropped := self._dropped(guider.inner_model):
+        if replaced_blocks := self._replaced_blocks(guider.inner_model):
             logging.warning(
-                "%s: another node has replaced the cross-attention of %s, and NASA takes its place: that node does "
-                "nothing there. Leave these out of NASA Apply's blocks, or take that node out",
-                speaker,
-                describe_blocks(dropped),
+                "%s: another node has replaced the cross-attention of %s, and NASA overrides it: that node does "
+                "nothing there. Exclude these blocks in NASA Apply, or remove that node",
+                node_name,
+                describe_blocks(replaced_blocks),
             )
 
-    def ends(self, guider: CFGGuider, run: Run) -> None:
-        speaker = _speaker(guider)
-        who = speaker if speaker == _USUAL else f"{speaker}: NASA"
+    def run_ended(self, guider: CFGGuider, run: Run) -> None:
+        node_name = _node_name(guider)
+        who = node_name if node_name == _DEFAULT_NAME else f"{node_name}: NASA"
         if not run.calls:
             logging.warning(
-                "%s acted in no step of %d: the sampler never ran the model for the positive prompt that it "
-                "was given. A guider that makes prompts of its own cannot be steered; use one of ComfyUI's",
+                "%s acted in no step of %d: the sampler never ran the model with the positive prompt that it "
+                "was given. Guiders that make their own prompts cannot be steered; use one of ComfyUI's",
                 who,
                 run.steps,
             )
         elif not run.acted:
             logging.warning(
-                "%s acted in no step of %d: all lie outside of start_percent to end_percent, or of the negative's own "
-                "timestep range. Leave 0 and 1 for one-step models",
+                "%s acted in no step of %d: all are outside start_percent to end_percent, or outside the negative's "
+                "own timestep range. Use 0 and 1 for one-step models",
                 who,
                 run.steps,
             )
         else:
-            what = "; ".join(described(steering, guider.inner_model) for steering in self.steerings)
-            logging.info("%s acted %d of the %d time(s) that the model ran: %s", who, run.acted, run.calls, what)
+            what = "; ".join(describe_steering(steering, guider.inner_model) for steering in self.steerings)
+            logging.info("%s acted in %d of %d call(s) of the model: %s", who, run.acted, run.calls, what)
 
-    def _dropped(self, model: BaseModel) -> list[Block]:
+    def _replaced_blocks(self, model: BaseModel) -> list[Block]:
         family = family_of(model)
         chosen = frozenset[Block]().union(*(steering.blocks for steering in self.steerings))
-        return [block for block in family.dropped(model) if block in chosen]
+        return [block for block in family.replaced_blocks(model) if block in chosen]
 
     def _too_high(self, guider: CFGGuider) -> tuple[float, float] | None:
-        """(alpha, the model's own) of the strongest, where it is too strong for a model of which that is known."""
+        """(largest alpha, the model's own alpha) if the former is too high; None if it is not, or is not known."""
         patcher = getattr(guider, "model_patcher", None)
         known = patcher and known_alpha(patcher)
         alpha = max(steering.alpha for steering in self.steerings)
-        return (alpha, known[0]) if known and 0.0 < TOO_HIGH * known[0] <= alpha else None
+        return (alpha, known[0]) if known and 0.0 < TOO_HIGH_FACTOR * known[0] <= alpha else None
 
     @staticmethod
     def _is_prompt(steering: Steering, guider: CFGGuider) -> bool:
@@ -126,21 +126,21 @@ class RunLog:
         )
 
 
-def _speaker(guider: CFGGuider) -> str:
-    return getattr(guider, SPEAKER, _USUAL)
+def _node_name(guider: CFGGuider) -> str:
+    return getattr(guider, NODE_NAME_ATTRIBUTE, _DEFAULT_NAME)
 
 
 def _conditionings(guider: CFGGuider) -> dict:
-    """Other packs' guiders may keep theirs elsewhere."""
+    """The guider's conditionings by name; empty for guiders of other packs that store them elsewhere."""
     return getattr(guider, "original_conds", {})
 
 
-def _scales(guider: CFGGuider) -> str:
-    """The guidance scales that are not 1, where there is a prompt for them: one, or Dual CFG's two."""
+def _guidance_scales(guider: CFGGuider) -> str:
+    """The guidance scales as text (two for Dual CFG); "" if all are 1 or there is no negative prompt."""
     if not set(_conditionings(guider)) - {"positive"}:
         return ""
     names = ("cfg1", "cfg2") if hasattr(guider, "cfg1") else ("cfg",)
-    scales = [scale for name in names for scale in _numbers(getattr(guider, name, 1.0))]
+    scales = [scale for name in names for scale in _scale_values(getattr(guider, name, 1.0))]
     if all(math.isclose(scale, 1.0) for scale in scales):
         return ""
     if len(scales) > len(names):
@@ -148,8 +148,8 @@ def _scales(guider: CFGGuider) -> str:
     return " and ".join(f"{scale:g}" for scale in scales)
 
 
-def _numbers(cfg: object) -> list[float]:
-    """A scale, or the scales of a guider that has one for each step; none where it is something else again."""
+def _scale_values(cfg: object) -> list[float]:
+    """One scale, or the scales of a guider with one for each step; empty for other types."""
     if isinstance(cfg, torch.Tensor):
         cfg = cfg.flatten().tolist()
     several = cfg if isinstance(cfg, list | tuple) else [cfg]
@@ -157,10 +157,10 @@ def _numbers(cfg: object) -> list[float]:
 
 
 def _is_distilled(guider: CFGGuider, run: Run) -> bool:
-    """Whether the model was trained to be sampled without guidance, as far as one can tell."""
+    """Whether the model was probably trained to be sampled without guidance."""
     patcher = getattr(guider, "model_patcher", None)
     metadata = patcher and get_metadata(patcher)
     if metadata is not None:
         return metadata.recipe is not None
     begin, highest = float(run.sigmas[0]), float(guider.inner_model.model_sampling.sigma_max)
-    return run.steps <= FEW and begin >= NOISY * highest
+    return run.steps <= FEW_STEPS and begin >= HIGH_NOISE * highest

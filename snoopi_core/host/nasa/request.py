@@ -1,4 +1,4 @@
-"""What one NASA Apply node wants."""
+"""The settings of one NASA Apply node."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..conditioning.window import Window
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Steering:
-    """One negative conditioning, how strongly, when and where.
+    """One negative conditioning, with how strongly, when and where it acts.
 
     mask: where in the picture, (n, h, w) in [0, 1]; None for everywhere.
     """
@@ -25,23 +25,23 @@ class Steering:
     blocks: frozenset[Block]
     mask: torch.Tensor | None
 
-    def active(self, is_active: Callable[[Window], bool]) -> list[tuple[Negative, float]]:
-        """The prompts that act now, each with its share: several are averaged, as the host averages predictions."""
+    def active_negatives(self, is_active: Callable[[Window], bool]) -> list[tuple[Negative, float]]:
+        """The prompts that act now, each with its share: several prompts are averaged, as the host does."""
         if not is_active(self.window):
             return []
         now = [negative for negative in self.negatives if negative.strength > 0.0 and is_active(negative.window)]
         total = sum(negative.strength for negative in now)
         return [(negative, negative.strength / total) for negative in now]
 
-    def nothing_to_do(self) -> str:
-        """Why this changes nothing; "" when it does something."""
+    def inactive_reason(self) -> str:
+        """Why this changes nothing; "" if it changes something."""
         if self.alpha == 0.0:
             return "alpha is 0"
         if self.window.is_empty:
             return f"start_percent {self.window.start_percent:g} is not before end_percent {self.window.end_percent:g}"
         if self.mask is not None and not self.mask.any():
             return (
-                "the mask is black everywhere. Load Image's own MASK output is the picture's transparency, which is "
-                "black for most pictures; for a black-and-white picture use Convert Image to Mask"
+                "the mask is black everywhere. Load Image's MASK output is the picture's transparency, which is black "
+                "for most pictures; to use a black-and-white picture, add Convert Image to Mask"
             )
         return ""

@@ -1,7 +1,8 @@
-"""One sampling run of the host: which conditionings are the positive ones, and what may be kept until its end.
+"""One sampling run of the host: which conditionings are positive, and values cached until the run ends.
 
-The host numbers conditionings in each of its calls anew (`cond_or_uncond`), and guidance nodes make calls of their own:
-Self-Attention Guidance runs the negative as number 0, Dual CFG the positive as number 2. Their uuids tell.
+The host numbers conditionings separately in each call (`cond_or_uncond`), and guidance nodes make their own calls:
+Self-Attention Guidance runs the negative as number 0, Dual CFG the positive as number 2. Conditionings are therefore
+identified by uuid.
 """
 
 from __future__ import annotations
@@ -18,38 +19,38 @@ from comfy.samplers import CFGGuider
 
 from ..conditioning.mask import Area
 
-RUN, POSITIVE, WATCH = "snoopi_run", "snoopi_positive", "snoopi_watch"
-"""Keys in transformer_options: of a run, of one of its calls, and of what looks on."""
-SPEAKER = "snoopi_speaker"
-"""Attribute of a guider: the node of this pack that samples by itself, in whose name the run's lines are logged."""
-Kept = TypeVar("Kept")
+RUN_KEY, POSITIVE_KEY, OBSERVER_KEY = "snoopi_run", "snoopi_positive", "snoopi_observer"
+"""Keys in transformer_options: the run, the positive chunks of one call, and an observer of the layers."""
+NODE_NAME_ATTRIBUTE = "snoopi_node_name"
+"""Attribute of a guider: the node of this pack that samples by itself, to be named in log lines."""
+Value = TypeVar("Value")
 
 
 class Run:
-    """Lives in the run's own model options, so it ends with them."""
+    """State of one run. It is stored in the run's own model options, so it is freed with them."""
 
     def __init__(self, guider: CFGGuider, sigmas: torch.Tensor) -> None:
         conditionings = getattr(guider, "original_conds", {}).get("positive") or ()
         self.positive = frozenset(conditioning["uuid"] for conditioning in conditionings)
         self.sigmas, self.steps = sigmas, len(sigmas) - 1
         self.calls = self.acted = 0
-        """How often the model was called for the positive prompt, and in how many of these calls NASA acted."""
-        self._kept: dict[Hashable, Any] = {}
+        """Number of model calls with the positive prompt, and number of these in which NASA acted."""
+        self._cache: dict[Hashable, Any] = {}
 
-    def keep(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
-        """What `make` returned for this key the first time. Threads of several GPUs must use different keys."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+    def cached(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """The result of the first `make()` for this key. Threads of several GPUs must use different keys."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Positive:
-    """Which chunks of a call are the positive prompt's.
+class PositiveChunks:
+    """Which chunks of a call belong to the positive prompt.
 
-    numbers: theirs in `cond_or_uncond`.
-    areas: by uuid, what the host crops out of the latent for a chunk.
-    size: (h, w) or (F, h, w) of the latent, before that.
+    numbers: of these chunks in `cond_or_uncond`.
+    areas: by uuid, the area that the host crops out of the latent for a chunk.
+    size: (h, w) or (F, h, w) of the latent before cropping.
     """
 
     numbers: frozenset[int] = frozenset({0})
@@ -57,16 +58,16 @@ class Positive:
     size: tuple[int, ...] | None = None
 
 
-class Log(Protocol):
-    """Is told of each run once."""
+class RunObserver(Protocol):
+    """Called once at the start and once at the end of each run."""
 
-    def begins(self, guider: CFGGuider, run: Run) -> None: ...
+    def run_started(self, guider: CFGGuider, run: Run) -> None: ...
 
-    def ends(self, guider: CFGGuider, run: Run) -> None: ...
+    def run_ended(self, guider: CFGGuider, run: Run) -> None: ...
 
 
-def begin_run(
-    log: Log,
+def track_run(
+    log: RunObserver,
     executor: WrapperExecutor,
     guider: CFGGuider,
     sigmas: torch.Tensor,
@@ -74,21 +75,21 @@ def begin_run(
     *args: Any,
     **kwargs: Any,
 ) -> torch.Tensor:
-    """Around the host's `Sampler.sample`."""
+    """Wraps the host's `Sampler.sample`."""
     run = Run(guider, sigmas)
-    _tell(log.begins, guider, run)
-    options = with_option(extra_args["model_options"], RUN, run)
+    _log_safely(log.run_started, guider, run)
+    options = with_option(extra_args["model_options"], RUN_KEY, run)
     samples = executor(guider, sigmas, {**extra_args, "model_options": options}, *args, **kwargs)
-    _tell(log.ends, guider, run)
+    _log_safely(log.run_ended, guider, run)
     return samples
 
 
-def _tell(log: Callable[[CFGGuider, Run], None], guider: CFGGuider, run: Run) -> None:
-    """What is said of a run must not end it: guiders of other packs keep what they like where they like."""
+def _log_safely(log: Callable[[CFGGuider, Run], None], guider: CFGGuider, run: Run) -> None:
+    """Logging must never stop a run: guiders of other packs may have any attributes."""
     try:
         log(guider, run)
     except Exception:
-        logging.warning("NASA Apply: of this sampling run nothing can be told; it goes on as it is", exc_info=True)
+        logging.warning("NASA Apply: this sampling run cannot be described in the log; it continues", exc_info=True)
 
 
 def mark_positive(
@@ -99,11 +100,11 @@ def mark_positive(
     sigma: torch.Tensor,
     model_options: dict[str, Any],
 ) -> list[torch.Tensor]:
-    """Around the host's `calc_cond_batch`."""
-    run: Run | None = model_options.get("transformer_options", {}).get(RUN)
+    """Wraps the host's `calc_cond_batch`."""
+    run: Run | None = model_options.get("transformer_options", {}).get(RUN_KEY)
     if run is None or not run.positive:
         return executor(model, conditionings, x, sigma, model_options)
-    # The host appends to a list copies from other lists, for areas; what was there first is the list's own.
+    # For areas, the host appends copies from other lists; the first conditioning is always the list's own.
     numbers = [i for i, several in enumerate(conditionings) if several and several[0].get("uuid") in run.positive]
     size = tuple(x.shape[2:])
     areas = {
@@ -112,18 +113,18 @@ def mark_positive(
         for one in conditionings[i]
         if one.get("area") is not None
     }
-    positive = Positive(numbers=frozenset(numbers), areas=areas, size=size)
-    return executor(model, conditionings, x, sigma, with_option(model_options, POSITIVE, positive))
+    positive = PositiveChunks(numbers=frozenset(numbers), areas=areas, size=size)
+    return executor(model, conditionings, x, sigma, with_option(model_options, POSITIVE_KEY, positive))
 
 
 def with_option(model_options: dict[str, Any], key: str, value: object) -> dict[str, Any]:
-    """A copy in which the network's calls find `value` under `key`."""
+    """A copy of the options with `value` under `key` in transformer_options."""
     options = model_options.get("transformer_options", {})
     return {**model_options, "transformer_options": {**options, key: value}}
 
 
 def _area(area: tuple[int, ...], size: tuple[int, ...]) -> Area:
-    """The host's (sizes..., offsets...) for a latent of this size: completed, and cut off at the border, as it does."""
+    """The host's (sizes..., offsets...) for a latent of this size, padded and clipped as the host does."""
     sizes, offsets = area[: len(area) // 2], area[len(area) // 2 :]
     missing = max(len(size) - len(sizes), 0)
     sizes, offsets = (*size[:missing], *sizes)[: len(size)], (*(0,) * missing, *offsets)[: len(size)]

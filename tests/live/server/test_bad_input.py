@@ -46,7 +46,7 @@ def failure(server: Server, prompt: Prompt) -> tuple[str, str]:
     ("make", "said"),
     [
         (lambda path: live_files.truncated(path, STUDENT), "is damaged or cut short"),
-        (live_files.foreign, "its network is none that the host knows"),
+        (live_files.foreign, "the host recognises no network"),
         (lambda path: live_files.newer(path, STUDENT), "has format 99"),
         (lambda path: live_files.disguised_pickle(path, path.with_suffix(".ran")), "is a pickle"),
     ],

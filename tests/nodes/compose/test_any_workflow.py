@@ -15,7 +15,7 @@ from reference import Condition, Subtraction, relative_error
 from regions import Part, blended, host_conditioning, with_opposites
 from unets import Case, Size, case_of, host_sample, noise, random_unet
 
-from snoopi_core.host.one_step import sigma_of
+from snoopi_core.host.one_step import sigma_at
 
 pytestmark = pytest.mark.host
 
@@ -122,7 +122,7 @@ def workflows(draw) -> Workflow:
 
 
 def host_result(workflow: Workflow, patcher) -> torch.Tensor:
-    sigma = sigma_of(patcher.get_model_object("model_sampling"), workflow.t)
+    sigma = sigma_at(patcher.get_model_object("model_sampling"), workflow.t)
     return host_sample(
         patcher,
         host_conditioning(workflow.positive),

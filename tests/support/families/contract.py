@@ -9,9 +9,9 @@ from reference import relative_error
 
 from snoopi_core.host.conditioning.window import Window
 from snoopi_core.host.families import family_of
-from snoopi_core.host.inspect import Strengths, first_step, inspect, watched_step
+from snoopi_core.host.inspect import StrengthObserver, first_step, inspect, observed_step
 from snoopi_core.host.nasa.apply import apply_nasa
-from snoopi_core.host.one_step import sample_alone
+from snoopi_core.host.one_step import sample_plan
 
 from . import Case, Condition, Subtraction, case, conditioning, failing
 
@@ -233,10 +233,10 @@ class FamilyContract:
         positive, first, second = subject.condition(1), subject.condition(3), subject.condition(4, padding=2)
         steered = steer(steer(subject.patcher, first), second, alpha=0.2)
         layers = family_of(subject.patcher.model).layers(subject.patcher.model)
-        watch = Strengths({key: str(layer.block.index) for key, layer in layers.items()})
+        watch = StrengthObserver({key: str(layer.block.index) for key, layer in layers.items()})
         way, latent = first_step(steered), {"samples": subject.latent(2)}
-        seen = watched_step(way, conditioning(positive), latent, seed=7, watch=watch)["samples"]
-        assert torch.equal(seen, sample_alone(way, conditioning(positive), latent, seed=7)["samples"])
+        seen = observed_step(way, conditioning(positive), latent, seed=7, observer=watch)["samples"]
+        assert torch.equal(seen, sample_plan(way, conditioning(positive), latent, seed=7)["samples"])
 
         expected = subject.expected(positive, [subtract(first), subtract(second, 0.2)], rows=2)
         assert relative_error(seen, expected) <= BAR
