@@ -83,7 +83,7 @@ def _read(name: str, parent: Path | None, below: tuple[Path, ...], problems: lis
         path = RECIPES / f"{name}.toml"
     elif parent is not None:
         path = parent.parent / path
-    who = f"{parent.name} extends {name!r}" if parent else f"recipe {name!r}"
+    source = f"{parent.name} extends {name!r}" if parent else f"recipe {name!r}"
     try:
         path = path.resolve()
         if path in below:
@@ -98,12 +98,12 @@ def _read(name: str, parent: Path | None, below: tuple[Path, ...], problems: lis
         near = difflib.get_close_matches(name, recipe_names(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         problems.append(
-            f"{who}: no such recipe; {hint}shipped: {', '.join(recipe_names())}; or a path to a .toml file; settings "
-            "are key=value"
+            f"{source}: no such recipe; {hint}shipped: {', '.join(recipe_names())}; or a path to a .toml file; "
+            "settings are key=value"
         )
         return {}
     except OSError as error:
-        problems.append(f"{who} cannot be read: {error.strerror}")
+        problems.append(f"{source} cannot be read: {error.strerror}")
         return {}
     except (ValueError, RecursionError) as error:
         problems.append(f"{path.name} is not valid TOML: {error}")

@@ -15,7 +15,7 @@ from training.distill.losses import clip_loss
 Decode = Callable[[torch.Tensor], torch.Tensor]
 
 
-class ClipJudge:
+class ClipLoss:
     """A frozen open_clip model, and a VAE decoder through which the gradient reaches x0."""
 
     def __init__(self, section: Clip, decode: Decode, device: torch.device) -> None:
@@ -89,7 +89,7 @@ def clip_weight(recipe: Recipe, iteration: int) -> float:
     return clip.weight + (last - clip.weight) * iteration / recipe.loop.iterations
 
 
-def judged_rows(share: float, batch: int) -> frozenset[int]:
+def clip_rows(share: float, batch: int) -> frozenset[int]:
     """Rows of a batch that CLIP sees: `share` of them, at least one, evenly spaced so that every process gets some."""
     count = max(1, round(share * batch))
     return frozenset(number * batch // count for number in range(count))

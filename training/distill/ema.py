@@ -43,6 +43,6 @@ class EMA:
     @torch.no_grad()
     def _swap(self) -> None:
         for mean, weight in zip(self.means, self.weights, strict=True):
-            kept = weight.detach().clone()
+            swapped = weight.detach().clone()
             weight.copy_(mean)
-            mean.copy_(kept)
+            mean.copy_(swapped)

@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from snoopi_core.one_step import eps_from_output, x0_from_output
 from training.config import Recipe
-from training.distill.clip_loss import ClipJudge, judged_rows
+from training.distill.clip_loss import ClipLoss, clip_rows
 from training.distill.losses import add_noise, guide, lora_loss, score_gap, vsd_loss
 from training.distill.networks import Teachers, trainable
 from training.distill.noise_levels import NoiseLevels
@@ -66,7 +66,7 @@ class Distillation:
     prediction_type: str
     null: TextEmbeddings
     negatives: TextEmbeddings | None = None
-    clip: ClipJudge | None = None
+    clip: ClipLoss | None = None
 
     def run(self, prompts: list[str], text: TextEmbeddings, draws: Draws, clip_weight: float = 0.0) -> Outcome:
         """Do one iteration: a student update and the LoRA teacher's updates.
@@ -161,14 +161,14 @@ class Distillation:
 
     def _clip_loss(self, x0: torch.Tensor, prompts: list[str], rows: slice) -> torch.Tensor:
         """This micro-batch's part of L_CLIP. Its sum over micro-batches, averaged over processes, is the loss."""
-        judged = judged_rows(self.recipe.clip.share, self.recipe.loop.batch_size)
+        all_rows = clip_rows(self.recipe.clip.share, self.recipe.loop.batch_size)
         first = self.accelerator.process_index * len(prompts)
-        chosen = [row for row in range(rows.start, rows.stop) if first + row in judged]
+        chosen = [row for row in range(rows.start, rows.stop) if first + row in all_rows]
         if not chosen:
             return x0.new_zeros(())
         with self.accelerator.autocast():
             loss = self.clip.loss(x0[[row - rows.start for row in chosen]], [prompts[row] for row in chosen])
-        return loss * len(chosen) * self.accelerator.num_processes / len(judged)
+        return loss * len(chosen) * self.accelerator.num_processes / len(all_rows)
 
     def lora_teacher_loss(self, x0: torch.Tensor, text: TextEmbeddings, draws: LoraDraws) -> torch.Tensor:
         """Loss of the LoRA teacher, which learns the score of the student's images; x0 carries no gradient. Scalar."""
@@ -231,7 +231,7 @@ class Distillation:
 
     def update(
         self,
-        who: str,
+        name: str,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         loss: torch.Tensor,
@@ -248,7 +248,7 @@ class Distillation:
         weights, limit = trainable(network), self.recipe.loop.gradient_clip
         total = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
         norm = total.full_tensor() if hasattr(total, "full_tensor") else total
-        metrics[f"{who}_grad"] = norm
+        metrics[f"{name}_grad"] = norm
         good = (torch.isfinite(loss) & torch.isfinite(norm)).float()
         finite = self.accelerator.reduce(good, "sum").item() == self.accelerator.num_processes
         if finite:

@@ -12,7 +12,7 @@ from accelerate.utils import DistributedType
 from torch import nn
 
 from training.config import Recipe
-from training.distill.clip_loss import ClipJudge, load_tiny_vae
+from training.distill.clip_loss import ClipLoss, load_tiny_vae
 from training.distill.compile import check_compiled, compile_blocks
 from training.distill.ema import EMA
 from training.distill.networks import Teachers, make_student, trainable
@@ -104,7 +104,7 @@ def build_trainer(recipe: Recipe, accelerator: Accelerator) -> Trainer:
         prediction_type=backbone.prediction_type,
         null=backbone.encode([""]),
         negatives=backbone.encode(negatives) if negatives else None,
-        clip=_clip_judge(recipe, backbone, accelerator.device),
+        clip=_open_clip_loss(recipe, backbone, accelerator.device),
     )
     return Trainer(
         recipe=recipe,
@@ -148,10 +148,10 @@ def _prepare(
     return accelerator.prepare(network, make_optimizer(trainable(network), learning_rate, recipe))
 
 
-def _clip_judge(recipe: Recipe, backbone: Backbone, device: torch.device) -> ClipJudge | None:
+def _open_clip_loss(recipe: Recipe, backbone: Backbone, device: torch.device) -> ClipLoss | None:
     vae = backbone.vae
     if recipe.clip.weight == 0:
         return None
     if recipe.clip.decoder:
         vae = load_tiny_vae(recipe.clip.decoder).to(vae.device, vae.dtype)
-    return ClipJudge(recipe.clip, partial(decode_latents, vae), device)
+    return ClipLoss(recipe.clip, partial(decode_latents, vae), device)

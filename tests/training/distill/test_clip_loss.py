@@ -9,7 +9,7 @@ from tiny import tiny_backbone
 from tiny_clip import CONFIG, write_tiny_clip
 
 from training.config import Clip
-from training.distill.clip_loss import ClipJudge, judged_rows, load_tiny_vae
+from training.distill.clip_loss import ClipLoss, clip_rows, load_tiny_vae
 from training.distill.losses import clip_loss
 from training.models.backbone import decode_latents
 
@@ -24,7 +24,7 @@ def weights(tmp_path_factory):
 
 def judge(weights, decode=torch.sigmoid, **changes):
     section = Clip(model=f"local-dir:{weights}", **changes)
-    return ClipJudge(section, decode, torch.device("cpu"))
+    return ClipLoss(section, decode, torch.device("cpu"))
 
 
 def test_loss_is_the_formula():
@@ -100,7 +100,7 @@ def test_weights_are_required(tmp_path):
     """open_clip would go on with random ones."""
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG}), encoding="utf-8")
     with pytest.raises(ValueError, match="cannot be loaded"):
-        ClipJudge(Clip(model=f"local-dir:{tmp_path}"), torch.sigmoid, torch.device("cpu"))
+        ClipLoss(Clip(model=f"local-dir:{tmp_path}"), torch.sigmoid, torch.device("cpu"))
 
 
 def test_nothing_of_clip_learns(weights):
@@ -125,13 +125,13 @@ def test_images_are_prepared_as_open_clip_prepares_them(weights):
 
 def test_missing_weights_are_said(tmp_path):
     with pytest.raises(ValueError, match=r"weights 'nowhere.pt' cannot be loaded.*clip.weight=0"):
-        ClipJudge(Clip(model="ViT-B-32", pretrained="nowhere.pt"), torch.sigmoid, torch.device("cpu"))
+        ClipLoss(Clip(model="ViT-B-32", pretrained="nowhere.pt"), torch.sigmoid, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.75, 1.0])
 @pytest.mark.parametrize("batch", [1, 2, 4, 64])
 def test_judged_rows_are_the_share_and_evenly_spread(share, batch):
-    rows = judged_rows(share, batch)
+    rows = clip_rows(share, batch)
     assert len(rows) == max(1, round(share * batch)) and all(0 <= row < batch for row in rows)
     halves = [sum(row in rows for row in half) for half in (range(batch // 2), range(batch // 2, batch))]
     assert abs(halves[0] - halves[1]) <= 1

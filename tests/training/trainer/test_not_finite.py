@@ -85,7 +85,7 @@ def test_a_clip_loss_that_is_not_finite_is_noticed_though_its_gradient_is_zero(t
         def loss(self, x0, prompts):
             return (x0 * 0).sum() + torch.tensor(float("nan"))
 
-    monkeypatch.setattr("training.trainer.build._clip_judge", lambda *rest: Judge())
+    monkeypatch.setattr("training.trainer.build._open_clip_loss", lambda *rest: Judge())
     assert main(tiny_run(tmp_path, *EVERY, "clip.weight=0.5", "loop.iterations=2")) == 0
     assert moved(tmp_path, 1, 2) == set()
 

@@ -19,7 +19,7 @@ from training.distill.networks import Teachers, make_student, trainable
 from training.distill.noise_levels import NoiseLevels
 from training.models.backbone import Backbone
 from training.trainer.distributed.accelerator import rows_at_once
-from training.trainer.estimate.iteration import META, MetaJudge, count_micro_batch
+from training.trainer.estimate.iteration import META, MetaClipLoss, count_micro_batch
 
 CUDA_CONTEXT = (
     0.8 * 2**30
@@ -63,11 +63,11 @@ def estimate(
     backbone.to(META, torch.bfloat16 if recipe.loop.precision == "bf16" else None)
     student = student or make_student(backbone.network, recipe, weights=start)
     teachers = Teachers(backbone.network, recipe)
-    judge = MetaJudge(recipe.clip, backbone) if recipe.clip.weight > 0 else None
+    clip = MetaClipLoss(recipe.clip, backbone) if recipe.clip.weight > 0 else None
 
     own = recipe.loop.batch_size // processes
     rows = rows_at_once(recipe, processes)
-    ledger = count_micro_batch(recipe, backbone, levels, student, teachers, judge, rows)
+    ledger = count_micro_batch(recipe, backbone, levels, student, teachers, clip, rows)
     flops = ledger.flops * own / rows
 
     ours, lora = trainable(student), teachers.lora_parameters()
@@ -76,8 +76,8 @@ def estimate(
     if backbone.text_encoder is not None:
         frozen["text encoder"] = backbone.text_encoder.parameters()
     frozen["VAE"] = backbone.vae.parameters()
-    if judge is not None:
-        frozen["CLIP and its decoder"] = (weight for module in judge.modules() for weight in module.parameters())
+    if clip is not None:
+        frozen["CLIP and its decoder"] = (weight for module in clip.modules() for weight in module.parameters())
     parts = _without_shared(frozen, known=[*ours, *lora])
 
     memory: dict[str, float] = {"trained weights, fp32": _bytes([*ours, *lora])}

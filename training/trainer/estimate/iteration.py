@@ -24,8 +24,8 @@ from training.trainer.estimate.ledger import AsOnCuda, Ledger
 META = torch.device("meta")
 
 
-class MetaJudge:
-    """`ClipJudge` on the meta device: the same decoder, resizing and encoders."""
+class MetaClipLoss:
+    """`ClipLoss` on the meta device: the same decoder, resizing and encoders."""
 
     def __init__(self, section: Clip, backbone: Backbone) -> None:
         self.section = section
@@ -78,7 +78,7 @@ class _FakeAccelerator:
 class _WithoutOptimizers(Distillation):
     """Skips optimiser steps, which need values; they are fused and in place, and take no memory of their own."""
 
-    def update(self, who: str, network: nn.Module, *rest: Any) -> float:
+    def update(self, name: str, network: nn.Module, *rest: Any) -> float:
         for parameter in trainable(network):
             parameter.grad = None
         return 0.0
@@ -90,7 +90,7 @@ def count_micro_batch(
     levels: NoiseLevels,
     student: nn.Module,
     teachers: Teachers,
-    judge: MetaJudge | None,
+    clip: MetaClipLoss | None,
     rows: int,
 ) -> Ledger:
     """Run a micro-batch of `rows`, and count the memory it allocates (with the student's gradients) and its operations.
@@ -120,7 +120,7 @@ def count_micro_batch(
         prediction_type=backbone.prediction_type,
         null=meta_text(backbone, 1),
         negatives=meta_text(backbone, len(recipe.student.nasa_negatives)),
-        clip=judge,
+        clip=clip,
     )
     with mode, ledger:
         for parameter in trainable(student):  # gradients of earlier micro-batches

@@ -134,16 +134,16 @@ RULES = (
     # Gradients vary more than the gap, and are clipped, so single large ones do not matter.
     *(
         Rule(
-            metric=f"{who}_grad",
+            metric=f"{network}_grad",
             limit=10.0,
             calm=5.0,
             recent=True,
             past=True,
             seen=f"the {name}'s gradient norm is {{value:.0f}} times what it was before",
             usually="training has become unstable; clipping hides it for a while",
-            remedy=f"a lower {who}.learning_rate, or a longer loop.warmup",
+            remedy=f"a lower {network}.learning_rate, or a longer loop.warmup",
         )
-        for who, name in (("student", "student"), ("lora", "LoRA teacher"))
+        for network, name in (("student", "student"), ("lora", "LoRA teacher"))
     ),
 )
 

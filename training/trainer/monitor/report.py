@@ -16,7 +16,7 @@ _PANELS: tuple[tuple[str, dict[str, str], bool], ...] = (
     ("losses", {"vsd": "VSD", "lora": "LoRA teacher", "clip": "CLIP"}, True),
     ("score gap |g|, by timestep from", {"gap_t": ""}, True),
     ("gradient norms", {"student_grad": "student", "lora_grad": "LoRA teacher"}, True),
-    ("distance from the teacher (0: none, 1: a flat picture)", {"sample_distance": "averaged student"}, False),
+    ("distance from the teacher (0: none, 1: a flat image)", {"sample_distance": "averaged student"}, False),
     (
         "diversity, of the teacher's",
         {"sample_diversity": "between seeds", "sample_diversity_prompts": "between prompts"},
