@@ -1,7 +1,7 @@
-"""Encode a recipe's prompts once, and keep the embeddings on disk for all its runs.
+"""Encode a recipe's prompts once, and store the embeddings on disk for all its runs.
 
-Under `accelerate launch` every process encodes its share. Interrupted, it goes on where it stopped when it is started
-again; with more prompts, only those are added.
+Under `accelerate launch` each process encodes its share. Start it again to continue after an interruption, or to add
+prompts: those that are stored already are skipped.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from training.models.loading.text_encoder_id import describe_encoder
 from training.models.text_cache.build import build_shards, finish, keys_in
 from training.models.text_cache.shard import key
 from training.models.text_embeddings import TextEmbeddings
-from training.prompts import CountTokens, recipe_prompts
+from training.prompts.open import recipe_prompts
+from training.prompts.source import CountTokens
 
 log = logging.getLogger("training.prompts.encode")
-_SAMPLE = 2000  # prompts whose lengths stand for all
+_SAMPLE = 2000  # prompts from which the average length is estimated
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,11 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
         nargs="+",
         default=["pixart"],
         metavar="NAME",
-        help=f"those of the run: .toml files, or of {', '.join(recipe_names())} (default: pixart)",
+        help=f"recipes of the training run: .toml files, or any of {', '.join(recipe_names())} (default: pixart)",
     )
     parser.add_argument("--batch-size", type=int, default=32, help="prompts encoded at once (default: %(default)s)")
-    parser.add_argument("--dry-run", action="store_true", help="say how much there is to encode and to write, and stop")
-    parser.add_argument("--cpu", action="store_true", help="stay on the CPU even where a GPU is at hand")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print how much there is to encode and to write, then stop"
+    )
+    parser.add_argument("--cpu", action="store_true", help="use the CPU even if there is a GPU")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example prompts.text_cache=embeddings")
     args = parser.parse_intermixed_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -51,15 +54,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; what was written is kept, and the same command goes on from there", file=sys.stderr)
+        print("stopped; what was written is kept, and the same command continues from there", file=sys.stderr)
         return 130
 
 
 def _run(recipe: Recipe, args: argparse.Namespace) -> int:
     if not recipe.prompts.text_cache:
-        raise RecipeError("no folder is given: add prompts.text_cache=FOLDER, here and to the run")
+        raise RecipeError("no folder is given: add prompts.text_cache=FOLDER, here and to the training run")
     folder = Path(recipe.prompts.text_cache).expanduser()
-    state = PartialState(cpu=args.cpu, timeout=timedelta(hours=1))  # a fast process waits for a slow one
+    state = PartialState(cpu=args.cpu, timeout=timedelta(hours=1))  # fast processes wait for slow ones
     log.setLevel(logging.INFO if state.is_main_process else logging.ERROR)
     backbone = load_teacher(recipe.teacher)
     if backbone.text_encoder is None:
@@ -77,7 +80,7 @@ def _run(recipe: Recipe, args: argparse.Namespace) -> int:
     missing = _estimate(recipe, encoder, folder, count_tokens if masked else None)
     if args.dry_run:
         return 0
-    state.wait_for_everyone()  # nobody writes before everybody has counted
+    state.wait_for_everyone()  # no process writes before all have counted
     total = missing // state.num_processes
     with tqdm(total=total, desc="encode", unit="prompt", disable=not state.is_main_process) as bar:
         build_shards(
@@ -104,24 +107,26 @@ def _run(recipe: Recipe, args: argparse.Namespace) -> int:
 
 
 def _estimate(recipe: Recipe, encoder: dict[str, Any], folder: Path, count_tokens: CountTokens | None) -> int:
-    """How many prompts are to be encoded; says how much room they take. Without `count_tokens`, all are equally long.
+    """The number of prompts to encode. Logs the disk space that they need.
+
+    Without `count_tokens`, every prompt is taken to have the maximal number of tokens.
 
     Raises:
-        ValueError: more than the disk has.
+        ValueError: the disk has too little space.
     """
     done = keys_in(folder, encoder)
-    here, given, tokens = len(done), 0, encoder["max_tokens"]
+    cached, total, tokens = len(done), 0, encoder["max_tokens"]
     sample: list[str] = []
     for prompt in recipe_prompts(recipe):
-        given += 1
+        total += 1
         if (wanted := key(prompt)) in done:
             continue
         done.add(wanted)
         if len(sample) < _SAMPLE:
             sample.append(prompt)
-    missing = len(done) - here
+    missing = len(done) - cached
     if not missing:
-        log.info("%d prompts, all of them in %s already", given, folder)
+        log.info("%d prompts, all of them in %s already", total, folder)
         return 0
     if count_tokens is not None:
         tokens = sum(min(length, tokens) for length in count_tokens(sample)) / len(sample)
@@ -129,11 +134,13 @@ def _estimate(recipe: Recipe, encoder: dict[str, Any], folder: Path, count_token
     place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(place).free
     log.info(
-        "%d prompts, %d of them new to %s; about %.0f tokens or %s each, %s in all (%s are free)",
-        *(given, missing, folder, tokens, _size(each), _size(each * missing), _size(free)),
+        "%d prompts, %d of them not yet in %s; about %.0f tokens or %s each, %s in total (%s free)",
+        *(total, missing, folder, tokens, _size(each), _size(each * missing), _size(free)),
     )
     if each * missing > free:
-        raise ValueError(f"{folder}: about {_size(each * missing)} are needed, {_size(free)} are free")
+        raise ValueError(
+            f"{folder}: about {_size(each * missing)} needed, only {_size(free)} free; choose a folder on a larger disk"
+        )
     return missing
 
 

@@ -1,7 +1,7 @@
-"""Prompts in blocks, shuffled within each, with an exact position.
+"""Prompts in blocks that are shuffled one by one, with an exact position.
 
-The library restores where a shard was read, but not its shuffle buffer. Here a block of rows is read in file order and
-permuted by a generator that is seeded with (seed, epoch, block): to resume is to read one block again.
+The datasets library can restore the position in a shard, but not its shuffle buffer. Here a block of rows is read in
+file order and permuted by a generator seeded with (seed, epoch, block), so resuming means reading one block again.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 import torch
 
 from training.distill.rng import generator
-from training.prompts import CountTokens
-from training.prompts.sources import Shard
+from training.prompts.shards import Shard
+from training.prompts.source import CountTokens, new_counts
 
 log = logging.getLogger(__name__)
 
 
 class StreamedPrompts:
-    """A `PromptSource` over shards. `block` = 1 keeps the order of files and rows; else both are shuffled."""
+    """A `PromptSource` over shards. With `block` = 1 files and rows keep their order, otherwise both are shuffled."""
 
     def __init__(
         self,
@@ -36,9 +36,9 @@ class StreamedPrompts:
     ) -> None:
         self.shards, self.seed, self.block = shards, seed, block
         self.count_tokens, self.max_tokens, self.skip_over_long = count_tokens, max_tokens, skip_over_long
-        self.counts = {"given": 0, "empty": 0, "over-long": 0, "epochs": 0}
+        self.counts = new_counts()
         self._pass = _Pass(shards, self._order(0))
-        self._given_before = 0  # this epoch
+        self._given_before = 0  # counts["given"] at the start of this epoch
         self._read_block(0)
 
     def take(self, count: int) -> list[str]:
@@ -53,17 +53,17 @@ class StreamedPrompts:
             found += chunk
         return found
 
-    def once(self) -> Iterator[str]:
+    def one_pass(self) -> Iterator[str]:
         return (prompt for value in _Pass(self.shards, range(len(self.shards))) if (prompt := _prompt(value)))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the present block begins, and how much of it has been given."""
+        """Where the current block begins, how much of it has been given, and the counts."""
         return {**self._start, "offset": self._offset, "counts": dict(self.counts), "source": self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["source"] != self._identity():
             log.warning(
-                "the prompt files are not those that the run was started with: it goes on at the same place in them, "
+                "the prompt files have changed since the run was started: it continues at the same position in them, "
                 "with other prompts than an uninterrupted run would have had"
             )
         epoch = state["counts"]["epochs"]
@@ -72,7 +72,7 @@ class StreamedPrompts:
         self._read_block(state["block"])
         self._offset = min(state["offset"], len(self._prompts))
         self.counts = dict(state["counts"])
-        self._given_before = -1  # it had prompts when it was saved
+        self._given_before = -1  # the source had prompts when the state was saved
 
     def _order(self, epoch: int) -> Sequence[int]:
         count = len(self.shards)
@@ -81,12 +81,12 @@ class StreamedPrompts:
         return torch.randperm(count, generator=generator(self.seed, "shards", epoch)).tolist()
 
     def _advance(self) -> None:
-        """The next block, of the next epoch where this one is at its end."""
+        """Read the next block; at the end of the epoch, the first one of the next epoch."""
         self._read_block(self._start["block"] + 1)
         if self._prompts:
             return
         if self.counts["given"] == self._given_before:
-            raise ValueError(self._nothing())
+            raise ValueError(self._no_prompts())
         self.counts["epochs"] += 1
         self._given_before = self.counts["given"]
         self._pass = _Pass(self.shards, self._order(self.counts["epochs"]))
@@ -103,24 +103,24 @@ class StreamedPrompts:
             if len(prompts) == self.block:
                 break
         if not prompts and not number:
-            raise ValueError(self._nothing())
+            raise ValueError(self._no_prompts())
         rng = generator(self.seed, "block", self.counts["epochs"], number)
         self._prompts = [prompts[n] for n in torch.randperm(len(prompts), generator=rng).tolist()]
 
     def _fitting(self, prompts: list[str]) -> list[str]:
-        """Those that are to be given; over-long ones are counted."""
+        """The prompts to give; over-long ones are counted, and left out if they are to be skipped."""
         if self.count_tokens is None or self.max_tokens is None or not prompts:
             return prompts
         long = [length > self.max_tokens for length in self.count_tokens(prompts)]
         self.counts["over-long"] += sum(long)
         return [p for p, is_long in zip(prompts, long, strict=True) if not (is_long and self.skip_over_long)]
 
-    def _nothing(self) -> str:
+    def _no_prompts(self) -> str:
         first, more = self.shards[0].name, len(self.shards) - 1
         left_out = f"{self.counts['empty']} rows without text"
         if self.skip_over_long and self.max_tokens is not None:
             left_out += f", {self.counts['over-long']} prompts of more than {self.max_tokens} tokens"
-        return f"prompts {first}{f' and {more} more' if more else ''}: no usable prompt in all of it ({left_out})"
+        return f"prompts {first}{f' and {more} more' if more else ''}: no usable prompt in any of it ({left_out})"
 
     def _identity(self) -> str:
         names = json.dumps([(shard.name.rpartition("/")[2], shard.size) for shard in self.shards])
@@ -128,7 +128,7 @@ class StreamedPrompts:
 
 
 class _Pass:
-    """One pass over shards in a given order, from a given position; iterate it in pieces, by a `for` that breaks."""
+    """One pass over shards in a given order, from a given position. A `for` loop that breaks can be continued."""
 
     def __init__(self, shards: Sequence[Shard], order: Sequence[int], *, shard: int = 0, row: int = 0) -> None:
         self.shards, self.order, self.shard, self.row = shards, order, shard, row
@@ -138,7 +138,7 @@ class _Pass:
         return self._values
 
     def state_dict(self) -> dict[str, int]:
-        """Behind the row that was given last: how many shards are done, and how many rows of the open one."""
+        """The position after the last row given: how many shards are finished, and how many rows of the current one."""
         return {"shard": self.shard, "row": self.row}
 
     def _walk(self) -> Iterator[Any]:
@@ -150,8 +150,8 @@ class _Pass:
 
 
 def _prompt(value: Any) -> str:
-    """A row's prompt, "" where it holds no text."""
+    """The prompt in a cell, "" if it is not text."""
     if not isinstance(value, str):
         return ""
-    # Half of a surrogate pair, which JSON allows, would stop the tokenizer in the middle of a run.
+    # JSON allows lone surrogates, on which the tokenizer would fail in the middle of a run.
     return value.encode("utf-8", "ignore").decode("utf-8").strip()

@@ -257,7 +257,7 @@ def test_the_command_builds_what_a_run_then_needs_no_encoder_for(teacher, tmp_pa
         *("--recipe", "shapes", f"teacher.path={teacher}", f"prompts.source={source}"),
         *(f"prompts.text_cache={tmp_path / 'cache'}", 'output.sample_prompts=["a sample"]'),
     ]
-    command("--dry-run", expect="41 prompts, 41 of them new to")
+    command("--dry-run", expect="41 prompts, 41 of them not yet in")
     assert not (tmp_path / "cache").exists()
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "ACCELERATE_USE_CPU": "true"}
@@ -274,7 +274,7 @@ def test_the_command_builds_what_a_run_then_needs_no_encoder_for(teacher, tmp_pa
     assert backbone.text_encoder is None and backbone.tokenizer is None
     with pytest.raises(ValueError, match=r"1 of 42 prompts are not in the text cache .*, first 'a new one'"):
         open_run_prompts(recipe, backbone)
-    command(expect="42 prompts, 1 of them new to")
+    command(expect="42 prompts, 1 of them not yet in")
     backbone = load_teacher(recipe.teacher, text_cache=recipe.prompts.text_cache)
     stream = open_run_prompts(recipe, backbone)
     prompts = stream.take(len(PROMPTS) - 1)
@@ -301,4 +301,4 @@ def test_the_command_says_what_is_missing(teacher, tmp_path, capsys):
     assert main(settings) == 2
     assert "add prompts.text_cache=FOLDER" in capsys.readouterr().err
     assert main([*settings, f"prompts.text_cache={tmp_path / 'cache'}"]) == 2
-    assert "made as they are needed" in capsys.readouterr().err
+    assert "generated without end" in capsys.readouterr().err

@@ -65,7 +65,7 @@ def _prompts(section: Prompts, limit: int | None, seed: int) -> Iterator[tuple[s
     """(group, prompt); the group is the name of the file if there are several."""
     # imported here: takes two seconds
     from training.prompts import open_prompts
-    from training.prompts.sources import find_shards
+    from training.prompts.shards import find_shards
     from training.prompts.stream import StreamedPrompts
 
     if section.source == "shapes":
@@ -74,5 +74,5 @@ def _prompts(section: Prompts, limit: int | None, seed: int) -> Iterator[tuple[s
     shards = find_shards(section)
     for shard in shards:
         group = Path(shard.name).stem if len(shards) > 1 else ""
-        for prompt in islice(StreamedPrompts([shard], seed=0, block=1).once(), limit):
+        for prompt in islice(StreamedPrompts([shard], seed=0, block=1).one_pass(), limit):
             yield group, prompt

@@ -1,1 +1,1 @@
-"""A small self-made world of drawn shapes: every attribute of an image can be read back from its pixels."""
+"""A synthetic world of drawn shapes: every attribute of an image can be read back from its pixels."""

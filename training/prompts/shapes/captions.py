@@ -1,6 +1,6 @@
-"""Words for scenes: natural sentences and tags, with any attribute left open.
+"""Captions for scenes: sentences or tags, in which any attribute may be left out.
 
-A caption says nothing false: what it names is in the scene. What it leaves out may be anything.
+A caption is always true: what it names is in the scene. What it leaves out may have any value.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _PLACES = {
     "top": ("at the top", "top"),
     "bottom": ("at the bottom", "bottom"),
 }
-DROP = 0.35  # probability that a sentence leaves an attribute open
-DROP_TAGS = 0.5  # the same for tags: bare words are what negative prompts are made of
+DROP = 0.35  # probability that a sentence leaves out an attribute
+DROP_TAGS = 0.5  # the same for tags, more often: negative prompts are short lists of tags
 TAG_SHARE = 0.35
 EMPTY_SHARE = 0.1
 
 
 def phrase(attribute: str, value: str) -> str:
-    """The words for one attribute on its own, as a tag or a negative prompt says it: "red", "white background"."""
+    """The words for one attribute in a tag or a negative prompt, such as "red" or "white background"."""
     if value not in ATTRIBUTES[attribute]:
         raise ValueError(f"{attribute} {value!r} is not known; available: {', '.join(ATTRIBUTES[attribute])}")
     if attribute == "position":
@@ -47,7 +47,7 @@ def sentence(stated: Mapping[str, str]) -> str:
 
 
 def tags(stated: Mapping[str, str], generator: torch.Generator) -> str:
-    """The stated attributes as tags in any order, such as "left, red, ring"."""
+    """The stated attributes as tags in random order, such as "left, red, ring"."""
     parts = [phrase(attribute, value) for attribute, value in stated.items()]
     order = torch.randperm(len(parts), generator=generator).tolist()
     return ", ".join(parts[n] for n in order)
@@ -59,7 +59,7 @@ def _stated(scene: Scene, drop: float, generator: torch.Generator) -> dict[str, 
 
 
 def partial_caption(scene: Scene, generator: torch.Generator) -> tuple[str, dict[str, str]]:
-    """A caption for a scene, never empty, and what it states (attribute to value)."""
+    """A caption for a scene, never empty, and the attributes that it states, with their values."""
     as_tags = float(torch.rand((), generator=generator)) < TAG_SHARE
     stated = _stated(scene, DROP_TAGS if as_tags else DROP, generator)
     if as_tags and stated:
@@ -68,13 +68,13 @@ def partial_caption(scene: Scene, generator: torch.Generator) -> tuple[str, dict
 
 
 def full_caption(scene: Scene) -> tuple[str, dict[str, str]]:
-    """A sentence that states every attribute, and what it states."""
+    """A sentence that states every attribute, and these attributes with their values."""
     stated = {name: scene.value(name) for name in ATTRIBUTES}
     return sentence(stated), stated
 
 
 def training_caption(scene: Scene, generator: torch.Generator) -> str:
-    """A caption as training sees it: partial, and empty one time in ten, so that guidance has a null prompt."""
+    """A caption for training a teacher: partial, and empty one time in ten, to train the null prompt for guidance."""
     if float(torch.rand((), generator=generator)) < EMPTY_SHARE:
         return NULL_PROMPT
     return partial_caption(scene, generator)[0]

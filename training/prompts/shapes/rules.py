@@ -1,10 +1,10 @@
-"""Reading an image of the small world back: plain pixel rules, no network.
+"""Read the attributes of an image of the small world by rules on its pixels, without a network.
 
 Dimensions: B images, P = H * W pixels, K candidate values. Images are (B, 3, H, W) in [0, 1].
 
-A reading is analysis by synthesis: the background is what the corners show, the object's colour is
-what lies farthest from it, and the shape is the one whose drawing, given the object's own area and
-centroid, overlaps the object best. `valid` says that nothing else is in the image.
+This is analysis by synthesis: the background is the colour of the corners, the object's colour is the one farthest from
+it, and the shape is the one that overlaps the object best when it is drawn with the object's area and centroid. An
+image is valid if that explains all of it.
 """
 
 from __future__ import annotations
@@ -15,25 +15,24 @@ import torch
 
 from training.prompts.shapes.scene import BACKGROUNDS, COLOURS, POSITIONS, RADIUS, RING_HOLE, SHAPES, SIZE, coverage
 
-CORNER = 6  # side in pixels of the four patches that no object reaches
+CORNER = 6  # side in pixels of the corner patches, which no object reaches
 COLOUR_TOLERANCE = 0.20  # distance in RGB between an object or a background and its named colour
-UNIFORM_TOLERANCE = 0.06  # mean distance of the background's pixels from its own colour
+UNIFORM_TOLERANCE = 0.06  # mean distance of the background's pixels from its colour
 STRAY_TOLERANCE = 0.08  # mean distance of a pixel from the best drawing of the scene
 MASK_MARGIN = 0.15  # faint traces on either side of the mask do not count as object or hole
 MIN_OVERLAP = 0.85  # intersection over union with the best shape
-RADIUS_MARGIN = 2.0  # pixels beyond the range that is drawn
+RADIUS_MARGIN = 2.0  # pixels beyond the range of radii in scenes
 
-# area / R^2, and how far the centroid lies below the centre of the bounding box, over R
+# area / R^2, and distance of the centroid below the centre of the bounding box, over R
 _AREA = {"square": 2.89, "triangle": 1.785, "plus": 2.2044, "ring": torch.pi * (1 - RING_HOLE**2)}
 _DROP = {"square": 0.0, "triangle": 0.85 - 1.7 / 3, "plus": 0.0, "ring": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What the rules saw in B images: the value of each attribute, and whether the image is one clean scene.
+    """The attributes of B images, and whether each image is one clean scene.
 
-    `values` maps an attribute to B names; `valid` is a bool tensor (B,); `overlap` the intersection over
-    union with the best shape, (B,).
+    values: B names for each attribute. valid: bool (B,). overlap: intersection over union with the best shape, (B,).
     """
 
     values: dict[str, list[str]]
@@ -50,7 +49,7 @@ def _nearest(points: torch.Tensor, named: dict[str, tuple[float, ...]]) -> tuple
 
 
 def _object_colour(images: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
-    """The object's colour (B, 3): the mean of the 5 % of pixels that lie farthest from the background."""
+    """The object's colour (B, 3): the median of the 5 % of pixels that are farthest from the background."""
     pixels = images.flatten(2)  # (B, 3, P)
     gap = (pixels - background[:, :, None]).norm(dim=1)
     far = gap.topk(pixels.shape[2] // 20, dim=1).indices
@@ -58,7 +57,7 @@ def _object_colour(images: torch.Tensor, background: torch.Tensor) -> torch.Tens
 
 
 def _fit(shape: str, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A shape of the mask's own area and centroid: (overlap (B,), centre (B, 2), radius (B,), drawing (B, H, W))."""
+    """Fit a shape to the mask's area and centroid: (overlap (B,), centre (B, 2), radius (B,), drawing (B, H, W))."""
     size = mask.shape[-1]
     grid = torch.arange(size, dtype=mask.dtype) + 0.5
     area = mask.sum(dim=(1, 2)).clamp_min(1.0)
@@ -74,14 +73,14 @@ def _fit(shape: str, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, to
 def read(images: torch.Tensor) -> Reading:
     """Read every attribute of B images, and whether each is one clean scene.
 
-    An image is valid when its background and its object have a named colour, the background is uniform,
-    the object is one of the shapes (overlap) at a size that is drawn, and no pixel is unexplained.
+    An image is valid if its background and its object have a named colour, the background is uniform, the object is one
+    of the shapes (by overlap) at a size that scenes have, and a redrawing of the scene explains all pixels.
 
     Args:
-        images: (B, 3, SIZE, SIZE), clamped to [0, 1] here.
+        images: (B, 3, SIZE, SIZE); values are clamped to [0, 1].
 
     Raises:
-        ValueError: another size or number of channels.
+        ValueError: wrong size or number of channels.
     """
     if images.ndim != 4 or images.shape[1:] != (3, SIZE, SIZE):
         raise ValueError(f"expected images of shape (B, 3, {SIZE}, {SIZE}), got {tuple(images.shape)}")
@@ -101,7 +100,7 @@ def read(images: torch.Tensor) -> Reading:
     colour = _object_colour(images, background)
     colours, colour_gap = _nearest(colour, COLOURS)
 
-    # soft mask: where each pixel lies on the line from the background's colour to the object's
+    # soft mask: position of each pixel on the line from the background's colour to the object's
     line = colour - background
     along = ((images - background[:, :, None, None]) * line[:, :, None, None]).sum(dim=1)
     mask = along / line.square().sum(dim=1).clamp_min(1e-3)[:, None, None]

@@ -1,10 +1,10 @@
-"""What an image of the small world holds, and how it is drawn.
+"""Scenes of the small world, and how they are drawn.
 
 Dimensions: B images, H = W = `SIZE` pixels. Lengths are in pixels, x grows to the right, y downwards;
 colours are RGB in [0, 1].
 
-The geometry is what lets a small model learn the shape at all: shapes are large and *not* of equal
-area, so that the shape owns about a third of the latents' variance.
+The geometry lets a small model learn shapes: they are large and of different areas, so that the shape accounts for
+about a third of the latents' variance.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 SIZE = 64
-OFFSET = 11.0  # of the four outer positions from the middle
+OFFSET = 11.0  # of the four outer positions from the centre
 JITTER = 1.5  # the centre moves by U(-JITTER, JITTER) on either axis
 RADIUS = (16.6, 19.4)
 RING_HOLE = 0.55  # inner over outer radius
@@ -112,7 +112,7 @@ def distance(shape: str, x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor)
 def coverage(
     shape: str, centre_x: torch.Tensor, centre_y: torch.Tensor, radius: torch.Tensor, size: int = SIZE
 ) -> torch.Tensor:
-    """How much of each pixel a shape covers, in [0, 1], anti-aliased: (B, size, size).
+    """The share of each pixel that a shape covers, in [0, 1], anti-aliased: (B, size, size).
 
     Args:
         centre_x, centre_y, radius: pixels, shape (B,); the image's corner is (0, 0).
@@ -125,7 +125,7 @@ def coverage(
 
 
 def masks(scenes: list[Scene]) -> torch.Tensor:
-    """How much of each pixel the objects of scenes cover, (B, 1, SIZE, SIZE) in [0, 1]."""
+    """The share of each pixel that the objects of scenes cover, (B, 1, SIZE, SIZE) in [0, 1]."""
     found = torch.empty(len(scenes), 1, SIZE, SIZE)
     for shape in SHAPES:
         rows = [n for n, scene in enumerate(scenes) if scene.shape == shape]

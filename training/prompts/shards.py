@@ -1,7 +1,7 @@
-"""Where prompts lie: files, folders, globs and hub data sets, as shards that are read row by row.
+"""Find the prompts of files, folders, globs and data sets on the hub, as shards that are read row by row.
 
-A shard is an IterableDataset of its own (a file, or a shard of a hub data set), so that a broken one can be named and
-the order of shards is the reader's to choose.
+Each shard (a file, or a shard of a data set) is an IterableDataset of its own, so errors can name it and the reader
+chooses the order of shards.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from training.config import Prompts
 from training.config.sources import ROOT, find_file, looks_like_hub_id
 
 KINDS = {".txt": "text", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".json": "json", ".parquet": "parquet"}
-COLUMNS = ("prompt", "caption", "text")  # looked for in this order when no column is named
+COLUMNS = ("prompt", "caption", "text")  # tried in this order if no column is named
 POSSIBLE = f'"shapes", a {", ".join(KINDS)} file, a folder or glob of files of one kind, or a hub data set (owner/name)'
 
-# What the readers of the library raise for files that are broken or gone.
+# What the datasets library raises for broken or missing files.
 READ_ERRORS = (ValueError, TypeError, LookupError, OSError, RuntimeError, DatasetsError)
-_SAMPLE = 100  # rows that tell which columns hold text, where no schema does
-_ROWS = 1000  # at once
+_SAMPLE = 100  # rows that are searched for columns with text if there is no schema
+_ROWS = 1000  # read at once
 _STRINGS = ("string", "large_string", "string_view")
 Row = dict[str, Any]
 
@@ -39,8 +39,8 @@ Row = dict[str, Any]
 class Shard:
     """A part of a source, read in order.
 
-    name: for messages. size: bytes of a file, to notice that it changed; 0 = not known. open: its rows. column: of
-    the rows. prompt: from a cell of that column.
+    name: for messages. size: bytes of a file, to notice changes; 0 if unknown. open: returns its rows. column: the
+    column with the prompts. prompt: extracts the prompt from a cell of that column.
     """
 
     name: str
@@ -50,14 +50,14 @@ class Shard:
     prompt: Callable[[Any], Any] = lambda cell: cell
 
     def read(self, start: int = 0) -> Iterator[Any]:
-        """What stands where a prompt should, row by row from row `start` on.
+        """The content of the prompt column, row by row from row `start`; not all of it need be text.
 
         Raises:
             ValueError: the shard cannot be read.
         """
         try:
-            # As tables: rows one by one are slow. By skip, not the library's state_dict: that counts tables, and its
-            # meaning has changed between versions. Both parse a shard from its beginning.
+            # Tables, because single rows are slow. `skip` instead of the library's state_dict, which counts tables and
+            # has changed its meaning between versions; both parse a shard from its beginning.
             rows = self.open()
             rows = rows.skip(start) if start else rows
             for table in rows.with_format("arrow").iter(batch_size=_ROWS):
@@ -67,7 +67,7 @@ class Shard:
 
 
 def find_shards(section: Prompts) -> list[Shard]:
-    """The shards of a recipe's source, in the order of their names; errors as `open_prompts`."""
+    """The shards of a recipe's source, in the order of their names. Raises: as `open_prompts`."""
     files = _find_files(section.source)
     if not files:
         return hub_shards(section.source, section.split, section.column)
@@ -85,18 +85,23 @@ def find_shards(section: Prompts) -> list[Shard]:
 
 
 def hub_shards(source: str, split: str, column: str) -> list[Shard]:
-    """The shards of a data set on the hub, `owner/name` or `owner/name:configuration`, streamed."""
+    """The shards of a data set on the hub, `owner/name` or `owner/name:configuration`; rows are streamed.
+
+    Raises:
+        FileNotFoundError: the data set or split cannot be read.
+        ValueError: no column of prompts is found.
+    """
     path, _, configuration = source.partition(":")
     try:
-        with TemporaryDirectory() as cache:  # for the library's lock files; streamed rows are not kept
+        with TemporaryDirectory() as cache:  # for the library's lock files; streamed rows are not stored
             rows = load_dataset(path, configuration or None, split=split, streaming=True, cache_dir=cache)
     except READ_ERRORS as error:
         raise FileNotFoundError(
-            f"no prompts at {source!r}: no file or folder is there, and the hub's data set of that name, split "
-            f"{split!r}, cannot be read: {error}. Possible are {POSSIBLE}"
+            f"no prompts at {source!r}: there is no such file or folder, and the data set of that name on the hub, "
+            f"split {split!r}, cannot be read: {error}. Possible sources: {POSSIBLE}"
         ) from error
     column = _column(column, lambda: rows, source)
-    rows = rows.select_columns([column])  # the others, images above all, are not decoded
+    rows = rows.select_columns([column])  # other columns, such as images, are not decoded
     return [
         Shard(
             name=f"{source}, shard {index} of {rows.num_shards}",
@@ -108,7 +113,7 @@ def hub_shards(source: str, split: str, column: str) -> list[Shard]:
 
 
 def _find_files(source: str) -> list[Path]:
-    """Files of one kind, sorted; none where `source` looks like a hub id."""
+    """Files of one kind, sorted; none if `source` looks like a hub id."""
     path = find_file(source)
     if path.is_file():
         files = [path]
@@ -127,15 +132,15 @@ def _find_files(source: str) -> list[Path]:
     elif looks_like_hub_id(source) and path.suffix.lower() not in KINDS:
         return []
     else:
-        raise FileNotFoundError(f"no prompts at {source!r}: looked for {path.absolute()}; possible are {POSSIBLE}")
+        raise FileNotFoundError(f"no prompts at {source!r}: looked for {path.absolute()}; possible sources: {POSSIBLE}")
     kinds = sorted({file.suffix.lower() for file in files})
     if len(kinds) > 1:
         raise ValueError(
             f"{source!r} holds {len(files)} files of several kinds ({', '.join(kinds)}), and not all may be prompts; "
-            f"choose with a glob, such as {Path(source) / '**' / f'*{kinds[0]}'}"
+            f"select some with a glob, such as {Path(source) / '**' / f'*{kinds[0]}'}"
         )
     if kinds[0] not in KINDS:
-        raise ValueError(f"prompts {source!r}: files of kind {kinds[0] or 'none'} are not known; {POSSIBLE}")
+        raise ValueError(f"prompts {source!r}: unknown file extension {kinds[0]!r}; possible sources: {POSSIBLE}")
     if empty := [file for file in files if not file.stat().st_size]:
         raise ValueError(f"prompts {empty[0]} is empty (0 bytes)")
     return files
@@ -146,14 +151,14 @@ def _known(paths: Iterable[Path]) -> list[Path]:
 
 
 def _open_file(path: Path, column: str = "") -> IterableDataset:
-    """The rows of a file; with `column`, no other is read where the format allows it, and cells of a .csv are text."""
+    """The rows of a file. With `column`, only that one is read if the format allows it, and .csv cells are text."""
     suffix = path.suffix.lower()
     kind, name = KINDS[suffix], glob.escape(str(path.absolute()))
-    # utf-8-sig: with or without the mark that Windows programs put first.
+    # With or without the byte order mark that Windows programs write.
     text = {"encoding": "utf-8-sig"}
     with TemporaryDirectory() as cache:  # for the library's lock files; nothing is copied when streaming
         if kind == "csv":
-            # A prompt may well be "None" or "NA", or a number.
+            # A prompt may be "None", "NA" or a number.
             options = {"sep": "\t" if suffix == ".tsv" else ",", "keep_default_na": False, "cache_dir": cache}
             if column:
                 options |= {"usecols": [column], "features": Features({column: Value("string")})}
@@ -166,20 +171,20 @@ def _open_file(path: Path, column: str = "") -> IterableDataset:
 
 
 def _json_line(line: str) -> Row:
-    """A line of a .jsonl file; read as text, since its lines need not have the same keys and types."""
+    """Parse a line of a .jsonl file, which is read as text because its lines may have different keys and types."""
     if not line.strip():
         return {}
     try:
         content = json.loads(line)
     except ValueError as error:
-        raise ValueError(f"a line is not JSON, {error}: {line[:100]!r}") from error
+        raise ValueError(f"a line is not valid JSON, {error}: {line[:100]!r}") from error
     if not isinstance(content, dict):
         raise ValueError(f'a line is not a JSON object such as {{"prompt": "a cat"}}: {line[:100]!r}')
     return content
 
 
 def _column(named: str, opened: Callable[[], IterableDataset], where: str, decode: Callable[[Row], Row] = dict) -> str:
-    """The named column, or the one that holds prompts."""
+    """The named column, or the one that holds prompts. Raises: ValueError, if there is none."""
     try:
         columns = _columns_with_text(opened(), decode)
     except READ_ERRORS as error:
@@ -201,7 +206,7 @@ def _column(named: str, opened: Callable[[], IterableDataset], where: str, decod
 
 
 def _columns_with_text(rows: IterableDataset, decode: Callable[[Row], Row]) -> Mapping[str, bool]:
-    """Every column, and whether it holds text: by the schema, or by the first rows where there is none."""
+    """Every column, and whether it holds text, by the schema or else by the first rows."""
     if rows.features is not None:
         return {name: getattr(kind, "dtype", None) in _STRINGS for name, kind in rows.features.items()}
     columns: dict[str, bool] = {}

@@ -1,0 +1,47 @@
+"""The interface of a source of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+CountTokens = Callable[[list[str]], list[int]]  # of each prompt, special tokens included
+
+
+class PromptSource(Protocol):
+    """An endless stream of prompts that knows its position.
+
+    counts: totals of the run, across resumes: "given"; "empty", rows without text that were skipped; "over-long",
+        prompts past the text encoder's length; "epochs", complete passes over the source.
+    """
+
+    counts: dict[str, int]
+
+    def take(self, count: int) -> list[str]:
+        """The next `count` prompts.
+
+        Raises:
+            ValueError: the source can no longer be read, or a complete pass over it gave no prompt.
+        """
+        ...
+
+    def one_pass(self) -> Iterator[str]:
+        """Every prompt of the source once, in its own order, without changing the position.
+
+        Raises:
+            ValueError: the source has no end, or can no longer be read.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position and the counts, as JSON types."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at a position that was saved with the same source and seed."""
+        ...
+
+
+def new_counts() -> dict[str, int]:
+    """The counts of a source that has given nothing yet."""
+    return {"given": 0, "empty": 0, "over-long": 0, "epochs": 0}
