@@ -1,7 +1,7 @@
-"""CLIP's tokenizer without a hub: the vocabulary comes with the pip package open_clip_torch.
+"""CLIP's tokenizer without a download: its vocabulary is in the package open_clip_torch.
 
-The host (ComfyUI) and transformers use the same byte-pair vocabulary of 49,408 ids; the same
-text therefore gets the same ids on both sides (a test compares them).
+ComfyUI and transformers use the same byte-pair vocabulary of 49,408 tokens, so the same text gets the same ids in both
+(a test compares them).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ N_MERGES = 49152 - 256 - 2
 
 
 def _byte_symbols() -> list[str]:
-    """The 256 printable symbols that stand for the bytes, in the order of CLIP's vocabulary (GPT-2's table)."""
+    """The 256 printable symbols for the bytes, in the order of CLIP's vocabulary (GPT-2's table)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(len(others))]
@@ -30,19 +30,19 @@ def _byte_symbols() -> list[str]:
 
 def clip_merges() -> list[str]:
     """The 48,894 merges of CLIP's byte-pair encoding, best first, as "left right"."""
-    spec = importlib.util.find_spec("open_clip")  # found, not imported: its own dependencies are of no use here
+    spec = importlib.util.find_spec("open_clip")  # located, not imported: its dependencies are not needed
     if spec is None or spec.origin is None:
         raise ValueError(
-            "CLIP's vocabulary was not found: it comes with the package open_clip_torch; "
+            "CLIP's vocabulary was not found: it is in the package open_clip_torch; "
             "install the extra `training` of this project"
         )
     packed = Path(spec.origin).with_name("bpe_simple_vocab_16e6.txt.gz").read_bytes()
     lines = gzip.decompress(packed).decode("utf-8").split("\n")
-    return lines[1 : 1 + N_MERGES]  # the first line is a version mark
+    return lines[1 : 1 + N_MERGES]  # the first line is the version
 
 
 def clip_vocabulary(merges: list[str]) -> dict[str, int]:
-    """Token to id: bytes, bytes that end a word, merges, then the start and end marks (49406, 49407)."""
+    """Map tokens to ids: bytes, bytes at the end of a word, merges, then the start and end tokens (49406, 49407)."""
     symbols = _byte_symbols()
     tokens = (
         symbols + [symbol + "</w>" for symbol in symbols] + [merge.replace(" ", "") for merge in merges] + [BOS, EOS]
@@ -52,17 +52,17 @@ def clip_vocabulary(merges: list[str]) -> dict[str, int]:
 
 @functools.cache
 def clip_tokenizer(pad_token: str = EOS) -> CLIPTokenizer:
-    """CLIP's tokenizer, 77 tokens: Stable Diffusion 1.x pads with the end mark, 2.x with "!", which is id 0.
+    """CLIP's tokenizer with 77 tokens. Stable Diffusion 1.x pads with the end token, 2.x with "!" (id 0).
 
     Raises:
-        ValueError: the package that carries the vocabulary is not installed.
+        ValueError: open_clip_torch is not installed.
     """
     merges = clip_merges()
     with tempfile.TemporaryDirectory() as folder:
         vocab_file, merges_file = Path(folder, "vocab.json"), Path(folder, "merges.txt")
         vocab_file.write_text(json.dumps(clip_vocabulary(merges), ensure_ascii=False), encoding="utf-8")
         merges_file.write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
-        marks = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": pad_token}
-        config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": MAX_TOKENS, "do_lower_case": True, **marks}
+        special = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": pad_token}
+        config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": MAX_TOKENS, "do_lower_case": True, **special}
         Path(folder, "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
         return CLIPTokenizer.from_pretrained(os.fspath(folder), local_files_only=True)

@@ -1,4 +1,7 @@
-"""Images from a backbone, for grids and measurements: one step by the student's recipe, many steps by DDIM."""
+"""Sample latents for grids and measurements: one step of a student, or many steps of a teacher.
+
+Dimensions: B images, C latent channels, h x w latent size.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +27,19 @@ def one_step_x0(
     alpha_T: float,
     sigma_T: float,
 ) -> torch.Tensor:
-    """x0 (B, C, h, w) fp32 from noise z (B, C, h, w) and B prompts in one call of `network`, any of this family."""
+    """x0 (B, C, h, w) fp32 from noise z (B, C, h, w) and B prompts in one call of `network`, of the same family."""
     t = torch.full((len(z),), timestep, device=z.device)
     output = backbone.call(network, z, t, text)
     return x0_from_output(output, z, alpha_T, sigma_T, backbone.prediction_type)
 
 
 def ddim(backbone: Backbone) -> DDIMScheduler:
-    """DDIM on the model's own noise schedule."""
+    """DDIM with the model's noise schedule."""
     return DDIMScheduler(
         **backbone.schedule.model_dump(),
         prediction_type=backbone.prediction_type,
-        clip_sample=False,  # diffusers' defaults suit pixels; latents must be neither clipped ...
-        set_alpha_to_one=False,  # ... nor pulled to a noise level that the network never saw
+        clip_sample=False,  # diffusers' defaults are for pixels; latents must not be clipped ...
+        set_alpha_to_one=False,  # ... or end at a noise level that the network was not trained on
         timestep_spacing="trailing",
     )
 
@@ -65,13 +68,14 @@ def guided_x0(
     steps: int,
     kappa: float | torch.Tensor,
 ) -> torch.Tensor:
-    """x0 (B, C, h, w) in many steps with classifier-free guidance.
+    """x0 (B, C, h, w) fp32 in many steps with classifier-free guidance: out_null + kappa (out_text - out_null).
 
     Args:
-        scheduler: one of diffusers' that draws no noise of its own.
-        text: of B rows. null: of one row or B; what is guided away from.
-        z: (B, C, h, w), of unit variance.
-        kappa: for all, or for each image, (B, 1, 1, 1).
+        scheduler: a diffusers scheduler that adds no noise while sampling.
+        text: B rows.
+        null: one row or B, to guide away from.
+        z: (B, C, h, w), unit variance.
+        kappa: guidance scale, one for all images or (B, 1, 1, 1).
     """
     scheduler.set_timesteps(steps, device=z.device)
     both = concat([null if len(null) == len(text) else null.expand(len(text)), text])

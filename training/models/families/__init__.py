@@ -1,4 +1,4 @@
-"""Families of networks that can be distilled: how each is called, and where its weights lie in a single file."""
+"""Families of networks that can be distilled: how each is called, and its layout in a single file."""
 
 from __future__ import annotations
 

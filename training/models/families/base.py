@@ -1,4 +1,4 @@
-"""What the trainer must know of a family of networks. One file beside this one for each.
+"""The interface of a family of networks; each family has its own file beside this one.
 
 Dimensions: B batch rows, C latent channels, h x w latent size, S text tokens, E text width.
 """
@@ -16,7 +16,7 @@ from training.models.text_embeddings import TextEmbeddings
 
 
 class Family(Protocol):
-    """One family. `name` is the checkpoint contract's."""
+    """A family of networks. `name` is its name in exported files."""
 
     name: Literal["unet", "pixart"]
 
@@ -24,16 +24,24 @@ class Family(Protocol):
         """The network's prediction, (B, C, h, w), for x_t (B, C, h, w), timesteps t (B,) and B prompts."""
 
     def encode(self, text_encoder: nn.Module, tokenizer: Any, prompts: list[str]) -> TextEmbeddings:
-        """Embeddings as this family's pipeline in diffusers makes them, on the encoder's device."""
+        """Embeddings as in this family's diffusers pipeline, on the encoder's device."""
 
     def count_tokens(self, tokenizer: Any, prompts: list[str]) -> list[int]:
-        """Tokens of each prompt, with its marks, before anything is cut."""
+        """Number of tokens of each prompt before it is cut, special tokens included."""
 
     def max_tokens(self, tokenizer: Any) -> int:
-        """S: what is longer is cut."""
+        """S; longer prompts are cut."""
 
     def check(self, network: nn.Module, text_width: int | None, latent_size: int) -> None:
-        """Raises ValueError for a network of this family that the trainer, or the host afterwards, could not use."""
+        """Check that the trainer, and later ComfyUI, can use this network.
+
+        Args:
+            text_width: E of the text encoder, if known.
+            latent_size: h = w.
+
+        Raises:
+            ValueError: they cannot.
+        """
 
     def to_single_file(self, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> StateDict:
-        """Diffusers weights under their single-file names."""
+        """Weights under diffusers' names, renamed as in a single file."""

@@ -1,6 +1,6 @@
-"""PixArt-alpha at 512 px: a transformer with cross-attention to T5's text, whose padding is masked.
+"""PixArt-alpha at 512 px: a transformer with cross-attention to T5 embeddings, whose padding is masked.
 
-Its network returns 8 channels: eps, and a variance that nobody here uses (SNOOPI, PAPER Section 3).
+Its network returns 8 channels: eps, and a variance that is not used (SNOOPI, arXiv 2412.02687, Section 3).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from snoopi_core.formats.joined_layouts import pixart_to_single_file
 from snoopi_core.formats.layouts import StateDict
 from training.models.text_embeddings import TextEmbeddings
 
-_MAX_TOKENS = 120  # PixArt-alpha's; T5's own tokenizer would say 512
+_MAX_TOKENS = 120  # of PixArt-alpha; T5's tokenizer has 512
 
 
 class PixArt:
-    """See `Family`."""
+    """Implements `Family`."""
 
     name: Literal["pixart"] = "pixart"
 
@@ -35,13 +35,13 @@ class PixArt:
 
     def encode(self, text_encoder: nn.Module, tokenizer: Any, prompts: list[str]) -> TextEmbeddings:
         tokens = tokenizer(
-            _as_trained(prompts), padding="max_length", max_length=_MAX_TOKENS, truncation=True, return_tensors="pt"
+            _lowercase(prompts), padding="max_length", max_length=_MAX_TOKENS, truncation=True, return_tensors="pt"
         ).to(text_encoder.device)
         states = text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
         return TextEmbeddings(states=states, mask=tokens.attention_mask.bool())
 
     def count_tokens(self, tokenizer: Any, prompts: list[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer(_as_trained(prompts), truncation=False, verbose=False).input_ids]
+        return [len(ids) for ids in tokenizer(_lowercase(prompts), truncation=False, verbose=False).input_ids]
 
     def max_tokens(self, tokenizer: Any) -> int:
         return _MAX_TOKENS
@@ -50,10 +50,10 @@ class PixArt:
         config = network.config
         if network.use_additional_conditions:
             raise ValueError(
-                "the teacher also takes the picture's size (PixArt at 1024 px); supported: PixArt at 512 px"
+                "the teacher also takes the image size as an input (PixArt at 1024 px); supported: PixArt at 512 px"
             )
         if text_width is not None and config.caption_channels != text_width:
-            raise ValueError(f"the text encoder is {text_width} wide, the network takes {config.caption_channels}")
+            raise ValueError(f"the text encoder has width {text_width}, the network expects {config.caption_channels}")
         if latent_size % config.patch_size:
             raise ValueError(f"loop.latent_size is {latent_size}, expected a multiple of {config.patch_size}")
 
@@ -61,6 +61,6 @@ class PixArt:
         return pixart_to_single_file(weights)
 
 
-def _as_trained(prompts: list[str]) -> list[str]:
-    """PixArt was trained on captions in lower case, and its pipeline makes them so."""
+def _lowercase(prompts: list[str]) -> list[str]:
+    """PixArt was trained on lowercase captions, and its pipeline converts prompts."""
     return [prompt.lower().strip() for prompt in prompts]

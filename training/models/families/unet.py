@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x: a UNet with cross-attention to CLIP's text, from which nothing is masked."""
+"""Stable Diffusion 1.x and 2.x: a UNet with cross-attention to CLIP embeddings, without a mask."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.models.text_embeddings import TextEmbeddings
 
 
 class UNet:
-    """See `Family`."""
+    """Implements `Family`."""
 
     name: Literal["unet"] = "unet"
 
@@ -35,9 +35,11 @@ class UNet:
     def check(self, network: nn.Module, text_width: int | None, latent_size: int) -> None:
         config = network.config
         if config.addition_embed_type is not None:
-            raise ValueError(f"the teacher also takes {config.addition_embed_type} (SDXL), which is not supported")
+            raise ValueError(
+                f"the teacher also takes {config.addition_embed_type} as an input (SDXL), which is not supported"
+            )
         if text_width is not None and config.cross_attention_dim != text_width:
-            raise ValueError(f"the text encoder is {text_width} wide, the UNet takes {config.cross_attention_dim}")
+            raise ValueError(f"the text encoder has width {text_width}, the UNet expects {config.cross_attention_dim}")
         step = 2 ** (len(config.block_out_channels) - 1)
         if latent_size % step:
             raise ValueError(f"loop.latent_size is {latent_size}, expected a multiple of {step}")
