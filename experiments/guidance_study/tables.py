@@ -17,7 +17,7 @@ from typing import Any
 from experiments.guidance_study.plots import TRAINING, curves, draw
 from experiments.tables import fill_page
 from training.evaluate.judges.intervals import wilson
-from training.evaluate.report.markdown import spread, table
+from training.evaluate.report.markdown import mean_and_range, table
 
 Results = dict[str, Any]
 Run = dict[str, Any]
@@ -84,7 +84,7 @@ def differences_table(results: Results) -> str:
 
     def cell(values: list[float]) -> str:
         same_sign = len(values) > 1 and (min(values) > 0 or max(values) < 0)
-        return spread(values) + (" *" if same_sign else "")
+        return mean_and_range(values) + (" *" if same_sign else "")
 
     rows = [
         [name, *(cell(differences(results, *cells, value)) for cells in COMPARISONS.values())]
@@ -99,7 +99,7 @@ def final_table(results: Results) -> str:
         runs = completed(results, cell)
         full = [run["final"]["full"]["stated"] for run in runs]
         partial = [[final(key)(run) for run in runs] for key in ("stated", "valid", "entropy")]
-        rows.append([settings["title"], len(runs), *map(spread, [full, *partial])])
+        rows.append([settings["title"], len(runs), *map(mean_and_range, [full, *partial])])
     for title, name in (("teacher, used in one step", "start"), ("teacher, 20 steps, cfg 3", "teacher")):
         rows.append([title, "", "", *(results[name][key] for key in ("stated", "valid", "entropy"))])
     return table(["cell", "runs", "stated right, full", "stated right, partial", "valid, partial", "entropy"], rows)
@@ -109,7 +109,9 @@ def stability_table(results: Results) -> str:
     half, rows = results["iterations"] / 2, []
     for cell, settings in results["cells"].items():
         runs = completed(results, cell)
-        moves = [spread([of(key)(run) for run in runs]) for of in (level, fluctuation) for key in ("stated", "valid")]
+        moves = [
+            mean_and_range([of(key)(run) for run in runs]) for of in (level, fluctuation) for key in ("stated", "valid")
+        ]
         between = [stdev(map(final(key), runs)) if len(runs) > 1 else "-" for key in ("stated", "valid")]
         late = [
             [fmean(values) for step, values in curves(results, cell, key) if step >= half and values]
@@ -124,7 +126,7 @@ def nasa_table(results: Results) -> str:
     shown = (("no_negative", "absent"), ("nasa", "absent"), ("nasa", "clean"), ("nasa", "kept"))
     rows = [
         [settings["title"]]
-        + [spread([run["final"][method][key] for run in completed(results, cell)], 2) for method, key in shown]
+        + [mean_and_range([run["final"][method][key] for run in completed(results, cell)], 2) for method, key in shown]
         for cell, settings in results["cells"].items()
     ]
     return table(["cell", "absent, no negative", "absent, NASA", "clean, NASA", "kept, NASA"], rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scipy.stats import spearmanr
 
 from experiments.negatives.results import Negatives
-from training.evaluate.report.markdown import sure, table
+from training.evaluate.report.markdown import mean_with_interval, table
 
 
 def best_alphas(found: Negatives) -> list[float]:
@@ -56,7 +56,7 @@ def alpha_table(found: Negatives) -> str:
     overall = float(found.best("nasa").rpartition(":")[2])
     row = [f"{overall:g}", f"{found.share(found.best('nasa'), 'clean'):.2f}", ", ".join(counts)]
     head = ["best alpha for all", "clean", "pairs by their best alpha", "gain in clean by choosing for each pair"]
-    return table(head, [[*row, sure(held_out_gain(found))]])
+    return table(head, [[*row, mean_with_interval(held_out_gain(found))]])
 
 
 def predictors_table(found: Negatives) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experiments.negatives.results import PLAIN, Negatives
 from training.evaluate.judges.intervals import bootstrap
-from training.evaluate.report.markdown import sure, table
+from training.evaluate.report.markdown import mean_with_interval, table
 
 TITLES = {
     "nasa": "NASA",
@@ -49,7 +49,7 @@ def methods_table(found: Negatives) -> str:
         arm = found.best(name)
         edge = " (the highest)" if arm == list(found.strengths(name).values())[-1] else ""
         rows.append([title, arm.rpartition(":")[2] + edge, *_cells(found, arm), f"{flops[name] / flops['none']:.3f}"])
-        rows[-1] += ["", ""] if name == "nasa" else [sure(lead(found, name)), ahead(found, name)]
+        rows[-1] += ["", ""] if name == "nasa" else [mean_with_interval(lead(found, name)), ahead(found, name)]
     head = ["negative by", "strength", "absent", "kept", "valid", "clean", "entropy", "FLOPs", "lead of NASA", "ahead"]
     return table(head, rows)
 
@@ -71,6 +71,6 @@ def strengths_table(found: Negatives) -> str:
 
 def _cells(found: Negatives, arm: str) -> list[str]:
     return [
-        *(sure(found.shares(arm, key)) for key in ("absent", "kept", "valid", "clean")),
+        *(mean_with_interval(found.shares(arm, key)) for key in ("absent", "kept", "valid", "clean")),
         f"{found.share(arm, 'entropy'):.2f}",
     ]

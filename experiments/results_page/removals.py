@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experiments.negatives.results import PLAIN, Negatives
 from experiments.shapes.measure import SHARES
-from training.evaluate.report.markdown import spread, sure, table
+from training.evaluate.report.markdown import mean_and_range, mean_with_interval, table
 
 
 def _arms(found: Negatives, alpha: float) -> dict[str, tuple[str, str]]:
@@ -35,7 +35,11 @@ def pairs_table(found: Negatives, alpha: float) -> str:
 def means_table(found: Negatives, alpha: float) -> str:
     """Means over the pairs."""
     rows = [
-        [f"{steps}, {name}", *(sure(found.shares(arm, key)) for key in SHARES), spread(found.blocks(arm, "absent"))]
+        [
+            f"{steps}, {name}",
+            *(mean_with_interval(found.shares(arm, key)) for key in SHARES),
+            mean_and_range(found.blocks(arm, "absent")),
+        ]
         for steps, arms in _arms(found, alpha).items()
         for name, arm in zip(("no negative", "NASA"), arms, strict=True)
     ]

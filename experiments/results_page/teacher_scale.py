@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.evaluate.report.markdown import spread, table
+from training.evaluate.report.markdown import mean_and_range, table
 
 PAPER = {"2": 10.77, "3": 9.60, "4": 10.35, "5": 11.53, "U(2, 5)": 9.86}  # FID, SD2.1, 30,000 images of COCO
 
@@ -13,7 +13,7 @@ def scale_table(found: dict[str, Any]) -> str:
     """One row per scale; means over the blocks of seeds."""
     rows = [
         [name]
-        + [spread([block[key] for block in row["blocks"]]) for key in ("stated", "valid", "entropy")]
+        + [mean_and_range([block[key] for block in row["blocks"]]) for key in ("stated", "valid", "entropy")]
         + [row["frechet"], f"{PAPER[name]:.2f}" if name in PAPER else ""]
         for name, row in found["scales"].items()
     ]

@@ -1,4 +1,4 @@
-"""Markdown for the pages: tables, and a number with how sure it is."""
+"""Markdown tables, and numbers with their uncertainty."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def spread(values: Sequence[float], digits: int = 3) -> str:
+def mean_and_range(values: Sequence[float], digits: int = 3) -> str:
     """Mean (smallest .. largest)."""
     if not values:
         return "-"
@@ -26,7 +26,7 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
     return mean if len(values) == 1 else f"{mean} ({low} .. {high})"
 
 
-def sure(values: Sequence[float], digits: int = 2) -> str:
-    """Mean [low, high]: the 95 % bootstrap interval over what `values` are of."""
+def mean_with_interval(values: Sequence[float], digits: int = 2) -> str:
+    """Mean [low, high], with the 95 % bootstrap interval."""
     low, high = bootstrap(values)
     return f"{fmean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -22,7 +22,8 @@ from training.trainer.monitor.samples import as_tiles
 SEEDS = 2  # of each prompt in a grid
 _SCORES = {"fid": "FID", "clip": "CLIP score", "hps-v2.0": "HPSv2 v2.0", "hps-v2.1": "HPSv2 v2.1"}
 Pictures = dict[str, bytes]  # by caption
-Series = list[tuple[str, list[tuple[float, Any]]]]  # label, and values by strength
+Series = list[tuple[str, list[tuple[float, Result]]]]  # title, and results by strength
+Panels = list[tuple[str, list[tuple[str, list[tuple[float, ...]]]]]]  # title, lines of (label, points)
 
 
 def grids(found: Collected, prompts: int) -> Pictures:
@@ -49,11 +50,25 @@ def curves(found: Collected) -> Pictures:
     """Removal and scores over the strength of each method that was measured at two strengths or more (Figure 5)."""
     pictures: Pictures = {}
     for result in found.removals:
-        judge, sets = result["judge"]["name"], ordered(result["sets"])
-        if drawn := _removal_curves(sets):
-            pictures[f"Removal over strength, judged by {judge}; bands: 95 % Wilson intervals (as Figure 5)"] = drawn
-    if drawn := _score_curves(ordered(found.scores)):
-        pictures["Scores over strength"] = drawn
+        panels: Panels = []
+        for title, points in _series(ordered(result["sets"])):
+            means = [(x, row["means"]["all"]) for x, row in points]
+            lines = [(n, [(x, m[n]["share"], m[n]["low"], m[n]["high"]) for x, m in means if m[n]]) for n in SHARES]
+            panels.append((title, [line for line in lines if line[1]]))
+        if panels:
+            caption = f"Removal over strength, judged by {result['judge']['name']}; bands: 95 % Wilson intervals"
+            pictures[f"{caption} (as Figure 5)"] = _draw(panels, ylim=(-0.02, 1.02))
+    series = _series(ordered(found.scores))
+    panels = []
+    for name, title in _SCORES.items():
+        lines = [
+            (label, [(x, row["scores"][name]["value"]) for x, row in points if name in row["scores"]])
+            for label, points in series
+        ]
+        if lines := [line for line in lines if len(line[1]) > 1]:
+            panels.append((title, lines))
+    if panels:
+        pictures["Scores over strength"] = _draw(panels)
     return pictures
 
 
@@ -107,56 +122,25 @@ def _series(rows: list[Result]) -> Series:
     return drawn
 
 
-def _removal_curves(rows: list[Result]) -> bytes | None:
-    series = _series(rows)
-    if not series:
-        return None
-    figure, axes = _panels(len(series))
-    for panel, (title, points) in zip(axes, series, strict=True):
-        for share in SHARES:
-            known = [(x, row["means"]["all"][share]) for x, row in points if row["means"]["all"][share] is not None]
-            if known:
-                x = [point[0] for point in known]
-                panel.plot(x, [v["share"] for _, v in known], marker=".", label=share)
-                panel.fill_between(x, [v["low"] for _, v in known], [v["high"] for _, v in known], alpha=0.15)
-        panel.set(title=title, xlabel="strength", ylim=(-0.02, 1.02))
-        panel.legend(fontsize=8)
-    return _png(figure)
+def _draw(panels: Panels, **limits: Any) -> bytes:
+    """A PNG with one panel for each title, and in it a line for each label."""
+    from matplotlib.figure import Figure  # slow to import
 
-
-def _score_curves(rows: list[Result]) -> bytes | None:
-    drawn: dict[str, Series] = {}
-    for label, points in _series(rows):
-        for name in _SCORES:
-            known = [(x, row["scores"][name]["value"]) for x, row in points if name in row["scores"]]
-            if len(known) > 1:
-                drawn.setdefault(name, []).append((label, known))
-    if not drawn:
-        return None
-    figure, axes = _panels(len(drawn))
-    for panel, (name, lines) in zip(axes, drawn.items(), strict=True):
-        for label, known in lines:
-            panel.plot(*zip(*known, strict=True), marker=".", label=label)
-        panel.set(title=_SCORES[name], xlabel="strength")
-        panel.legend(fontsize=8)
-    return _png(figure)
-
-
-def _panels(count: int):  # noqa: ANN202 - of matplotlib, which is slow to import
-    from matplotlib.figure import Figure
-
-    columns = min(count, 3)
-    lines = -(-count // columns)
-    figure = Figure(figsize=(4.6 * columns, 3.4 * lines), layout="constrained", dpi=110)
-    axes = figure.subplots(lines, columns, squeeze=False).flatten()
-    for panel in axes[:count]:
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.4 * rows), layout="constrained", dpi=110)
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for unused in axes[len(panels) :]:
+        unused.axis("off")
+    for panel, (title, lines) in zip(axes, panels, strict=False):
+        for label, points in lines:
+            x, y, *band = zip(*points, strict=True)
+            panel.plot(x, y, marker=".", label=label)
+            if band:
+                panel.fill_between(x, *band, alpha=0.15)
+        panel.set(title=title, xlabel="strength", **limits)
         panel.grid(alpha=0.3)
-    for panel in axes[count:]:
-        panel.axis("off")
-    return figure, axes[:count]
-
-
-def _png(figure) -> bytes:  # noqa: ANN001
+        panel.legend(fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
