@@ -14,7 +14,11 @@ endif
 VENV := $(or $(SNOOPI_VENV),.venv)
 PY := "$(VENV)/bin/python"
 TOGETHER := -n $(or $(JOBS),2) --dist loadfile
+PYTEST = $(PY) -m pytest $(TOGETHER) $(PYTEST_ARGS)
 HOSTS := 0.16.3 0.20.1 0.24.0 0.27.0 0.30.0
+OLDEST := $(firstword $(HOSTS))
+# $(call part,NAME,COMMAND): run it, and print how long it took.
+part = @echo "== $(1)"; start=$$(date +%s); $(2); code=$$?; echo "== $(1): $$(($$(date +%s) - start)) s"; exit $$code
 
 .PHONY: help demo test lint test-hosts compatibility models results shapes-study study bench workflows lock setup setup-browser clean
 
@@ -31,11 +35,24 @@ setup-browser:
 demo: setup
 	@$(PY) -m scripts.demo
 
-# Everything in the newest ComfyUI (or COMFYUI_PATH), and the nodes in the oldest that is supported.
+# The gate, 12 minutes on two cores: every kind of test, heavy ones with fewer examples (tests/README.md), in the newest
+# ComfyUI (or COMFYUI_PATH); and in the oldest that is supported, what could differ there.
 test: lint setup-browser
 	@$(PY) -m scripts.setup.comfy_cli --version >/dev/null # installed once, before tests that run at once
-	$(PY) -m pytest $(TOGETHER) $(PYTEST_ARGS)
-	SNOOPI_HOST_VERSION=$(firstword $(HOSTS)) $(PY) -m pytest $(TOGETHER) -q -m host tests/nodes $(PYTEST_ARGS)
+	$(call part,gate,$(PYTEST) --effort gate)
+	$(call part,gate on ComfyUI $(OLDEST),SNOOPI_HOST_VERSION=$(OLDEST) $(PYTEST) --effort gate -m both_hosts tests/nodes)
+
+# Everything at full strength, half an hour on two cores.
+test-all: lint setup-browser
+	@$(PY) -m scripts.setup.comfy_cli --version >/dev/null
+	$(call part,all,$(PYTEST) --effort full)
+	$(call part,all on ComfyUI $(OLDEST),SNOOPI_HOST_VERSION=$(OLDEST) $(PYTEST) --effort full -m host tests/nodes)
+
+# What `make test-all` has beyond `make test`: CI runs both.
+test-beyond: setup-browser
+	@$(PY) -m scripts.setup.comfy_cli --version >/dev/null
+	$(call part,beyond the gate,$(PYTEST) --effort beyond)
+	$(call part,beyond the gate on ComfyUI $(OLDEST),SNOOPI_HOST_VERSION=$(OLDEST) $(PYTEST) --effort beyond -m host tests/nodes)
 
 lint: setup
 	$(PY) -m ruff check .
