@@ -245,9 +245,7 @@ class Trainer:
         try:
             self.save()
         except OSError as error:
-            log.warning(
-                "%s. Training continues; the next try is in %d iterations", error, self.recipe.output.save_every
-            )
+            log.warning("%s. Training continues and tries again in %d iterations", error, self.recipe.output.save_every)
         except FailedElsewhere:
             pass
 

@@ -124,7 +124,7 @@ def test_a_base_that_does_not_fit_or_is_not_there(files, base, tmp_path, capsys)
     assert main([*wanted, str(tmp_path / "v.safetensors")]) == 2
     assert "does not fit: prediction_type is v_prediction, the full student's epsilon" in capsys.readouterr().err
     assert main([*wanted, str(tmp_path / "nowhere")]) == 2
-    assert "name its place with --base" in capsys.readouterr().err
+    assert "give its path with --base" in capsys.readouterr().err
     nameless, _ = lora_of(tmp_path / "nameless.safetensors", base[0], ["to_q"])
     with pytest.raises(ValueError, match=r"does not name the model that it was trained on; give it with --base"):
         merge(full, nameless, tmp_path / "out.safetensors")

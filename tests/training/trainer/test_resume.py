@@ -91,7 +91,7 @@ def test_nothing_is_begun_anew_where_all_checkpoints_are_damaged(tiny_run, run, 
         assert main(tiny_run(run, *EVERY, "--resume")) == 2
         said = capsys.readouterr().err
         assert "all checkpoints in" in said and "damaged-step-00000001, damaged-step-00000002" in said
-        assert "start anew without --resume" in said
+        assert "start from the beginning without --resume" in said
     assert not checkpoints(run / "checkpoints")
 
 

@@ -47,7 +47,7 @@ def test_stopped_and_resumed_equals_never_stopped(tiny_run, never, tmp_path, num
     trainer.wait_for(at_iteration(folder, 2))
     trainer.signal(number)
     said = trainer.end(code)
-    assert f"go on with --resume {folder}" in said and "Traceback" not in said
+    assert f"continue with --resume {folder}" in said and "Traceback" not in said
     assert [newest(folder)] == iterations(folder)[-1:], "iterations that were done are not saved"
     train(tmp_path / "log", "--cpu", "--resume", str(folder), f"loop.iterations={LAST}")
     assert_same(folder, never)
