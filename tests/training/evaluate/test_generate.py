@@ -166,7 +166,7 @@ def test_other_settings_are_refused_and_nothing_is_overwritten(prompts, whole, t
     [
         ({"model": "nowhere.safetensors"}, "no model at"),
         ({"--prompts": "nowhere.txt"}, "no prompts at"),
-        ({"--methods": "nasa:x"}, "from 0 up"),
+        ({"--methods": "nasa:x"}, "of at least 0"),
         ({"--methods": "magic:1"}, "available: none"),
         ({"--methods": "nasa"}, ""),
         ({"--size": "100"}, "multiple of 8"),
