@@ -15,7 +15,7 @@ from small_models import SMALL, small_pixart, unet_file
 from snoopi_core.formats.joined_layouts import pixart_to_single_file
 from snoopi_core.formats.tensor_file import open_tensor_file
 from snoopi_core.host.loading.attachment import get_metadata
-from snoopi_core.host.loading.foreign import recognise
+from snoopi_core.host.loading.recognise import recognise
 
 pytestmark = pytest.mark.host
 
@@ -180,7 +180,7 @@ class TestPredictionAndSchedule:
         unet_file(folder / "coarse.safetensors", alphas_cumprod=usual_schedule().to(dtype))
         with caplog.at_level("INFO"):
             sampling = loader.execute("coarse.safetensors").result[0].get_model_object("model_sampling")
-        assert "its alphas_cumprod is torch.float8" in caplog.text
+        assert "its alphas_cumprod is ignored, torch.float8" in caplog.text
         assert len(set(sampling.sigmas.tolist())) == 1000
 
     @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ class TestPredictionAndSchedule:
     )
     def test_schedules_that_are_none(self, folder, bars):
         unet_file(folder / "bad.safetensors", alphas_cumprod=bars)
-        assert_refused(folder / "bad.safetensors", "its alphas_cumprod (is|do not fall)")
+        assert_refused(folder / "bad.safetensors", "its alphas_cumprod (is|do not decrease)")
 
     @pytest.mark.parametrize(("name", "kind"), [("SD1.5", "V_PREDICTION"), ("SDXL", "V_PREDICTION")])
     def test_the_mark_of_v_prediction(self, folder, loader, caplog, name, kind):
@@ -225,10 +225,10 @@ class TestPixArtsLatents:
     def test_alpha_512_and_sigma_have_the_same_keys(self, folder, loader, caplog):
         save_file(small_pixart(False).state_dict(), folder / "guess.safetensors")
         assert self.scale(loader, "guess.safetensors") == 0.13025
-        assert "taken as PixArt-sigma" in caplog.text and "set PG-SB Loader's `latents` to SD1.x" in caplog.text
+        assert "PixArt-sigma is assumed" in caplog.text and "set PG-SB Loader's `latents` to SD1.x" in caplog.text
         caplog.clear()
         assert self.scale(loader, "guess.safetensors", latents="SD1.x") == 0.18215
-        assert "taken as" not in caplog.text
+        assert "is assumed" not in caplog.text
 
     @pytest.mark.parametrize(("tokens", "expected"), [(120, 0.18215), (300, 0.13025)])
     def test_a_caption_table_tells(self, folder, loader, caplog, tokens, expected):
@@ -238,7 +238,7 @@ class TestPixArtsLatents:
         save_file(weights, folder / "told.safetensors")
         with caplog.at_level("INFO"):
             assert self.scale(loader, "told.safetensors") == expected
-        assert "taken as" not in caplog.text and "left out: model.diffusion_model.pos_embed" in caplog.text
+        assert "is assumed" not in caplog.text and "ignored: model.diffusion_model.pos_embed" in caplog.text
 
     def test_size_conditions_tell(self, folder, loader):
         save_file(small_pixart(True).state_dict(), folder / "alpha.safetensors")

@@ -18,7 +18,7 @@ from snoopi_core.formats.joined_layouts import pixart_location
 from snoopi_core.formats.layouts import unet_rename
 from snoopi_core.formats.tensor_file import open_tensor_file
 from snoopi_core.host.loading.build import check_network, model_config
-from snoopi_core.host.loading.foreign import recognise
+from snoopi_core.host.loading.recognise import recognise
 
 pytestmark = pytest.mark.host
 

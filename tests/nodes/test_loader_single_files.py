@@ -12,7 +12,8 @@ from full_size_parts import PREFIX, TEXT, prefixed, vae_weights
 from small_models import unet_file
 
 from snoopi_core.formats.tensor_file import open_tensor_file
-from snoopi_core.host.loading.foreign import convert_text, foreign_vae, recognise
+from snoopi_core.host.loading.foreign import convert_text, foreign_vae
+from snoopi_core.host.loading.recognise import recognise
 
 pytestmark = pytest.mark.host
 

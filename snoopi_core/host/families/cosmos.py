@@ -12,7 +12,8 @@ from comfy.model_base import BaseModel
 
 from ..conditioning.negative import Negative
 from .base import Context
-from .transformer import Forward, Projections, TransformerFamily
+from .forwards import Forward
+from .transformer import Projections, TransformerFamily
 
 
 class CosmosPredict2Family(TransformerFamily):

@@ -11,7 +11,8 @@ from comfy.model_base import BaseModel
 
 from ..conditioning.negative import Negative
 from .base import Context, network_of
-from .transformer import Forward, Projections, TransformerFamily
+from .forwards import Forward
+from .transformer import Projections, TransformerFamily
 
 
 class LTXVFamily(TransformerFamily):

@@ -13,7 +13,8 @@ from comfy.ldm.pixart.pixartms import PixArtMS
 from comfy.model_base import BaseModel
 
 from .base import Context
-from .transformer import Forward, Projections, TransformerFamily
+from .forwards import Forward
+from .transformer import Projections, TransformerFamily
 
 
 class PixArtFamily(TransformerFamily):

@@ -16,7 +16,6 @@ copied, and none stays replaced after the call.
 from __future__ import annotations
 
 import contextlib
-import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,17 +23,13 @@ from math import ceil
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import comfy.sampler_helpers
-import comfy.samplers
 import torch
 from comfy.model_base import BaseModel
 
 from ...guidance.blocks import Block
 from ..conditioning.negative import Negative, check_width
-from ..torch_compile import uncompiled
 from .base import Attachment, Call, Context, Family, Grid, KeysValues, Options, Term, network_of
-
-Forward = Callable[..., Any]
+from .forwards import Forward, first_block_arguments, replaced_forwards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +107,7 @@ class TransformerFamily(Family):
 
     def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
         block = self.transformer_blocks(network_of(model))[0]
-        return self.read_context(_first_block_arguments(model, block, negative, x, sigma), negative.embedding.shape[0])
+        return self.read_context(first_block_arguments(model, block, negative, x, sigma), negative.embedding.shape[0])
 
     def read_context(self, arguments: dict[str, Any], rows: int) -> Context:
         """The context among a block's arguments, for `rows` rows."""
@@ -173,7 +168,7 @@ class _SteeredLayer:
         stand_ins = (self.key_or_value_0, self.key_or_value_1)
         replaced += zip((getattr(attention, name) for name in names.keys_values), stand_ins, strict=False)
         try:
-            with _replaced_forwards(replaced):
+            with replaced_forwards(replaced):
                 yield
         finally:
             self._attention = self._call = self._forward = self._query_forward = self._output_forward = None
@@ -228,57 +223,3 @@ class _SteeredLayer:
 
 def _pass_through(z: torch.Tensor) -> torch.Tensor:
     return z
-
-
-@contextlib.contextmanager
-def _replaced_forwards(forwards: Sequence[tuple[torch.nn.Module, Forward]]) -> Iterator[None]:
-    """Temporarily replace the forwards of modules; restores the class's forward, or another patch's."""
-    before = [vars(module).get("forward") for module, _ in forwards]
-    try:
-        for module, forward in forwards:
-            module.forward = forward
-        yield
-    finally:
-        for (module, _), forward in zip(forwards, before, strict=True):
-            if forward is not None:
-                module.forward = forward
-            elif "forward" in vars(module):
-                del module.forward
-
-
-class _FirstBlockReached(Exception):
-    """Stops the network's forward at its first block."""
-
-    def __init__(self, arguments: dict[str, Any]) -> None:
-        super().__init__()
-        self.arguments = arguments
-
-
-def _first_block_arguments(
-    model: BaseModel, block: torch.nn.Module, negative: Negative, x: torch.Tensor, sigma: torch.Tensor
-) -> dict[str, Any]:
-    """The network's arguments to its first block for the negative: the text, prepared by the host's own code.
-
-    The host prepares a prompt in two places: in the model's `extra_conds`, and at the start of the network's forward.
-    """
-    rows = negative.embedding.shape[0]
-    # A copy, because HunyuanDiT writes its padding into the text tensor.
-    conditioning = comfy.sampler_helpers.convert_cond([(negative.embedding.clone(), negative.settings)])
-    x = x[:1].repeat(rows, *(1,) * (x.ndim - 1))
-    [prepared] = comfy.samplers.encode_model_conds(
-        model.extra_conds, conditioning, x, x.device, "negative", latent_image=torch.zeros_like(x)
-    )
-    arguments = {
-        name: each.process_cond(batch_size=rows, area=None).cond for name, each in prepared["model_conds"].items()
-    }
-    signature = inspect.signature(type(block).forward)
-
-    def reached(*args: Any, **kwargs: Any) -> None:
-        raise _FirstBlockReached(signature.bind(block, *args, **kwargs).arguments)
-
-    try:
-        with _replaced_forwards([(block, reached)]), uncompiled():
-            model.apply_model(x, sigma[:1].repeat(rows), **arguments, transformer_options={})
-    except _FirstBlockReached as stop:
-        return stop.arguments
-    raise RuntimeError(f"{type(block).__name__} was never called: this ComfyUI calls its blocks in another way")

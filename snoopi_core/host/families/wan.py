@@ -9,7 +9,8 @@ import torch
 from comfy.ldm.wan.model import WanModel, WanT2VCrossAttention
 
 from .base import Context
-from .transformer import Forward, Projections, TransformerFamily
+from .forwards import Forward
+from .transformer import Projections, TransformerFamily
 
 
 class WanFamily(TransformerFamily):

@@ -1,7 +1,7 @@
 """Check that weights match a network: every key and shape, before anything of the network is allocated.
 
 The host's loading is not strict: missing weights stay uninitialised, unexpected ones are ignored, and both are only
-logged. Here they are errors, except for known keys that no network needs (formats/harmless_keys.py).
+logged. Here they are errors, except for known keys that no network needs (formats/single_file_extras.py).
 """
 
 from __future__ import annotations

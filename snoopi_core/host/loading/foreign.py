@@ -1,18 +1,12 @@
-"""Third-party files: Stable Diffusion 1, 2, XL and PixArt, as single files or in diffusers' layout.
-
-The host recognises the network and converts its names. Then every key and shape is compared, as for our own files,
-because the host's conversion drops unknown keys. Known harmless keys (formats/harmless_keys.py) are logged.
-"""
+"""Build the host's objects for recognised third-party files."""
 
 from __future__ import annotations
 
 import functools
 import logging
 import re
-from dataclasses import dataclass, field
 
 import comfy.model_base
-import comfy.model_detection
 import comfy.sd
 import comfy.supported_models
 import comfy.supported_models_base
@@ -21,27 +15,13 @@ import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ...formats.harmless_keys import is_harmless
-from ...formats.joined_layouts import pixart_location, pixart_to_single_file
-from ...formats.schedule import stored_sigmas
-from ...formats.tensor_file import StateDict, TensorFile, readable
-from .build import build_vae, check_network, complete_network, make_patcher
-from .check_weights import BUILD_ERRORS, check_numbers, check_weights, expected_weights, summarize_problems
+from ...formats.tensor_file import StateDict, readable
+from .build import build_vae, make_patcher
+from .check_weights import check_numbers, check_weights, expected_weights, summarize_problems
+from .recognise import V_MARKER, Foreign
 
-_PREFIX = "model.diffusion_model."
-_TEXT_PREFIXES = ("cond_stage_model.", "conditioner.", "text_encoders.")
-_VAE_PREFIXES = ("first_stage_model.", "vae.")
-# Keys that mark the kind of prediction, which the host reads.
-_V_MARKER = "v_pred"
-_LAYER = re.compile(r"\b(layers|resblocks)\.\d+")
-_MARKERS = frozenset({_V_MARKER, "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"})
-_KNOWN = ("SD15", "SD20", "SDXL", "SDXLRefiner", "SSD1B", "Segmind_Vega", "KOALA_700M", "KOALA_1B")
-_PIXART = ("PixArtAlpha", "PixArtSigma")
-_FAMILIES = tuple(getattr(comfy.supported_models, name) for name in _KNOWN + _PIXART)
-_SUPPORTED = "PG-SB Loader opens SD1.x, SD2.x, SDXL and PixArt"
-_MOST_NETWORK_TENSORS, _MOST_CAPTION_TOKENS = 5000, 4096
 _ALPHA_TOKENS = 120
-_UNUSED_POSITIONS = "pos_embed"  # in PixArt's first files; the host computes positions for the current size
+_LAYER = re.compile(r"\b(layers|resblocks)\.\d+")
 _VAE = {  # config of all these models, in diffusers' terms
     "block_out_channels": [128, 256, 512, 512],
     "in_channels": 3,
@@ -51,87 +31,12 @@ _VAE = {  # config of all these models, in diffusers' terms
 }
 # The projection of the pooled output; only clip_g's is used.
 _PROJECTION = "transformer.text_projection.weight"
-_SPARE_TEXT = ("text_projection.weight", "logit_scale")
+_OPTIONAL_TEXT = ("text_projection.weight", "logit_scale")
 
 LATENTS = {
     "SD1.x": comfy.supported_models.SD15.latent_format,
     "SDXL": comfy.supported_models.SDXL.latent_format,
 }
-
-
-@dataclass(kw_only=True)
-class Foreign:
-    """A file whose network has been recognised and checked; no host object has been built yet."""
-
-    file: TensorFile
-    config: comfy.supported_models_base.BASE
-    layout: str
-    network: StateDict
-    markers: StateDict = field(default_factory=dict)
-    schedule: torch.Tensor | None = None
-    text: StateDict = field(default_factory=dict)
-    vae: StateDict = field(default_factory=dict)
-    harmless: list[str] = field(default_factory=list)
-
-    @property
-    def kind(self) -> str:
-        return type(self.config).__name__
-
-    @property
-    def guesses_latents(self) -> bool:
-        """Whether the file may be PixArt-alpha 512: in diffusers' layout, only the latents differ from PixArt-sigma."""
-        return self.kind == "PixArtSigma" and "model_max_length" not in self.config.unet_config
-
-
-def recognise(file: TensorFile) -> Foreign:
-    """Recognise what a file contains, and compare its network with the host's, key by key.
-
-    Only shapes are read; the weights stay in the file.
-
-    Raises:
-        ValueError: an unknown network, or keys that are missing, unexpected or of another shape.
-    """
-    harmless = [name for name in file.names if is_harmless(name)]
-    rest = set(file.names).difference(harmless)
-    single = any(name.startswith(_PREFIX) for name in rest)
-    text = [name for name in rest if single and name.startswith(_TEXT_PREFIXES)]
-    vae = [name for name in rest if single and name.startswith(_VAE_PREFIXES)]
-    markers = _MARKERS.intersection(rest)
-    rest.difference_update(text, vae, markers)
-    outside = sorted(name for name in rest if single and not name.startswith(_PREFIX))
-    prefix = _PREFIX if single else ""
-    names = [name for name in file.names if name in rest and name.startswith(prefix)]
-    if len(names) > _MOST_NETWORK_TENSORS:
-        raise ValueError(
-            f"its network has {len(names)} tensors, expected at most {_MOST_NETWORK_TENSORS}. {_SUPPORTED}"
-        )
-    check_numbers("network", names)
-    weights = {name.removeprefix(prefix): weight for name, weight in file.read(names).items()}
-    # Shapes first, so that nothing is allocated for an invalid file.
-    shapes = {name: torch.empty_like(weight, device="meta") for name, weight in weights.items()}
-    config, layout = _detect(shapes)
-    shapes, unexpected = _to_host_names(shapes, config, layout)
-    if _UNUSED_POSITIONS in shapes and "image_model" in config.unet_config:
-        harmless.append(prefix + _UNUSED_POSITIONS)
-        del shapes[_UNUSED_POSITIONS], weights[_UNUSED_POSITIONS]
-    outside += sorted(markers.difference(_MARKERS if isinstance(config, comfy.supported_models.SDXL) else {_V_MARKER}))
-    check_network(config, shapes, unexpected=unexpected + outside)
-    found = Foreign(
-        file=file,
-        config=config,
-        layout="single file" if single else layout,
-        network=complete_network(config, _to_host_names(weights, config, layout)[0]),
-        markers=file.read(markers),
-        text=file.read(text),
-        vae=file.read(vae),
-        harmless=sorted(harmless),
-    )
-    found.schedule = stored_sigmas(file)
-    try:
-        config.model_type({**found.network, **found.markers}, "")
-    except BUILD_ERRORS as error:
-        raise ValueError(f"its kind of prediction cannot be recognised ({type(error).__name__}: {error})") from error
-    return found
 
 
 def foreign_model(found: Foreign, latents: str = "auto", *, disable_dynamic: bool = False) -> ModelPatcher:
@@ -146,7 +51,7 @@ def foreign_model(found: Foreign, latents: str = "auto", *, disable_dynamic: boo
     elif found.kind == "PixArtSigma" and config.unet_config.get("model_max_length") == _ALPHA_TOKENS:
         # The host assumes sigma for any PixArt without size conditions, but sigma has 300 tokens.
         config.latent_format = LATENTS["SD1.x"]()
-    if _V_MARKER in found.markers and not isinstance(config, comfy.supported_models.SDXL):
+    if V_MARKER in found.markers and not isinstance(config, comfy.supported_models.SDXL):
         # The host writes this marker into every v-prediction model that it saves, but reads it for SDXL only.
         config.model_type = lambda *_, **__: comfy.model_base.ModelType.V_PREDICTION
     patcher = make_patcher(config, found.network, markers=found.markers, disable_dynamic=disable_dynamic)
@@ -195,7 +100,7 @@ def convert_text(found: Foreign) -> tuple[comfy.supported_models_base.ClipTarget
     dtype = comfy.utils.weight_dtype(shapes)
     build = functools.partial(target.clip, device="meta", dtype=dtype, model_options={})
     expected = expected_weights("text encoder", build)
-    optional = [key for key in expected if key.endswith(_SPARE_TEXT) and not key.endswith(f"clip_g.{_PROJECTION}")]
+    optional = [key for key in expected if key.endswith(_OPTIONAL_TEXT) and not key.endswith(f"clip_g.{_PROJECTION}")]
     check_weights("text encoder", shapes, expected, optional=optional, unexpected=unexpected)
     weights = found.config.process_clip_state_dict(dict(found.text))
     for key in optional:
@@ -222,60 +127,6 @@ def describe(found: Foreign, patcher: ModelPatcher) -> str:
     if found.harmless:
         parts.append(f"{len(found.harmless)} known harmless key(s) ignored: {summarize_problems(found.harmless)}")
     return ", ".join(parts)
-
-
-def _detect(shapes: StateDict) -> tuple[comfy.supported_models_base.BASE, str]:
-    """The host's config and the layout: bare (single-file names without prefix) or diffusers."""
-    layout, config = "bare", None
-    try:
-        if "conv_in.weight" in shapes and "time_embedding.linear_1.weight" in shapes:
-            layout, config = "diffusers", comfy.model_detection.model_config_from_diffusers_unet(shapes)
-        elif "adaln_single.linear.weight" in shapes and "pos_embed.proj.bias" in shapes:
-            layout, (bare, _) = "diffusers", _pixart_names(shapes)
-            config = comfy.model_detection.model_config_from_unet(bare, "")
-        elif "input_blocks.0.0.weight" in shapes or "t_block.1.weight" in shapes:
-            config = comfy.model_detection.model_config_from_unet(shapes, "")
-    except BUILD_ERRORS as error:
-        raise ValueError(f"its network cannot be recognised ({type(error).__name__}: {error}). {_SUPPORTED}") from error
-    if config is None:
-        some = summarize_problems(sorted(shapes)[:3]) or "none"
-        if any("lora_" in name for name in shapes):
-            raise ValueError(f"it is a LoRA (first keys: {some}): move it to models/loras and choose it as lora_name")
-        if "encoder.conv_in.weight" in shapes:
-            raise ValueError(f"it is a VAE (first keys: {some}): open it with the host's Load VAE node")
-        raise ValueError(
-            f"the host recognises no network by these keys and shapes (first keys: {some}). {_SUPPORTED}, as a single "
-            "file or a diffusers UNet or transformer; for others use the host's own Load Checkpoint node"
-        )
-    if type(config) not in _FAMILIES:
-        raise ValueError(f"its network is {type(config).__name__}. {_SUPPORTED}; use the host's own loaders for others")
-    if (tokens := config.unet_config.get("model_max_length", 0)) > _MOST_CAPTION_TOKENS:
-        raise ValueError(f"it takes prompts of {tokens} tokens, expected at most {_MOST_CAPTION_TOKENS}")
-    return config, layout
-
-
-def _to_host_names(
-    weights: StateDict, config: comfy.supported_models_base.BASE, layout: str
-) -> tuple[StateDict, list[str]]:
-    """(weights under the host's names, names without an equivalent)."""
-    if layout != "diffusers":
-        return dict(weights), []
-    if "image_model" in config.unet_config:
-        return _pixart_names(weights)
-    names = comfy.utils.unet_to_diffusers(config.unet_config)
-    unexpected = [key for key in weights if key not in names]
-    return {names[key]: weight for key, weight in weights.items() if key in names}, unexpected
-
-
-def _pixart_names(weights: StateDict) -> tuple[StateDict, list[str]]:
-    """As `_to_host_names`, without the host's conversion, which leaves memory uninitialised if a part is missing."""
-    unexpected = []
-    for key in weights:
-        try:
-            pixart_location(key)
-        except ValueError:
-            unexpected.append(key)
-    return pixart_to_single_file({key: weights[key] for key in weights.keys() - unexpected}), unexpected
 
 
 def _same_schedule(sampling: torch.nn.Module, sigmas: torch.Tensor) -> bool:

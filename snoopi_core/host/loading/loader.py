@@ -14,8 +14,9 @@ from ...formats.architecture import text_arguments, vae_arguments, vae_factor
 from ...formats.checkpoint import Checkpoint, CheckpointError, Metadata, find_metadata, read_checkpoint, read_parts
 from ...formats.tensor_file import TensorFile, open_tensor_file, readable
 from .build import build_clip, build_model, build_vae, network_arguments
-from .foreign import describe, foreign_clip, foreign_model, foreign_vae, recognise
+from .foreign import describe, foreign_clip, foreign_model, foreign_vae
 from .lora import apply_lora
+from .recognise import recognise
 
 Parts = tuple[ModelPatcher, comfy.sd.CLIP | None, comfy.sd.VAE]
 

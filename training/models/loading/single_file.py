@@ -10,14 +10,13 @@ from diffusers import AutoencoderKL, DDPMScheduler, PixArtTransformer2DModel, UN
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from snoopi_core.formats.checkpoint import Schedule
-from snoopi_core.formats.harmless_keys import is_harmless
 from snoopi_core.formats.joined_layouts import (
     open_clip_from_single_file,
     pixart_from_single_file,
     pixart_to_single_file,
 )
 from snoopi_core.formats.layouts import from_single_file, text_encoder_rename, unet_rename, vae_rename
-from snoopi_core.formats.schedule import stored_sigmas
+from snoopi_core.formats.single_file_extras import is_harmless, stored_sigmas
 from snoopi_core.formats.tensor_file import StateDict, TensorFile
 from training.models.clip_tokenizer import EOS, clip_tokenizer
 from training.models.loading.infer_config import clip_config, count_numbered, pixart_config, unet_config, vae_config
