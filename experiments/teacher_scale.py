@@ -1,7 +1,7 @@
 """`python -m experiments.teacher_scale`: the teacher's guidance scale, fixed and random (the paper's Table 1).
 
-The teacher draws the same partial captions with the same noise at every scale. Results are written after each scale;
-what is there already, of the same model and protocol, is not measured again.
+The teacher gets the same partial captions and noise at every scale. Results are written after each scale; scales that
+were already measured with the same model and protocol are skipped.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from training.models.backbone import fingerprint
 from training.models.loading import load_backbone
 from training.prompts.shapes.scene import render, sample_scenes
 
-# The paper's, one without guidance, and the range that PG-SB draws from.
+# The paper's scales, one without guidance, and PG-SB's range.
 SCALES: tuple[float | tuple[float, float], ...] = (1.0, 2.0, 3.0, 4.0, 5.0, (2.0, 5.0), (0.5, 4.0))
-SEEDS = (30_000, 31_000, 32_000)  # of captions and noise, one block each
+SEEDS = (30_000, 31_000, 32_000)  # of captions and noise, one per block
 REAL, REAL_SEED = 2000, 33_000
-_POOL = 16  # pixels a side: means of 4 x 4 fields in three colours, 48 numbers a picture
+_POOL = 16  # side of a field in pixels: 4 x 4 fields with three mean colours each, 48 numbers per picture
 
 
 def name_of(scale: float | tuple[float, float]) -> str:
@@ -37,12 +37,12 @@ def name_of(scale: float | tuple[float, float]) -> str:
 
 
 def features(images: torch.Tensor) -> Any:
-    """Mean colours of the fields of images (B, 3, H, W): (B, 48), fp64."""
+    """Mean colours (B, 48), fp64, of the fields of images (B, 3, H, W) in [0, 1]."""
     return avg_pool2d(images.double().clamp(0, 1), _POOL).flatten(1).numpy()
 
 
 def measure(generate: Generate, count: int, seed: int) -> tuple[dict[str, float], torch.Tensor]:
-    """Shares of stated-right and valid images and the entropy (bits) of what captions leave open; and the images."""
+    """(shares of stated-right and valid images, entropy in bits of what captions leave open), and the images."""
     texts, stated = caption_set(count, seed, "partial")
     images = generate(texts, list(range(seed, seed + count)))
     row = accuracy(images, stated)

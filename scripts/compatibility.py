@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -21,6 +20,7 @@ from scripts.setup.host import NEWEST, PINS, ROOT
 
 PAGE = ROOT / "docs" / "COMPATIBILITY.md"
 HOSTS = (next(iter(PINS)), NEWEST)
+Entry = dict[str, Any]  # host, table, row, column, value, bar, file
 # Titles of the tables, in their order on the page; other tables follow.
 TABLES = {
     "families": "Families of networks, against independent implementations in fp64",
@@ -62,34 +62,11 @@ and writes this page.
 """
 
 
-@dataclass
-class Cell:
-    """One figure: its largest value on each host, and its largest bar."""
-
-    bar: float = 0.0
-    values: dict[str, float] = field(default_factory=dict)
-
-    def add(self, host: str, value: float, bar: float) -> None:
-        self.bar = max(self.bar, bar)
-        self.values[host] = max(self.values.get(host, value), value)
-
-
-@dataclass
-class Table:
-    """Cells by (row, column) in the order of their first measurement, and the test files that measure them."""
-
-    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
-    files: set[str] = field(default_factory=set)
-
-
-def render(entries: Sequence[dict[str, Any]], hosts: Sequence[str]) -> str:
+def render(entries: Sequence[Entry], hosts: Sequence[str]) -> str:
     """The page as Markdown; the same entries give the same page."""
-    tables: dict[str, Table] = {}
+    tables: dict[str, list[Entry]] = {}
     for entry in entries:
-        table = tables.setdefault(entry["table"], Table())
-        table.files.add(entry["file"])
-        cell = table.cells.setdefault((entry["row"], entry["column"]), Cell())
-        cell.add(entry["host"], entry["value"], entry["bar"])
+        tables.setdefault(entry["table"], []).append(entry)
     order = [*TABLES, *sorted(set(tables) - set(TABLES))]
     networks = f"- **NASA Apply works with** {'; '.join(_names(entries, 'families'))}."
     # "ControlNet, with a mask" is a second row of ControlNet's
@@ -105,20 +82,25 @@ def render(entries: Sequence[dict[str, Any]], hosts: Sequence[str]) -> str:
     return "\n".join(parts)
 
 
-def _names(entries: Sequence[dict[str, Any]], table: str) -> list[str]:
+def _names(entries: Sequence[Entry], table: str) -> list[str]:
     """The names of a table's rows in their order, each once."""
     return list(dict.fromkeys(entry["row"] for entry in entries if entry["table"] == table))
 
 
-def _section(title: str, table: Table, hosts: Sequence[str]) -> str:
+def _section(title: str, entries: Sequence[Entry], hosts: Sequence[str]) -> str:
+    """A table; each cell has the largest value on that host, beside the largest bar."""
     lines = [f"## {title}", "", "Printed by:", ""]
-    lines += [f"    python -m pytest -rP {file}" for file in sorted(table.files)]
+    lines += [f"    python -m pytest -rP {file}" for file in sorted({entry["file"] for entry in entries})]
     lines += ["", _line("what", "measured", "bar", *hosts), _line(*["---"] * (3 + len(hosts)))]
-    rows: dict[str, list[str]] = {}
-    for (row, column), cell in table.cells.items():
-        values = [_value(cell.values.get(host), cell.bar, column) for host in hosts]
-        rows.setdefault(row, []).append(_line(row, column, _number(cell.bar), *values))
-    return "\n".join([*lines, *(line for group in rows.values() for line in group), ""])
+    figures: dict[str, dict[str, list[Entry]]] = {}  # by row and column, in the order of the first measurement
+    for entry in entries:
+        figures.setdefault(entry["row"], {}).setdefault(entry["column"], []).append(entry)
+    for row, columns in figures.items():
+        for column, found in columns.items():
+            bar = max(entry["bar"] for entry in found)
+            largest = [max((e["value"] for e in found if e["host"] == host), default=None) for host in hosts]
+            lines.append(_line(row, column, _number(bar), *(_value(value, bar, column) for value in largest)))
+    return "\n".join([*lines, ""])
 
 
 def _line(*cells: str) -> str:
@@ -153,7 +135,7 @@ def measure(version: str, figures: Path, arguments: Sequence[str]) -> None:
         raise SystemExit(f"tests failed on ComfyUI {version}: fix them first; {PAGE.relative_to(ROOT)} was not changed")
 
 
-def read(files: Iterable[Path]) -> list[dict[str, Any]]:
+def read(files: Iterable[Path]) -> list[Entry]:
     return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
 
 

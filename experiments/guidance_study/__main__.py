@@ -74,7 +74,7 @@ def train_and_measure(study: Study, cell: str, seed: int) -> dict[str, Any]:
         return result
     measured = read_json(folder / "measured.json")
     curve = {str(step): measured["curve"][str(step)] for step in planned(study.iterations, study.every)}
-    return result | {"curve": curve} | {key: measured[key] for key in ("final", "seconds_per_iteration")}
+    return result | {"curve": curve, "final": measured["final"]}
 
 
 def done_before(before: dict[str, Any], study: Study) -> dict[tuple[str, int], dict[str, Any]]:
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         load_recipe(study.recipe, study.settings(study.cells[0], study.seeds[0]))
-        recipe, shipped = load_recipe(study.recipe, study.overrides), load_recipe(study.recipe)
+        recipe = load_recipe(study.recipe, study.overrides)
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -118,10 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         "protocol": asdict(protocol),
         "iterations": study.iterations,
         "recipe": study.recipe,
-        "recipe_iterations": shipped.loop.iterations,
         "overrides": list(study.overrides),
-        "kappa": [recipe.guidance.kappa_min, recipe.guidance.kappa_max],
-        "lora_loss": recipe.lora.loss,
         "setting": digest(recipe),
     }
     before = read_json(args.json)

@@ -1,7 +1,6 @@
-"""`python -m experiments.guidance_study.measure RUN`: measure every checkpoint of a run, with the same
-captions and noise.
+"""`python -m experiments.guidance_study.measure RUN`: measure every checkpoint of a run.
 
-Writes RUN/measured.json as it goes. Called by experiments.guidance_study; see there.
+All get the same captions and noise. RUN/measured.json is written after each. experiments.guidance_study calls this.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import sys
 from dataclasses import asdict, fields
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ METRICS = ("gap", "x0_std", "student_grad", "lora_grad")
 def quality(generate: Generate, captions: int, prompt_images: int, kind: str = "partial") -> dict[str, float]:
     """Shares of stated-right and of valid images for fixed captions, and the entropy within a prompt.
 
-    The entropy is in bits, the mean over the attributes and over the prompts that leave them open.
+    The entropy is in bits: the mean over the attributes and the prompts that leave them open.
     """
     texts, stated = measure.caption_set(captions, CAPTION_SEED, kind)
     row = measure.accuracy(generate(texts, list(range(NOISE_SEED, NOISE_SEED + captions))), stated)
@@ -45,7 +44,7 @@ def quality(generate: Generate, captions: int, prompt_images: int, kind: str = "
 
 
 def final(model: Backbone, protocol: Protocol) -> dict[str, Any]:
-    """The last checkpoint in more images: both kinds of captions, and NASA on the student's own modal pairs."""
+    """More images of the last checkpoint: both kinds of captions, and NASA on the student's own modal pairs."""
     plain = in_tens(OneStep(model=model))
     pairs = measure.modal_pairs(plain, per_attribute=protocol.pairs, count=protocol.curve_prompt_images)
 
@@ -71,10 +70,10 @@ def figures(run: Path, start: int, stop: int) -> dict[str, float]:
 
 
 def open_checkpoint(checkpoint: Path) -> Backbone:
-    """The averaged student of a checkpoint, through the file that a user would get.
+    """The averaged student of a checkpoint, loaded from an export as a user would get it.
 
     Raises:
-        ValueError: the exporter refused it; it has said why on standard error.
+        ValueError: the export failed; its error is on standard error.
     """
     file = checkpoint.parent.parent / "measured.safetensors"
     if export.main([str(checkpoint), "--out", str(file)]):
@@ -85,12 +84,12 @@ def open_checkpoint(checkpoint: Path) -> Backbone:
 
 
 def folder_name(step: int) -> str:
-    """Of a checkpoint's folder."""
+    """The folder of the checkpoint at iteration `step`."""
     return f"step-{step:08d}"
 
 
 def measure_run(run: Path, iterations: int, every: int, protocol: Protocol) -> None:
-    """Every planned checkpoint that is not measured yet, then the last one at length."""
+    """Measure every planned checkpoint that is not measured yet, then the last one in detail."""
     written = run / "measured.json"
     found = read_json(written)
     if found.get("protocol") != asdict(protocol):
@@ -106,16 +105,11 @@ def measure_run(run: Path, iterations: int, every: int, protocol: Protocol) -> N
         found["final"] = {"iteration": iterations} | final(
             open_checkpoint(checkpoints / folder_name(iterations)), protocol
         )
-    times = [(step, (checkpoints / folder_name(step)).stat().st_mtime) for step in steps]
-    # The median forgets the pauses of a run that was stopped and went on.
-    found["seconds_per_iteration"] = (
-        median((late - early) / (n - m) for (m, early), (n, late) in pairwise(times)) if len(times) > 1 else None
-    )
     write_json(written, found)
 
 
 def measure_teacher(path: str, out: Path, protocol: Protocol) -> None:
-    """The two ends between which students lie: the teacher as it is meant, and the teacher used as a one-step model."""
+    """Measure the teacher twice: as intended (upper end), and used as a one-step model (where students start)."""
     model = load_backbone(path)
     counts = (protocol.curve_captions, protocol.curve_prompt_images)
     found = {"protocol": asdict(protocol), "start": quality(in_tens(OneStep(model=model)), *counts)}

@@ -1,4 +1,4 @@
-"""The study's curves as pictures: the mean over the seeds as a line, all seeds within the band."""
+"""The study's charts: a line for the mean over the seeds, a band for all seeds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STYLES |= {"pgsb-high": STYLES[0], "pgsb-fast": STYLES[0], "swiftbrush-fast": S
 
 
 def curves(results: dict[str, Any], cell: str, key: str) -> list[tuple[int, list[float]]]:
-    """(iteration, one value a seed), where every finished run of the cell has a value."""
+    """(iteration, one value per seed) at the iterations where every finished run of the cell has a value."""
     runs = [run["curve"] for run in results["runs"] if run["cell"] == cell and not run["problem"]]
     steps = sorted(set.intersection(*(set(map(int, run)) for run in runs))) if runs else []
     rows = [(step, [run[str(step)].get(key) for run in runs]) for step in steps]

@@ -1,4 +1,4 @@
-"""What the study compares, how closely it looks, and where it keeps its runs."""
+"""The cells of the study, its numbers of images, and the folders and settings of its runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One setting that is compared: what it is called, and what it changes in the recipe."""
+    """A setting that is compared: its title, and what it changes in the recipe."""
 
     title: str
     overrides: tuple[str, ...]
@@ -34,7 +34,7 @@ CELLS = {
 }
 
 
-# What is drawn in one picture, and why: the paper's Figure 2, its Table 2, and whether the claim is one of stability.
+# The cells in each column of the chart: the paper's Figure 2, its Table 2, and two tests of stability.
 GROUPS = {
     "Figure 2, and the same mean": ("pgsb", "swiftbrush", "dmd2trick", "fixed"),
     "Table 2: which is random": ("pgsb", "teacher-only", "lora-only", "fixed"),
@@ -45,7 +45,7 @@ GROUPS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How many images are looked at: along the way (curve_*), and of the last checkpoint."""
+    """Numbers of images: at every measurement (curve_*), and for the last checkpoint."""
 
     curve_captions: int = 200
     curve_prompt_images: int = 20
@@ -53,12 +53,12 @@ class Protocol:
     prompt_images: int = 50
     pairs: int = 2
     pair_images: int = 50
-    alpha: float = 1.0  # of NASA; what the shapes recipe recommends
+    alpha: float = 1.0  # of NASA; the shapes recipe recommends it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What is run, and where."""
+    """The runs of one call, and their folder."""
 
     out: Path
     recipe: str
@@ -74,7 +74,7 @@ class Study:
         return self.out / f"{cell}-seed{seed}"
 
     def settings(self, cell: str, seed: int) -> list[str]:
-        """The overrides of one run. A longer run has the same ones but for its length."""
+        """The overrides of one run. For a longer run, only the length differs."""
         return [
             f"seed={seed}",
             *CELLS[cell].overrides,
@@ -92,12 +92,12 @@ class Study:
 
 
 def planned(iterations: int, every: int) -> list[int]:
-    """The checkpoints that are compared. A run that was stopped, or once ended earlier, has others too."""
+    """The checkpoints that are compared. A run that was interrupted or extended has others too."""
     return [*range(every, iterations, every), iterations]
 
 
 def is_measured(found: dict[str, Any], protocol: Protocol, iterations: int, every: int) -> bool:
-    """Whether a measured.json holds all that is asked for."""
+    """Whether a measured.json has all that is needed."""
     return (
         found.get("protocol") == asdict(protocol)
         and all(str(step) in found["curve"] for step in planned(iterations, every))

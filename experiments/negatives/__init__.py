@@ -1,1 +1,1 @@
-"""What a negative prompt does to a student of the small world, by NASA and by other means: docs/RESULTS.md."""
+"""Measures negative prompts on a student of the shapes world, with NASA and other methods: docs/RESULTS.md."""

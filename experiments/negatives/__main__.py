@@ -1,7 +1,7 @@
-"""`python -m experiments.negatives`: what a negative prompt does to a student, by NASA and by other means.
+"""`python -m experiments.negatives`: what a negative prompt does to a student, with NASA and with other methods.
 
-Every arm is measured on the same pairs, noise and blocks of seeds. Results are written after each arm; what is there
-already, of the same model and protocol, is not measured again.
+Every arm is measured on the same pairs, noise and blocks of seeds. Results are written after each arm; arms that were
+already measured with the same model and protocol are skipped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from experiments.negatives.measure import flops, measure_arm
 from experiments.negatives.results import Negatives
 from experiments.negatives.settings import FOUR_STEPS, STRENGTHS, Protocol, arms
 from experiments.negatives.sheets import draw_sheets
-from experiments.negatives.strength import strength
 from experiments.shapes.measure import Pair, modal_pairs
 from experiments.shapes.sampling import OneStep, in_tens
 from training.models.backbone import fingerprint
@@ -52,8 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         pairs = modal_pairs(
             plain, per_attribute=protocol.pairs_per_attribute, count=protocol.pair_images, seed=protocol.pair_seed
         )
-        seeds = list(range(protocol.pair_seed, protocol.pair_seed + protocol.strength_images))
-        rows = [asdict(pair) | {"negative": pair.negative} | strength(model, pair, seeds) for pair in pairs]
+        rows = [asdict(pair) | {"negative": pair.negative} for pair in pairs]
         cost = {name: flops(model, Method(name, 1.0), pairs[0]) for name in ("none", *STRENGTHS)}
         found = about | {"pairs": rows, "flops": cost, "arms": {}}
         write_json(args.json, found)

@@ -1,4 +1,4 @@
-"""One arm at a time: pictures of every pair, counted by the pixel rules; and what they cost to make."""
+"""Measures one arm: pictures of every pair, judged by the pixel rules, and their cost in FLOPs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.prompts.shapes.scene import ATTRIBUTES
 
 
 def measure_arm(model: Backbone, arm: Arm, pairs: list[Pair], protocol: Protocol) -> dict[str, Any]:
-    """Counts of images by block and pair; by pair the entropy (bits), mean over what prompt and negative leave open."""
+    """Counts of images by block and pair; by pair the mean entropy (bits) of what prompt and negative leave open."""
     recipe = one_step(model) if arm.steps == 1 else sampling_recipe(model, FOUR_STEPS)
     generate = in_tens(FewSteps(model=model, recipe=recipe, method=arm.method))
     counts: dict[str, list[list[int]]] = {name: [[] for _ in protocol.seeds] for name in SHARES}
@@ -40,7 +40,7 @@ def measure_arm(model: Backbone, arm: Arm, pairs: list[Pair], protocol: Protocol
 
 
 def flops(model: Backbone, method: Method, pair: Pair) -> int:
-    """Of the network alone, for one picture; the negative's text is encoded once for all of them."""
+    """FLOPs of the network alone for one picture; the negative is encoded once for all pictures."""
     bare = FewSteps(model=model, recipe=one_step(model), method=method)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         bare([pair.prompt], [0], None if method.name == "none" else pair.negative)

@@ -1,4 +1,4 @@
-"""What is compared, how closely it is looked at, and what a measured arm holds."""
+"""The methods and strengths that are compared, and how many images are measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from training.models.guidance.methods import Method
 
-# From too weak to be seen to where pictures break, found by trying on other seeds.
+# From no visible effect to broken pictures; found on other seeds.
 STRENGTHS: dict[str, tuple[float, ...]] = {
     "nasa": (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0),
     "cfg": (1.5, 3.0, 4.5, 7.5),
@@ -22,19 +22,18 @@ FOUR_STEP_METHODS = ("none", "nasa:0.25", "nasa:0.5", "nasa:1")
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How much is looked at. The pairs are found on other seeds than they are measured on."""
+    """Numbers of images. Pairs are found on other seeds than they are measured on."""
 
     pairs_per_attribute: int = 4
-    pair_images: int = 50  # of every prompt, to find the pairs
+    pair_images: int = 50  # per prompt, to find the pairs
     pair_seed: int = 50_000
-    images: int = 25  # of every pair, in every block of seeds
-    seeds: tuple[int, ...] = (90_000, 91_000, 92_000)  # where each block begins
-    strength_images: int = 20  # of every pair, for |Z-|/|Z+| and cos(Z+, Z-)
+    images: int = 25  # per pair and block of seeds
+    seeds: tuple[int, ...] = (90_000, 91_000, 92_000)  # the first of each block
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of using the negative, in one step or four."""
+    """A method with its strength, in one step or four."""
 
     steps: int
     method: Method
@@ -44,7 +43,7 @@ class Arm:
 
 
 def arms() -> Iterator[Arm]:
-    """All, those first that most of the page needs."""
+    """All arms, the most needed first."""
     yield Arm(1, Method("none"))
     for name, strengths in STRENGTHS.items():
         yield from (Arm(1, Method(name, strength)) for strength in strengths)

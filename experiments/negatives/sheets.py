@@ -1,20 +1,22 @@
-"""Pictures beside the numbers: the paper's Figures 3 and 5, on the pairs that were measured."""
+"""Contact sheets like the paper's Figures 3 and 5, of the pairs that were measured."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+from PIL import Image, ImageDraw
 
 from experiments.negatives.results import Negatives
 from experiments.negatives.settings import STRENGTHS
 from experiments.shapes.measure import Pair
 from experiments.shapes.sampling import OneStep
-from experiments.shapes.sheet import contact_sheet
 from training.models.backbone import Backbone
 from training.models.guidance.methods import Method
 
 _SCALE = 2
+LABEL = 14  # height of a row's label, pixels
+GAP = 2
 
 
 def draw_sheets(model: Backbone, found: Negatives, pairs: list[Pair], folder: Path) -> None:
@@ -36,3 +38,27 @@ def draw_sheets(model: Backbone, found: Negatives, pairs: list[Pair], folder: Pa
 def _picture(model: Backbone, pair: Pair, method: Method, seed: int) -> torch.Tensor:
     """(1, 3, 64, 64)"""
     return OneStep(model=model, method=method.name, scale=method.strength)([pair.prompt], [seed], pair.negative)
+
+
+def contact_sheet(rows: list[tuple[str, torch.Tensor]], path: Path, *, scale: int = 1) -> Path:
+    """Write a PNG with one labelled row per entry.
+
+    Args:
+        rows: label and images (B, 3, H, W) in [0, 1]; every row has the same H and W.
+        path: the file to write; its folder is made.
+        scale: whole-number enlargement.
+    """
+    height, width = rows[0][1].shape[2] * scale, rows[0][1].shape[3] * scale
+    columns = max(len(images) for _, images in rows)
+    sheet = Image.new("RGB", (columns * (width + GAP), len(rows) * (height + LABEL)), "#ffffff")
+    draw = ImageDraw.Draw(sheet)
+    for n, (label, images) in enumerate(rows):
+        top = n * (height + LABEL)
+        draw.text((2, top + 1), label, fill="#000000")
+        pixels = (images.detach().float().cpu().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        for column, image in enumerate(pixels):
+            tile = Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST)
+            sheet.paste(tile, (column * (width + GAP), top + LABEL))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+    return path

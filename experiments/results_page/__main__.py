@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments.negatives.results import Negatives
 from experiments.negatives.settings import arms
-from experiments.results_page import alphas, methods, quality, removals, teacher_scale
+from experiments.results_page import methods, tables
 from experiments.results_page.plots import draw
 from experiments.tables import fill_page
 from experiments.teacher_scale import SCALES, name_of
@@ -54,16 +54,15 @@ def all_tables(data: Data, alpha: float) -> dict[str, str]:
     if alpha not in known:
         raise ValueError(f"alpha {alpha:g} was not measured in one step and in four; available: {known}")
     return {
-        "captions": quality.captions_table(data["teacher"], data["student"]),
-        "entropy": quality.entropy_table(data["teacher"], data["student"]),
-        "teacher-scale": teacher_scale.scale_table(data["teacher_scale"]),
-        "removal-pairs": removals.pairs_table(removed, alpha),
-        "removal-means": removals.means_table(removed, alpha),
+        "captions": tables.captions_table(data["teacher"], data["student"]),
+        "entropy": tables.entropy_table(data["teacher"], data["student"]),
+        "teacher-scale": tables.scale_table(data["teacher_scale"]),
+        "removal-pairs": tables.pairs_table(removed, alpha),
+        "removal-means": tables.means_table(removed, alpha),
         "methods": methods.methods_table(removed),
         "matched": methods.matched_table(removed),
         "strengths": methods.strengths_table(removed),
-        "alpha": alphas.alpha_table(removed),
-        "predictors": alphas.predictors_table(removed),
+        "alpha": tables.alpha_table(removed),
     }
 
 

@@ -1,14 +1,14 @@
-"""What the small world's quality claims are measured with; knows nothing of models.
+"""Measures of quality and removal in the shapes world, independent of models.
 
-A model is a callable `generate(prompts, seeds, negative=None)` that returns images (B, 3, 64, 64) in
-[0, 1], one per prompt and seed. Shares are in [0, 1], entropies in bits.
+A model is a callable `generate(prompts, seeds, negative=None)` that returns images (B, 3, 64, 64) in [0, 1], one per
+prompt and seed. Shares are in [0, 1], entropies in bits.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from statistics import fmean
 from typing import Protocol
 
@@ -20,15 +20,18 @@ from training.prompts.shapes.scene import ATTRIBUTES, sample_scenes
 
 
 class Generate(Protocol):
-    """Makes one image per prompt and seed, steering away from `negative` if it is given."""
+    """Makes one image per prompt and seed, steered away from `negative` if it is given."""
 
     def __call__(self, prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """How well images follow captions. `per_attribute`: of the images whose caption states it;
-    `stated`: all stated attributes right at once; `entropy`: of an attribute over the images that leave it open."""
+    """How well images follow captions.
+
+    `per_attribute`: share of the images whose caption states it that show it; `stated`: share with all stated
+    attributes right; `entropy`: of an attribute over the images that leave it open.
+    """
 
     count: int
     per_attribute: dict[str, float]
@@ -39,7 +42,7 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A prompt that leaves `attribute` open, and a negative prompt: the value that a model draws most there."""
+    """A prompt that leaves `attribute` open, and the value that a model draws most there, as the negative."""
 
     prompt: str
     stated: dict[str, str]
@@ -54,8 +57,10 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """What a negative did. `absent`: the unwanted value is not drawn; `kept`: stated attributes right;
-    `clean`: both, and the image is valid."""
+    """Effect of a negative, as shares of the images.
+
+    `absent`: the unwanted value is not drawn; `kept`: stated attributes are right; `clean`: both, in a valid image.
+    """
 
     absent: float
     kept: float
@@ -67,7 +72,11 @@ SHARES = tuple(field.name for field in fields(Removal))
 
 
 def caption_set(count: int, seed: int, kind: str) -> tuple[list[str], list[dict[str, str]]]:
-    """`count` captions and what each states; `kind` is "full" or "partial"."""
+    """`count` captions and the attributes that each states.
+
+    Raises:
+        ValueError: `kind` is not "full" or "partial".
+    """
     generator = torch.Generator().manual_seed(seed)
     scenes = sample_scenes(count, generator)
     if kind == "full":
@@ -75,7 +84,7 @@ def caption_set(count: int, seed: int, kind: str) -> tuple[list[str], list[dict[
     elif kind == "partial":
         made = [partial_caption(scene, generator) for scene in scenes]
     else:
-        raise ValueError(f"kind {kind!r} is not known; available: full, partial")
+        raise ValueError(f"unknown kind {kind!r}; available: full, partial")
     return [caption for caption, _ in made], [stated for _, stated in made]
 
 
@@ -120,11 +129,11 @@ def prompt_entropy(generate: Generate, stated: list[dict[str, str]], *, count: i
 
 
 def modal_pairs(generate: Generate, *, per_attribute: int = 4, count: int = 50, seed: int = 50_000) -> list[Pair]:
-    """For each attribute, the prompts (stating one other) where the model favours one value most, and that value.
+    """For each attribute, the prompts (stating one other attribute) where the model favours one value most.
 
-    Negatives are then informative: they name what the model would draw. Of equally favoured values, those come first
-    whose images are valid most often: a prompt that is drawn badly anyway shows nothing. The pairs of an attribute
-    have different negatives as far as that is possible. Measure with other seeds than these.
+    Such negatives are informative: they name what the model would draw. Equally favoured values are ordered by how many
+    of their images are valid, since a prompt that is drawn badly anyway shows nothing. The pairs of an attribute have
+    different negatives if possible. Measure with other seeds than these.
     """
     singles = [{name: value} for name, values in ATTRIBUTES.items() for value in values]
     prompts = [sentence(stated) for stated in singles]
@@ -167,18 +176,11 @@ def removal(images: torch.Tensor, pair: Pair) -> Removal:
 def removal_table(
     generate: Generate, pairs: list[Pair], *, steer: bool = True, count: int = 100, seed: int = 90_000
 ) -> list[Removal]:
-    """One row a pair: `count` images, the same seeds for every pair; `steer=False` is without the negative."""
+    """One row per pair: `count` images with the same seeds for every pair; `steer=False` leaves the negative out."""
     seeds = list(range(seed, seed + count))
     return [removal(generate([pair.prompt] * count, seeds, pair.negative if steer else None), pair) for pair in pairs]
 
 
-def mean_removal(rows: list[Removal], chosen: list[int] | None = None) -> Removal:
-    """Mean over pairs, or over the chosen ones."""
-    picked = [asdict(rows[n]) for n in (range(len(rows)) if chosen is None else chosen)]
-    return Removal(**{name: fmean(row[name] for row in picked) for name in picked[0]})
-
-
-def lower_baseline_half(before: list[Removal]) -> list[int]:
-    """Indices of the half of the pairs whose unwanted value is drawn most without a negative (the paper's Table 3)."""
-    order = sorted(range(len(before)), key=lambda n: before[n].absent)
-    return sorted(order[: max(1, len(order) // 2)])
+def mean_removal(rows: list[Removal]) -> Removal:
+    """Mean over the pairs."""
+    return Removal(**{name: fmean(getattr(row, name) for row in rows) for name in SHARES})

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
+from experiments.shapes.measure import Generate
 from snoopi_core.formats.checkpoint import OneStepRecipe
 from training.evaluate.generate.noise import noise
+from training.models.backbone import Backbone
 from training.models.guidance.few_steps import steered_x0
 from training.models.guidance.methods import Method
 from training.models.sampling import ddim_x0
 from training.models.sampling_recipe import sampling_recipe
 from training.prompts.shapes.captions import NULL_PROMPT
-
-if TYPE_CHECKING:
-    from experiments.shapes.measure import Generate
-    from training.models.backbone import Backbone
 
 BATCH = 100
 _AT_ONCE = 10  # images; with a hundred, the decoder takes twice as long for each

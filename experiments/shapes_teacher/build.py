@@ -18,7 +18,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel
 
 from experiments.shapes_teacher.codec import CodecRecipe, train_codec
@@ -27,18 +27,6 @@ from experiments.shapes_teacher.train import TeacherRecipe, new_scheduler, train
 from training.models.clip_tokenizer import clip_tokenizer
 
 DEFAULT_OUT = Path("runs/shapes_teacher")
-_LAYOUT = {
-    "_class_name": "StableDiffusionPipeline",
-    "feature_extractor": [None, None],
-    "image_encoder": [None, None],
-    "requires_safety_checker": False,
-    "safety_checker": [None, None],
-    "scheduler": ["diffusers", "DDIMScheduler"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-}
 
 
 def as_shipped(module: torch.nn.Module) -> torch.nn.Module:
@@ -97,11 +85,6 @@ def build(out: Path, codec: CodecRecipe, teacher: TeacherRecipe, *, force: bool 
             file.write(json.dumps(row) + "\n")
             file.flush()
 
-        clip_tokenizer().save_pretrained(out / "tokenizer")
-        new_scheduler().save_pretrained(out / "scheduler")
-        (out / "model_index.json").write_text(
-            json.dumps({**_LAYOUT, "_diffusers_version": diffusers.__version__}, indent=2) + "\n"
-        )
         encoder = _stage(
             out / "text_encoder",
             "text encoder",
@@ -109,14 +92,24 @@ def build(out: Path, codec: CodecRecipe, teacher: TeacherRecipe, *, force: bool 
             lambda: new_text_encoder(teacher.seed),
             force,
         )
-        _stage(out / "vae", "vae", AutoencoderKL.from_pretrained, lambda: train_codec(codec, log), force)
-        _stage(
+        vae = _stage(out / "vae", "vae", AutoencoderKL.from_pretrained, lambda: train_codec(codec, log), force)
+        unet = _stage(
             out / "unet",
             "teacher",
             UNet2DConditionModel.from_pretrained,
             lambda: train_teacher(teacher, TextCache(encoder.eval()), log),
             force,
         )
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=encoder,
+        tokenizer=clip_tokenizer(),
+        unet=unet,
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(out)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from tqdm import tqdm
 
 from experiments.shapes_teacher.latents import code, latents_of
-from experiments.shapes_teacher.optim import warmup_cosine
 from training.prompts.shapes.scene import ATTRIBUTES, SIZE, Scene, masks, render, sample_scenes
 
 LATENT_CHANNELS = 4
@@ -113,6 +113,13 @@ def _encoder_losses(vae: AutoencoderKL, images: torch.Tensor, latents: torch.Ten
     error = (posterior.mean.float() - latents).square().mean()
     logvar = (posterior.logvar.float() - LOGVAR).square().mean()
     return {"loss": error + 1e-3 * logvar, "error": error, "logvar": logvar}
+
+
+def warmup_cosine(optimizer: torch.optim.Optimizer, lr: float, iterations: int) -> SequentialLR:
+    """Linear warm-up over up to 100 iterations, then a cosine down to a hundredth of `lr`."""
+    warmup = max(1, min(100, iterations // 10))
+    falling = CosineAnnealingLR(optimizer, max(1, iterations - warmup), lr * 0.01)
+    return SequentialLR(optimizer, [LinearLR(optimizer, 0.05, 1.0, warmup), falling], [warmup])
 
 
 def _fit(

@@ -14,9 +14,8 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from tqdm import tqdm
 
-from experiments.shapes_teacher.codec import LATENT_CHANNELS, LATENT_SIZE
+from experiments.shapes_teacher.codec import LATENT_CHANNELS, LATENT_SIZE, warmup_cosine
 from experiments.shapes_teacher.latents import latents_of
-from experiments.shapes_teacher.optim import warmup_cosine
 from experiments.shapes_teacher.text import WIDTH, TextCache
 from training.prompts.shapes.captions import training_caption
 from training.prompts.shapes.scene import Scene, sample_scenes

@@ -1,6 +1,6 @@
-"""What the shipped workflows hold, in short: scripts/workflows/make.py turns each into its files.
+"""Descriptions of the shipped workflows: make.py turns each into its files.
 
-Here those that run with the small models that come with the pack; scripts/workflows/published.py has the others.
+Here are those that run with the small models of the pack; published.py has the others.
 """
 
 from __future__ import annotations
@@ -25,14 +25,18 @@ from scripts.workflows.published import PUBLISHED
 STUDENT = "snoopi-shapes-student.safetensors"
 TEACHER = "snoopi-shapes-teacher.safetensors"
 ALPHA = 1.0
-# A pair of docs/RESULTS.md, chosen because of 160 pictures (seeds 0 to 39, 4 each) all are valid with the negative, and
-# 99 % without: whatever seed comes next, it shows what the negative does. Not every pair is like that.
+# A pair of docs/RESULTS.md that shows the effect at nearly every seed: of 160 pictures (seeds 0 to 39, 4 each), all are
+# valid with the negative and 99 % without. Not every pair is like that.
 PROMPT = "a magenta shape"
 NEGATIVE = "triangle"
 SEED = 1
 LOWER = 540  # where the lower of two branches starts
 SMALL = (300, 360)  # a result, where there are several
 NO_DOWNLOAD = "Nothing to download: the small model comes with this pack. It draws 64 x 64 pixels, enlarged here."
+FROM_REPOSITORY = (
+    "The small teacher is in the pack's git repository (models/snoopi-shapes-teacher.safetensors). If the pack came "
+    "from the registry, copy it from there into ComfyUI's models/checkpoints."
+)
 
 
 def _loader(file: str = STUDENT) -> Node:
@@ -166,11 +170,11 @@ _STEPS = Workflow(
     note=(
         "A model of many steps, guided by CFG 3, without and with NASA on top: both act in the same run. "
         "A chosen seed, at which this model draws squares; with NASA it draws none.",
-        NO_DOWNLOAD,
+        FROM_REPOSITORY,
         "Turn: alpha, cfg, the negative prompt; the text for CFG takes a negative of its own.",
     ),
     nodes={
-        # The seed below is chosen of 24, because without the negative most are squares: this model draws many things.
+        # Of 24 seeds, the one below was chosen because most pictures without the negative are squares.
         **_common("a blue shape", "square", TEACHER),
         "empty": text("", "Negative for CFG (empty)"),
         "nasa": nasa(0.6),
@@ -189,7 +193,7 @@ _STEPS = Workflow(
     ),
 )
 
-# w e+ + (1 - w) e-, by a node for averages. Its widget ends at 1; a number from another node may be larger.
+# w e+ + (1 - w) e-, with the node for averages. Its widget ends at 1, but a linked number may be larger.
 _SUBTRACTED = {
     "weight": Node(type="PrimitiveFloat", inputs={"value": 1.5}, title="w, of the embeddings", size=(330, 60)),
     "embeddings": Node(
@@ -217,7 +221,8 @@ _FIGURE = Workflow(
     name="figure_3_cfg_embeddings_nasa",
     note=(
         "The paper's Figure 3 at one step: CFG blends, subtracted embeddings change little, NASA removes. One pair, "
-        "chosen to show it; docs/RESULTS.md counts over many, and embeddings do better there than in the paper.",
+        "chosen to show it; docs/RESULTS.md in the pack's repository has many, and embeddings do better there than in "
+        "the paper.",
         NO_DOWNLOAD,
         "Turn: cfg, w (1.5 is 1.5 prompt - 0.5 negative), alpha, both texts, the Seed node.",
     ),
@@ -226,7 +231,7 @@ _FIGURE = Workflow(
         "seed": seed_node(SEED),
         **_SUBTRACTED,
         "nasa": nasa(ALPHA),
-        # Collapsed, since nothing is to be turned on them.
+        # Collapsed, since they have nothing to adjust.
         "sampler_none": one_step(MODEL, Link("seed"), collapsed=True),
         "sampler_cfg": with_cfg(MODEL, Link("seed"), negative="negative", steps=1, cfg=2.0, scheduler="sgm_uniform"),
         "sampler_embeddings": one_step(MODEL, Link("seed"), "embeddings", collapsed=True),

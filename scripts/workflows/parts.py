@@ -1,7 +1,7 @@
-"""What the workflows' descriptions are made of: nodes, links, model files, and the blocks that most graphs share.
+"""Parts of the workflows' descriptions: nodes, links, model files, and the blocks that most graphs share.
 
-A node's inputs are widget values, or `Link(node)` for another node's output. Columns say where nodes stand, from left
-to right, each from top to bottom; a number moves on to that height, and "note" stands for the note.
+A node's inputs are widget values, or `Link(node)` for another node's output. Columns are listed from left to right, and
+nodes in a column from top to bottom; a number continues the column at that height, and "note" is the note.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Link:
 
 @dataclass(frozen=True)
 class File:
-    """A file that the pack does not bring: its name, its folder in models/, and where it is downloaded from ("": not).
+    """A file that is not in the pack: its name, its folder in models/, and its URL ("" if it has none).
 
     The front end's own notice of missing models shows these, from `properties.models` of the node that needs them.
     """
@@ -32,7 +32,7 @@ class File:
 
     @property
     def page(self) -> str:
-        """Where a person reads about it: the repository of its address."""
+        """The page of its repository."""
         return self.url.partition("/resolve/")[0]
 
 
@@ -50,9 +50,9 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Workflow:
-    """One template. The note's three lines: what it shows, what to download to where, what to turn.
+    """One template. The note's three lines: what it shows, what to download to where, what to adjust.
 
-    `card`: the nodes that its thumbnail shows, where no picture can be made because the weights are not at hand.
+    `card`: the nodes in its thumbnail, for workflows that cannot be run here because their weights are not available.
     """
 
     name: str
@@ -66,7 +66,7 @@ MODEL, CLIP, VAE = (Link("loader", slot) for slot in range(3))
 TEXT = (330, 110)
 PICTURE = (400, 460)
 SHEET = (620, 900)
-SIDE, SCALE = 64, 4  # the small world's pictures, and how much the workflows enlarge them
+SIDE, SCALE = 64, 4  # pixels of the shapes world's pictures, and how much the workflows enlarge them
 
 
 def text(words: str, title: str, clip: Link = CLIP) -> Node:
@@ -92,7 +92,7 @@ def one_step(
 
 
 def with_cfg(model: Link, seed: int | Link, *, negative: str, steps: int, cfg: float, scheduler: str) -> Node:
-    """The host's own sampler, whose negative input acts by classifier-free guidance."""
+    """The host's own sampler, where the negative acts by classifier-free guidance."""
     inputs = {"model": model, "positive": Link("prompt"), "negative": Link(negative), "latent_image": Link("latent")}
     settings = {"seed": seed, "steps": steps, "cfg": cfg, "sampler_name": "euler", "scheduler": scheduler}
     return Node(type="KSampler", inputs={**inputs, **settings, "denoise": 1.0})
@@ -112,7 +112,7 @@ def seed_node(seed: int) -> Node:
 def picture(
     samples: str, title: str, prefix: str, key: str = "", collapsed: bool = False, size: tuple[int, int] = PICTURE
 ) -> dict[str, Node]:
-    """Decode, enlarge (the small world is tiny) and save."""
+    """Decode, enlarge and save."""
     method = {"upscale_method": "nearest-exact", "width": SIDE * SCALE, "height": SIDE * SCALE, "crop": "disabled"}
     decode = {"samples": Link(samples), "vae": VAE}
     return {

@@ -1,4 +1,4 @@
-"""Workflows for published models and for exports of one's own: the weights are downloaded, or trained, first."""
+"""Workflows for published models and for one's own exports: their weights must be downloaded or trained first."""
 
 from __future__ import annotations
 
@@ -8,54 +8,35 @@ from typing import Any
 from scripts.workflows.parts import CLIP, MODEL, VAE, File, Link, Node, Workflow, latent, nasa, one_step, save, text
 
 SEED = 0
-_HUB = "https://huggingface.co"
-SD_TURBO = File("sd_turbo.safetensors", "checkpoints", f"{_HUB}/stabilityai/sd-turbo/resolve/main/sd_turbo.safetensors")
-SDXL_TURBO = File(
-    "sd_xl_turbo_1.0_fp16.safetensors",
-    "checkpoints",
-    f"{_HUB}/stabilityai/sdxl-turbo/resolve/main/sd_xl_turbo_1.0_fp16.safetensors",
-)
-SDXL = File(
-    "sd_xl_base_1.0.safetensors",
-    "checkpoints",
-    f"{_HUB}/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
-)
-LIGHTNING = File(
-    "sdxl_lightning_4step.safetensors",
-    "checkpoints",
-    f"{_HUB}/ByteDance/SDXL-Lightning/resolve/main/sdxl_lightning_4step.safetensors",
-)
-DMD2_1 = File(
-    "dmd2_sdxl_1step_unet_fp16.bin",
-    "diffusion_models",
-    f"{_HUB}/tianweiy/DMD2/resolve/main/dmd2_sdxl_1step_unet_fp16.bin",
-)
-DMD2_4 = File(
-    "dmd2_sdxl_4step_lora_fp16.safetensors",
+
+
+def _hub(directory: str, repository: str, path: str, name: str = "") -> File:
+    """A file of a Hugging Face repository; `name` where it must be renamed."""
+    url = f"https://huggingface.co/{repository}/resolve/main/{path}"
+    return File(name or path, directory, url)
+
+
+SD_TURBO = _hub("checkpoints", "stabilityai/sd-turbo", "sd_turbo.safetensors")
+SDXL_TURBO = _hub("checkpoints", "stabilityai/sdxl-turbo", "sd_xl_turbo_1.0_fp16.safetensors")
+SDXL = _hub("checkpoints", "stabilityai/stable-diffusion-xl-base-1.0", "sd_xl_base_1.0.safetensors")
+LIGHTNING = _hub("checkpoints", "ByteDance/SDXL-Lightning", "sdxl_lightning_4step.safetensors")
+DMD2_1 = _hub("diffusion_models", "tianweiy/DMD2", "dmd2_sdxl_1step_unet_fp16.bin")
+DMD2_4 = _hub("loras", "tianweiy/DMD2", "dmd2_sdxl_4step_lora_fp16.safetensors")
+# Published under a name that says nothing; this is the usual one.
+LCM_LORA = _hub(
     "loras",
-    f"{_HUB}/tianweiy/DMD2/resolve/main/dmd2_sdxl_4step_lora_fp16.safetensors",
-)
-# Published under a name that says nothing; this is the usual one for it.
-LCM_LORA = File(
+    "latent-consistency/lcm-lora-sdxl",
+    "pytorch_lora_weights.safetensors",
     "lcm-lora-sdxl.safetensors",
-    "loras",
-    f"{_HUB}/latent-consistency/lcm-lora-sdxl/resolve/main/pytorch_lora_weights.safetensors",
 )
-PIXART_DMD = File(
-    "pixart_alpha_dmd_512.bin",
+PIXART_DMD = _hub(
     "diffusion_models",
-    f"{_HUB}/PixArt-alpha/PixArt-Alpha-DMD-XL-2-512x512/resolve/main/transformer/diffusion_pytorch_model.bin",
+    "PixArt-alpha/PixArt-Alpha-DMD-XL-2-512x512",
+    "transformer/diffusion_pytorch_model.bin",
+    "pixart_alpha_dmd_512.bin",
 )
-T5 = File(
-    "t5xxl_fp16.safetensors",
-    "text_encoders",
-    f"{_HUB}/comfyanonymous/flux_text_encoders/resolve/main/t5xxl_fp16.safetensors",
-)
-SD_VAE = File(
-    "vae-ft-mse-840000-ema-pruned.safetensors",
-    "vae",
-    f"{_HUB}/stabilityai/sd-vae-ft-mse-original/resolve/main/vae-ft-mse-840000-ema-pruned.safetensors",
-)
+T5 = _hub("text_encoders", "comfyanonymous/flux_text_encoders", "t5xxl_fp16.safetensors")
+SD_VAE = _hub("vae", "stabilityai/sd-vae-ft-mse-original", "vae-ft-mse-840000-ema-pruned.safetensors")
 STUDENT = File("student.safetensors", "checkpoints", "")  # what the trainer calls its export
 
 _LOADER = (400, 100)
@@ -114,9 +95,9 @@ def _published(
     between: Mapping[str, Node] | None = None,
     card: tuple[str, ...] = ("nasa", "sampler"),
 ) -> Workflow:
-    """Loaders, NASA Apply, One-Step Sampler: the chain that all of them are.
+    """The chain that all of them share: loaders, NASA Apply, One-Step Sampler.
 
-    `between` stands between sampler and decoder; `get` replaces the note's line on downloads.
+    `between` goes between sampler and decoder; `get` replaces the note's line on downloads.
     """
     between = between or {}
     files = [file for node in loaders.values() for file in node.files]

@@ -119,7 +119,6 @@ def made_up(levels):
                 "no_negative": {"absent": 0.0, "clean": 0.0, "kept": 1.0, "valid": 1.0},
                 "nasa": {"absent": 1.0, "clean": 0.5, "kept": 1.0, "valid": 1.0},
             },
-            "seconds_per_iteration": 2.0,
         }
         for cell, shares in levels.items()
         for seed, share in enumerate(shares)
@@ -129,10 +128,7 @@ def made_up(levels):
         "protocol": {**vars(Protocol()), "captions": 10},
         "iterations": 40,
         "recipe": "shapes",
-        "recipe_iterations": 700,
         "overrides": [],
-        "kappa": [0.5, 4.0],
-        "lora_loss": "eps",
         "cells": {cell: vars(CELLS[cell]) for cell in levels},
         "teacher": ends,
         "start": ends,

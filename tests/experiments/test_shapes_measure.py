@@ -56,12 +56,6 @@ def test_removal():
     assert measure.mean_removal(after) == measure.Removal(absent=1.0, kept=1.0, valid=1.0, clean=1.0)
 
 
-def test_the_lower_half_is_the_half_that_needs_a_negative_most():
-    rows = [measure.Removal(absent=a, kept=1.0, valid=1.0, clean=a) for a in (0.9, 0.2, 0.6, 0.1)]
-    assert measure.lower_baseline_half(rows) == [1, 3]
-    assert measure.mean_removal(rows, [1, 3]).absent == pytest.approx(0.15)
-
-
 def test_entropy():
     assert measure.entropy(["a"] * 8) == 0.0
     assert measure.entropy(list(SHAPES) * 2) == pytest.approx(2.0)

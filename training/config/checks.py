@@ -14,9 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from training.config.settings import Recipe
-from training.config.sources import exists, find_file, looks_like_hub_id
+from training.config.sources import ROOT, exists, find_file, looks_like_hub_id
 
 Problem = tuple[tuple[str, ...], str]
+_SHAPES_TEACHER = "models/snoopi-shapes-teacher.safetensors"
 _PROMPT_FILES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
@@ -78,6 +79,14 @@ def _missing_models(recipe: Recipe) -> Iterator[Problem]:
     ):
         required = key == "teacher.path"
         if (name or required) and not (looks_like_hub_id(name) or (name and exists(find_file(name)))):
+            if name == _SHAPES_TEACHER:
+                yield (
+                    (key,),
+                    f"{key}: {name} is missing. It is part of the git repository, but not of the package that "
+                    f"ComfyUI's registry installs: copy it from the repository into {ROOT / 'models'}, or train from "
+                    "another teacher (--recipe sd15, or teacher.path=...)",
+                )
+                continue
             kinds = "a diffusers folder, a hub id such as owner/name"
             if key in ("teacher.path", "student.init"):
                 kinds += ", or a single .safetensors file"

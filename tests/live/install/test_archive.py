@@ -16,10 +16,14 @@ from live_server import Server
 
 pytestmark = [pytest.mark.install, pytest.mark.slow]
 
-LIMIT = 30 * 1000**2
-# Folders that only developers need, and the file that stays of them since README shows its figures.
-DEVELOPERS = {".ci", ".git", "benchmarks", "experiments", "scripts", "tests", "runs", "out"}
-STAYS = {"benchmarks/RESULTS.md"}
+LIMIT = 16 * 1000**2
+TEACHER = "models/snoopi-shapes-teacher.safetensors"
+# The top level of the archive.
+FOLDERS = {"locales", "models", "nodes", "snoopi_core", "subgraphs", "training", "web", "workflows"}
+FILES = {"LICENSE", "__init__.py", "pyproject.toml", "requirements.txt"}
+FILES |= {".comfyignore", "CHANGELOG.md", "CONTRIBUTING.md", "README.md"}
+# What only developers need, and pages that README links to on the repository's site.
+LEFT_OUT = {".ci", "benchmarks", "docs", "experiments", "scripts", "tests"}
 
 
 def run(command: str, cwd: Path) -> str:
@@ -51,16 +55,33 @@ def test_it_holds_what_users_need_and_no_more(names: set[str], repository: Path)
     shipped = {name for name in (*SHIPPED_FOLDERS, *SHIPPED_FILES) if (ROOT / name).exists()}
     wanted = {name for name in tracked.splitlines() if name.split("/")[0] in shipped}
     assert {name.split("/")[0] for name in wanted} == shipped
-    assert wanted - names == set()
-    assert {"README.md", "LICENSE", "training/pgsb.py", "training/recipes/sd15.toml"} <= names
-    assert {name for name in names if name.split("/")[0] in DEVELOPERS} == STAYS
-    assert not [name for name in names if "__pycache__" in name]
+    assert {name for name in wanted - names if not name.startswith(TEACHER.removesuffix(".safetensors"))} == set()
+    assert {"training/pgsb.py", "training/recipes/sd15.toml", "models/snoopi-shapes-student.safetensors"} <= names
+    assert {name.split("/")[0] for name in names} == FOLDERS | FILES
+    assert {name.split("/")[0] for name in tracked.splitlines()} >= LEFT_OUT
+    assert not [name for name in names if "__pycache__" in name or name.startswith("models/snoopi-shapes-teacher")]
 
 
-def test_every_picture_and_page_that_its_readme_links_to_is_in_it(names: set[str]) -> None:
+def test_what_its_pages_link_to_is_in_it_or_in_the_repository(names: set[str]) -> None:
+    """README says once where docs/ and benchmarks/ are; a help page says it for each page that it names."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     links = {link.partition("#")[0] for link in _links(readme)} - {""}
-    assert links and links <= names
+    outside = {link for link in links - names if link.split("/")[0] in LEFT_OUT}
+    assert links - names == outside and all((ROOT / link).exists() for link in outside)
+    assert not outside or "docs/ and benchmarks/ are in the repository, not in the package" in " ".join(readme.split())
+    for page in (ROOT / "web" / "docs").glob("*.md"):
+        text = " ".join(page.read_text(encoding="utf-8").split())
+        for match in re.finditer(r"(?:docs|benchmarks)/[A-Z]+\.md", text):
+            assert "repository" in text[match.start() - 60 : match.end() + 60], f"{page.name}: {match[0]}"
+
+
+def test_its_trainer_says_where_the_default_recipes_teacher_is(archive: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(tmp_path)
+    command = [sys.executable, "-m", "training.pgsb", "--dry-run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"{TEACHER} is missing" in done.stderr and f"into {tmp_path / 'models'}" in done.stderr
 
 
 def _links(markdown: str) -> set[str]:
