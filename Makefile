@@ -66,7 +66,7 @@ test-hosts: setup
 	  SNOOPI_HOST_VERSION=$$version $(PY) -m pytest $(TOGETHER) -q -m '(host or server) and not browser' $(PYTEST_ARGS) || exit 1; \
 	done
 
-# Measures the pack in the oldest and the newest ComfyUI; writes docs/COMPATIBILITY.md.
+# Tests the pack in the oldest and the newest ComfyUI and writes the measured figures to docs/COMPATIBILITY.md.
 compatibility: setup
 	$(PY) -m scripts.compatibility
 
@@ -75,8 +75,8 @@ workflows: setup-browser
 	$(PY) -m scripts.pictures.help
 	$(PY) -m scripts.pictures.before_after
 
-# Rebuilds the small world's models from nothing and measures them: about an hour on two cores. What is done already
-# under runs/ is not repeated.
+# Trains the models of the shapes world from scratch and measures them: about an hour on two cores. Finished parts in
+# runs/ are not repeated.
 ALPHA := 1.0
 
 models: setup
@@ -87,9 +87,9 @@ models: setup
 	$(PY) -m training.export runs/shapes --alpha $(ALPHA) --out models/snoopi-shapes-student.safetensors
 	$(MAKE) results
 
-# Measures the shipped models (an hour on one core, the teacher's scales most of it) and writes docs/RESULTS.md and
-# RESULTS.html. Seeds are fixed: figures only change when the models do. What docs/data has of the teacher's scales and
-# of the negatives, of the same models, is not measured again; delete it to begin anew.
+# Measures the shipped models (an hour on one core, mostly the teacher's scales) and writes the tables and charts of
+# docs/RESULTS.md; its text is written by hand. Seeds are fixed, so figures only change with the models. Scales and
+# negatives of the same models that docs/data already has are not measured again; delete the files to start over.
 results: setup
 	$(PY) -m experiments.shapes.evaluate models/snoopi-shapes-teacher.safetensors --as teacher --threads 1 \
 	  --json docs/data/teacher.json
@@ -99,16 +99,16 @@ results: setup
 	$(PY) -m experiments.negatives
 	$(PY) -m experiments.results_page --alpha $(ALPHA)
 
-# How the teachers' guidance matters in the small world: 27 runs, three hours on one core that has nothing else to do,
-# less with JOBS=2; runs/study takes 6 GB. Stopped, it goes on where it was, and with ITERATIONS=700 (the recipe's
-# length) from where it ended; runs that docs/study.json has are not made again. Writes docs/STUDY.md.
+# Compares guidance scales of the teachers in the shapes world: 27 runs, three hours on one idle core, less with JOBS=2;
+# runs/study takes 6 GB. It can be interrupted and resumed, and ITERATIONS=700 (the recipe's length) continues the same
+# runs. Runs in docs/study.json are not repeated. Writes the tables and charts of docs/STUDY.md.
 shapes-study: setup
 	$(PY) -m experiments.guidance_study --jobs $(or $(JOBS),1) $(if $(ITERATIONS),--iterations $(ITERATIONS))
 
-# The paper's experiments in the small world: both of the above.
+# The paper's experiments in the shapes world: both of the above.
 study: shapes-study results
 
-# What NASA costs on full-size models, 40 minutes on one core that has nothing else to do; writes benchmarks/RESULTS.md.
+# What NASA costs on full-size models: 40 minutes on one idle core; writes benchmarks/RESULTS.md.
 bench: setup
 	@mkdir -p out
 	$(PY) benchmarks/nasa_cost.py sd15 pixart --rounds 7 > out/cost-small.md
