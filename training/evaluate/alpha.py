@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 from accelerate import Accelerator
 
-from snoopi_core.formats.checkpoint import CheckpointError
+from snoopi_core.formats.checkpoint import BaseMetadata, CheckpointError
 from snoopi_core.formats.tensor_file import open_tensor_file, save_atomically
 from snoopi_core.presets import find_preset
 from training.config import find_file
@@ -116,7 +116,7 @@ def write_alpha(path: Path, alpha: float) -> float | None:
     return about.recommended_alpha
 
 
-def _own_metadata(path: Path):  # noqa: ANN202 - (key, About)
+def _own_metadata(path: Path) -> tuple[str, BaseMetadata]:
     key, about = read_about(str(path))
     if about is None:
         raise CheckpointError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from training.evaluate.report.collect import Collected, parsed
 from training.evaluate.report.tables import NONE, Table
 
@@ -20,7 +22,7 @@ def _costs(found: Collected) -> Table:
     groups = {folder: (found.sets[folder].setup(), len(found.sets[folder].images)) for folder in per_image}
     plain = {groups[folder]: folder for folder in reversed(per_image) if found.sets[folder].method == "none"}
 
-    def order(folder):  # noqa: ANN001, ANN202
+    def order(folder: Path) -> tuple[str, bool, str, float]:
         method = found.sets[folder].method
         return found.sets[folder].title, method != "none", *parsed(method)
 
