@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from live_client import Client
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # No sandbox, since CI runs as root; the rest keeps Chromium quiet and off the network.
@@ -42,7 +41,7 @@ PLACE = """type => {
 }"""
 # Loads a graph in the UI's file format.
 LOAD = "async text => { await app.loadGraphData(JSON.parse(text)); }"
-# Pairs of nodes whose boxes, with their title bars, lie over each other. In Nodes 2.0 they are elements of the page.
+# Pairs of nodes that overlap, title bars included. In Nodes 2.0 they are elements of the page.
 OVERLAPS = """() => {
   const drawn = n => document.querySelector(`[data-node-id="${n.id}"]`)?.getBoundingClientRect();
   const given = n => ({
@@ -54,7 +53,25 @@ OVERLAPS = """() => {
     .filter(([, b]) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
     .map(([other]) => [name, other]));
 }"""
-READY = "() => window.app?.graph && document.querySelector('#graph-canvas, canvas.graph-canvas-container, canvas')"
+# Workflows are restored and the default graph is loaded, which the front end shows a spinner for.
+READY = "() => window.app?.extensionManager?.spinner === false && app.graph.nodes.length > 0"
+# Redraws the canvas now, and waits until the browser has shown it.
+DRAW = """() => {
+  app.canvas.draw(true, true);
+  return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+}"""
+# The view moves for a moment after a command: waits until it has stood still for some frames; gives the zoom.
+STILL = """() => new Promise(done => {
+  let last = null, frames = 0;
+  const look = () => {
+    const view = app.canvas.ds, now = [view.scale, ...view.offset].join();
+    frames = now === last ? frames + 1 : 0;
+    last = now;
+    frames < 10 ? requestAnimationFrame(look) : done(view.scale);
+  };
+  requestAnimationFrame(look);
+})"""
+HANG = 300_000  # ms: no test waits so long for a state, however busy the machine
 
 
 def find_chromium() -> str:
@@ -67,44 +84,53 @@ def find_chromium() -> str:
 
 
 @contextmanager
-def front_end(client: Client, path: str = "/", size: tuple[int, int] = (1600, 1000)) -> Iterator[Page]:
-    """The front end of ``client``'s server, opened at ``path`` and ready."""
+def chromium() -> Iterator[Browser]:
+    """A browser. While it is open, asyncio.run fails in this thread: Playwright's event loop counts as running."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), headless=True, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def open_front_end(browser: Browser, client: Client, size: tuple[int, int] = (1600, 1000)) -> Iterator[Page]:
+    """The front end of ``client``'s server, ready, in a window that shares nothing with others."""
     for name, value in SETTINGS.items():
         client.post(f"/settings/{name}", value)
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory(prefix="snoopi-chromium-") as profile:
-        context = playwright.chromium.launch_persistent_context(
-            profile,
-            executable_path=find_chromium(),
-            headless=True,
-            args=FLAGS,
-            viewport={"width": size[0], "height": size[1]},
-        )
-        try:
-            page = context.pages[0] if context.pages else context.new_page()
-            page.set_default_timeout(60_000)
-            page.goto(client.url + path)
-            page.wait_for_function(READY)
-            yield page
-        finally:
-            context.close()
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    try:
+        page = context.new_page()
+        page.set_default_timeout(HANG)
+        page.goto(client.url)
+        page.wait_for_function(READY)
+        yield page
+    finally:
+        context.close()
+
+
+@contextmanager
+def front_end(client: Client, size: tuple[int, int] = (1600, 1000)) -> Iterator[Page]:
+    """As ``open_front_end``, in its own browser."""
+    with chromium() as browser, open_front_end(browser, client, size) as page:
+        yield page
 
 
 def place(page: Page, node: str) -> None:
-    """A graph of this node alone, drawn at its own size."""
-    for _ in range(10):
-        page.evaluate(PLACE, node)
-        page.wait_for_timeout(500)
-        # The front end may still have been loading the graph that it begins with.
-        if [found["type"] for found in graph(page)["nodes"]] == [node]:
-            return
-    raise RuntimeError(f"{node} does not stay in the graph: {graph(page)['nodes']}")
+    """Replace the graph by this node alone, drawn at its own size."""
+    page.evaluate(PLACE, node)
+    page.evaluate(DRAW)
+    # The canvas finds a node under the mouse among those that it has drawn.
+    page.wait_for_function("type => app.canvas.visible_nodes?.some(node => node.type === type)", arg=node)
 
 
 def show_all(page: Page) -> float:
-    """Bring the whole graph into view; gives the zoom that this takes."""
+    """Bring the whole graph into view; returns the zoom that this takes."""
     page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    page.wait_for_timeout(1500)  # the canvas draws on the next frames
-    return page.evaluate("() => app.canvas.ds.scale")
+    zoom = page.evaluate(STILL)
+    page.evaluate(DRAW)
+    return zoom
 
 
 def screenshot(page: Page, path: Path) -> Path:

@@ -17,10 +17,16 @@ from typing import Any
 import websocket
 
 Prompt = Mapping[str, Mapping[str, Any]]
+HANG = 300.0  # seconds: nothing takes so long, however busy the machine
+# Something that the host does at once.
+_TRIVIAL = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+    "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+}
 
 
 class PromptRejected(RuntimeError):
-    """The server refused a prompt before running it; ``body`` is what it said."""
+    """The server refused a prompt before running it; ``body`` is its answer."""
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         super().__init__(json.dumps(body, indent=1))
@@ -50,7 +56,7 @@ class Outcome:
 
     @property
     def cached(self) -> set[str]:
-        """The ids of the nodes whose outputs were reused."""
+        """The ids of the nodes that were not run again."""
         return {node for name, data in self.events if name == "execution_cached" for node in data["nodes"]}
 
     @property
@@ -76,10 +82,11 @@ class Client:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self.id = uuid.uuid4().hex
+        self.last_prompt: str | None = None
 
     def get(self, path: str, **query: str) -> bytes:
         suffix = f"?{urllib.parse.urlencode(query)}" if query else ""
-        with urllib.request.urlopen(f"{self.url}{path}{suffix}", timeout=30) as reply:
+        with urllib.request.urlopen(f"{self.url}{path}{suffix}", timeout=HANG) as reply:
             return reply.read()
 
     def get_json(self, path: str, **query: str) -> Any:
@@ -89,19 +96,21 @@ class Client:
         request = urllib.request.Request(
             self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as reply:
+        with urllib.request.urlopen(request, timeout=HANG) as reply:
             return reply.read()
 
     def queue(self, prompt: Prompt) -> str:
         """Queue ``prompt`` and return its id; raises PromptRejected with the server's reasons."""
         try:
-            return json.loads(self.post("/prompt", {"prompt": prompt, "client_id": self.id}))["prompt_id"]
+            reply = json.loads(self.post("/prompt", {"prompt": prompt, "client_id": self.id}))
         except urllib.error.HTTPError as error:
             if error.code != 400:
                 raise
             raise PromptRejected(json.loads(error.read())) from None
+        self.last_prompt = reply["prompt_id"]
+        return self.last_prompt
 
-    def wait(self, prompt_id: str, timeout: float = 120) -> Outcome:
+    def wait(self, prompt_id: str, timeout: float = HANG) -> Outcome:
         """Wait until ``prompt_id`` is in the history."""
         started = time.monotonic()
         while time.monotonic() - started < timeout:
@@ -111,11 +120,11 @@ class Client:
             time.sleep(0.05)
         raise TimeoutError(f"prompt {prompt_id} did not finish within {timeout:.0f} s")
 
-    def run(self, prompt: Prompt, timeout: float = 120) -> Outcome:
+    def run(self, prompt: Prompt, timeout: float = HANG) -> Outcome:
         """Queue ``prompt`` and wait for it."""
         return self.wait(self.queue(prompt), timeout)
 
-    def queue_until(self, prompt: Prompt, kind: str, timeout: float = 60) -> str:
+    def queue_until(self, prompt: Prompt, kind: str, timeout: float = HANG) -> str:
         """Queue ``prompt`` and wait for the server's first message of this kind, such as "progress"; returns its id."""
         address = self.url.replace("http", "ws", 1) + f"/ws?clientId={self.id}"
         socket = websocket.create_connection(address, timeout=timeout)
@@ -132,26 +141,37 @@ class Client:
         """The bytes of one image of an outcome."""
         return self.get("/view", filename=image["filename"], subfolder=image["subfolder"], type=image["type"])
 
+    def free(self) -> None:
+        """Unload models and forget outputs; returns when the server has done so.
+
+        The server does it between two prompts, possibly only after one that is already queued.
+        """
+        self.post("/free", {"unload_models": True, "free_memory": True})
+        for _ in range(2):
+            self.run(_TRIVIAL)
+
     @contextmanager
     def stream(self) -> Iterator[Stream]:
-        """Record this client's websocket from here until the prompts queued inside have been waited for."""
+        """Record this client's websocket until the last prompt queued inside has ended."""
         address = self.url.replace("http", "ws", 1) + f"/ws?clientId={self.id}"
-        socket = websocket.create_connection(address, timeout=5)
+        socket = websocket.create_connection(address, timeout=HANG)
         stream = Stream()
         try:
             yield stream
-            # Everything is already sent when the history has the prompt; the short timeout only finds the end.
-            socket.settimeout(0.5)
-            while True:
+            while not any(_is_the_end(message, self.last_prompt) for message in stream.messages[-1:]):
                 frame = socket.recv()
                 if isinstance(frame, str):
                     stream.messages.append(json.loads(frame))
                 else:
                     stream.previews.append(frame)
-        except websocket.WebSocketTimeoutException:
-            pass
         finally:
             socket.close()
+
+
+def _is_the_end(message: Mapping[str, Any], prompt_id: str | None) -> bool:
+    """Whether this is the last message that the server sends about a prompt."""
+    data = message["data"]
+    return message["type"] == "executing" and data.get("node") is None and data.get("prompt_id") == prompt_id
 
 
 def _outcome(prompt_id: str, entry: Mapping[str, Any]) -> Outcome:

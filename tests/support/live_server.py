@@ -15,8 +15,8 @@ import psutil
 from live_client import Client
 from live_pack import install_pack
 
-START_SECONDS = 120
-STOP_SECONDS = 15
+START_SECONDS = 300  # not a bound on speed: a server that hangs
+STOP_SECONDS = 60
 
 
 class ServerError(RuntimeError):
@@ -48,6 +48,7 @@ class Server:
         self.log_file = base / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
+        self.start_log = ""  # what it had printed when it was ready
         self.client = Client("")
 
     def __enter__(self) -> Server:
@@ -83,6 +84,7 @@ class Server:
                 stderr=subprocess.STDOUT,
             )
         self._wait_until_ready()
+        self.start_log = self.log()
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None

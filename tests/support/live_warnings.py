@@ -1,6 +1,6 @@
 """A custom node that writes down what is logged as a warning or worse, and by which file.
 
-The server's own log has the messages, but neither their level nor where they come from.
+The server's own log has the messages, but not their level, or where they come from.
 """
 
 from __future__ import annotations

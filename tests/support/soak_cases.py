@@ -21,7 +21,7 @@ class Away:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One workflow. `cfg` stands for the host's KSampler, None for ours."""
+    """One workflow. With a `cfg` it uses the host's KSampler, with None ours."""
 
     text: str
     model: str = STUDENT

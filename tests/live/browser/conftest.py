@@ -1,4 +1,4 @@
-"""A running server for the tests of this folder, and where their pictures go."""
+"""The browser that the tests of this folder share, and where their pictures go."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from live_browser import chromium
 from live_pack import ROOT
-from live_server import Server
+from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="module")
-def server(host_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(host_path, tmp_path_factory.mktemp("browser")) as running:
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Closed before files of other folders run: see `chromium`."""
+    with chromium() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def screenshots() -> Path:
-    """Kept after the run, to be looked at."""
+    """Kept after the run, for people to look at."""
     return ROOT / "out" / "screenshots"

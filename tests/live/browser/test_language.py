@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from live_browser import front_end, place, screenshot
+from live_browser import open_front_end, place, screenshot
 from live_pack import ROOT
 from live_server import Server
+from playwright.sync_api import Browser
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
@@ -19,12 +20,12 @@ WIDGET = """() => {
 }"""
 
 
-def test_a_tooltip_in_french(server: Server, screenshots: Path) -> None:
+def test_a_tooltip_in_french(browser: Browser, server: Server, screenshots: Path) -> None:
     texts = json.loads((ROOT / "locales" / "fr" / "nodeDefs.json").read_text(encoding="utf-8"))
     expected = texts["SnoopiNASAApply"]["inputs"]["alpha"]["tooltip"]
     server.client.post("/settings/Comfy.Locale", "fr")
     try:
-        with front_end(server.client) as page:
+        with open_front_end(browser, server.client) as page:
             place(page, "SnoopiNASAApply")
             x, y = page.evaluate(WIDGET)
             page.mouse.move(x - 5, y)  # it is the movement that is noticed

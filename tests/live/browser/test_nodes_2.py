@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_browser import LOAD, OVERLAPS, front_end, screenshot, show_all
+from effort import some
+from live_browser import LOAD, OVERLAPS, open_front_end, screenshot, show_all
 from live_server import Server
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 from templates import FOLDER, NAMES, RUNNABLE
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
@@ -20,14 +21,14 @@ SAVED = """() => app.graph.nodes.filter(n => n.type === 'SaveImage' || n.type ==
 
 
 @pytest.fixture(scope="module")
-def page(server: Server) -> Iterator[Page]:
+def page(browser: Browser, server: Server) -> Iterator[Page]:
     server.client.post(SETTING, True)
-    with front_end(server.client, size=(1920, 1080)) as opened:
+    with open_front_end(browser, server.client, size=(1920, 1080)) as opened:
         yield opened
     server.client.post(SETTING, False)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some(NAMES, 3))
 def test_nothing_overlaps(page: Page, screenshots: Path, name: str) -> None:
     page.evaluate(LOAD, (FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     page.wait_for_function(DRAWN)

@@ -46,8 +46,8 @@ def names(archive: Path) -> set[str]:
 
 
 def test_comfy_clis_validation_passes_without_a_warning(repository: Path) -> None:
-    said = run(documented("python -m scripts.setup.comfy_cli node validate"), repository)
-    assert "All validation checks passed" in said, said  # instead of "Security warnings found"
+    output = run(documented("python -m scripts.setup.comfy_cli node validate"), repository)
+    assert "All validation checks passed" in output, output  # instead of "Security warnings found"
 
 
 def test_it_holds_what_users_need_and_no_more(names: set[str], repository: Path) -> None:
@@ -93,6 +93,7 @@ def test_it_is_small(archive: Path) -> None:
     assert archive.stat().st_size < LIMIT
 
 
+@pytest.mark.full
 def test_it_works_when_unpacked(archive: Path, own_host: Path, clean_python: Path) -> None:
     target = own_host / "custom_nodes" / FOLDER
 

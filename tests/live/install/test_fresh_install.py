@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from live_warnings import Logged
 
 pytestmark = [pytest.mark.install, pytest.mark.slow]
 
-IMPORT_SECONDS = 1.0
+IMPORT_SHARE = 0.1  # of the time that the host takes to start; the same on a slow or busy machine
 TRAINER_ONLY = ("accelerate", "datasets", "diffusers", "matplotlib", "open_clip", "peft", "tensorboard")
 # pip may not go to any index: what it needs must be there.
 OFFLINE = {**os.environ, "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
@@ -35,8 +36,9 @@ class Journey:
     alone: list[Logged]
     frozen: str
     frozen_after: str
-    pip_said: str
+    pip_output: str
     log: str
+    start_seconds: float
     warnings: list[Logged]
     calls: list[str]
     cache: Path
@@ -60,7 +62,7 @@ def journey(own_host: Path, clean_python: Path, repository: Path, tmp_path_facto
     place = tmp_path_factory.mktemp("journey")
     cache = place / "cache"
     caches = {"HF_HOME": str(cache), "TORCH_HOME": str(cache), "XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "0"}
-    alone, beside = Observer(place / "alone"), Observer(place / "beside")
+    alone, with_pack = Observer(place / "alone"), Observer(place / "with pack")
 
     def server(observer: Observer) -> Server:
         environment = {**observer.environment, **caches}
@@ -74,10 +76,12 @@ def journey(own_host: Path, clean_python: Path, repository: Path, tmp_path_facto
     clone = documented("git clone <this repository> snoopi").replace("<this repository>", shlex.quote(str(repository)))
     run("bash", "-ec", f"{enter}\n{clone}", cwd=own_host.parent)
     (custom_nodes / "snoopi").rename(custom_nodes / FOLDER)  # a name with a hyphen, as most packs have
-    said = run(clean_python, "-m", "pip", "install", "-r", "requirements.txt", cwd=custom_nodes / FOLDER)
+    pip_output = run(clean_python, "-m", "pip", "install", "-r", "requirements.txt", cwd=custom_nodes / FOLDER)
     after = run(clean_python, "-m", "pip", "freeze", "--all", cwd=own_host)
     (own_host / "server.log").unlink()  # the first start's
-    with server(beside) as running:
+    started = time.monotonic()
+    with server(with_pack) as running:
+        start_seconds = time.monotonic() - started
         nodes = set(running.client.get_json("/object_info"))
         files = sorted((custom_nodes / FOLDER / "workflows" / "api").glob("*.json"))
         outcomes = {}
@@ -85,13 +89,17 @@ def journey(own_host: Path, clean_python: Path, repository: Path, tmp_path_facto
             (file,) = (file for file in files if file.stem == name)
             outcomes[name] = running.client.run(load_prompt(file))
         log = running.log()
-    return Journey(alone.warnings, frozen, after, said, log, beside.warnings, beside.calls, cache, nodes, outcomes)
+    return Journey(
+        alone=alone.warnings, frozen=frozen, frozen_after=after, pip_output=pip_output, log=log,
+        start_seconds=start_seconds, warnings=with_pack.warnings, calls=with_pack.calls, cache=cache, nodes=nodes,
+        outcomes=outcomes,
+    )  # fmt: skip
 
 
 def test_pip_finds_everything_there_and_changes_nothing(journey: Journey) -> None:
     assert "torch==" in journey.frozen and "comfyui_frontend_package==" in journey.frozen
     assert journey.frozen_after == journey.frozen
-    assert set(re.findall(r"^(\w+)", journey.pip_said, re.M)) <= {"Requirement", "Looking"}, journey.pip_said
+    assert set(re.findall(r"^(\w+)", journey.pip_output, re.M)) <= {"Requirement", "Looking"}, journey.pip_output
 
 
 def test_the_nodes_are_there_and_the_workflows_run(journey: Journey) -> None:
@@ -107,11 +115,11 @@ def test_the_host_warns_of_nothing_that_it_does_not_warn_of_alone(journey: Journ
     assert "Traceback" not in journey.log and "IMPORT FAILED" not in journey.log
 
 
-def test_the_import_takes_less_than_a_second(journey: Journey) -> None:
+def test_the_import_takes_little_of_the_hosts_start(journey: Journey) -> None:
     times = re.findall(rf"(\d+\.\d) seconds: .*{FOLDER}$", journey.log, re.M)
-    print(f"import: {times} s")
+    print(f"import: {times} s of {journey.start_seconds:.1f} s")
     assert len(times) == 1, journey.log
-    assert float(times[0]) < IMPORT_SECONDS
+    assert float(times[0]) < IMPORT_SHARE * journey.start_seconds
 
 
 def test_nothing_is_fetched(journey: Journey) -> None:

@@ -16,7 +16,7 @@ from documented import documented
 from live_client import load_prompt
 from live_server import Server
 
-pytestmark = [pytest.mark.install, pytest.mark.slow]
+pytestmark = [pytest.mark.install, pytest.mark.slow, pytest.mark.full]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
-"""A ComfyUI that is too old: one line says so and names the version, and it is otherwise as it was.
+"""In a ComfyUI that is too old, the pack logs one line that names the version needed, and changes nothing else.
 
-The oldest real ComfyUI that can be had here is the oldest that is supported, so a copy of that one says it is older.
-(tests/live/server/test_host_versions.py has the same version as it is, where the pack loads.)
+No older ComfyUI is available here than the oldest that is supported, so a copy of that one claims to be older.
+(tests/live/server/test_host_versions.py shows that the pack loads in the original.)
 """
 
 from __future__ import annotations
@@ -27,36 +27,37 @@ SAID = f"SNOOPI is not loaded: this is ComfyUI {OLDER}, SNOOPI needs {OLDEST} or
 
 
 @pytest.mark.slow
-def test_one_line_says_what_to_do_and_the_host_is_as_it_was(pinned_host: Callable[[str], Path], tmp_path: Path) -> None:
+@pytest.mark.full
+def test_one_line_says_what_to_do_and_the_host_is_unchanged(pinned_host: Callable[[str], Path], tmp_path: Path) -> None:
     host = tmp_path / "ComfyUI"
     shutil.copytree(pinned_host(OLDEST), host, ignore=shutil.ignore_patterns("__pycache__"))
     (host / "comfyui_version.py").write_text(f'__version__ = "{OLDER}"\n', encoding="utf-8")
     nodes, warnings, log = {}, {}, ""
-    for name, install in {"alone": lambda base: None, "beside": install_pack}.items():
+    for name, install in {"alone": lambda base: None, "with pack": install_pack}.items():
         observer = Observer(tmp_path / name)
         with Server(host, tmp_path / name / "base", environment=observer.environment, install=install) as server:
             nodes[name] = server.client.get_json("/object_info")
             warnings[name] = [entry.text for entry in observer.warnings]
             log = server.log()
     assert len(nodes["alone"]) > 100
-    assert nodes["beside"] == nodes["alone"]
-    assert [text for text in warnings["beside"] if text not in warnings["alone"]] == [SAID]
+    assert nodes["with pack"] == nodes["alone"]
+    assert [text for text in warnings["with pack"] if text not in warnings["alone"]] == [SAID]
     ours = [line for line in log.splitlines() if FOLDER in line]
     assert len(ours) == 1 and "seconds: " in ours[0], ours
 
 
 @pytest.mark.parametrize("version", ["0.3 or older", "0.3.64", "0.9", "0.16.2"])
-def test_an_older_version_is_told(version: str, pack: Any) -> None:
+def test_an_older_version_is_refused(version: str, pack: Any) -> None:
     assert pack.too_old(version)
 
 
 @pytest.mark.parametrize("version", [OLDEST, "0.16.10", "0.30.0", "0.31.0.dev1+fork", "1.0", "v2"])
-def test_a_newer_version_is_told(version: str, pack: Any) -> None:
+def test_a_newer_version_is_accepted(version: str, pack: Any) -> None:
     assert not pack.too_old(version)
 
 
 def test_a_host_that_does_not_know_its_version_is_too_old(tmp_path: Path) -> None:
-    """No such ComfyUI runs beside today's packages, so its one landmark stands for it."""
+    """No such ComfyUI runs with today's packages, so a folder with its one landmark takes its place."""
     (tmp_path / "folder_paths.py").touch()
     (tmp_path / "pack").mkdir()
     shutil.copy2(ROOT / "__init__.py", tmp_path / "pack")

@@ -1,4 +1,4 @@
-"""What people do wrong gets a message that says what and why, and the server goes on."""
+"""Wrong input gets a message that says what is wrong and why, and the server keeps running."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STUDENT = ROOT / "models" / "snoopi-shapes-student.safetensors"
 
 @pytest.fixture
 def prompt(server: Server) -> Iterator[Prompt]:
-    """The main workflow to be spoilt; afterwards the unspoilt one must still run."""
+    """The main workflow, to be damaged by the test; afterwards the original must still run."""
     good = load_prompt(MAIN)
     yield copy.deepcopy(good)
     assert server.running
@@ -43,7 +43,7 @@ def failure(server: Server, prompt: Prompt) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda path: live_files.truncated(path, STUDENT), "is damaged or cut short"),
         (live_files.foreign, "the host recognises no network"),
@@ -54,16 +54,22 @@ def failure(server: Server, prompt: Prompt) -> tuple[str, str]:
 )
 @pytest.mark.parametrize("folder", ["checkpoints", "diffusion_models"])
 def test_a_bad_checkpoint(
-    server: Server, prompt: Prompt, folder: str, make: Callable[[Path], None], said: str, request: pytest.FixtureRequest
+    server: Server,
+    prompt: Prompt,
+    folder: str,
+    make: Callable[[Path], None],
+    message: str,
+    request: pytest.FixtureRequest,
 ) -> None:
     name = f"bad_{request.node.callspec.id.replace('-', '_')}.safetensors"
     file = server.base / "models" / folder / name
     make(file)
     node(prompt, "SnoopiPGSBLoader")["ckpt_name"] = name
-    failed, message = failure(server, prompt)
+    failed, shown = failure(server, prompt)
+    file.unlink()
     assert failed == "SnoopiPGSBLoader"
-    assert name in message
-    assert said in message
+    assert name in shown
+    assert message in shown
     assert not file.with_suffix(".ran").exists(), "the pickle was opened"
 
 
@@ -74,7 +80,7 @@ def test_a_checkpoint_that_is_not_there(server: Server, prompt: Prompt) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("soon", "'soon' is not a whole number"),
         ("", "timesteps is empty"),
@@ -82,16 +88,16 @@ def test_a_checkpoint_that_is_not_there(server: Server, prompt: Prompt) -> None:
         ("1000", "is above the model's last timestep"),
     ],
 )
-def test_wrong_timesteps(server: Server, prompt: Prompt, text: str, said: str) -> None:
+def test_wrong_timesteps(server: Server, prompt: Prompt, text: str, message: str) -> None:
     node(prompt, "SnoopiOneStepSampler")["timesteps"] = text
     try:
         outcome = server.client.run(prompt)
-    except PromptRejected as refused:  # before anything runs, where the text alone tells
-        message = str(refused.body)
+    except PromptRejected as refused:  # before anything runs, where the text alone is wrong
+        shown = str(refused.body)
     else:
         assert outcome.error is not None, "it ran"
-        message = outcome.error["exception_message"]
-    assert said in message.replace("\\'", "'")
+        shown = outcome.error["exception_message"]
+    assert message in shown.replace("\\'", "'")
 
 
 def test_blocks_that_the_model_does_not_have(server: Server, prompt: Prompt) -> None:
@@ -102,10 +108,12 @@ def test_blocks_that_the_model_does_not_have(server: Server, prompt: Prompt) -> 
 
 
 def test_a_model_that_nasa_does_not_know(server: Server, prompt: Prompt) -> None:
-    live_files.tiny_vace(server.base / "models" / "diffusion_models" / "vace.safetensors")
+    file = server.base / "models" / "diffusion_models" / "vace.safetensors"
+    live_files.tiny_vace(file)
     prompt["90"] = {"class_type": "UNETLoader", "inputs": {"unet_name": "vace.safetensors", "weight_dtype": "default"}}
     node(prompt, "SnoopiNASAApply")["model"] = ["90", 0]
     failed, message = failure(server, prompt)
+    file.unlink()
     assert failed == "SnoopiNASAApply"
     assert "NASA cannot steer this model: WAN21_Vace" in message
     assert "Supported: " in message

@@ -1,4 +1,4 @@
-"""`make demo`'s script, as it is."""
+"""The script of `make demo`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from live_pack import ROOT
 from PIL import Image
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.full]
 
 
-def test_the_demo_writes_its_picture_and_says_where() -> None:
+def test_the_demo_writes_its_picture_and_prints_its_path() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "scripts.demo"],
         cwd=ROOT,

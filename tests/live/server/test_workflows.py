@@ -8,6 +8,7 @@ import shutil
 from typing import Any
 
 import pytest
+from effort import some
 from live_client import load_prompt
 from live_pack import ROOT
 from live_server import Server
@@ -17,7 +18,6 @@ from templates import NAMES, RUNNABLE, api_file
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 SAMPLERS = ("SnoopiOneStepSampler", "SnoopiNASAScaleSweep", "KSampler")
-by_name = pytest.mark.parametrize("name", RUNNABLE)
 
 
 def nodes_of(prompt: dict[str, dict[str, Any]], kind: str) -> list[str]:
@@ -54,7 +54,7 @@ def test_there_are_workflows_of_both_kinds() -> None:
     assert len(RUNNABLE) >= 6 and len(NAMES) - len(RUNNABLE) >= 9
 
 
-@by_name
+@pytest.mark.parametrize("name", some(RUNNABLE, 4))
 def test_a_workflow_gives_pictures_and_a_repeat_is_cached(server: Server, name: str) -> None:
     prompt = load_prompt(api_file(name))
     branches = results(server, prompt)
@@ -72,8 +72,8 @@ def test_a_workflow_gives_pictures_and_a_repeat_is_cached(server: Server, name: 
     assert again.cached == set(prompt)
 
 
-@by_name
-def test_another_seed_samples_anew_and_loads_nothing_anew(server: Server, name: str) -> None:
+@pytest.mark.parametrize("name", some(RUNNABLE, 2))
+def test_another_seed_samples_again_and_loads_nothing_again(server: Server, name: str) -> None:
     prompt = load_prompt(api_file(name))
     before = pictures(server, prompt)
     outcome = server.client.run(with_seed(prompt, 12345))
@@ -85,19 +85,19 @@ def test_another_seed_samples_anew_and_loads_nothing_anew(server: Server, name: 
     assert all(a.tobytes() != b.tobytes() for a, b in zip(before, after, strict=True))
 
 
-@by_name
+@pytest.mark.parametrize("name", some(RUNNABLE, 2))
 def test_a_run_reports_progress_and_sends_a_preview(server: Server, name: str) -> None:
-    prompt = with_seed(load_prompt(api_file(name)), 777)  # a seed of its own, or all would come from the cache
+    prompt = with_seed(load_prompt(api_file(name)), 777)  # a new seed, or all would come from the cache
     with server.client.stream() as stream:
         outcome = server.client.run(prompt)
     assert outcome.status == "success", outcome.error
     assert set(samplers_of(prompt)) <= {message.get("node") for message in stream.of("progress")}
-    # Not of the sweep, whose node shows its own page, nor of the teacher, whose file has no colours for previews.
+    # The sweep shows its own page instead, and the teacher's file has no colours for previews.
     assert stream.previews or not nodes_of(prompt, "SnoopiOneStepSampler")
 
 
 def test_a_trained_student_runs_in_its_own_template(server: Server) -> None:
-    """The bundled student stands for a person's export: a file that the trainer wrote, under the trainer's name."""
+    """With the bundled student in place of the user's: the trainer wrote it too, and the name is the trainer's."""
     target = server.base / "models" / "checkpoints" / "student.safetensors"
     shutil.copy2(ROOT / "models" / "snoopi-shapes-student.safetensors", target)
     try:

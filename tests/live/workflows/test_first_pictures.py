@@ -12,7 +12,7 @@ from training.prompts.shapes.rules import read
 
 pytestmark = pytest.mark.host
 
-NEXT = 2  # how often somebody presses Run again before reading anything
+NEXT = 2  # how often a newcomer presses Run again before reading anything
 
 
 def titled(prompt: dict, title: str) -> dict:

@@ -1,6 +1,6 @@
 """The template for PixArt-DMD: its published file, a pickle in diffusers' layout, goes through the host's own loader.
 
-The host takes PixArt-alpha 512 for PixArt-sigma, whose latents are scaled otherwise; the template multiplies them back.
+The host takes PixArt-alpha 512 for PixArt-sigma, which scales latents differently; the template multiplies them back.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def nodes() -> dict[str, dict[str, Any]]:
 
 
 def test_the_latents_are_those_of_pixart_alpha(host_base: Path, tmp_path: Path, nodes: dict[str, Any]) -> None:
-    """Against PG-SB Loader, which is told whose latents they are: the same weights, the same seed."""
+    """Against PG-SB Loader with the right latent format: the same weights, the same seed."""
     host = importlib.import_module("nodes")
     weights = small_pixart(False).state_dict()
     folder = host_base / "models" / "diffusion_models"
@@ -40,12 +40,12 @@ def test_the_latents_are_those_of_pixart_alpha(host_base: Path, tmp_path: Path, 
     torch.save(weights, folder / nodes["UNETLoader"]["unet_name"])
     (stock,) = host.UNETLoader().load_unet(**nodes["UNETLoader"])
     save_file(weights, tmp_path / "converted.safetensors")
-    told, _, _ = load_checkpoint(tmp_path / "converted.safetensors", None, "SD1.x")
+    ours, _, _ = load_checkpoint(tmp_path / "converted.safetensors", None, "SD1.x")
 
     positive = [[torch.randn(1, 20, 4096, generator=torch.Generator().manual_seed(1)), {}]]
     settings = {name: nodes["SnoopiOneStepSampler"][name] for name in ("seed", "timesteps", "preset")}
     drawn = []
-    for patcher in (stock, told):
+    for patcher in (stock, ours):
         latent = {"samples": torch.zeros(1, 4, SIDE, SIDE)}
         drawn.append(one_step(patcher, positive, latent, **settings))
     importlib.import_module("comfy_extras.nodes_post_processing")  # these two import each other; this one comes first

@@ -1,0 +1,34 @@
+"""Running servers, one for each ComfyUI and test process: starting one takes longer than most tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from live_server import Server
+
+
+@pytest.fixture(scope="session")
+def server_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Server]]:
+    """Gives the running server of a ComfyUI, with the pack as shipped; starts it on first use or after a crash."""
+    servers: dict[Path, Server] = {}
+    with ExitStack() as stack:
+
+        def running(host: Path) -> Server:
+            if host not in servers:
+                servers[host] = stack.enter_context(Server(host, tmp_path_factory.mktemp("server")))
+            elif not servers[host].running:
+                servers[host].start()
+            return servers[host]
+
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(server_of: Callable[[Path], Server], host_path: Path) -> Server:
+    """The server of the ComfyUI that this run uses, with nothing loaded and nothing cached."""
+    running = server_of(host_path)
+    running.client.free()
+    return running
