@@ -30,6 +30,7 @@ def pair(request, folder, loader):
     return backbone, *loader.execute(name).result
 
 
+@pytest.mark.both_hosts
 class TestRoundTrip:
     @pytest.mark.parametrize("t", [999, 399, 3])
     def test_the_network(self, pair, t):
@@ -125,6 +126,7 @@ class TestRoundTrip:
                 assert torch.equal(one[1], other[1])
 
 
+@pytest.mark.both_hosts
 def test_the_stock_sampler_starts_at_the_recipes_noise_level(folder, loader):
     import comfy.samplers
 
@@ -184,12 +186,12 @@ class TestAnySize:
             vae.decode(torch.zeros(1, 4, 8, 8))
 
     def test_the_log_says_what_was_opened(self, folder, loader, caplog):
-        export(folder / "said.safetensors")
+        export(folder / "logged.safetensors")
         with caplog.at_level("INFO"):
-            loader.execute("said.safetensors")
-        line = "said.safetensors: 'tiny', 64 x 64 pixels, timesteps 999, recommended alpha 0.8 for NASA Apply"
-        assert [r.getMessage() for r in caplog.records if r.getMessage().startswith("said")] == [line]
-        whole = read_checkpoint(folder / "said.safetensors")
+            loader.execute("logged.safetensors")
+        line = "logged.safetensors: 'tiny', 64 x 64 pixels, timesteps 999, recommended alpha 0.8 for NASA Apply"
+        assert [r.getMessage() for r in caplog.records if r.getMessage().startswith("logged")] == [line]
+        whole = read_checkpoint(folder / "logged.safetensors")
         plain = whole.metadata.model_copy(update={"recipe": None, "recommended_alpha": None, "title": "a\nb"})
         write_checkpoint(folder / "plain.safetensors", dataclasses.replace(whole, metadata=plain))
         with caplog.at_level("INFO"):
@@ -209,24 +211,6 @@ class TestFiles:
         assert "pickled.ckpt" not in names
         shipped = {path.name for path in (pack_root / "models").glob("*.safetensors")}
         assert shipped <= set(names) and shipped <= set(options)
-
-    @pytest.mark.parametrize(
-        "name",
-        [
-            "../secret.safetensors",
-            "/etc/passwd",
-            "sub/../../secret.safetensors",
-            "nothing.safetensors",
-            "",
-            "pickled.ckpt",
-        ],
-    )
-    def test_names_lead_nowhere_else(self, folder, loader, name):
-        (folder.parent / "secret.safetensors").write_bytes(b"")
-        with pytest.raises(
-            ValueError, match=r"was not found; available: .*models/checkpoints, models/diffusion_models"
-        ):
-            loader.execute(name)
 
     def test_a_new_file_of_the_same_name_is_noticed(self, folder, loader):
         export(folder / "again.safetensors")

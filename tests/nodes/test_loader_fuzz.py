@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from effort import effort
 from figures import measured
 from fuzz_files import MiB, Mutant, Template, mutants
 from fuzz_goods import good_files, memory_peak, reset_memory_peak
@@ -20,6 +20,9 @@ from snoopi_core.host.loading.loader import load_checkpoint
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 COUNT = 700
+EVERY = effort(gate=11, full=1)  # the step through the list of mutants
+# CPU time, not a bound on speed: reading one of them in quadratic time would take minutes.
+MOST_SECONDS = 30.0
 ROW = f"fuzz, {COUNT} files"
 MOST_TEXT = 2000
 
@@ -44,7 +47,7 @@ def tried(folder: Path, loras: Path) -> list[Tried]:
     log = _OurLog()
     logging.getLogger().addHandler(log)
     try:
-        return [_try(mutant, goods["own"], log) for mutant in mutants(templates, COUNT)]
+        return [_try(mutant, goods["own"], log) for mutant in mutants(templates, COUNT)[::EVERY]]
     finally:
         logging.getLogger().removeHandler(log)
 
@@ -100,6 +103,7 @@ def unfit(message: str) -> str | None:
     return None
 
 
+@pytest.mark.scaled
 def test_every_outcome_is_clear(tried: list[Tried]) -> None:
     bad = [f"{one.name}: {one.complaint}" for one in tried if one.complaint]
     print(f"{sum(one.opened for one in tried)} of {len(tried)} could be opened")
@@ -107,73 +111,23 @@ def test_every_outcome_is_clear(tried: list[Tried]) -> None:
     measured("robustness", ROW, "other than a clear error", len(bad), 0)
 
 
+@pytest.mark.scaled
 def test_most_are_refused_and_some_open(tried: list[Tried]) -> None:
     """Or the mutants would be too wild, or too tame, to say much."""
-    assert len(tried) == COUNT
+    assert len(tried) == len(range(0, COUNT, EVERY))
     assert not [name for name, count in Counter(one.name for one in tried).items() if count > 1]
-    assert 0.05 * COUNT < sum(one.opened for one in tried) < 0.5 * COUNT
+    assert 0.05 * len(tried) < sum(one.opened for one in tried) < 0.5 * len(tried)
 
 
+@pytest.mark.scaled
 def test_time_is_bounded(tried: list[Tried]) -> None:
     slowest = sorted(tried, key=lambda one: -one.seconds)
     print(*(f"{one.seconds:.2f} s {one.name}" for one in slowest[:5]), sep="\n")
-    measured("robustness", ROW, "CPU seconds for the slowest", slowest[0].seconds, 5.0)
+    measured("robustness", ROW, "CPU seconds for the slowest", slowest[0].seconds, MOST_SECONDS)
 
 
+@pytest.mark.scaled
 def test_memory_is_bounded(tried: list[Tried]) -> None:
     largest = sorted(tried, key=lambda one: -one.growth)
     print(*(f"{one.growth / MiB:.0f} MiB {one.name}" for one in largest[:5]), sep="\n")
     measured("robustness", ROW, "MiB more while opening, at most", largest[0].growth / MiB, 500.0)
-
-
-class TestNames:
-    """Only names on the list lead to files, whatever the operating system would make of them."""
-
-    TRICKS = (
-        "", ".", "..", "../secret.safetensors", "../../../../etc/passwd", "/etc/passwd", "sub/../../secret.safetensors",
-        "..\\secret.safetensors", "\\\\server\\share\\x.safetensors", "C:\\x.safetensors", "a\0.safetensors",
-        "good.safetensors\0", "good.safetensors/", "./good.safetensors", "GOOD.SAFETENSORS", " good.safetensors",
-        "x" * 100_000 + ".safetensors", "\n\x1b[31m.safetensors", "file:///etc/passwd", "~/x.safetensors", "$HOME",
-        "pipe.safetensors", "folder.safetensors", "nowhere.safetensors", "％2e％2e/secret.safetensors",
-    )  # fmt: skip
-
-    @pytest.fixture
-    def planted(self, folder: Path, loras: Path) -> None:
-        """Beside the good files: a pipe, a folder and a link to nowhere, under names of models."""
-        good_files(folder, loras)
-        for place in (folder, loras):
-            (place.parent / "secret.safetensors").write_bytes(b"")
-            if not (place / "pipe.safetensors").exists():
-                os.mkfifo(place / "pipe.safetensors")
-                (place / "folder.safetensors").mkdir()
-                (place / "nowhere.safetensors").symlink_to(place / "gone")
-
-    @pytest.mark.parametrize("name", TRICKS, ids=[repr(name)[:30] for name in TRICKS])
-    @pytest.mark.parametrize("what", ["ckpt_name", "lora_name"])
-    @pytest.mark.timeout(20)
-    def test_tricks(self, loader: type, planted: None, what: str, name: str) -> None:
-        inputs = {"ckpt_name": "good.safetensors", what: name}
-        for call in (loader.execute, loader.fingerprint_inputs):
-            with pytest.raises(ValueError, match="was not found; available: ") as caught:
-                call(**inputs)
-            assert len(str(caught.value)) < MOST_TEXT
-            assert str(caught.value).isprintable()
-
-    @pytest.mark.timeout(20)
-    def test_odd_names_of_files_keep_messages_short(self, loader: type, folder: Path) -> None:
-        odd = folder / "odd"
-        odd.mkdir()
-        for number in range(50):
-            (odd / f"\n\x1b[31m{number}{'x' * 200}.safetensors").write_bytes(b"")
-        try:
-            with pytest.raises(ValueError, match="was not found") as caught:
-                loader.execute("none.safetensors")
-            assert len(str(caught.value)) < MOST_TEXT
-            assert str(caught.value).isprintable()
-            with pytest.raises(ValueError, match="is empty") as caught:
-                loader.execute(next(name for name in loader.define_schema().inputs[0].options if "\n" in name))
-            assert str(caught.value).isprintable()
-        finally:
-            for file in odd.iterdir():
-                file.unlink()
-            odd.rmdir()

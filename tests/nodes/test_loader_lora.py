@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 
 import nodes as host_nodes
 import pytest
@@ -12,46 +11,20 @@ from comfy.model_patcher import ModelPatcher
 from exports import RECIPE, export, pixart_export
 from figures import measured
 from full_size import PIXARTS, diffusers_weights, meta_network, write_sparse
-from peft import LoraConfig, get_peft_model
-from peft.utils import get_peft_model_state_dict
+from loras import ALPHA, STYLES, about, adapter_settings, kohya, renamed, with_adapters
 from reference import relative_error
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from small_models import unet_file
 
-from snoopi_core.formats.checkpoint import OneStepRecipe, Provenance, Schedule
-from snoopi_core.formats.lora import LoraMetadata, adapters_from_peft, write_lora
+from snoopi_core.formats.checkpoint import OneStepRecipe, Schedule
+from snoopi_core.formats.lora import adapters_from_peft, write_lora
 from snoopi_core.formats.tensor_file import open_tensor_file
 from snoopi_core.host.loading.attachment import get_metadata
-from snoopi_core.host.loading.lora import apply_lora
 from snoopi_core.host.loading.recognise import recognise
+from snoopi_core.host.loading.lora import apply_lora
 from snoopi_core.host.one_step import one_step
 
 pytestmark = pytest.mark.host
-
-RANK, ALPHA = 4, 8.0
-ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
-
-
-def about(**changes):
-    settings = {
-        "title": "student", "prediction_type": "epsilon",
-        "recipe": OneStepRecipe(timesteps=(600,), alpha_T=0.6, sigma_T=0.8), "recommended_alpha": 0.3,
-        "provenance": Provenance(step=7), **changes,
-    }  # fmt: skip
-    return LoraMetadata(**settings)
-
-
-def with_adapters(network, targets=ATTENTION):
-    """(network with its LoRA merged, peft's state dict of it)."""
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets, init_lora_weights=False)
-        adapted = get_peft_model(copy.deepcopy(network), config)
-    weights = {key: weight.half() for key, weight in get_peft_model_state_dict(adapted).items()}
-    for name, weight in adapted.named_parameters():
-        if "lora_" in name:
-            weight.data = weight.data.half().float()
-    return adapted.merge_and_unload().eval(), weights
 
 
 @pytest.fixture(scope="module")
@@ -77,40 +50,7 @@ def error_against(model, unet, width=32):
     return relative_error(got, unet(x, t, encoder_hidden_states=context).sample)
 
 
-def kohya(weights, alpha=True):
-    out = {}
-    for key, weight in weights.items():
-        module, side = key.removeprefix("base_model.model.").rsplit(".lora_", 1)
-        name = "lora_unet_" + module.replace(".", "_")
-        out[f"{name}.lora_{'down' if side.startswith('A') else 'up'}.weight"] = weight
-        if alpha:
-            out[f"{name}.alpha"] = torch.tensor(ALPHA)
-    return out
-
-
-def renamed(weights, prefix, down=".lora_A.weight", up=".lora_B.weight"):
-    out = {}
-    for key, weight in weights.items():
-        module, side = key.removeprefix("base_model.model.").rsplit(".lora_", 1)
-        out[prefix + module + (down if side.startswith("A") else up)] = weight
-    return out
-
-
-STYLES = {
-    "kohya": lambda w: (kohya(w), {}),
-    "diffusers": lambda w: (renamed(w, "unet."), {"lora_adapter_metadata": adapter_settings("unet.")}),
-    "older diffusers": lambda w: (
-        {f"{k}": v for k, v in renamed(w, "unet.", ".lora.down.weight", ".lora.up.weight").items()},
-        {"lora_adapter_metadata": adapter_settings("unet.")},
-    ),
-    "peft": lambda w: (dict(w), {"lora_adapter_metadata": adapter_settings("base_model.model.")}),
-}
-
-
-def adapter_settings(prefix, **more):
-    return json.dumps({f"{prefix}{key}": value for key, value in {"r": RANK, "lora_alpha": ALPHA, **more}.items()})
-
-
+@pytest.mark.both_hosts
 class TestOnOurBase:
     @pytest.mark.parametrize("style", STYLES)
     def test_key_styles(self, base, loras, loader, style):
@@ -159,8 +99,8 @@ class TestTheRecipe:
         metadata = about(prediction_type="v_prediction", schedule=schedule)
         write_lora(loras / "wins.safetensors", metadata, adapters_from_peft(weights), alpha=ALPHA)
         model = loader.execute("base.safetensors", "wins.safetensors").result[0]
-        said = get_metadata(model.clone())
-        assert said.model_dump() == metadata.model_dump() and said.recipe.timesteps == (600,)
+        got = get_metadata(model.clone())
+        assert got.model_dump() == metadata.model_dump() and got.recipe.timesteps == (600,)
         sampling = model.get_model_object("model_sampling")
         betas = torch.linspace(0.0001, 0.02, 1000, dtype=torch.float64)
         bars = (1 - betas).cumprod(0)
@@ -238,102 +178,6 @@ class TestPixArt:
         measured("loader", "LoRA on our PixArt", f"relative error, {style} names", relative_error(got, expected), 2e-6)
 
 
-class TestRefused:
-    def refuse(self, loader, name, message):
-        with pytest.raises(ValueError, match=message) as caught:
-            loader.execute("base.safetensors", name)
-        assert name in str(caught.value)
-
-    def test_keys_that_match_nothing_are_counted_and_named(self, base, loras, loader):
-        tensors = kohya(with_adapters(base)[1])
-        for n in range(7):
-            tensors[f"lora_unet_up_blocks_9_attentions_{n}.lora_up.weight"] = torch.zeros(2, 2)
-        save_file(tensors, loras / "odd.safetensors")
-        self.refuse(loader, "odd.safetensors", r"odd.safetensors: 7 of its \d+ keys match no weight .*; and 2 more")
-
-    def test_a_lora_of_another_size(self, base, loras, loader):
-        tensors = {
-            key: torch.zeros([2 * n for n in w.shape]) if w.ndim else w
-            for key, w in kohya(with_adapters(base)[1]).items()
-        }
-        save_file(tensors, loras / "size.safetensors")
-        self.refuse(
-            loader,
-            "size.safetensors",
-            r"trained on another base model: .*up \(64, 8\) and down \(8, 64\), expected",
-        )
-
-    def test_a_lora_for_another_family(self, base, loras, loader):
-        _, weights = with_adapters(base)
-        path = write_lora(loras / "family.safetensors", about(), adapters_from_peft(weights), alpha=ALPHA)
-        header = {"snoopi.format": "1", "snoopi.lora": about(family="pixart").model_dump_json()}
-        save_file(load_file(path), path, metadata=header)
-        self.refuse(loader, "family.safetensors", "trained on a pixart network, this model is a unet network")
-
-    def test_half_a_pair(self, base, loras, loader):
-        tensors = kohya(with_adapters(base)[1])
-        del tensors[next(key for key in tensors if "lora_down" in key)]
-        save_file(tensors, loras / "half.safetensors")
-        self.refuse(loader, "half.safetensors", "a part is missing")
-
-    @pytest.mark.parametrize("alpha", [torch.ones(3), torch.tensor(float("nan")), torch.zeros(0)])
-    def test_a_strength_that_is_no_number(self, base, loras, loader, alpha):
-        tensors = kohya(with_adapters(base)[1])
-        tensors[next(key for key in tensors if key.endswith(".alpha"))] = alpha
-        save_file(tensors, loras / "alpha.safetensors")
-        self.refuse(loader, "alpha.safetensors", r"alpha is .* expected one finite number")
-
-    def test_a_lora_that_changes_sizes(self, base, loras, loader):
-        tensors = kohya(with_adapters(base)[1])
-        tensors["lora_unet_down_blocks_0.reshape_weight"] = torch.zeros(2)
-        save_file(tensors, loras / "reshape.safetensors")
-        self.refuse(loader, "reshape.safetensors", "it reshapes 1 weight")
-
-    def test_other_adapters(self, base, loras, loader):
-        name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
-        parts = {
-            f"{name}.hada_w{n}_{side}": torch.zeros(32, 2) if side == "a" else torch.zeros(2, 32)
-            for n in (1, 2)
-            for side in "ab"
-        }
-        save_file(parts, loras / "loha.safetensors")
-        self.refuse(loader, "loha.safetensors", "an adapter of kind LoHaAdapter; the host's own Load LoRA node")
-
-    @pytest.mark.parametrize(
-        "settings", ["[", "[]", json.dumps({"unet.lora_alpha": "x"}), '{"unet.lora_alpha": NaN}', "[" * 5000]
-    )
-    def test_settings_that_cannot_be_read(self, base, loras, loader, settings):
-        tensors = renamed(with_adapters(base)[1], "unet.")
-        save_file(tensors, loras / "bad.safetensors", metadata={"lora_adapter_metadata": settings})
-        self.refuse(loader, "bad.safetensors", "its lora_adapter_metadata cannot be read")
-
-    def test_settings_of_another_kind(self, base, loras, loader):
-        tensors = renamed(with_adapters(base)[1], "unet.")
-        header = {"lora_adapter_metadata": adapter_settings("unet.", use_rslora=True)}
-        save_file(tensors, loras / "rs.safetensors", metadata=header)
-        self.refuse(loader, "rs.safetensors", "sets unet.use_rslora, which only diffusers supports")
-
-    def test_a_checkpoint_in_the_wrong_folder(self, base, loras, loader, folder):
-        (loras / "whole.safetensors").write_bytes((folder / "base.safetensors").read_bytes())
-        self.refuse(loader, "whole.safetensors", "keys match no weight")
-
-    @pytest.mark.parametrize(
-        "name", ["../base.safetensors", "/etc/passwd", "", "None", "a/../../x.safetensors", "x.ckpt"]
-    )
-    def test_names_lead_nowhere_else(self, base, loras, loader, name):
-        (loras.parent / "x.safetensors").write_bytes(b"")
-        (loras / "x.ckpt").write_bytes(b"\x80\x04")
-        self.refuse(loader, name, r"LoRA .* was not found; available: .*models/loras")
-
-    def test_a_pickle_with_a_wrong_name(self, base, loras, loader):
-        torch.save({"weight": torch.zeros(2)}, loras / "pickle.safetensors")
-        self.refuse(loader, "pickle.safetensors", "is a pickle .* so it was not opened")
-
-    def test_an_empty_file(self, base, loras, loader):
-        save_file({}, loras / "empty.safetensors")
-        self.refuse(loader, "empty.safetensors", "it contains no weights")
-
-
 def lora_of(name):
     """Rank 1 on every attention of a full-size network, as the trainer would write it; only names and shapes."""
     adapters = {}
@@ -351,6 +195,7 @@ def meta_patcher(path, name):
     return ModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
 
 
+@pytest.mark.both_hosts
 @pytest.mark.parametrize("name", ["SD1.5", "SD2.1", "SDXL", "PixArt-alpha 512"])
 def test_full_size_key_sets(tmp_path, name):
     adapters = lora_of(name)

@@ -1,4 +1,4 @@
-"""The good files that are spoilt (fuzz_files.py), and the memory that opening one takes."""
+"""The good files that fuzz_files.py damages, and the memory that opening a file takes."""
 
 from __future__ import annotations
 
