@@ -1,4 +1,7 @@
-"""One-Step Sampler as a node among the host's: seeds, batches, masks, previews, recipes, wrong input."""
+"""One-Step Sampler as a node among the host's: seeds, latents, recipes, sizes, wrong input.
+
+What holds for every preset (repeatable, batches, masks, progress) is in test_one_step_conventions.py.
+"""
 
 from __future__ import annotations
 
@@ -47,21 +50,7 @@ def with_metadata(**changes):
     return build_model(metadata, to_single_file(unet.state_dict(), unet_rename(unet.config)))
 
 
-class TestReproducible:
-    @pytest.mark.parametrize("timesteps", ["999", "399", "999, 749, 499, 249"])
-    def test_the_same_seed_gives_the_same_bits(self, subject, timesteps):
-        first, again, other = (sample(subject, timesteps=timesteps, seed=seed)["samples"] for seed in (7, 7, 8))
-        assert torch.equal(first, again)
-        assert not torch.equal(first, other)
-
-    @pytest.mark.parametrize("timesteps", ["999", "999, 749, 499, 249"])
-    def test_a_row_is_what_its_batch_index_says(self, subject, timesteps):
-        """`batch_index` comes from Latent From Batch: one picture of a batch, made again by itself."""
-        whole = sample(subject, empty_latent(4), timesteps=timesteps, batch_index=[0, 1, 2, 3])["samples"]
-        alone = sample(subject, empty_latent(1), timesteps=timesteps, batch_index=[2])["samples"]
-        assert relative_error(alone, whole[2:3]) < ROUNDING
-        assert relative_error(alone, whole[1:2]) > 0.1
-
+class TestSeeds:
     def test_later_steps_use_seeds_that_nobody_types(self, subject, monkeypatch):
         """Else the second step of seed 7 would have the noise with which seed 8 begins."""
         seeds, draw = [], comfy.sample.prepare_noise
@@ -82,30 +71,6 @@ class TestReproducible:
 
 
 class TestLatents:
-    @pytest.mark.parametrize("timesteps", ["999", "399"])
-    def test_what_the_latent_shows_does_not_matter_without_a_mask(self, subject, timesteps):
-        blank, shown = (sample(subject, samples, timesteps=timesteps)["samples"] for samples in (None, picture()))
-        assert torch.equal(blank, shown)
-
-    @pytest.mark.parametrize("timesteps", ["999", "399", "999, 499"])
-    def test_the_masks_zero_keeps_and_its_one_draws(self, subject, timesteps):
-        mask = torch.zeros(1, 8 * SIDE, 8 * SIDE)
-        mask[..., : 4 * SIDE] = 1.0
-        kept = picture()
-        half = sample(subject, kept, timesteps=timesteps, noise_mask=mask)["samples"]
-        free = sample(subject, kept, timesteps=timesteps)["samples"]
-        right, left = slice(SIDE // 2, None), slice(None, SIDE // 2)
-        assert torch.equal(half[..., right], kept[..., right])
-        assert relative_error(half[..., left], kept[..., left]) > 0.1
-        assert not torch.equal(half[..., left], free[..., left]), "the network should see what is kept"
-
-    def test_masks_of_one_and_zero(self, subject):
-        kept, size = picture(), (1, 8 * SIDE, 8 * SIDE)
-        assert torch.equal(
-            sample(subject, kept, noise_mask=torch.ones(size))["samples"], sample(subject, kept)["samples"]
-        )
-        assert torch.equal(sample(subject, kept, noise_mask=torch.zeros(size))["samples"], kept)
-
     def test_other_entries_stay_and_the_input_is_not_changed(self, subject):
         latent = {"samples": empty_latent(), "noise_mask": torch.ones(1, 64, 64), "downscale_ratio_spacial": 8}
         before = dict(latent)
@@ -116,7 +81,7 @@ class TestLatents:
     @pytest.mark.parametrize("halved", [False, True])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
     def test_the_dtype_is_that_of_the_hosts_sampler(self, subject, halved, dtype, monkeypatch):
-        """Newer hosts can be told to hand on fp16; older ones know no such option."""
+        """Newer hosts have an option to keep latents in fp16."""
         monkeypatch.setattr(comfy.cli_args.args, "fp16_intermediates", halved, raising=False)
         positive, samples = conditioning(subject.condition(1)), empty_latent().to(dtype)
         theirs = comfy.sample.sample(
@@ -129,23 +94,7 @@ class TestLatents:
         assert sample(subject, torch.zeros(1, 16, SIDE, SIDE))["samples"].shape == (1, 4, SIDE, SIDE)
 
 
-class TestProgress:
-    def test_progress_and_a_preview_for_each_step(self):
-        colours = ((0.3, 0.2, 0.1), (0.1, 0.3, 0.2), (0.2, 0.1, 0.3), (0.1, 0.1, 0.1))
-        patcher = with_metadata(latent_rgb_factors=colours)
-        seen = []
-        comfy.utils.set_progress_bar_global_hook(
-            lambda value, total, preview, **_: seen.append((value, total, preview))
-        )
-        latent_preview.set_preview_method("latent2rgb")
-        try:
-            sample(case("sd15"), patcher=patcher, timesteps="999, 749, 499")
-        finally:
-            latent_preview.set_preview_method("none")
-            comfy.utils.set_progress_bar_global_hook(None)
-        assert [(value, total) for value, total, _ in seen] == [(1, 3), (2, 3), (3, 3)]
-        assert all(preview[1].size == (SIDE, SIDE) for *_, preview in seen)
-
+class TestPreviews:
     def test_stable_diffusions_latents_have_the_hosts_colours(self):
         ours = with_metadata(latent_scale=0.18215).model.latent_format
         theirs = comfy.latent_formats.SD15()
@@ -194,19 +143,19 @@ class TestSize:
     @pytest.mark.parametrize(
         ("size", "warned"), [((SIDE, SIDE), 0), ((SIDE, 12), 0), ((16, SIDE), 1), ((SIDE, 4), 1), ((64, 64), 1)]
     )
-    def test_a_picture_of_another_size_than_was_learnt_is_told_of_and_made(self, size, warned, caplog):
+    def test_a_picture_of_an_untrained_size_is_made_with_a_warning(self, size, warned, caplog):
         """SIDE is 8, what the network's config says; the file has no decoder, so it is taken for Stable Diffusion's."""
         patcher = with_metadata()
         found = sample(case("sd15"), empty_latent(size=size), patcher=patcher)["samples"]
         assert found.shape[-2:] == size and bool(found.isfinite().all())
-        told = [record.getMessage() for record in caplog.records if "but the latent has" in record.getMessage()]
-        assert len(told) == warned
+        warnings = [record.getMessage() for record in caplog.records if "but the latent has" in record.getMessage()]
+        assert len(warnings) == warned
         wanted = f"this model was trained for 64 x 64 pixels, but the latent has {8 * size[1]} x {8 * size[0]}"
-        assert all(wanted in text for text in told)
+        assert all(wanted in text for text in warnings)
 
-    def test_nothing_is_told_of_a_model_that_does_not_say(self, subject, caplog):
-        told = metadata_of(random_unet("sd15")).unet
-        patcher = with_metadata(unet={key: value for key, value in told.items() if key != "sample_size"})
+    def test_there_is_no_warning_when_the_size_is_unknown(self, subject, caplog):
+        config = metadata_of(random_unet("sd15")).unet
+        patcher = with_metadata(unet={key: value for key, value in config.items() if key != "sample_size"})
         sample(subject, empty_latent(size=(4 * SIDE, 4 * SIDE)), patcher=patcher)
         assert "but the latent has" not in caplog.text
 
@@ -225,7 +174,7 @@ class TestWrongInput:
             ("999, 999", "are not strictly decreasing"),
         ],
     )
-    def test_timesteps_that_mean_nothing(self, subject, timesteps, message):
+    def test_invalid_timesteps(self, subject, timesteps, message):
         with pytest.raises(ValueError, match=message) as caught:
             sample(subject, timesteps=timesteps)
         assert '"999, 749, 499, 249"' in str(caught.value)
@@ -251,7 +200,7 @@ class TestWrongInput:
         (True, "DMD2 SD1.5", "by preset DMD2 SD1.5, instead of the file's own recipe, which auto uses"),
     ],
 )
-def test_the_log_says_what_is_done_and_by_whose_word(has_recipe, preset, words, caplog):
+def test_the_log_says_what_is_done_and_which_setting_decided_it(has_recipe, preset, words, caplog):
     subject = case("sd15")
     patcher = subject.patcher.clone()
     recipe = OneStepRecipe(timesteps=(999,), alpha_T=0.0683, sigma_T=0.99766) if has_recipe else None
@@ -263,7 +212,7 @@ def test_the_log_says_what_is_done_and_by_whose_word(has_recipe, preset, words, 
 
 
 @pytest.mark.parametrize(("timesteps", "count"), [("4", 1), ("19", 1), ("20", 0), ("999, 4", 0), ("auto", 0)])
-def test_a_number_of_steps_for_a_timestep_is_warned_of_and_taken(timesteps, count, caplog):
+def test_a_timestep_that_looks_like_a_number_of_steps_is_used_with_a_warning(timesteps, count, caplog):
     subject = case("sd15")
     with caplog.at_level("WARNING"):
         latent = {"samples": empty_latent()}

@@ -27,15 +27,18 @@ pytestmark = pytest.mark.host
 
 BAR = 1e-5
 ROUNDING = 1e-5  # between batches of different sizes
-# A preset of each convention, and timesteps that make it take several steps.
-SEVERAL = {
-    "SD-Turbo, 4 steps": "auto",
-    "LCM-LoRA, 4 steps": "auto",
-    "Hyper-SD LoRA, 1 step": "800, 400",
-    "InstaFlow-0.9B": "1000, 500",
-    "SiD-LSG": "auto",
-}
-several = pytest.mark.parametrize(("preset", "timesteps"), SEVERAL.items())
+# A preset of each convention, "auto" without one, and timesteps that make it take one step or several.
+CONVENTIONS = (
+    ("auto", "999"),
+    ("auto", "399"),
+    ("auto", "999, 749, 499, 249"),
+    ("SD-Turbo, 4 steps", "auto"),
+    ("LCM-LoRA, 4 steps", "auto"),
+    ("Hyper-SD LoRA, 1 step", "800, 400"),
+    ("InstaFlow-0.9B", "1000, 500"),
+    ("SiD-LSG", "auto"),
+)
+every_convention = pytest.mark.parametrize(("preset", "timesteps"), CONVENTIONS)
 SD15 = ("sd15", "epsilon")
 
 
@@ -58,40 +61,43 @@ def from_file(**changes):
     return build_model(metadata, to_single_file(unet.state_dict(), unet_rename(unet.config)))
 
 
+@pytest.mark.both_hosts
 class TestEveryConvention:
-    @several
+    @every_convention
     def test_the_same_seed_gives_the_same_bits(self, preset, timesteps):
         first, again, other = (sample(preset=preset, timesteps=timesteps, seed=seed) for seed in (7, 7, 8))
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
-    @several
+    @every_convention
     def test_a_row_is_what_its_batch_index_says(self, preset, timesteps):
+        """`batch_index` comes from Latent From Batch: one picture of a batch, made again by itself."""
         whole = sample(None, empty_latent(3), preset=preset, timesteps=timesteps, batch_index=[0, 1, 2])
         alone = sample(None, empty_latent(1), preset=preset, timesteps=timesteps, batch_index=[2])
         assert relative_error(alone, whole[2:3]) < ROUNDING
         assert relative_error(alone, whole[1:2]) > 0.1
 
-    @several
+    @every_convention
     def test_the_masks_zero_keeps_and_its_one_draws(self, preset, timesteps):
         mask = torch.zeros(1, 8 * SIDE, 8 * SIDE)
         mask[..., : 4 * SIDE] = 1.0
         kept = picture()
         half = sample(None, kept, preset=preset, timesteps=timesteps, noise_mask=mask)
         free = sample(None, kept, preset=preset, timesteps=timesteps)
+        assert torch.equal(sample(preset=preset, timesteps=timesteps), free), "without a mask, the latent is ignored"
         right, left = slice(SIDE // 2, None), slice(None, SIDE // 2)
         assert torch.equal(half[..., right], kept[..., right])
         assert relative_error(half[..., left], kept[..., left]) > 0.1
         assert not torch.equal(half[..., left], free[..., left]), "the network should see what is kept"
 
-    @several
+    @every_convention
     def test_masks_of_one_and_zero(self, preset, timesteps):
         kept, size = picture(), (1, 8 * SIDE, 8 * SIDE)
         free = sample(None, kept, preset=preset, timesteps=timesteps)
         assert torch.equal(sample(None, kept, preset=preset, timesteps=timesteps, noise_mask=torch.ones(size)), free)
         assert torch.equal(sample(None, kept, preset=preset, timesteps=timesteps, noise_mask=torch.zeros(size)), kept)
 
-    @several
+    @every_convention
     def test_progress_and_a_preview_for_each_step(self, preset, timesteps):
         patcher, seen = from_file(latent_rgb_factors=((0.3, 0.2, 0.1),) * 4), []
         comfy.utils.set_progress_bar_global_hook(
@@ -103,7 +109,7 @@ class TestEveryConvention:
         finally:
             latent_preview.set_preview_method("none")
             comfy.utils.set_progress_bar_global_hook(None)
-        count = len(seen)
+        count = len(seen) if timesteps == "auto" else timesteps.count(",") + 1
         assert count >= 1 and [(value, total) for value, total, _ in seen] == [(i + 1, count) for i in range(count)]
         assert all(preview[1].size == (SIDE, SIDE) for *_, preview in seen)
 
