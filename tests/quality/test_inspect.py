@@ -7,32 +7,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from host_world import STUDENT, HostStudent, pack_node
+from effort import effort
+from host_world import HostStudent, pack_node
 
 from experiments.shapes import measure
-from snoopi_core.formats.checkpoint import read_metadata
 from snoopi_core.guidance.strength import CLOSE_COSINE, SAME_COSINE, STRONG_CHANGE
 from snoopi_core.host.families import family_of
 from snoopi_core.host.inspect import StrengthObserver, first_step, observed_step
 
-pytestmark = [pytest.mark.host, pytest.mark.slow]
-PICTURES, SEED = 12, 400_000  # seeds that nothing else has seen
+pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.scaled]
+PICTURES, SEED = effort(gate=2, full=12), 400_000  # seeds that nothing else has seen
 TOO_MUCH = 3.0  # times the recommended alpha
-
-
-@pytest.fixture(scope="module")
-def alpha(pack_root):
-    return read_metadata(pack_root / "models" / STUDENT).recommended_alpha
 
 
 @pytest.fixture(scope="module")
 def host():
     return HostStudent()
-
-
-@pytest.fixture(scope="module")
-def pairs(host):
-    return measure.modal_pairs(host)
 
 
 def means(host, prompt: str, negative: str, alpha: float) -> tuple[float, float]:
@@ -49,19 +39,19 @@ def means(host, prompt: str, negative: str, alpha: float) -> tuple[float, float]
 
 
 @torch.no_grad()
-def test_the_cosine_tells_good_negatives_from_others(host, pairs, alpha):
+def test_the_cosine_separates_good_negatives_from_others(host, pairs, alpha):
     good = [means(host, pair.prompt, pair.negative, alpha)[0] for pair in pairs]
     prompts = sorted({pair.prompt for pair in pairs})
     twice = [means(host, prompt, f"{prompt} {prompt}", alpha)[0] for prompt in prompts]
     same = [means(host, prompt, prompt, alpha)[0] for prompt in prompts]
     print(f"\ncosine: {len(good)} informative negatives {min(good):.2f} to {max(good):.2f}")
-    print(f"  the prompt said twice {min(twice):.2f} to {max(twice):.2f}, the prompt itself {min(same):.2f}")
+    print(f"  the prompt twice {min(twice):.2f} to {max(twice):.2f}, the prompt itself {min(same):.2f}")
     assert max(good) < CLOSE_COSINE < min(twice)
     assert min(same) > SAME_COSINE
 
 
 @torch.no_grad()
-def test_the_change_tells_where_pictures_break(host, pairs, alpha):
+def test_the_change_shows_where_pictures_break(host, pairs, alpha):
     changes = {}
     for times in (1.0, TOO_MUCH):
         host.alpha = times * alpha

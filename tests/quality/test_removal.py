@@ -4,30 +4,23 @@ The bars here are floors under what was measured (docs/RESULTS.md), so that a ch
 """
 
 import pytest
+from effort import effort
 from host_world import STUDENT, HostStudent
 
 from experiments.shapes import measure
 from experiments.shapes.sampling import OneStep
-from snoopi_core.formats.checkpoint import read_metadata
 from training.models.loading import load_backbone
 
-pytestmark = [pytest.mark.host, pytest.mark.slow]
-IMAGES, SEED = 100, 300_000  # seeds that neither training, nor the choice of alpha, nor that of the pairs has seen
-
-
-@pytest.fixture(scope="module")
-def alpha(pack_root):
-    return read_metadata(pack_root / "models" / STUDENT).recommended_alpha
+pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.scaled]
+IMAGES = effort(gate=16, full=100)
+CAPTIONS = effort(gate=100, full=400)
+SCALES = effort(gate=(1.5,), full=(1.5, 3.0, 4.5))
+SEED = 300_000  # seeds that neither training, nor the choice of alpha, nor that of the pairs has seen
 
 
 @pytest.fixture(scope="module")
 def host(alpha):
     return HostStudent(alpha=alpha)
-
-
-@pytest.fixture(scope="module")
-def pairs(host):
-    return measure.modal_pairs(host)
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +59,15 @@ def test_removal_beats_guidance_at_one_step(pack_root, pairs, after):
         cfg: measure.mean_removal(
             measure.removal_table(OneStep(model=student, method="cfg", scale=cfg), pairs, count=IMAGES, seed=SEED)
         ).clean
-        for cfg in (1.5, 3.0, 4.5)
+        for cfg in SCALES
     }
     print(f"\nclean by CFG scale on one step: {clean}")
     assert measure.mean_removal(after).clean >= max(clean.values()) + 0.15
 
 
 def test_one_step_follows_partial_captions(host):
-    captions, stated = measure.caption_set(400, 310_000, "partial")
-    row = measure.accuracy(host(captions, list(range(400))), stated)
-    print(f"\none step, 400 partial captions: stated right {row.stated:.3f}, valid {row.valid:.3f}")
+    captions, stated = measure.caption_set(CAPTIONS, 310_000, "partial")
+    row = measure.accuracy(host(captions, list(range(CAPTIONS))), stated)
+    print(f"\none step, {CAPTIONS} partial captions: stated right {row.stated:.3f}, valid {row.valid:.3f}")
     assert row.stated >= 0.93
     assert row.valid >= 0.88

@@ -1,18 +1,21 @@
 """The shipped teacher draws what full captions say: without that, nothing below it could be measured."""
 
 import pytest
+from effort import effort
 from host_world import TEACHER
 
 from experiments.shapes import measure
 from experiments.shapes.sampling import ManySteps
 from training.models.loading import load_backbone
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.scaled]
+
+CAPTIONS = effort(gate=80, full=400)
 
 
 def test_every_attribute_of_the_teacher(pack_root):
     teacher = load_backbone(str(pack_root / "models" / TEACHER))
-    captions, stated = measure.caption_set(400, 320_000, "full")
-    row = measure.accuracy(ManySteps(model=teacher, steps=20, cfg=3.0)(captions, list(range(400))), stated)
-    print(f"\nteacher, 20 steps, cfg 3, 400 full captions: {row.per_attribute}, valid {row.valid:.3f}")
+    captions, stated = measure.caption_set(CAPTIONS, 320_000, "full")
+    row = measure.accuracy(ManySteps(model=teacher, steps=20, cfg=3.0)(captions, list(range(CAPTIONS))), stated)
+    print(f"\nteacher, 20 steps, cfg 3, {CAPTIONS} full captions: {row.per_attribute}, valid {row.valid:.3f}")
     assert min(row.per_attribute.values()) >= 0.97

@@ -1,0 +1,28 @@
+"""What the tests of the shipped student share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from effort import effort
+from host_world import STUDENT, HostStudent
+
+from experiments.shapes import measure
+from snoopi_core.formats.checkpoint import read_metadata
+
+COUNT = effort(gate=16, full=50)  # images a prompt
+
+
+@pytest.fixture(scope="session")
+def alpha(pack_root: Path) -> float:
+    """The student's recommended alpha."""
+    found = read_metadata(pack_root / "models" / STUDENT).recommended_alpha
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="session")
+def pairs() -> list[measure.Pair]:
+    """Prompts, each with a negative that names what the student draws most often for it."""
+    return measure.modal_pairs(HostStudent(), count=COUNT)
