@@ -128,7 +128,7 @@ def measure(version: str, figures: Path, arguments: Sequence[str]) -> None:
         SystemExit: a test failed, so figures are missing.
     """
     tests = ["tests/nodes", "tests/live/server/test_soak.py", "tests/live/server/test_fuzz.py"]
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "host or server", *tests, *arguments]
+    command = [sys.executable, "-m", "pytest", "-q", "--effort", "full", "-m", "host or server", *tests, *arguments]
     environment = {**os.environ, "SNOOPI_HOST_VERSION": version, "SNOOPI_FIGURES": str(figures)}
     print(f"== ComfyUI {version}", flush=True)
     if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode != 0:

@@ -87,20 +87,23 @@ sys.meta_path.append(_PackFinder())
 _import_host(HOST, BASE)
 
 import effort  # noqa: E402 - from tests/support, which is on the path now
+import order  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--effort", choices=effort.EFFORTS, default="gate", help="how much is tested; tests/support/effort.py"
+        "--effort", choices=effort.EFFORTS, default="gate", help="how much to test; see tests/support/effort.py"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ[effort.VARIABLE] = config.getoption("effort")
+    config.option.loadscopereorder = False  # pytest-xdist would start with the files that have the most tests
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what this run's effort does not ask for."""
+    """Put the slowest files first, and leave out what this run's effort does not ask for."""
+    items.sort(key=lambda item: order.rank(item.path.relative_to(ROOT).as_posix()))  # stable
     chosen = config.getoption("effort")
     if chosen == "full":
         return
@@ -133,7 +136,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """What was measured has to stand in the documentation: said always, and a failure where CI is set."""
+    """Report measured figures that docs/COMPATIBILITY.md lacks; fail the run if CI is set."""
     figures = sys.modules.get("figures")
     page = (ROOT / "docs" / "COMPATIBILITY.md").read_text(encoding="utf-8") if figures else ""
     unlisted = {pair for pair in getattr(figures, "MEASURED", ()) if f"| {pair[0]} | {pair[1]} |" not in page}

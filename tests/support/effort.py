@@ -5,6 +5,8 @@
     @pytest.mark.full       the test runs in the full run only
     @pytest.mark.scaled     the test runs in both, with an `effort` that differs; the full run repeats it
 
+    @pytest.mark.parametrize("name", some(NAMES, 3))    three of them in the gate, all in the full run
+
 The run is chosen with pytest's option --effort (tests/conftest.py): gate; full; or beyond, which is what the full run
 has beyond the gate. The default is the gate.
 """
@@ -12,7 +14,10 @@ has beyond the gate. The default is the gate.
 from __future__ import annotations
 
 import os
-from typing import Literal, TypeVar, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar, get_args
+
+import pytest
 
 T = TypeVar("T")
 Effort = Literal["gate", "full", "beyond"]
@@ -23,3 +28,12 @@ VARIABLE = "SNOOPI_TEST_EFFORT"  # set from --effort before any test file is imp
 def effort(*, gate: T, full: T) -> T:
     """What this run is to use."""
     return gate if os.environ.get(VARIABLE, "gate") == "gate" else full
+
+
+def some(values: Sequence[Any], count: int) -> list[Any]:
+    """Parameters of a test: `count` of the values, evenly spread, in the gate; all of them in the full run."""
+    in_the_gate = {number * len(values) // count for number in range(count)}
+    return [
+        value if number in in_the_gate else pytest.param(value, marks=pytest.mark.full)
+        for number, value in enumerate(values)
+    ]

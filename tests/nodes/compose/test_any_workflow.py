@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from composed import TOLERANCE, steer
+from effort import effort
 from figures import measured
 from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as st
@@ -17,12 +18,13 @@ from unets import Case, Size, case_of, host_sample, noise, random_unet
 
 from snoopi_core.host.one_step import sigma_at
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 SIZES = [(8, 8), (8, 8), (8, 16), (16, 8)]
 DTYPES = [torch.float32, torch.float32, torch.float32, torch.bfloat16, torch.float16]
 FACTOR = 6  # of the plain model's error, which is another drawing of roundings
-SHAPES = 15  # networks to choose from; making one costs more than sampling with it
+EXAMPLES = effort(gate=25, full=200)
+SHAPES = effort(gate=4, full=15)  # networks to choose from; making one costs more than sampling with it
 
 
 @functools.cache
@@ -147,7 +149,8 @@ def exact_result(workflow: Workflow, subtractions: list[Subtraction]) -> torch.T
     return unguided + workflow.cfg * (guided - unguided)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@pytest.mark.scaled
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(workflows())
 def test_the_host_and_the_formula_agree(workflow):
     patcher, away = workflow.subject.patcher, []

@@ -11,7 +11,7 @@ from composed import POSITIVE, T, prompt, right, same, sampled, steer, subject, 
 from reference import Condition, Reference, Subtraction, relative_error
 from unets import noise, random_unet
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 OTHER = 8  # seed of another prompt
 LAYER = "input_blocks.1.1.transformer_blocks.0.attn2"

@@ -1,4 +1,4 @@
-"""torch.compile through the host: one graph, no breaks, and none compiled anew for another alpha or negative."""
+"""torch.compile through the host: one graph, no breaks, and no recompilation for another alpha or negative."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 import torch
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from composed import ALPHA, POSITIVE, UNWANTED, T, prompt, right, sampled, steer, subject, subtractions
+from effort import some
 from figures import measured
 from host_nodes import run_node
 from reference import Subtraction, relative_error
@@ -40,7 +41,8 @@ def graphs() -> int:
     return counters["stats"]["unique_graphs"]
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.both_hosts
+@pytest.mark.parametrize("backend", some(["eager", "aot_eager"], 1))
 def test_one_graph(backend):
     first = compiled(steer(subject().patcher), backend)
     expected = subject().reference.x0(noise(), T, prompt(POSITIVE), subtractions())
@@ -50,6 +52,7 @@ def test_one_graph(backend):
     measured("composition", f"torch.compile, {backend}", "graphs after a second run", graphs(), 1)
 
 
+@pytest.mark.full
 def test_compiled_before_or_after():
     before = sampled(steer(compiled(subject().patcher, "eager")))
     assert torch.equal(sampled(compiled(steer(subject().patcher), "eager")), before)
@@ -82,12 +85,12 @@ def test_the_hosts_node_takes_the_values_of_the_moment():
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [(None, {}), ({}, None), ({}, {"blocks": "middle"}), ({"blocks": "middle"}, {})], ids=str
+    "settings", some([(None, {}), ({}, None), ({}, {"blocks": "middle"}), ({"blocks": "middle"}, {})], 1), ids=str
 )
-def test_the_hosts_node_sees_a_node_come_and_go(first, second):
+def test_the_hosts_node_sees_a_node_come_and_go(settings):
     base = hosts_node(subject().patcher)
     names = subject().reference.cross_attention_names()
-    for changes in (first, second):
+    for changes in settings:
         patcher, away = base, []
         if changes is not None:
             layers = [name for name in names if "blocks" not in changes or name.startswith("mid_block")]

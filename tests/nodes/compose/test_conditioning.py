@@ -9,7 +9,7 @@ from reference import relative_error
 from regions import Part, blended, host_conditioning, with_opposites
 from unets import noise
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 CFG = 2.0
 OTHER, LONG = 5, 154

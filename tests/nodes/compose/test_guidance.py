@@ -27,7 +27,7 @@ from host_nodes import has_node, run_node
 from reference import relative_error
 from unets import case, conditioning, noise
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 MIDDLE = 6  # seed of a third prompt
 CFG, CFG_2 = 3.0, 1.5

@@ -31,7 +31,7 @@ from host_world import HostStudent
 from reference import relative_error
 from unets import CONTEXT, SIDE, conditioning
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 CFG = 2.0
 MASK = torch.rand(SIDE, SIDE, generator=torch.Generator().manual_seed(6))

@@ -9,7 +9,7 @@ from composed import POSITIVE, T, prompt, right, sampled, steer, subject, subtra
 from reference import relative_error
 from unets import noise, random_unet, stock_model
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 FP8, FP8_WIDE = torch.float8_e4m3fn, torch.float8_e5m2
 DTYPES = [  # of the weights, and of activations where the host casts layer by layer

@@ -10,7 +10,7 @@ from unets import conditioning, own_forwards
 
 from snoopi_core.host.conditioning.window import Window
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 SETTINGS = {"cfg": 2.0, "steps": 4}
 OTHER = 8  # seed of another prompt

@@ -13,7 +13,7 @@ from reference import Reference, relative_error
 from safetensors.torch import save_file
 from unets import case, case_of, conditioning, noise, random_unet
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 LAYERS = [  # what a LoRA of text-to-image models usually trains, at one cross-attention
     f"down_blocks.1.attentions.0.transformer_blocks.0.attn2.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")

@@ -5,6 +5,7 @@ HunyuanDiT is not here: its own forward leaves the graph to make its rotations i
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,8 @@ from torch._dynamo.utils import counters
 from snoopi_core.host.torch_compile import uncompiled
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
+
+PATIENCE = 300.0  # seconds: only a deadlock takes longer
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +54,15 @@ def hosts_node(patcher):
     return run_node("nodes_torch_compile.TorchCompileModel", model=patcher, backend="eager")
 
 
-@pytest.mark.parametrize("compiled", [fullgraph, hosts_node])
-@pytest.mark.parametrize("name", ["PixArt-alpha 512", "Wan 2.1 T2V", "Wan 2.1 I2V", "LTXV", "Cosmos-Predict2", "Anima"])
+NAMES = ["PixArt-alpha 512", "Wan 2.1 T2V", "Wan 2.1 I2V", "LTXV", "Cosmos-Predict2", "Anima"]
+IN_THE_GATE = {("PixArt-alpha 512", hosts_node), ("Wan 2.1 I2V", fullgraph)}
+PAIRS = [
+    pytest.param(*pair, marks=() if pair in IN_THE_GATE else pytest.mark.full)
+    for pair in itertools.product(NAMES, [fullgraph, hosts_node])
+]
+
+
+@pytest.mark.parametrize(("name", "compiled"), PAIRS)
 def test_nasa_comes_and_goes_and_changes(name, compiled):
     subject = case(name)
     positive, negative, other = (subject.condition(seed) for seed in (1, 3, 4))
@@ -79,15 +89,15 @@ def test_several_threads_leave_the_compilers_stance_as_it_was():
     def first():
         with uncompiled():
             first_is_in.set()
-            assert second_is_in.wait(10.0)
+            assert second_is_in.wait(PATIENCE)
         seen.append(eval_frame._stance.stance)
         first_is_out.set()
 
     def second():
-        assert first_is_in.wait(10.0)
+        assert first_is_in.wait(PATIENCE)
         with uncompiled():
             second_is_in.set()
-            assert first_is_out.wait(10.0)
+            assert first_is_out.wait(PATIENCE)
             seen.append(eval_frame._stance.stance)
 
     before = eval_frame._stance
@@ -95,12 +105,11 @@ def test_several_threads_leave_the_compilers_stance_as_it_was():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10.0)
+        thread.join(PATIENCE)
     assert seen == ["force_eager", "force_eager"]  # as long as anyone is in
     assert eval_frame._stance == before
 
 
-@pytest.mark.timeout(60)
 def test_one_who_is_in_may_come_in_again_and_wait_for_a_thread_that_does():
     """NASA Inspect looks on at a step in which the negative goes its way to the first block, on each GPU."""
 

@@ -19,7 +19,7 @@ class TestAnima(FamilyContract):
 
     test_each_row_has_its_own_negative = None  # the host takes one list of T5 tokens for all rows
 
-    def test_a_negative_without_t5_tokens_is_told(self, subject):
+    def test_a_negative_without_t5_tokens_is_refused(self, subject):
         """The adapter makes the text from them."""
         negative = subject.condition(3)
         del negative["t5xxl_ids"]

@@ -1,4 +1,4 @@
-"""HunyuanDiT 1.2, and 1.1, which is told the size and style of the image."""
+"""HunyuanDiT 1.2, and 1.1, which also takes the size and style of the image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.host
 class TestHunyuanDiT(FamilyContract):
     name = "HunyuanDiT 1.2"
 
-    def test_a_negative_of_clip_alone_is_told(self, subject):
+    def test_a_negative_of_clip_alone_is_refused(self, subject):
         negative = subject.condition(3)
         del negative["conditioning_mt5xl"]
         with pytest.raises(ValueError, match="mT5"):

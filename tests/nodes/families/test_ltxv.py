@@ -11,7 +11,7 @@ pytestmark = pytest.mark.host
 class TestLTXV(FamilyContract):
     name = "LTXV"
 
-    def test_a_negative_without_a_mask_is_told(self, subject):
+    def test_a_negative_without_a_mask_is_refused(self, subject):
         """This family's text encoder always gives one, and the host's network insists on it."""
         negative = subject.condition(3)
         del negative["attention_mask"]

@@ -1,4 +1,4 @@
-"""HunyuanDiT: two text encoders whose tokens stand one behind the other."""
+"""HunyuanDiT: the tokens of two text encoders, one after the other."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def hunyuan_dit(version: str = "1.2") -> Case:
     if version == "1.2":
         patcher = build(supported.HunyuanDiT, {**_ARGUMENTS, "image_model": "hydit"})
     else:
-        told = {"image_model": "hydit1", "size_cond": True, "use_style_cond": True}
-        patcher = build(supported.HunyuanDiT1, {**_ARGUMENTS, **told})
+        extra = {"image_model": "hydit1", "size_cond": True, "use_style_cond": True}
+        patcher = build(supported.HunyuanDiT1, {**_ARGUMENTS, **extra})
     return Case(
         name=f"HunyuanDiT {version}", patcher=patcher, reference=_Reference(patcher), make_condition=_condition,
         latent_shape=(4, 6, 8), patch=2, blocks=4, tokens=3, fewer=0, more=12,

@@ -23,7 +23,7 @@ _WIDTH, _HEADS, _DEPTH = 48, 4, 3
 class _Kind:
     config: type
     image_model: str
-    sizes: bool  # is told the size of the image
+    sizes: bool  # takes the size of the image
     interpolation: int
     name: str
 

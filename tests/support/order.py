@@ -1,0 +1,22 @@
+"""The order of test files: the slowest first, so that none is left for the end."""
+
+from __future__ import annotations
+
+SLOWEST_FIRST: tuple[str, ...] = (
+    # A file, or the beginning of several: these keep their order.
+    "tests/live/server/test_soak.py",
+    "tests/live/browser/",
+    "tests/live/install/",
+    "tests/quality/",
+    "tests/live/server/",
+    "tests/nodes/compose/test_any_workflow.py",
+    "tests/nodes/test_loader_fuzz.py",
+    "tests/nodes/families/test_compile.py",
+    "tests/nodes/compose/test_compile.py",
+    "tests/nodes/test_trained_students.py",
+)
+
+
+def rank(path: str) -> int:
+    """The place of a test file, given relative to the repository's root with forward slashes."""
+    return next((place for place, start in enumerate(SLOWEST_FIRST) if path.startswith(start)), len(SLOWEST_FIRST))
