@@ -52,6 +52,7 @@ def report_of(patcher, subject, **settings):
     return inspect(patcher, positive_of(subject), {"samples": empty_latent()}, seed=SEED, **settings)[1]
 
 
+@pytest.mark.both_hosts
 @pytest.mark.parametrize("kind", ["sd15", "sd21", "sdxl", "refiner", "ssd1b"])
 def test_it_changes_nothing_and_sees_what_the_formula_has(kind):
     """The transformers' are in the contract of the families."""
@@ -126,7 +127,7 @@ def test_a_compiled_model_is_looked_at_too(subject):
     assert report_of(steer(subject, compiled), subject) == plain
 
 
-class TestSaysWhatItSees:
+class TestReport:
     def test_where_it_acts(self, subject):
         first = report_of(steer(subject), subject).splitlines()[0]
         family = "Stable Diffusion UNets (SD1.x, SD2.x, SDXL)"
@@ -171,7 +172,7 @@ class TestSaysWhatItSees:
         fine = report_of(steer(subject), subject)
         assert "Strength: the layers change by" in fine and "too strong" not in fine
 
-    def test_several_negatives_are_told_apart(self, subject):
+    def test_several_negatives_are_distinguished(self, subject):
         report = report_of(steer(subject, steer(subject), negative=1), subject)
         assert "Negative 1 is informative" in report and "Negative 2 is uninformative" in report
         assert "middle.0 (2)" in report
@@ -183,7 +184,7 @@ class TestSaysWhatItSees:
         assert "Negative 1" not in report and "1 of 3 NASA Apply nodes do not act in this step." in report
         assert "Negative 2 is informative" in report_of(steer(subject, late), subject)
 
-    def test_prompts_that_are_combined_are_told_apart_too(self, subject):
+    def test_combined_prompts_are_distinguished_too(self, subject):
         combined = [prompt for seed in (3, 1) for prompt in conditioning(subject.condition(seed))]
         steered = apply_nasa(steer(subject), combined, alpha=0.2, window=Window(), blocks="all")
         report = report_of(steered, subject)
@@ -209,6 +210,7 @@ class TestSaysWhatItSees:
         assert sum(float(line.split()[4].rstrip("%")) for line in lines[1:]) == pytest.approx(100, abs=4)
 
 
+@pytest.mark.both_hosts
 class TestTheNode:
     @pytest.fixture(scope="class")
     def student(self):

@@ -65,7 +65,7 @@ class TestOutputs:
             assert one[0] == other[0] and torch.equal(one[1], other[1])
 
 
-class TestWhatIsSaid:
+class TestMessages:
     def test_a_foreign_model_has_no_metadata_and_the_log_says_what_was_taken(self, folder, loader, caplog):
         unet_file(folder / "plain.safetensors")
         with caplog.at_level("INFO"):
@@ -74,7 +74,7 @@ class TestWhatIsSaid:
         assert "plain.safetensors: recognised as SD15 (single file), EPS prediction, no recipe" in caplog.text
         assert "plain.safetensors contains no text encoder and no VAE" in caplog.text
 
-    def test_harmless_keys_are_said_once(self, folder, loader, caplog):
+    def test_harmless_keys_are_logged_once(self, folder, loader, caplog):
         extra = {
             "alphas_cumprod": usual_schedule(),
             "betas": torch.zeros(1000),
@@ -121,18 +121,18 @@ class TestWhatIsSaid:
         assert_refused(path, r"UNet weights and config do not match: (missing \S+norm3.\w+; ){5}and 3 more")
 
     @pytest.mark.parametrize(
-        ("gone", "said"),
+        ("gone", "message"),
         [
             ("transformer_blocks.0.attn1.to_k.weight", r"blocks.0.attn.qkv.weight \(part 2 of 3\)"),
             ("transformer_blocks.0.attn2.to_v.bias", r"blocks.0.cross_attn.kv_linear.bias \(part 2 of 2\)"),
             ("proj_out.bias", "missing final_layer.linear.bias"),
         ],
     )
-    def test_what_the_hosts_conversion_would_leave_as_memory_was(self, folder, gone, said):
+    def test_what_the_hosts_conversion_would_leave_as_memory_was(self, folder, gone, message):
         weights = dict(small_pixart(False).state_dict())
         del weights[gone]
         save_file(weights, folder / "hole.safetensors")
-        assert_refused(folder / "hole.safetensors", said)
+        assert_refused(folder / "hole.safetensors", message)
 
     def test_what_the_hosts_conversion_would_stretch(self, folder):
         weights = dict(small_pixart(False).state_dict())
@@ -231,15 +231,15 @@ class TestPixArtsLatents:
         assert "is assumed" not in caplog.text
 
     @pytest.mark.parametrize(("tokens", "expected"), [(120, 0.18215), (300, 0.13025)])
-    def test_a_caption_table_tells(self, folder, loader, caplog, tokens, expected):
+    def test_a_caption_table_decides(self, folder, loader, caplog, tokens, expected):
         weights = prefixed(pixart_to_single_file(small_pixart(False).state_dict()))
         weights[PREFIX + "y_embedder.y_embedding"] = torch.zeros(tokens, 4096)
         weights[PREFIX + "pos_embed"] = torch.zeros(1, 1024, 1152)
-        save_file(weights, folder / "told.safetensors")
+        save_file(weights, folder / "table.safetensors")
         with caplog.at_level("INFO"):
-            assert self.scale(loader, "told.safetensors") == expected
+            assert self.scale(loader, "table.safetensors") == expected
         assert "is assumed" not in caplog.text and "ignored: model.diffusion_model.pos_embed" in caplog.text
 
-    def test_size_conditions_tell(self, folder, loader):
+    def test_size_conditions_decide(self, folder, loader):
         save_file(small_pixart(True).state_dict(), folder / "alpha.safetensors")
         assert self.scale(loader, "alpha.safetensors") == 0.18215

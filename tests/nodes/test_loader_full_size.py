@@ -20,7 +20,7 @@ from snoopi_core.formats.tensor_file import open_tensor_file
 from snoopi_core.host.loading.build import check_network, model_config
 from snoopi_core.host.loading.recognise import recognise
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 PREFIX = "model.diffusion_model."
 KINDS = {

@@ -20,8 +20,8 @@ from snoopi_core.formats.checkpoint import OneStepRecipe, Schedule
 from snoopi_core.formats.lora import adapters_from_peft, write_lora
 from snoopi_core.formats.tensor_file import open_tensor_file
 from snoopi_core.host.loading.attachment import get_metadata
-from snoopi_core.host.loading.recognise import recognise
 from snoopi_core.host.loading.lora import apply_lora
+from snoopi_core.host.loading.recognise import recognise
 from snoopi_core.host.one_step import one_step
 
 pytestmark = pytest.mark.host

@@ -37,6 +37,7 @@ class TestOutputs:
         ],
         ids=["512", "without variance", "with sizes", "1024", "320 pixels", "interpolated"],
     )
+    @pytest.mark.both_hosts
     @torch.no_grad()
     def test_the_network(self, folder, loader, config, side):
         transformer = pixart_export(folder / "pixart.safetensors", **config)
@@ -144,6 +145,7 @@ class TestBadFiles:
         assert_refused(rewritten(good, change), "missing t_block.1.bias; not expected t_block.2.bias")
 
 
+@pytest.mark.both_hosts
 def test_both_bundled_files_open_as_before(pack_root):
     for path in sorted((pack_root / "models").glob("*.safetensors")):
         model, clip, vae = load_checkpoint(path)

@@ -42,6 +42,7 @@ class TestWholeSingleFiles:
         with pytest.raises(ValueError, match=r"text encoder weights and config do not match: missing .*stranger"):
             convert_text(found)
 
+    @pytest.mark.both_hosts
     def test_the_vae_and_the_text_encoder_of_a_small_file(self, folder, loader, caplog):
         """The network small, the other parts at their only size: the host opens them and they work."""
         gc.collect()

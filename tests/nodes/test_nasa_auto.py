@@ -1,4 +1,4 @@
-"""alpha_mode "auto": whose alpha it takes, and that workflows from before there was a choice are as they were."""
+"""alpha_mode "auto": which alpha it takes, and that workflows from before this input give the same pictures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def kind(monkeypatch):
     return lambda name: monkeypatch.setattr(UNetFamily, "kind", lambda self, model: name)
 
 
-class TestWhose:
+class TestWhichAlpha:
     def test_a_files_own_is_first(self, student, kind):
         kind("SD2.1")
         assert auto_alpha(student.model) == (1.0, "measured for this file")
@@ -58,15 +58,15 @@ class TestWhose:
     def test_pixart_has_one_for_ours_and_a_lower_one_for_others(self):
         assert paper_alpha("PixArt", is_pg_sb=True) == (0.8, "PG-SB PixArt, 999")
         assert paper_alpha("PixArt", is_pg_sb=False) == (0.2, "YOSO-PixArt")
-        said = "a guess: the lowest published for PixArt networks"
-        assert auto_alpha(transformer_case("PixArt-alpha 512").patcher) == (0.2, said)
+        reason = "a guess: the lowest published for PixArt networks"
+        assert auto_alpha(transformer_case("PixArt-alpha 512").patcher) == (0.2, reason)
 
     @pytest.mark.parametrize(
-        ("name", "said"), [("SDXL", "the paper only swept it, 0.0 to 1.0"), (None, "the paper has none")]
+        ("name", "reason"), [("SDXL", "the paper only swept it, 0.0 to 1.0"), (None, "the paper has none")]
     )
-    def test_else_a_choice(self, kind, name, said):
+    def test_otherwise_the_user_has_to_choose(self, kind, name, reason):
         kind(name)
-        with pytest.raises(ValueError, match=f'alpha_mode is "auto", but no alpha is known .* {said}') as caught:
+        with pytest.raises(ValueError, match=f'alpha_mode is "auto", but no alpha is known .* {reason}') as caught:
             auto_alpha(foreign(case("sd15").patcher))
         assert 'Choose "as set" and start with alpha 0.3' in str(caught.value)
 
@@ -75,6 +75,7 @@ class TestWhose:
             auto_alpha(transformer_case("Wan 2.1 T2V").patcher)
 
 
+@pytest.mark.both_hosts
 class TestTheNode:
     def steered(self, student, *settings, **more):
         return pack_node("nasa_apply", "NASAApply").execute(student.model, student.encode("square"), *settings, **more)

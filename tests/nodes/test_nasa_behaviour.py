@@ -1,4 +1,4 @@
-"""NASA Apply by itself: neutral values, nothing left behind, what it says. (Among other things: compose/.)"""
+"""NASA Apply by itself: neutral values, no side effects, messages. (With other nodes: compose/.)"""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TestNeutral:
 
     @pytest.mark.parametrize(("t", "percent"), [(999, 0.0), (799, 0.2), (399, 0.6)])
     def test_where_a_one_step_models_only_step_lies(self, subject, t, percent):
-        """The help page tells to leave 0 and 1, which hold the step of every model."""
+        """The help page recommends 0 and 1, which include the step of every model."""
         sampling = subject.patcher.get_model_object("model_sampling")
         sigma = sigma_at(sampling, t)
         assert Window().is_active(sigma, sampling)
@@ -86,6 +86,7 @@ class TestNeutral:
         assert torch.equal(plain, model.apply_model(x, sigma, c_crossattn=context, transformer_options=wrapped))
 
 
+@pytest.mark.both_hosts
 class TestNothingLeaks:
     def test_the_model_before_the_node_stays_as_it_was(self, subject):
         before = sampled(subject.patcher, subject)
@@ -128,7 +129,7 @@ class TestNothingLeaks:
         assert own_forwards(subject.patcher) == found
 
 
-class TestSaysWhatItDoes:
+class TestMessages:
     def test_layers_and_alpha_and_the_papers_value(self, subject, caplog):
         with caplog.at_level("INFO"):
             steer(subject.patcher, subject, blocks="middle")
@@ -143,7 +144,7 @@ class TestSaysWhatItDoes:
         assert recommended_alpha(own) == "its file recommends 0.7"
 
     @pytest.mark.parametrize(("width", "kind"), [(768, "SD1.5"), (1024, "SD2.1"), (2048, "SDXL"), (48, None)])
-    def test_kinds_are_told_by_the_text_encoder(self, subject, width, kind, monkeypatch):
+    def test_kinds_are_recognised_by_the_text_encoder(self, subject, width, kind, monkeypatch):
         monkeypatch.setattr(UNetFamily, "_text_width", lambda self, model: width)
         assert UNetFamily().kind(subject.patcher.model) == kind
 

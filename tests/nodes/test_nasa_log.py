@@ -1,4 +1,4 @@
-"""What is said of a sampling run: what was done, and what is likely a mistake. Once a run."""
+"""What is logged about a sampling run, once a run: what was done, and what is likely a mistake."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def sampled(subject, patcher, **settings):
     return host_sample(patcher, *prompts, **settings)
 
 
-def said(caplog, level=logging.INFO) -> list[str]:
+def logged(caplog, level=logging.INFO) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.levelno == level and r.getMessage().startswith("NASA Apply")]
 
 
 @pytest.fixture
 def heard(caplog):
-    """Forgets what NASA Apply's node itself said."""
+    """Drops what NASA Apply's node itself has logged."""
     caplog.set_level(logging.INFO)
 
     def listen(patcher):
@@ -59,21 +59,21 @@ def test_what_was_done(subject, caplog, heard):
     sampled(subject, heard(steer(subject, steer(subject), negative=4, alpha=0.2, blocks="middle")), steps=3)
     family = "attention layers of Stable Diffusion UNets (SD1.x, SD2.x, SDXL)"
     done = f"alpha 0.5 in 7 of 7 {family}; alpha 0.2 in 1 of 7 {family}"
-    assert said(caplog) == [f"NASA Apply acted in 3 of 3 call(s) of the model: {done}"]
-    assert not said(caplog, logging.WARNING)
+    assert logged(caplog) == [f"NASA Apply acted in 3 of 3 call(s) of the model: {done}"]
+    assert not logged(caplog, logging.WARNING)
 
 
-def test_it_is_said_of_every_run(subject, caplog, heard):
+def test_every_run_is_logged(subject, caplog, heard):
     """ComfyUI does not run an unchanged node again, but its sampler runs with each seed."""
     steered = heard(steer(subject))
     for seed in (1, 2):
         sampled(subject, steered, seed=seed)
-    assert len(said(caplog)) == 2
+    assert len(logged(caplog)) == 2
 
 
 def test_a_window_that_holds_some_of_the_steps(subject, caplog, heard):
     sampled(subject, heard(steer(subject, end_percent=0.5)), steps=4)
-    (line,) = said(caplog)
+    (line,) = logged(caplog)
     assert line.startswith("NASA Apply acted in 2 of 4 call(s)")
     assert line.endswith(", from start_percent 0 to end_percent 0.5")
 
@@ -83,16 +83,16 @@ class TestCfg:
     def test_few_steps_with_cfg_are_warned_of_once(self, subject, caplog, heard, steps):
         sampled(subject, heard(steer(subject)), cfg=4.0, steps=steps)
         # Of a file of ours it is known that it is no student.
-        assert not said(caplog, logging.WARNING)
+        assert not logged(caplog, logging.WARNING)
         unknown = steer(subject, self.unknown(subject))
         sampled(subject, heard(unknown), cfg=4.0, steps=steps)
-        (warning,) = said(caplog, logging.WARNING)
+        (warning,) = logged(caplog, logging.WARNING)
         assert "cfg is 4, so the sampler's own negative acts in addition" in warning and "cfg 1" in warning
 
-    def test_many_steps_with_cfg_are_told_of(self, subject, caplog, heard):
+    def test_many_steps_with_cfg_are_logged(self, subject, caplog, heard):
         sampled(subject, heard(steer(subject, self.unknown(subject))), cfg=4.0, steps=12)
-        assert not said(caplog, logging.WARNING)
-        assert sum("cfg is 4" in line for line in said(caplog)) == 1
+        assert not logged(caplog, logging.WARNING)
+        assert sum("cfg is 4" in line for line in logged(caplog)) == 1
 
     @pytest.mark.parametrize("start", [0, 6])
     @pytest.mark.parametrize(("number", "level"), [(0, logging.WARNING), (1, logging.INFO)])
@@ -102,8 +102,8 @@ class TestCfg:
         prompt = world.encode("a blue shape")
         with torch.inference_mode():
             host_sample(heard(model), prompt, world.encode("blurred"), cfg=3.0, steps=12, start_step=start)
-        assert sum("cfg is 3" in line for line in said(caplog, level)) == 1
-        assert sum("cfg is 3" in line for line in said(caplog, logging.WARNING)) == (number == 0)
+        assert sum("cfg is 3" in line for line in logged(caplog, level)) == 1
+        assert sum("cfg is 3" in line for line in logged(caplog, logging.WARNING)) == (number == 0)
 
     def test_no_word_of_cfg_1(self, subject, caplog, heard):
         sampled(subject, heard(steer(subject, self.unknown(subject))), cfg=1.0)
@@ -122,7 +122,7 @@ class TestCfg:
             sigmas=run_node("nodes_custom_sampler.BasicScheduler", model=model, scheduler="simple", steps=2, denoise=1),
             latent_image={"samples": empty_latent()},
         )
-        assert any("cfg is 2 and 1.5" in line for line in said(caplog, logging.WARNING))
+        assert any("cfg is 2 and 1.5" in line for line in logged(caplog, logging.WARNING))
 
     @staticmethod
     def unknown(subject):
@@ -138,7 +138,7 @@ def test_an_alpha_far_above_the_files_own_is_warned_of_once(models, caplog, hear
     prompt = student.encode("a blue shape")
     with torch.inference_mode():
         host_sample(heard(model), prompt, prompt, cfg=1.0, steps=3)
-    warnings = said(caplog, logging.WARNING)
+    warnings = logged(caplog, logging.WARNING)
     assert len(warnings) == count
     assert all(f"alpha is {alpha:g}, but this model's own is 1" in warning for warning in warnings)
 
@@ -146,12 +146,12 @@ def test_an_alpha_far_above_the_files_own_is_warned_of_once(models, caplog, hear
 class TestTheNegativeIsThePrompt:
     def test_it_is_warned_of_once(self, subject, caplog, heard):
         sampled(subject, heard(steer(subject, steer(subject), negative=1)), steps=3)
-        (warning,) = said(caplog, logging.WARNING)
+        (warning,) = logged(caplog, logging.WARNING)
         assert "a negative is the same as the prompt" in warning
 
     def test_other_prompts_are_not(self, subject, caplog, heard):
         sampled(subject, heard(steer(subject, negative=2)), steps=3)  # the sampler's own negative, that is
-        assert not said(caplog, logging.WARNING)
+        assert not logged(caplog, logging.WARNING)
 
 
 class TestAPatchAfterwards:
@@ -162,7 +162,7 @@ class TestAPatchAfterwards:
     """
 
     @pytest.mark.parametrize("before", [True, False])
-    def test_one_that_a_unet_leaves_out_is_told_once(self, subject, caplog, heard, before):
+    def test_one_that_a_unet_leaves_out_is_logged_once(self, subject, caplog, heard, before):
         def take(patcher):
             patcher = patcher.clone()
             address = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.forward"
@@ -171,13 +171,13 @@ class TestAPatchAfterwards:
 
         steered = steer(subject, take(subject.patcher)) if before else take(steer(subject))
         sampled(subject, heard(steered), steps=3)
-        (warning,) = said(caplog, logging.WARNING)
+        (warning,) = logged(caplog, logging.WARNING)
         assert "another node has replaced the cross-attention of middle.0, and NASA overrides it" in warning
         elsewhere = steer(subject, take(subject.patcher), blocks="input, output")
         # Nor where that node has been taken out again: the host then leaves the layer's own forward on the layer.
         for patcher in (elsewhere, steer(subject)):
             sampled(subject, heard(patcher))
-            assert not said(caplog, logging.WARNING)
+            assert not logged(caplog, logging.WARNING)
 
     @staticmethod
     def replaced(subject, forward):
@@ -193,7 +193,7 @@ class TestAPatchAfterwards:
         patched = self.replaced(subject, lambda *args, **kwargs: before(*args, **kwargs))
         assert torch.equal(subject.sample(patched, prompt, prompt), plain)
 
-    def test_one_that_does_without_the_layer_is_told(self):
+    def test_one_that_bypasses_the_layer_is_detected(self):
         subject = transformer_case("Wan 2.1 T2V")
         prompt = subject.condition(1)
         with pytest.raises(ValueError, match="NASA cannot steer block 1: another node has replaced"):

@@ -1,4 +1,4 @@
-"""What is said of runs by guiders of other packs, of later passes, and of nodes of this pack that sample by themselves.
+"""What is logged about runs by guiders of other packs, of later passes, and of nodes of this pack that sample alone.
 
 Whatever a guider is like, the log never ends its run.
 """
@@ -66,7 +66,7 @@ def guided(subject, kind, patcher, cfg=None):
     return guider.sample(noise(), empty_latent(), sampler, sigmas, disable_pbar=True, seed=1)
 
 
-def said(caplog, level=logging.INFO):
+def logged(caplog, level=logging.INFO):
     return [record.getMessage() for record in caplog.records if record.levelno == level]
 
 
@@ -85,7 +85,7 @@ def test_cfg_may_be_anything(subject, unknown, caplog, cfg, shown):
     got = guided(subject, ScaleOfEachStep, steer(subject, unknown), cfg)
     first = cfg[0] if isinstance(cfg, list) else 1.0
     assert torch.equal(got, guided(subject, comfy.samplers.CFGGuider, steer(subject, unknown), first))
-    warnings = said(caplog, logging.WARNING)
+    warnings = logged(caplog, logging.WARNING)
     assert any(shown in line for line in warnings) if shown else not warnings
 
 
@@ -98,7 +98,7 @@ def test_a_log_that_fails_does_not_end_the_run(subject, unknown, caplog, monkeyp
 
     monkeypatch.setattr(RunLog, when, fails)
     assert torch.equal(guided(subject, comfy.samplers.CFGGuider, steer(subject, unknown)), expected)
-    (warning,) = said(caplog, logging.WARNING)
+    (warning,) = logged(caplog, logging.WARNING)
     assert "this sampling run cannot be described in the log" in warning
 
 
@@ -106,14 +106,14 @@ def test_a_prompt_in_another_precision_is_no_mistake(subject, unknown, caplog):
     half = conditioning(subject.condition(1))
     half[0][0] = half[0][0].half()
     host_sample(steer(subject, unknown), half, half)
-    assert not said(caplog, logging.WARNING)
+    assert not logged(caplog, logging.WARNING)
 
 
 def test_a_guider_with_prompts_of_its_own(subject, unknown, caplog):
     caplog.set_level(logging.INFO)
     plain = guided(subject, PromptsOfItsOwn, unknown)
     assert torch.equal(guided(subject, PromptsOfItsOwn, steer(subject, unknown)), plain)
-    (line,) = (line for line in said(caplog, logging.WARNING) if "acted in no step" in line)
+    (line,) = (line for line in logged(caplog, logging.WARNING) if "acted in no step" in line)
     assert "never ran the model with the positive prompt" in line and "window" not in line
 
 
@@ -136,7 +136,7 @@ class TestNodesThatSampleByThemselves:
         return student.encode("a blue shape"), student.encode("square"), {"samples": torch.zeros(1, 4, 8, 8)}
 
     def lines(self, caplog):
-        return [line for line in said(caplog) if line.startswith(("NASA", "One-Step"))]
+        return [line for line in logged(caplog) if line.startswith(("NASA", "One-Step"))]
 
     def test_a_sweeps_lines_bear_its_name(self, student, inputs, caplog):
         caplog.set_level(logging.INFO)
@@ -162,5 +162,5 @@ class TestNodesThatSampleByThemselves:
     def test_an_automatic_alpha_is_logged_with_its_origin(self, student, inputs, caplog):
         caplog.set_level(logging.INFO)
         pack_node("nasa_apply", "NASAApply").execute(student.model, inputs[1], 0.1, alpha_mode="auto")
-        (line,) = said(caplog)
+        (line,) = logged(caplog)
         assert line.startswith("NASA Apply: alpha 1 in 7 of 7") and line.endswith("; measured for this file")

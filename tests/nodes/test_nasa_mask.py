@@ -72,6 +72,7 @@ def test_black_rows_of_a_batch_stay_as_they_were(subject):
         ("finer than the latent", random_mask(side=8 * SIDE)),
     ],
 )
+@pytest.mark.both_hosts
 def test_matches_the_formula(subject, name, mask, cfg):
     got = sampled(steer(subject.patcher, subject, mask), subject, rows=2, cfg=cfg)
     subtraction = Subtraction(subject.condition(3)["context"], ALPHA, mask=mask)

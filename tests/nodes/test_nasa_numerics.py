@@ -15,7 +15,7 @@ from snoopi_core.host.families import base, unet
 from snoopi_core.host.nasa import sampling_run as run
 from snoopi_core.host.nasa.apply import apply_nasa
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 TOLERANCE = 2e-6
 # At cfg 1; guidance multiplies rounding with everything else. Processors round differently: the largest, SD2.1 with

@@ -50,6 +50,7 @@ def layers(subject):
     return len(subject.reference.cross_attention_names())
 
 
+@pytest.mark.both_hosts
 def test_keys_and_values_are_made_once_a_run(subject, projected):
     steered = steer(subject)
     sampled(subject, steered, steps=4)
@@ -79,6 +80,7 @@ def test_hooks_may_change_the_weights_so_nothing_is_kept(subject, projected):
     assert len(projected) == 4 * layers(subject)
 
 
+@pytest.mark.both_hosts
 def test_nothing_outlives_the_run(subject, monkeypatch):
     runs = []
     original = run_module.Run.__init__

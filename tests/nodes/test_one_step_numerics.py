@@ -11,7 +11,7 @@ from unets import case, conditioning, empty_latent, noise
 
 from snoopi_core.host.one_step import one_step
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 TOLERANCE = 5e-6
 SCHEDULE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}

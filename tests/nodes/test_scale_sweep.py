@@ -61,6 +61,7 @@ def by_hand(student, prompts, alpha, *, model=None, rows=1, **settings):
     return run_node("VAEDecode", vae=student.vae, samples=samples)
 
 
+@pytest.mark.both_hosts
 @pytest.mark.parametrize("settings", [{}, PRESET, {"timesteps": "999, 499"}])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_each_picture_is_that_of_the_nodes_by_hand(student, prompts, rows, settings):
@@ -115,6 +116,7 @@ def host_sampling(model, steps=3):
     }
 
 
+@pytest.mark.both_hosts
 def test_with_a_sampler_of_the_hosts_it_is_the_hosts_custom_sampling(student, prompts):
     positive, negative = prompts
     sampling = host_sampling(student.model)
@@ -145,21 +147,21 @@ def test_transformers_are_swept_too(student, way):
 
 @pytest.mark.parametrize("settings", [{"timesteps": "999, 499"}, "host"])
 def test_one_progress_bar_for_all_steps_of_all_pictures(student, prompts, settings, monkeypatch):
-    told = []
+    seen = []
     monkeypatch.setattr(
-        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview=None, node_id=None: told.append((value, total))
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview=None, node_id=None: seen.append((value, total))
     )
     monkeypatch.setattr(comfy.utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0.0, raising=False)
     swept(student, prompts, **(host_sampling(student.model, 2) if settings == "host" else settings))
-    steps = [(value, total) for value, total in told if total == 6]
+    steps = [(value, total) for value, total in seen if total == 6]
     assert steps == [(value, 6) for value in range(1, 7)]
 
 
-def test_it_stops_when_it_is_told_to(student, prompts, monkeypatch):
-    told = []
+def test_it_stops_when_it_is_interrupted(student, prompts, monkeypatch):
+    seen = []
 
     def hook(value, total, preview=None, node_id=None):
-        told.append(value)
+        seen.append(value)
         comfy.model_management.interrupt_current_processing(True)
 
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
@@ -168,11 +170,11 @@ def test_it_stops_when_it_is_told_to(student, prompts, monkeypatch):
             swept(student, prompts)
     finally:
         comfy.model_management.interrupt_current_processing(False)
-    assert told == [1]
+    assert seen == [1]
 
 
 class TestWrongInput:
-    """Everything is told before the first picture is sampled."""
+    """Everything is checked before the first picture is sampled."""
 
     def test_no_vae(self, student, prompts):
         node = pack_node("nasa_scale_sweep", "NASAScaleSweep")
@@ -207,7 +209,7 @@ class TestWrongInput:
         got = pack_node("nasa_scale_sweep", "NASAScaleSweep").validate_inputs(**settings)
         assert got is True if answer is True else answer in got
 
-    def test_timesteps_that_mean_nothing(self, student, prompts, monkeypatch):
+    def test_invalid_timesteps(self, student, prompts, monkeypatch):
         monkeypatch.setattr(comfy.samplers.CFGGuider, "sample", None)
         with pytest.raises(ValueError, match="'ten' is not a whole number"):
             swept(student, prompts, timesteps="ten")

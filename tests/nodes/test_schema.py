@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 INPUTS = {
     "SnoopiPGSBLoader": {"ckpt_name": "COMBO", "lora_name": "COMBO", "latents": "COMBO"},

@@ -86,7 +86,7 @@ def _link(installed: Distribution, site: Path) -> None:
 
 
 def _is_script(file: Path) -> bool:
-    """One of those beside Python, which name the Python of the other environment."""
+    """A script in bin/, which names the Python of the other environment."""
     with file.open("rb") as opened:
         return file.parent.name == "bin" and opened.read(2) == b"#!"
 

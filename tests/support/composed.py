@@ -73,7 +73,7 @@ def exact_model() -> ModelPatcher:
 
 
 def written_out(patcher: ModelPatcher, mask: torch.Tensor | None = None) -> ModelPatcher:
-    """What `steer` does, by the host's plainest means: a replacement of each cross-attention, for samplers whose first
+    """What `steer` does, by the host's simplest means: a replacement of each cross-attention, for samplers whose first
     conditioning is the positive one. Nothing of `snoopi_core` is used.
     """
     steered = patcher.clone()

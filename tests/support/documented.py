@@ -28,7 +28,7 @@ class Command(NamedTuple):
 
 
 def pages() -> list[Path]:
-    """Every page that tells people what to do. CHANGELOG.md tells what has been."""
+    """Every page with instructions. CHANGELOG.md describes the past."""
     patterns = ("README.md", "CONTRIBUTING.md", "docs/*.md", "benchmarks/*.md", "training/*.md", "web/docs/**/*.md")
     return sorted(path for pattern in patterns for path in ROOT.glob(pattern))
 
@@ -44,7 +44,7 @@ def commands() -> list[Command]:
 
 
 def documented(text: str) -> str:
-    """`text`, which some page has as a command: for tests that run what people are told to type."""
+    """Return `text`; fails if no page has it as a command. For tests that run documented commands."""
     assert any(command.text == text for command in commands()), f"no page has the command {text!r} any more"
     return text
 

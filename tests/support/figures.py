@@ -1,4 +1,4 @@
-"""Figures that stand in docs/COMPATIBILITY.md: each is asserted where it is measured, and noted when somebody asks.
+"""The figures of docs/COMPATIBILITY.md: each is asserted where it is measured, and recorded on request.
 
 SNOOPI_FIGURES names a file; every measurement of a run is appended to it, one JSON object a line. See
 scripts/compatibility.py, which makes the page.

@@ -35,7 +35,7 @@ def stopping(parse: Callable[..., argparse.Namespace]) -> Callable[..., argparse
 
 def problem(words: list[str]) -> str:
     """What argparse or the recipe's reader say against `words`."""
-    said = io.StringIO()
+    output = io.StringIO()
     patches = [
         mock.patch.object(argparse.ArgumentParser, name, stopping(getattr(argparse.ArgumentParser, name)))
         for name in ("parse_args", "parse_intermixed_args")
@@ -44,8 +44,8 @@ def problem(words: list[str]) -> str:
     sys.argv = words[1:] if module else words
     try:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(contextlib.redirect_stderr(said))
-            stack.enter_context(contextlib.redirect_stdout(said))
+            stack.enter_context(contextlib.redirect_stderr(output))
+            stack.enter_context(contextlib.redirect_stdout(output))
             for patch in patches:
                 stack.enter_context(patch)
             if module:
@@ -53,10 +53,10 @@ def problem(words: list[str]) -> str:
             else:
                 runpy.run_path(str(ROOT / words[0]), run_name="__main__")
     except SystemExit as ended:
-        return "" if ended.code == 0 else said.getvalue()  # 0: --help
+        return "" if ended.code == 0 else output.getvalue()  # 0: --help
     except Accepted as accepted:
         return _recipe_problem(accepted.args[0])
-    return f"it ran to its end without reading its arguments:\n{said.getvalue()}"
+    return f"it ran to its end without reading its arguments:\n{output.getvalue()}"
 
 
 def _recipe_problem(namespace: argparse.Namespace) -> str:

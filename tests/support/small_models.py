@@ -58,7 +58,7 @@ def small_pixart(conditions: bool) -> PixArtTransformer2DModel:
 
 
 def unet_file(path: Path, name: str = "SD1.5", **more: torch.Tensor) -> UNet2DConditionModel:
-    """The network as a single file, with more weights beside it."""
+    """The network as a single file, with more weights in it."""
     unet = small_unet(name)
     save_file({**prefixed(to_single_file(unet.state_dict(), unet_rename(unet.config))), **more}, path)
     return unet

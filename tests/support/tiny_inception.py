@@ -1,4 +1,4 @@
-"""Inception as FID has it, with random weights: the right names and shapes, and features that tell images apart."""
+"""Inception as FID has it, with random weights: the right names and shapes, and features that differ between images."""
 
 from __future__ import annotations
 
