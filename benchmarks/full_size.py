@@ -1,4 +1,4 @@
-"""The published networks at full size with random weights, in a real ComfyUI: what costs are measured on."""
+"""The published networks at full size with random weights in a real ComfyUI, to measure costs on."""
 
 from __future__ import annotations
 

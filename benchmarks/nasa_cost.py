@@ -2,10 +2,10 @@
 
     python benchmarks/nasa_cost.py sd15 sdxl pixart --rounds 5
 
-Prints a Markdown table: medians of the ratios to the plain step of the same round, so that a machine whose speed drifts
-does not decide, the ratio of floating-point operations (the limit), and of peak memory, each case in a process of its
-own. A step is a whole run of the host's sampler, so the negative's keys and values are part of it. Weights are random;
-the arithmetic is that of the real model. Needs what `make test` installs.
+Prints a Markdown table: medians of the ratios to the plain step of the same round (so that drift of the machine's speed
+cancels), the ratio of floating-point operations (the limit), and of peak memory, measured in a separate process for each
+case. A step is a whole run of the host's sampler, so it includes the negative's keys and values. Weights are random; the
+arithmetic is that of the real model. Needs what `make test` installs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The peak of a process's memory."""
+"""The peak memory of this process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def own_peak() -> int:
-    """Resident memory of this process at its peak. Linux: getrusage's is also that of the process which started it."""
+    """Peak resident memory of this process in bytes (Linux). getrusage would include the parent process's peak."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1))

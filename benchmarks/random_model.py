@@ -1,6 +1,6 @@
 """Stable Diffusion 1.5 with random weights as a diffusers folder, full-size or with every width scaled down.
 
-The arithmetic is that of the real model; only what it draws is noise.
+The arithmetic is that of the real model, but it draws noise.
 """
 
 from __future__ import annotations

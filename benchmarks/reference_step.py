@@ -1,9 +1,9 @@
-"""A plain PG-SB step to compare ours with: what the public loops of this line of work do, written from the paper.
+"""A plain PG-SB step as a reference for ours: what public loops of this kind do, written from the paper.
 
-A frozen teacher and a LoRA teacher with weights of their own, four teacher forwards, every prompt and the empty one
-encoded anew, AdamW, EMA and memory layout as the libraries have them by default. No less care than a good plain loop
-takes: no graph for the teachers, frozen networks in bf16 where the student trains in it, attention by PyTorch's SDPA,
-gradient checkpointing where the recipe has it.
+A frozen teacher and a LoRA teacher with separate weights, four teacher forwards, every prompt and the empty one encoded
+in each step, and AdamW, EMA and memory layout with the libraries' defaults. It is as careful as a good plain loop: no
+graph for the teachers, frozen networks in bf16 where the student trains in it, attention by PyTorch's SDPA, gradient
+checkpointing where the recipe has it.
 
 Dimensions: B batch rows, C latent channels, h x w latent size.
 """

@@ -1,6 +1,6 @@
-"""One variant of a training step in a process of its own, which steps, measures and answers when it is asked to.
+"""A variant of a training step in a separate process, which steps and measures on request.
 
-A process each, so that a peak of memory is one variant's alone, and so that both stay ready to step in turn.
+With a process each, peak memory is measured per variant, and the variants can step in turn.
 """
 
 from __future__ import annotations

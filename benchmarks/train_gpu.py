@@ -2,9 +2,9 @@
 
     python benchmarks/train_gpu.py
 
-Stable Diffusion 1.5 at full size with random weights, bf16, 512 px: our step against the plain reference step, as it is
-and compiled; then what the shipped recipes need, each by the allocator's peak in a process of its own, with everything
-that a recipe turns on (the CLIP loss through a tiny decoder too), and their images per second over whole iterations.
+Stable Diffusion 1.5 at full size with random weights, bf16, 512 px: our step against the plain reference step, eager and
+compiled; then the peak memory of the shipped recipes (the allocator's, a separate process each, with everything that the
+recipe turns on, such as the CLIP loss through a tiny decoder) and their images per second over whole iterations.
 """
 
 from __future__ import annotations

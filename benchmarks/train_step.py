@@ -3,9 +3,9 @@
     python benchmarks/train_step.py --model sd15-small --batch 2
     python benchmarks/train_step.py --model sd15 --device cuda --precision bf16 --batch 8
 
-Prints a Markdown table: seconds, images a second, peak memory, FLOPs, the share of the device's measured matmul rate;
-then the time by phase. Weights are random (benchmarks/random_model.py); both variants start from the same ones, get the
-same prompts and noise, and must give the same first images, losses and gradients, or nothing is timed.
+Prints a Markdown table: seconds, images per second, peak memory, FLOPs, the share of the device's measured matmul rate;
+then the time by phase. Weights are random (benchmarks/random_model.py). Both variants start from the same weights and
+get the same prompts and noise. If their first images, losses and gradients differ, nothing is timed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`make demo`: pictures from a real ComfyUI, with and without a negative prompt, and how often the negative worked.
+"""`make demo`: pictures from a real ComfyUI with and without a negative prompt, and how often the negative worked.
 
-Starts the server headless with the pack in it, looks at what the bundled student draws of its own accord when a prompt
-leaves something open, names that as the negative, and runs the shipped workflows over HTTP. Writes out/demo.png.
+Starts the server headless with the pack installed, finds what the bundled student draws most where a prompt leaves
+something open, uses that as the negative, and runs the shipped workflows over HTTP. Writes out/demo.png.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Before torch is imported: on models this small, more threads only wait for each other.
+# Set before torch is imported. With models this small, more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -35,8 +35,8 @@ from training.prompts.shapes.rules import read
 ONE = ROOT / "workflows" / "api" / "one_step_with_negative_prompt.json"
 BOTH = ROOT / "workflows" / "api" / "with_and_without_negative.json"
 OUT = ROOT / "out" / "demo.png"
-SAMPLE, SHOWN = 40, 8  # pictures counted for each pair, and of those shown
-PAIR_SEED, SEED = 50_000, 90_000  # what chooses the negatives is not what they are measured on
+SAMPLE, SHOWN = 40, 8  # pictures per pair that are counted, and that are shown
+PAIR_SEED, SEED = 50_000, 90_000  # negatives are chosen and measured on different seeds
 Prompt = dict[str, dict[str, Any]]
 
 
@@ -53,7 +53,7 @@ def titled(prompt: Prompt, title: str) -> dict[str, Any]:
 
 
 def fill(prompt: Prompt, *, text: str, negative: str, seed: int, count: int, alpha: float | None = None) -> Prompt:
-    """Write what a person would type into the workflow."""
+    """Set the texts, seed, batch size and alpha of a workflow."""
     titled(prompt, "Prompt")["inputs"]["text"] = text
     titled(prompt, "Negative prompt")["inputs"]["text"] = negative
     for node in nodes(prompt, "EmptyLatentImage"):
@@ -69,7 +69,11 @@ def fill(prompt: Prompt, *, text: str, negative: str, seed: int, count: int, alp
 
 
 def run(client: Client, prompt: Prompt) -> tuple[list[list[Image.Image]], float]:
-    """The pictures of each Save Image node, in the order of the workflow, and the server's seconds."""
+    """(pictures of each Save Image node in the order of the workflow, seconds on the server).
+
+    Raises:
+        RuntimeError: a node failed.
+    """
     outcome = client.run(prompt)
     if outcome.error:
         raise RuntimeError(f"{outcome.error['node_type']}: {outcome.error['exception_message']}")
@@ -78,13 +82,13 @@ def run(client: Client, prompt: Prompt) -> tuple[list[list[Image.Image]], float]
 
 
 def pixels(pictures: list[Image.Image]) -> torch.Tensor:
-    """The small world's own pixels (B, 3, 64, 64) in [0, 1]: the workflow repeats each SCALE x SCALE times."""
+    """The original pixels (B, 3, 64, 64) in [0, 1]: the workflow enlarges each to SCALE x SCALE."""
     stack = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
     return stack[:, SCALE // 2 :: SCALE, SCALE // 2 :: SCALE].permute(0, 3, 1, 2).float() / 255
 
 
 def student(client: Client) -> measure.Generate:
-    """The student as the measures want it; equal prompts that follow each other share a batch and its first seed."""
+    """The student as a `Generate`; a run of equal prompts is one batch with the first prompt's seed."""
 
     def generate(prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
         images = []
@@ -128,9 +132,9 @@ def time_one(client: Client) -> float:
 
 
 def demo(client: Client) -> None:
-    say("looking at what the student draws of its own accord ...")
+    say("finding what the student draws most ...")
     pairs = measure.modal_pairs(student(client), per_attribute=1, count=SAMPLE, seed=PAIR_SEED)
-    say("naming that as the negative, same noise without and with it ...")
+    say("using that as the negative: same noise without and with it ...")
     shown = [show(client, pair) for pair in pairs]
     before, after = measure.mean_removal([row[1] for row in shown]), measure.mean_removal([row[2] for row in shown])
     seconds = time_one(client)

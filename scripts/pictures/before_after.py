@@ -1,10 +1,10 @@
-"""Write the help pages' pictures before / after, through a real ComfyUI and with the small models that come along.
+"""Write the before / after pictures of the help pages, made by a real ComfyUI with the small models.
 
 NASA Apply: the same noise without and with it.
-One-Step Sampler: the student with KSampler as it stands when it is added, and with One-Step Sampler.
-PG-SB Loader: one step of the teacher, a model of many steps, and of the student that was distilled from it.
+One-Step Sampler: the student with KSampler's defaults, and with One-Step Sampler.
+PG-SB Loader: one step of the teacher, a many-step model, and of the student distilled from it.
 
-The prompts are chosen to show the difference, and the help pages say so: how often it comes out is in docs/RESULTS.md.
+The prompts are chosen to show the difference (the help pages say so). docs/RESULTS.md has rates over many.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KSAMPLER = {"steps": 20, "cfg": 8.0, "sampler_name": "euler", "scheduler": "norm
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One row: how each of a page's prompts is drawn."""
+    """A row: how the page's prompts are sampled."""
 
     caption: str
     model: str = STUDENT
@@ -42,7 +42,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """Prompts, each with the negative that is used where a case has an alpha; and the rows before and after."""
+    """(prompt, negative) pairs, and the rows before and after; the negative is used in rows with an alpha."""
 
     prompts: tuple[tuple[str, str], ...]
     rows: tuple[Case, Case]
@@ -51,7 +51,7 @@ class Page:
 OPEN = ("a blue shape", ""), ("a green shape", ""), ("a ring", "")
 STATED = ("a red ring", ""), ("a blue square", ""), ("a green plus", "")
 AWAY = ("a green shape", "triangle"), ("a ring", "green"), ("a blue shape", "square")
-AFTER = Case(caption="")  # the student as it is meant
+AFTER = Case(caption="")  # the student used as intended
 PAGES = {
     "before_after_nasa.jpg": Page(
         prompts=AWAY,

@@ -1,4 +1,4 @@
-"""The demo's picture: for each prompt and negative, the same noise without and with NASA, large and labelled."""
+"""Draws the demo's picture: for each prompt and negative, the same noise without and with NASA."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INK, SOFT, ACCENT, PAPER = "#1b1f24", "#6a737d", "#d1242f", "#ffffff"
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row of pictures; ``unwanted`` marks those that show what the negative names."""
+    """A row of pictures; ``unwanted`` marks those that show what the negative names."""
 
     label: str
     pictures: Sequence[Image.Image]
@@ -23,7 +23,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """One prompt and negative: two rows of the same noise, and what was counted over the whole sample."""
+    """A prompt and negative: two rows of the same noise, and the counts over the whole sample."""
 
     prompt: str
     negative: str
@@ -32,7 +32,7 @@ class Block:
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)  # comes with Pillow, so it is on every machine
+    return ImageFont.load_default(size)  # Pillow brings it
 
 
 def _draw_row(page: Image.Image, row: Row, left: int, top: int) -> int:

@@ -1,6 +1,6 @@
-"""Write the help pages' pictures: each node of ours in a workflow that is shipped, cut out of the real front end.
+"""Write the pictures of our nodes in the help pages: screenshots of the real front end with a shipped workflow.
 
-Nodes that show a picture of their own are put into that workflow and run. The other pictures: before_after.py.
+Nodes that show a picture themselves are added to that workflow and run. before_after.py makes the other pictures.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from scripts.setup.host import find_host
 
 WORKFLOW = ROOT / "workflows" / "one_step_with_negative_prompt.json"
 PLAIN = ("SnoopiPGSBLoader", "SnoopiNASAApply", "SnoopiOneStepSampler")
-# Nodes that show what they made, and their inputs in that workflow: a class and an output, a title and an output, or
-# a value.
+# Nodes that show what they made, and their inputs in that workflow: (class or title of a node, output) or a value.
 SHOWING = {
     "SnoopiNASAScaleSweep": {
         "model": ("SnoopiPGSBLoader", 0), "positive": ("Prompt", 0), "negative": ("Negative prompt", 0),
@@ -37,8 +36,7 @@ SIZES = {"SnoopiNASAScaleSweep": (620, 870), "SnoopiNASAInspect": (700, 740)}
 OUT = ROOT / "web" / "docs" / "images"
 SCALE, MARGIN = 1.5, 24  # of the canvas; in its pixels
 
-# Puts one node of a type into view, its title bar included, and says where it is on the page. What stands close below
-# it moves on.
+# Brings a node of a type into view with its title bar and returns its box on the page. Nodes close below move away.
 SHOW = """
 async ({type, scale, margin}) => {
   const node = app.graph.nodes.find(node => node.type === type);
@@ -60,7 +58,7 @@ async ({type, scale, margin}) => {
 """
 
 
-# Loads a prompt, gives one of its nodes a size, and waits until the node shows what it made.
+# Loads a prompt, resizes one of its nodes, runs it and waits until the node shows its result.
 RUN = """
 async ({prompt, id, size}) => {
   await app.loadApiJson(prompt, 'help.json');
@@ -78,7 +76,7 @@ async ({prompt, id, size}) => {
 
 
 def prompt_with(type_name: str) -> tuple[dict[str, Any], int]:
-    """The workflow in the server's format without its own results, a node in their place; and the node's number."""
+    """(the workflow in the server's format with one node in place of its results, the number of that node)."""
     prompt = json.loads((WORKFLOW.parent / "api" / WORKFLOW.name).read_text(encoding="utf-8"))
     results = {"SnoopiOneStepSampler", "VAEDecode", "ImageScale", "SaveImage"}
     prompt = {number: node for number, node in prompt.items() if node["class_type"] not in results}

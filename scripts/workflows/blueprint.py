@@ -1,6 +1,6 @@
-"""The subgraph blueprint: a negative prompt for a one-step model as one node, from the front end's node library.
+"""The subgraph blueprint: a negative prompt for a one-step model as a single node of the front end's node library.
 
-Made by the front end itself, as a person would: the two nodes in a graph, chosen, "Convert to Subgraph".
+The front end makes it with "Convert to Subgraph" from two nodes of a graph, as a user would.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from playwright.sync_api import Page
 
-# The file's name: all that ComfyUI shows of a pack's blueprint in its searches, which overlook description and aliases.
+# The file's name. ComfyUI's searches show only the name of a pack's blueprint, not its description and aliases.
 NAME = "SNOOPI Negative Prompt (NASA)"
 DESCRIPTION = (
     "A negative prompt for a one-step model: steers it away in its cross-attention (NASA), at cfg 1. Goes between the "
@@ -20,7 +20,7 @@ DESCRIPTION = (
 CATEGORY = "SNOOPI"
 NEGATIVE, ALPHA = "low quality, blurry", 0.3
 
-# The loader and the sampler outside are there so that the front end sees which links cross the border.
+# With the loader and the sampler outside, the front end sees which links cross the border of the subgraph.
 _AROUND = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": ""}},
     "2": {
@@ -59,7 +59,11 @@ async ({prompt, name}) => {
 
 
 def blueprint(page: Page) -> dict[str, Any]:
-    """The file's content, the same each time."""
+    """The file's content; always the same.
+
+    Raises:
+        RuntimeError: the front end changed the widgets' values.
+    """
     text = page.evaluate(_BUILD, {"prompt": _AROUND, "name": NAME})
     graph = json.loads(text)
     (inner,) = graph["definitions"]["subgraphs"]

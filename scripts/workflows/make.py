@@ -1,8 +1,8 @@
-"""Write workflows/: each description as a template, its thumbnail and its API form, made by the real front end.
+"""Write workflows/ from the descriptions: each template, its thumbnail and its API form, and the subgraph blueprint.
 
-The front end itself turns the API form into a graph, sizes the nodes and writes the file, so the templates are what a
-user would have saved. Then each workflow runs once, and its pictures become the thumbnail; where the weights have to be
-downloaded, the thumbnail is a picture of the graph. The subgraph blueprint is written too.
+The real front end turns the API form into a graph, sizes the nodes and serializes it, as if a user had saved it.
+Each workflow is run once, and its pictures become the thumbnail; if its weights must be downloaded first,
+the thumbnail is a screenshot of the graph.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from scripts.workflows.parts import Workflow, api_prompt
 
 THUMBNAIL, SEAM, LABEL = 512, 6, 26
 GAP, COLLAPSED = 48, 150  # between columns, and a collapsed node's width, in the canvas's pixels
-# Under a node: NASA Apply grows by a line when it runs; in Nodes 2.0 others by a button, an error bar and higher rows.
+# Space below a node: NASA Apply grows by a line when it runs; in Nodes 2.0, buttons, error bars and rows take more.
 BELOW, BELOW_COLLAPSED = 60, 24
-NOTE, LETTERS, LINE = 400, 48, 16  # width of the note; letters that fit into a line of it, and how high one is
+NOTE, LETTERS, LINE = 400, 48, 16  # width of the note, letters per line, height of a line
 NOTE_EDGE = 64  # its border, and what Nodes 2.0 adds
 CARD_MARGIN, CARD_ZOOM = 20, 1.6
 
-# Loads the API form, sets sizes and columns, adds the note, and returns the file together with what the front end
-# would send for it. Nodes without a size of their own get the front end's.
+# Loads the API form, sets sizes and columns, adds the note, and returns the file and what the front end would send for
+# it. Nodes without a given size get the front end's.
 BUILD = """
 async ({prompt, name, nodes, columns, note, noteSize, gap, below, belowCollapsed, collapsedWidth}) => {
   await app.loadApiJson(prompt, name + '.json');
@@ -81,7 +81,7 @@ async ({prompt, name, nodes, columns, note, noteSize, gap, below, belowCollapsed
 """
 
 
-# Puts some nodes into view, their title bars included, and says where they are on the page.
+# Brings nodes into view with their title bars and returns their box on the page.
 SHOW = """
 async ({ids, margin, zoom}) => {
   const nodes = ids.map(id => app.graph.getNodeById(id)), canvas = app.canvas, title = LiteGraph.NODE_TITLE_HEIGHT;
@@ -104,7 +104,11 @@ async ({ids, margin, zoom}) => {
 
 
 def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(the file for the UI, the file for the server) of one description."""
+    """(file for the UI, file for the server) of one description.
+
+    Raises:
+        RuntimeError: the front end changed a node.
+    """
     prompt = api_prompt(workflow)
     note = "\n".join(workflow.note)
     lines = sum(math.ceil(len(line) / LETTERS) for line in workflow.note)
@@ -133,16 +137,16 @@ def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any
         if (node["class_type"], node["inputs"]) != (prompt[number]["class_type"], prompt[number]["inputs"]):
             raise RuntimeError(f"{workflow.name}: node {number} came back as {node}, sent as {prompt[number]}")
     graph = made["graph"]
-    # The same description gives the same file.
+    # Fixed, so that the same description gives the same file.
     graph["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"snoopi/{workflow.name}"))
     graph["extra"] = {}
     return graph, made["sent"]
 
 
 def thumbnail(client: Client, prompt: dict[str, Any], outcome: Outcome) -> Image.Image:
-    """A square, as the template browser's cards are, of what the nodes show that save pictures.
+    """A square picture, as the template browser shows it, of the results of the Save Image nodes.
 
-    One result fills it with four pictures, or with its only one; two have a column each; four have a quarter each.
+    One result fills it with four pictures or its only one; two results get a column each, four a quarter each.
     """
     titles = [node["_meta"]["title"] for node in prompt.values() if node["class_type"] == "SaveImage"]
     results = [[_picture(client, image) for image in result] for result in outcome.results]
@@ -161,7 +165,7 @@ def _picture(client: Client, image: Mapping[str, str]) -> Image.Image:
 
 
 def _mosaic(rows: Sequence[Sequence[Image.Image]], titles: Sequence[Sequence[str]]) -> Image.Image:
-    """Two rows of two pictures; a row of titles stands under the picture row of its number, counted from the last."""
+    """Two rows of two pictures; rows of titles go below the last rows of pictures."""
     side = (THUMBNAIL - SEAM - LABEL * len(titles)) // 2
     left = (THUMBNAIL - SEAM - 2 * side) // 2
     page = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white")
@@ -179,7 +183,7 @@ def _mosaic(rows: Sequence[Sequence[Image.Image]], titles: Sequence[Sequence[str
 
 
 def card(page: Page, workflow: Workflow) -> Image.Image:
-    """A picture of those nodes of the graph that matter, at a size that can be read."""
+    """A readable screenshot of the graph's most important nodes (`Workflow.card`)."""
     numbers = {key: number for number, key in enumerate(workflow.nodes, start=1)}
     box = page.evaluate(
         SHOW, {"ids": [numbers[key] for key in workflow.card], "margin": CARD_MARGIN, "zoom": CARD_ZOOM}
@@ -219,7 +223,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="snoopi-workflows-") as base, Server(find_host(), Path(base)) as server:
         if options.student:
             shutil.copy2(options.student, server.base / "models" / "checkpoints" / STUDENT)
-        # Nothing is in these files, but the front end marks nodes in red whose file is missing.
+        # These files are empty, but the front end would mark nodes with missing files in red.
         for file in {file for workflow in chosen for node in workflow.nodes.values() for file in node.files}:
             (server.base / "models" / file.directory).mkdir(exist_ok=True)
             (server.base / "models" / file.directory / file.name).touch()
