@@ -21,10 +21,10 @@ PHASES = (
 
 
 class Clock:
-    """Processor time of one thread of a CPU, since other programs may want it too; wall time of several threads, of
-    which some wait, and of a GPU, waiting for it.
+    """Processor time for one CPU thread, so that other programs do not count; wall time for several threads and for a
+    GPU, which is synchronized.
 
-    It does nothing until `running` is set: waiting at every phase slows a GPU down.
+    It does nothing until `running` is set, since synchronizing at every phase slows a GPU down.
     """
 
     def __init__(self, device: torch.device, threads: int = 1) -> None:

@@ -3,8 +3,8 @@
     python benchmarks/nasa_cost.py sd15 sdxl pixart --rounds 5
 
 Prints a Markdown table: medians of the ratios to the plain step of the same round (so that drift of the machine's speed
-cancels), the ratio of floating-point operations (the limit), and of peak memory, measured in a separate process for each
-case. A step is a whole run of the host's sampler, so it includes the negative's keys and values. Weights are random; the
+cancels), the ratio of floating-point operations (the limit), and of peak memory, measured in a process for each case. A
+step is a whole run of the host's sampler, so it includes the negative's keys and values. Weights are random; the
 arithmetic is that of the real model. Needs what `make test` installs.
 """
 

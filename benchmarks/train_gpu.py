@@ -2,8 +2,8 @@
 
     python benchmarks/train_gpu.py
 
-Stable Diffusion 1.5 at full size with random weights, bf16, 512 px: our step against the plain reference step, eager and
-compiled; then the peak memory of the shipped recipes (the allocator's, a separate process each, with everything that the
+Stable Diffusion 1.5 at full size with random weights, bf16, 512 px: our step against the plain reference step, eager
+and compiled. Then the peak memory of the shipped recipes (the allocator's, a process each, with everything that the
 recipe turns on, such as the CLIP loss through a tiny decoder) and their images per second over whole iterations.
 """
 
