@@ -64,7 +64,6 @@ def test_every_phase_is_counted(folder, variant):
     seconds = bench.phases(1)
     assert list(seconds) == [*PHASES, "the rest"]
     assert all(seconds[phase] > 0 for phase in PHASES)
-    assert seconds["the rest"] < 0.5 * sum(seconds.values())
 
 
 @pytest.mark.slow

@@ -61,19 +61,21 @@ def test_the_dry_run_of_the_small_world(clone: Path) -> None:
     assert not (clone / "runs" / "shapes").exists()
 
 
+@pytest.mark.full
 def test_it_goes_on_and_is_exported(mine: Path, clone: Path) -> None:
     assert "resumed at iteration 2" in shell(documented("python -m training.pgsb --resume runs/mine"), clone)
     shell(documented("python -m training.export runs/mine --out student.safetensors"), clone)
     assert (clone / "student.safetensors").stat().st_size > 1e6
 
 
+@pytest.mark.full
 def test_tensorboard_shows_it(mine: Path, clone: Path) -> None:
     words = shlex.split(documented("tensorboard --logdir runs/mine"))
     process = subprocess.Popen([*words, "--port", "0"], cwd=clone, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
         address = next(match[0] for line in process.stderr if (match := re.search(r"http://\S+", line)))
-        with urllib.request.urlopen(f"{address}data/plugin/scalars/tags", timeout=60) as reply:
+        with urllib.request.urlopen(f"{address}data/plugin/scalars/tags", timeout=600) as reply:
             assert "train/vsd" in reply.read().decode()
     finally:
         process.kill()

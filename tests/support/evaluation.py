@@ -1,19 +1,15 @@
-"""`python -m training.evaluate` in this process and in others, and what it leaves behind."""
+"""`python -m training.evaluate` in this process and in others, and the images it writes."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import socket
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
-import torch
 from PIL import Image
+from processes import rank_environments, set_up, start
 
-import training.evaluate.generate.command  # noqa: F401 - once, in the process that is forked
 from training.evaluate.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,34 +35,14 @@ def refused(capsys, *words: object) -> str:
     return said[said.index("error: ") :]
 
 
-def started(log: Path, *words: object, processes: int = 1) -> list[multiprocessing.Process]:
-    """A command as a process of its own, or as several of one run (gloo), as torchrun would start them; what they say
-    is in `log`. Forked from one process that has imported it all."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["evaluation"])
-    shared = {"ACCELERATE_USE_CPU": "true"}
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        shared |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        shared |= {"GLOO_SOCKET_IFNAME": "lo"}
-    running = []
-    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
-        for n in range(processes):
-            own = shared | ({"RANK": str(n), "LOCAL_RANK": str(n)} if processes > 1 else {})
-            process = context.Process(target=_run, args=(log, list(map(str, words)), own))
-            process.start()
-            running.append(process)
-    return running
+def started(log: Path, *words: object, processes: int = 1) -> list[BaseProcess]:
+    """A command as one process, or as several of one run; see processes.py. Their output is in `log`."""
+    environments = rank_environments(processes) if processes > 1 else [{"ACCELERATE_USE_CPU": "true"}]
+    return [start(_run, log, list(map(str, words)), environment) for environment in environments]
 
 
 def _run(log: Path, words: list[str], environment: dict[str, str]) -> None:
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.environ.update(environment)
-    torch.set_num_threads(1)
+    set_up(log, environment)
     sys.exit(main(words))
 
 

@@ -1,8 +1,6 @@
-"""`python -m training.pgsb` under FSDP on CPUs, for tests: accelerate has the code, but chooses it on GPUs only."""
+"""An Accelerator that uses FSDP on CPUs."""
 
 from __future__ import annotations
-
-import sys
 
 import accelerate
 from accelerate.state import PartialState
@@ -21,11 +19,3 @@ class Accelerator(accelerate.Accelerator):
             auto_wrap_policy="transformer_based_wrap",
             transformer_cls_names_to_wrap=["BasicTransformerBlock", "ResnetBlock2D"],
         )
-
-
-if __name__ == "__main__":
-    import training.trainer.distributed.accelerator
-    from training.pgsb import main
-
-    training.trainer.distributed.accelerator.Accelerator = Accelerator
-    sys.exit(main(sys.argv[1:]))

@@ -1,91 +1,94 @@
-"""The trainer as real processes, forked from one that has imported it: started in a moment, killed at will."""
+"""The trainer's command in processes of their own: see processes.py."""
 
 from __future__ import annotations
 
 import io
 import json
-import multiprocessing
-import multiprocessing.forkserver
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import torch
+from processes import TIMEOUT, rank_environments, set_up, start
 
 from training.distill.step import Distillation
 from training.pgsb import main
-from training.trainer.launch import start  # noqa: F401 - once, in the process that is forked
+from training.trainer import trainer
 from training.trainer.run_folder.checkpoint import checkpoints
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-PATIENCE = 120  # seconds, on the most loaded machine
+_LOG = "SNOOPI_TEST_LOG"  # environment variable of a process: its log
 
 
 class Trainer:
-    """One process of a run; what it says is in `log`.
+    """One process of a run; its output is in `log`.
 
-    slow: seconds that each flush to disk takes, which makes a save long enough to be hit. alter: name of a function of
-    this module that changes something in the process before it starts.
+    alter: changes something in the process before it starts: one of the functions at the end of this module.
+    command: the function of another command.
     """
 
-    def __init__(self, log: Path, *arguments: str, slow: float = 0, alter: str = "", **environment: str) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *arguments: str,
+        alter: Callable[[], None] | None = None,
+        command: Callable[[list[str]], int] = main,
+        **environment: str,
+    ) -> None:
         self.log = log
-        _CONTEXT.set_forkserver_preload(["trainer"])
-        with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
-            multiprocessing.forkserver.ensure_running()
-        self.process = _CONTEXT.Process(target=_run, args=(log, list(arguments), slow, alter, environment))
-        self.process.start()
+        self.process = start(_run, log, command, list(arguments), alter, environment)
 
     def wait_for(self, happened: Callable[[], object]) -> None:
-        deadline = time.monotonic() + PATIENCE
+        """Wait until `happened()` is true. Raises AssertionError if the process ends before that."""
+        deadline = time.monotonic() + TIMEOUT
         while not happened():
             if self.process.exitcode is not None or time.monotonic() > deadline:
                 self.process.kill()
                 raise AssertionError(
-                    f"it did not happen; exit code {self.process.exitcode}; said:\n{self.said()[-2000:]}"
+                    f"it did not happen; exit code {self.process.exitcode}; output:\n{self.output()[-2000:]}"
                 )
             time.sleep(0.005)
+
+    def wait_for_pause(self) -> None:
+        """Wait until the process has come to a place where `paused_after` or `paused_before_export` stops it."""
+        self.wait_for(_file_of(self.log, "paused").exists)
+
+    def go_on(self) -> None:
+        """Let a process that pauses go on."""
+        _file_of(self.log, "paused").unlink()
 
     def signal(self, number: int) -> None:
         os.kill(self.process.pid, number)
 
     def end(self, expect: int = 0) -> str:
-        """What was said by a process that ends with this exit code; negative: the signal that killed it."""
-        self.process.join(PATIENCE)
+        """Output of the process once it has ended with this exit code; negative: the signal that killed it."""
+        self.process.join(TIMEOUT)
         code = self.process.exitcode
         if code != expect:
             self.process.kill()
-            raise AssertionError(f"exit code {code}, expected {expect}; said:\n{self.said()[-2000:]}")
-        return self.said()
+            raise AssertionError(f"exit code {code}, expected {expect}; output:\n{self.output()[-2000:]}")
+        return self.output()
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
 
 def train(log: Path, *arguments: str, expect: int = 0, **settings: object) -> str:
-    """Run to the end; what was said."""
+    """Run to the end and return the output."""
     return Trainer(log, *arguments, **settings).end(expect)
 
 
-def together(log: Path, *arguments: str, processes: int = 2, alter: str = "") -> list[Trainer]:
-    """The processes of one distributed run (gloo), as torchrun would start them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared |= {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"}
+def together(log: Path, *arguments: str, processes: int = 2, **settings: object) -> list[Trainer]:
+    """The processes of one distributed run (gloo)."""
     return [
-        Trainer(log.with_suffix(f".{n}"), *arguments, alter=alter, **shared, RANK=str(n), LOCAL_RANK=str(n))
-        for n in range(processes)
+        Trainer(log.with_suffix(f".{rank}"), *arguments, **settings, **environment)
+        for rank, environment in enumerate(rank_environments(processes))
     ]
 
 
 def iterations(folder: Path) -> list[int]:
-    """What metrics.jsonl holds, without a line that is cut short."""
+    """Iterations in metrics.jsonl, without a last line that is cut short."""
     try:
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     except FileNotFoundError:
@@ -94,13 +97,13 @@ def iterations(folder: Path) -> list[int]:
 
 
 def newest(folder: Path) -> int:
-    """The newest checkpoint, by its name alone."""
+    """Iteration of the newest checkpoint, by its name; 0 if there is none."""
     found = checkpoints(folder / "checkpoints")
     return int(found[-1].name.removeprefix("step-")) if found else 0
 
 
 def tensor_files(folder: Path, name: str = "") -> dict[str, bytes]:
-    """Of the newest checkpoint, or the named one: its tensors, bit for bit."""
+    """Content of the tensor files of the newest checkpoint, or of the named one, by file name."""
     place = folder / "checkpoints" / name if name else checkpoints(folder / "checkpoints")[-1]
     return {path.name: path.read_bytes() for path in place.glob("*.safetensors")}
 
@@ -113,28 +116,77 @@ def assert_same(folder: Path, other: Path) -> None:
     assert not [name for name in ours if ours[name] != theirs[name]]
 
 
-def _run(log: Path, arguments: list[str], slow: float, alter: str, environment: dict[str, str]) -> None:
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.environ.update(environment)
-    torch.set_num_threads(1)
-    if slow:
-        flush = os.fsync
-        os.fsync = lambda handle: (time.sleep(slow), flush(handle))[1]
-    if alter:
-        globals()[alter]()
-    sys.exit(main(arguments))
+def _run(
+    log: Path,
+    command: Callable[[list[str]], int],
+    arguments: list[str],
+    alter: Callable[[], None] | None,
+    environment: dict[str, str],
+) -> None:
+    set_up(log, environment | {_LOG: str(log)})
+    if alter is not None:
+        alter()
+    sys.exit(command(arguments))
+
+
+def _file_of(log: Path, name: str) -> Path:
+    return log.with_name(f"{log.name}.{name}")
+
+
+def _pause() -> None:
+    """In the process: stand still until `Trainer.go_on` is called."""
+    paused = _file_of(Path(os.environ[_LOG]), "paused")
+    paused.touch()
+    while paused.exists():
+        time.sleep(0.005)
+
+
+def paused_after(*iterations: int) -> None:
+    """Stand still in the middle of the iteration that follows each of these (counted from the start or resume)."""
+    original, calls = Distillation.run, []
+
+    def run(self: Distillation, *args: object) -> object:
+        if len(calls) in iterations:
+            _pause()
+        calls.append(1)
+        return original(self, *args)
+
+    Distillation.run = run
+
+
+def paused_before_export() -> None:
+    """Stand still after the last checkpoint."""
+    original = trainer.Trainer.export
+
+    def export(self: trainer.Trainer) -> object:
+        _pause()
+        return original(self)
+
+    trainer.Trainer.export = export
+
+
+def signalled_in_save(folder: Path, number: int, flush: int) -> None:
+    """The process sends itself a signal at a flush to disk (from 1, in a row) while it saves a checkpoint of a run."""
+    original, calls = os.fsync, []
+
+    def fsync(handle: int) -> None:
+        if any(folder.glob("checkpoints/.step-*.tmp")):
+            calls.append(1)
+            if len(calls) == flush:
+                os.kill(os.getpid(), number)
+        original(handle)
+
+    os.fsync = fsync
 
 
 def with_a_full_log() -> None:
-    """What the first process says goes to a disk without room."""
+    """The first process writes its log to a disk without room."""
     if os.environ["RANK"] == "0":
         sys.stderr = io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=True)
 
 
 def nan_on_the_second() -> None:
-    """In the second process's second iteration the loss is not a number; its gradient is as ever."""
+    """In the second process's second iteration the loss is NaN; its gradient is not."""
     original, calls = Distillation.student_loss, []
 
     def student_loss(self: Distillation, *args: object) -> tuple[torch.Tensor, torch.Tensor]:
@@ -144,3 +196,12 @@ def nan_on_the_second() -> None:
         return (loss + float("nan") if spoilt else loss), gap
 
     Distillation.student_loss = student_loss
+
+
+def with_fsdp() -> None:
+    """Use FSDP on CPUs: accelerate has the code, but chooses it on GPUs only."""
+    from fsdp_on_cpu import Accelerator
+
+    import training.trainer.distributed.accelerator
+
+    training.trainer.distributed.accelerator.Accelerator = Accelerator

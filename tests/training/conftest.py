@@ -1,16 +1,17 @@
-"""A tiny teacher on disk, and the settings of a run on it that takes a moment."""
+"""A tiny teacher on disk, and the arguments of a short run with it."""
 
 import pytest
-from tiny import tiny_backbone
+from tiny import STOCK_SCALE, tiny_backbone
 
 from training.trainer.export import export_backbone
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
-    """Arguments of a run in a folder, with more of them."""
+    """Gives the arguments of a run in a folder, followed by others."""
     place = tmp_path_factory.mktemp("teacher")
-    teacher = export_backbone(place / "teacher.safetensors", tiny_backbone("v_prediction"), title="t", role="teacher")
+    backbone = tiny_backbone("v_prediction", latent_scale=STOCK_SCALE)
+    teacher = export_backbone(place / "teacher.safetensors", backbone, title="t", role="teacher")
     prompts = place / "prompts.txt"
     prompts.write_text("a ring\na red square\nblue\na plus and a ring\ntwo\n", encoding="utf-8")
 

@@ -82,7 +82,14 @@ def test_blocks_of_many_shapes_are_all_compiled(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "precision"), [("SD1.5", "bf16"), ("PixArt", "bf16"), ("PixArt", "no")])
+@pytest.mark.parametrize(
+    ("model", "precision"),
+    [
+        pytest.param("SD1.5", "bf16", marks=pytest.mark.full),
+        ("PixArt", "bf16"),
+        pytest.param("PixArt", "no", marks=pytest.mark.full),
+    ],
+)
 def test_right_gradients_pass_and_wrong_ones_do_not(monkeypatch, model, precision):
     d, text, draws = distillation(model, precision)
     before = [weight.clone() for network in (d.student, d.lora_teacher) for weight in network.parameters()]
@@ -105,7 +112,7 @@ def test_right_gradients_pass_and_wrong_ones_do_not(monkeypatch, model, precisio
         check_compiled(d, text, draws)
 
 
-@pytest.mark.parametrize("model", ["SD1.5", "PixArt"])
+@pytest.mark.parametrize("model", [pytest.param("SD1.5", marks=pytest.mark.full), "PixArt"])
 def test_wrong_gradients_of_the_lora_teacher_alone_are_refused(monkeypatch, model):
     d, text, draws = distillation(model)
     compile_by(monkeypatch, FIVE_PERCENT_OFF)
@@ -143,6 +150,7 @@ def test_a_broken_network_is_not_the_compilers_fault(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_compiled_run_trains_the_same_or_does_not_begin(monkeypatch, tmp_path, tiny_run, capsys):
     def run(name, *more):
         return main(tiny_run(tmp_path / name, "loop.iterations=2", *more))

@@ -31,6 +31,11 @@ def first_step(model="SD1.5", **changes):
         }
 
 
+@pytest.fixture(scope="module")
+def plain():
+    return first_step()
+
+
 NASA = {"nasa_alpha_max": 1.0, "nasa_negatives": ["a blue ring"]}
 
 
@@ -56,8 +61,8 @@ NASA = {"nasa_alpha_max": 1.0, "nasa_negatives": ["a blue ring"]}
     ],
     ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
-def test_a_switch_moves_its_own_figures_only(changes, moved):
-    plain, switched = first_step(), first_step(**changes)
+def test_a_switch_moves_its_own_figures_only(plain, changes, moved):
+    switched = first_step(**changes)
     found = {name for name in plain if relative(switched[name], plain[name]) > 1e-6}
     assert found == moved
 

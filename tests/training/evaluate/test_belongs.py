@@ -12,6 +12,7 @@ import pytest
 import torch
 from evaluation import STUDENT, evaluate, pictures, refused, started
 from filelock import FileLock
+from processes import TIMEOUT
 from published import published, save_folder
 
 from training.evaluate.sets.manifest import read_manifest
@@ -168,11 +169,11 @@ def test_images_that_are_not_numbers_are_refused(pairs_file, tmp_path, capsys):
 def test_ctrl_c_is_no_crash(pairs_file, tmp_path):
     made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 30, "--methods", "none", "--out", tmp_path / "out")
     [process] = started(tmp_path / "log", *made)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + TIMEOUT
     while not pictures(tmp_path / "out" / "none") and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGINT)
-    process.join(timeout=60)
+    process.join(TIMEOUT)
     said = (tmp_path / "log").read_text(encoding="utf-8")
     assert process.exitcode == 130 and "Traceback" not in said, said[-2000:]
     assert "stopped; run the same command again to continue" in said

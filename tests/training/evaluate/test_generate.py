@@ -9,6 +9,7 @@ import pytest
 import torch
 from evaluation import STUDENT, evaluate, pictures, pixels, refused, started
 from PIL import Image
+from processes import TIMEOUT
 from published import KINDS, save_folder
 
 from experiments.shapes.sampling import OneStep, noise
@@ -87,7 +88,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(prompts, whole, tmp_p
     straight, killed = ((tmp_path / name, "--count", 9) for name in ("straight", "killed"))
     evaluate(*words(prompts, *straight, methods=["none"]))
     [process] = started(tmp_path / "log", *words(prompts, *killed, methods=["none"]))
-    folder, deadline = killed[0] / "none", time.monotonic() + 120
+    folder, deadline = killed[0] / "none", time.monotonic() + TIMEOUT
     while len(pictures(folder)) < 7 and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.005)
     process.kill()
@@ -103,7 +104,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(prompts, whole, tmp_p
 def test_two_processes_make_the_very_same_files(prompts, whole, tmp_path):
     running = started(tmp_path / "log", *words(prompts, tmp_path / "out"), processes=2)
     for process in running:
-        process.join(timeout=200)
+        process.join(TIMEOUT)
     said = (tmp_path / "log").read_text(encoding="utf-8")
     assert [process.exitcode for process in running] == [0, 0], said[-3000:]
     for name in ("none", "nasa-0.7"):
@@ -119,7 +120,7 @@ def test_the_process_that_fails_tells(prompts, tmp_path):
     place.mkdir()
     running = started(tmp_path / "log", *made, processes=2)
     for process in running:
-        process.join(timeout=200)
+        process.join(TIMEOUT)
     said = (tmp_path / "log").read_text(encoding="utf-8")
     assert all(process.exitcode for process in running)
     assert "error: [Errno 21] Is a directory" in said and str(place) in said, said[-3000:]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import TIMEOUT
 from torch.nn import functional
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torchvision import transforms
@@ -135,7 +136,7 @@ def test_batches_are_prepared_ahead_and_in_order():
 
     made = prepared(range(7), prepare, 2, threads=1)
     assert next(made).tolist() == [0, 1]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + TIMEOUT
     while len(begun) < 4 and time.monotonic() < deadline:
         time.sleep(0.001)
     assert begun == [0, 1, 2, 3]  # the next batch, and no more: they would fill the memory

@@ -1,15 +1,13 @@
 """Cached text embeddings: what is read is what was encoded, and nothing else is ever taken for it."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from published import save_folder
 from tiny import tiny_backbone, tiny_pixart_backbone
+from trainer import together
 
 from training.config import Teacher, load_recipe
 from training.models.loading import load_teacher
@@ -259,13 +257,8 @@ def test_the_command_builds_what_a_run_then_needs_no_encoder_for(teacher, tmp_pa
     ]
     command("--dry-run", expect="41 prompts, 41 of them not yet in")
     assert not (tmp_path / "cache").exists()
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(
-        [*two, "-m", "training.prompts.encode", "--cpu", *settings], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "41 prompts in 2 shard(s)" in done.stderr
+    pair = together(tmp_path / "log", "--cpu", *settings, command=main)
+    assert "41 prompts in 2 shard(s)" in "".join(process.end() for process in pair)
     command(expect="41 prompts, all of them in")
 
     source.write_text(source.read_text(encoding="utf-8") + "a new one\n", encoding="utf-8")

@@ -1,50 +1,42 @@
 """One process, two processes and micro-batches: the same training, from the same recipe."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+import trainer
+from effort import effort
 from safetensors.torch import load_file
-from tiny import tiny_backbone
+from tiny import STOCK_SCALE, tiny_backbone
 from tiny_clip import write_tiny_clip
 
 from training.trainer.export import export_backbone
 from training.trainer.run_folder.checkpoint import checkpoints
 
-ITERATIONS = 10
+ITERATIONS = effort(gate=4, full=10)
+FEW = effort(gate=2, full=5)
 TOLERANCE = 1e-5
-SUPPORT = Path(__file__).resolve().parents[2] / "support"
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    return export_backbone(path, tiny_backbone("v_prediction"), title="tiny", role="teacher")
+    backbone = tiny_backbone("v_prediction", latent_scale=STOCK_SCALE)
+    return export_backbone(path, backbone, title="tiny", role="teacher")
 
 
-def train(teacher, folder, *more, processes=1, fsdp=False, iterations=ITERATIONS, expect=0):
+def train(teacher, folder, *more, processes=1, iterations=ITERATIONS, expect=0, **settings):
+    """Output of the first process."""
     arguments = [
         *("--cpu", f"teacher.path={teacher}", f"output.folder={folder}", f"loop.iterations={iterations}"),
-        *(
-            "loop.batch_size=4",
-            "output.save_every=5",
-            "output.sample_every=0",
-            "output.log_every=1",
-            "output.trackers=[]",
-        ),
-        *more,
+        *("loop.batch_size=4", f"output.save_every={(iterations + 1) // 2}", "output.sample_every=0"),
+        *("output.log_every=1", "output.trackers=[]", *more),
     ]
-    program = [str(SUPPORT / "fsdp_on_cpu.py")] if fsdp else ["-m", "training.pgsb"]
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command = [sys.executable, *(launcher if processes > 1 else []), *program, *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=540)
-    assert done.returncode == expect, done.stdout[-1000:] + done.stderr[-3000:]
-    return done
+    log = folder.parent / f"{folder.name}.log"
+    if processes == 1:
+        return trainer.train(log, *arguments, expect=expect)
+    outputs = [one.end(expect) for one in trainer.together(log, *arguments, processes=processes, **settings)]
+    return outputs[0]
 
 
 def weights(folder):
@@ -72,13 +64,18 @@ def alone(teacher, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.scaled
 def test_a_lora_student_with_the_clip_loss_too(teacher, tmp_path):
     """CLIP judges half of the batch: other rows in each process and micro-batch, the same rows of the whole."""
     clip = write_tiny_clip(tmp_path / "clip")
     more = [f"clip.model=local-dir:{clip}", "clip.weight=1.0", "clip.margin=1.0"]
     more += ["student.train=lora", "student.lora_rank=4", "student.lora_scaling=4"]
-    for folder, settings in (("one", {}), ("two", {"processes": 2}), ("sharded", {"processes": 2, "fsdp": True})):
-        train(teacher, tmp_path / folder, *more, iterations=5, **settings)
+    for folder, settings in (
+        ("one", {}),
+        ("two", {"processes": 2}),
+        ("sharded", {"processes": 2, "alter": trainer.with_fsdp}),
+    ):
+        train(teacher, tmp_path / folder, *more, iterations=FEW, **settings)
     for folder in ("two", "sharded"):
         found = difference(tmp_path / folder, tmp_path / "one")
         print(f"{folder}: " + ", ".join(f"{network} {value:.1e}" for network, value in found.items()))
@@ -88,27 +85,29 @@ def test_a_lora_student_with_the_clip_loss_too(teacher, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.scaled
 def test_each_process_can_draw_its_own_kappa(teacher, tmp_path):
-    train(teacher, tmp_path, "guidance.kappa_per=rank", processes=2, iterations=5)
+    train(teacher, tmp_path, "guidance.kappa_per=rank", processes=2, iterations=FEW)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert all(line["kappa"] == pytest.approx((line["kappa_0"] + line["kappa_1"]) / 2) for line in lines)
     assert all(line["kappa_0"] != line["kappa_1"] for line in lines)
 
 
 def test_a_batch_that_cannot_be_split_is_refused(teacher, tmp_path):
-    done = train(teacher, tmp_path, "loop.batch_size=3", "loop.micro_batch=2", expect=2)
-    assert "loop.batch_size" in done.stderr and "3" in done.stderr and "micro_batch" in done.stderr
+    output = train(teacher, tmp_path, "loop.batch_size=3", "loop.micro_batch=2", expect=2)
+    assert "loop.batch_size" in output and "3" in output and "micro_batch" in output
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
+@pytest.mark.scaled
 @pytest.mark.parametrize(
     ("distributed", "settings", "more"),
     [
         ("NO", {}, ["loop.micro_batch=1"]),
         ("MULTI_CPU", {"processes": 2}, []),
-        ("MULTI_CPU", {"processes": 2}, ["loop.micro_batch=1"]),
-        ("FSDP", {"processes": 2, "fsdp": True}, []),
+        pytest.param("MULTI_CPU", {"processes": 2}, ["loop.micro_batch=1"], marks=pytest.mark.full),
+        ("FSDP", {"processes": 2, "alter": trainer.with_fsdp}, []),
     ],
     ids=["micro-batches", "2 processes", "2 processes, micro-batches", "2 processes, FSDP"],
 )

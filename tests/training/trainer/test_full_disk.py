@@ -1,8 +1,20 @@
 """No space left: the run goes on where it can, says what is missing, and leaves nothing half-written."""
 
+from functools import partial
+
 import pytest
 from small_disk import SmallDisk
-from trainer import Trainer, assert_same, iterations, newest, together, train
+from trainer import (
+    Trainer,
+    assert_same,
+    iterations,
+    newest,
+    paused_after,
+    paused_before_export,
+    together,
+    train,
+    with_a_full_log,
+)
 
 from training.trainer.run_folder.checkpoint import check_intact, checkpoints, newest_intact
 
@@ -38,12 +50,16 @@ def test_a_run_outlives_a_full_disk(tiny_run, never, tmp_path, disk):
         'output.sample_prompts=["a ring", "two"]',
     ]
     arguments = tiny_run(folder, *more, f"loop.iterations={LAST}", 'output.trackers=["tensorboard"]')
-    trainer = Trainer(tmp_path / "log", *arguments, slow=0.05)
-    trainer.wait_for(lambda: newest(folder) == 2)
+    trainer = Trainer(tmp_path / "log", *arguments, alter=partial(paused_after, 2, 5))
+    trainer.wait_for_pause()
+    assert newest(folder) == 2
     disk.fill(trainer.process.pid)
-    trainer.wait_for(lambda: "no checkpoint could be written" in trainer.said())
+    trainer.go_on()
+    trainer.wait_for_pause()
+    assert "no checkpoint could be written" in trainer.output()
     assert newest(folder) == 2 and nothing_half_written(folder)
     disk.free(trainer.process.pid)
+    trainer.go_on()
     said = trainer.end(0)
     assert "the last good checkpoint is " in said and "step-00000002" in said and "tries again in 2 iterations" in said
     assert "metrics or samples cannot be written" in said or not disk.mounted
@@ -54,9 +70,11 @@ def test_a_run_outlives_a_full_disk(tiny_run, never, tmp_path, disk):
 def test_a_last_save_that_fails_is_an_error_that_names_the_last_good_checkpoint(tiny_run, never, tmp_path, disk):
     folder = disk.folder / "run"
     arguments = tiny_run(folder, "output.save_every=4", f"loop.iterations={LAST}")
-    trainer = Trainer(tmp_path / "log", *arguments, slow=0.05)
-    trainer.wait_for(lambda: newest(folder) == 4)
+    trainer = Trainer(tmp_path / "log", *arguments, alter=partial(paused_after, 4))
+    trainer.wait_for_pause()
+    assert newest(folder) == 4
     disk.fill(trainer.process.pid)
+    trainer.go_on()
     said = trainer.end(2)
     assert f"error: iteration {LAST}: no checkpoint could be written" in said and "Traceback" not in said
     assert "the last good checkpoint is " in said and "step-00000004" in said
@@ -69,9 +87,11 @@ def test_a_last_save_that_fails_is_an_error_that_names_the_last_good_checkpoint(
 def test_an_export_that_fails_is_an_error_and_leaves_no_file(tiny_run, tmp_path, disk):
     folder = disk.folder / "run"
     arguments = tiny_run(folder, "loop.iterations=1")
-    trainer = Trainer(tmp_path / "log", *arguments, slow=0.05)
-    trainer.wait_for(lambda: newest(folder) == 1)
+    trainer = Trainer(tmp_path / "log", *arguments, alter=paused_before_export)
+    trainer.wait_for_pause()
+    assert newest(folder) == 1
     disk.fill(trainer.process.pid)
+    trainer.go_on()
     said = trainer.end(2)
     assert "student.safetensors could not be written" in said and "Traceback" not in said
     assert f"the last good checkpoint is {newest_intact(folder / 'checkpoints')}" in said
@@ -81,6 +101,6 @@ def test_an_export_that_fails_is_an_error_and_leaves_no_file(tiny_run, tmp_path,
 
 def test_a_log_on_a_full_disk_leaves_no_process_waiting(tiny_run, tmp_path):
     folder = tmp_path / "run"
-    for trainer in together(tmp_path / "log", *tiny_run(folder, "loop.iterations=3"), alter="with_a_full_log"):
+    for trainer in together(tmp_path / "log", *tiny_run(folder, "loop.iterations=3"), alter=with_a_full_log):
         trainer.end(0)
     assert newest(folder) == 3 and iterations(folder) == [1, 2, 3]

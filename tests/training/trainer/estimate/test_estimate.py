@@ -187,7 +187,7 @@ def test_autocast_casts_as_on_cuda():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [24, 12])
+@pytest.mark.parametrize("size", [pytest.param(24, marks=pytest.mark.full), 12])
 @pytest.mark.parametrize("kind", KINDS)
 def test_low_memory_recipes_fit(tmp_path, kind, size):
     """At full size, with a twentieth to spare; prompts that are cached need no text encoder."""

@@ -1,14 +1,10 @@
 """What a run leaves for a person, by the command itself, on one process and on two."""
 
 import json
-import os
 import resource
 import signal
-import subprocess
-import sys
 import tomllib
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import tiny_backbone
+from tiny import STOCK_SCALE, tiny_backbone
+from trainer import together, with_fsdp
 
 from training.config import load_recipe
 from training.pgsb import main
@@ -27,7 +24,6 @@ from training.trainer.monitor.sample_grid import GAP, MARGIN, sample_grid
 from training.trainer.monitor.samples import as_tiles
 from training.trainer.run_folder.checkpoint import best_checkpoint, check_intact
 
-SUPPORT = Path(__file__).resolve().parents[3] / "support"
 PROMPTS = ["a cat", "a dog & a <b>cat</b>", "a very long prompt, " * 20]
 
 
@@ -35,7 +31,8 @@ PROMPTS = ["a cat", "a dog & a <b>cat</b>", "a very long prompt, " * 20]
 def teacher(tmp_path_factory):
     path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
     path.with_name("prompts.txt").write_text("a cat\na dog\na bird\n", encoding="utf-8")
-    return export_backbone(path, tiny_backbone("v_prediction"), title="tiny", role="teacher")
+    backbone = tiny_backbone("v_prediction", latent_scale=STOCK_SCALE)
+    return export_backbone(path, backbone, title="tiny", role="teacher")
 
 
 def arguments(teacher, folder, *more):
@@ -161,18 +158,12 @@ def test_tiles_are_neither_tiny_nor_huge():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", [["-m", "training.pgsb"], [str(SUPPORT / "fsdp_on_cpu.py")]], ids=["DDP", "FSDP"])
-def test_two_processes_draw_the_same_pictures(teacher, finished, tmp_path, program):
+@pytest.mark.parametrize("alter", [None, pytest.param(with_fsdp, marks=pytest.mark.full)], ids=["DDP", "FSDP"])
+def test_two_processes_draw_the_same_pictures(teacher, finished, tmp_path, alter):
     """Three prompts on two processes: they do not come out even."""
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-        *program,
-        *arguments(teacher, tmp_path),
-    ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=540)
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
-    assert done.stderr.count("PG-SB 4/4") >= 1 and "PG-SB 0/4" in done.stderr
+    pair = together(tmp_path / "log", *arguments(teacher, tmp_path), alter=alter)
+    output = "".join(trainer.end() for trainer in pair)
+    assert output.count("PG-SB 4/4") >= 1 and "PG-SB 0/4" in output
     ours, theirs = (load_file(folder / "samples" / "teacher.safetensors") for folder in (tmp_path, finished))
     assert (ours["x0"] - theirs["x0"]).abs().max() <= 1e-5 * theirs["x0"].abs().max()
     for name in ("step-00000002.png", "step-00000004.png"):

@@ -1,0 +1,56 @@
+"""Commands of ours as processes of their own, forked from one process that has imported them already.
+
+A fresh Python needs about ten seconds of CPU to import torch, diffusers and accelerate; a forked one needs none. There
+is one such fork server per pytest process, for all commands.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+TIMEOUT = 600  # seconds after which a process counts as hanging; no test expects anything to be faster
+
+
+def start(command: Callable[..., None], *arguments: object) -> BaseProcess:
+    """Call `command`, a function at the top level of a module, in a new process."""
+    _CONTEXT.set_forkserver_preload(["preloaded"])  # effective on the first call only
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+        multiprocessing.forkserver.ensure_running()
+        process = _CONTEXT.Process(target=command, args=arguments)
+        process.start()
+    return process
+
+
+def set_up(log: Path, environment: Mapping[str, str]) -> None:
+    """In a new process: append its output to `log`, and set its environment and number of threads."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+
+
+def rank_environments(processes: int) -> list[dict[str, str]]:
+    """Environment of each process of one distributed run (gloo), as torchrun would set it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
