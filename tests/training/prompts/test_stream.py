@@ -1,0 +1,153 @@
+"""The stream of prompts: shuffling, exact resume, and what is left out and counted."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prompt_files import KINDS, numbered, opened, write
+
+from training.distill.rng import generator
+from training.prompts.shapes.captions import partial_caption
+from training.prompts.shapes.scene import sample_scenes
+
+
+def test_blocks_are_shuffled_and_one_means_in_order(tmp_path):
+    path = write(tmp_path / "a.txt", numbered(100))
+    assert opened(path, shuffle_block=1).take(250) == (numbered(100) * 3)[:250]
+    shuffled = opened(path, shuffle_block=10).take(100)
+    blocks = [shuffled[n : n + 10] for n in range(0, 100, 10)]
+    assert all(sorted(block) == sorted(numbered(100)[10 * n : 10 * n + 10]) for n, block in enumerate(blocks))
+    orders = {tuple(int(prompt.split()[1]) % 10 for prompt in block) for block in blocks}
+    assert len(orders) == 10, "blocks are permuted alike"
+    assert opened(path, seed=1, shuffle_block=10).take(100) != shuffled
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 9), min_size=1, max_size=3).filter(any),
+    block=st.integers(1, 12),
+    before=st.lists(st.integers(0, 13), max_size=4),
+    after=st.integers(1, 40),
+    kind=st.sampled_from(["txt", "csv", "jsonl", "parquet"]),
+    skip=st.booleans(),
+)
+def test_a_resumed_stream_goes_on_as_if_nothing_had_happened(tmp_path_factory, sizes, block, before, after, kind, skip):
+    folder = tmp_path_factory.mktemp("prompts")
+    for file, size in enumerate(sizes):
+        write(folder / f"{file}.{kind}", ["", *[f"{file} {n}" + " long" * (n % 3 == 1) for n in range(size)]])
+    section = {
+        "shuffle_block": block,
+        "over_long": "skip" if skip else "cut",
+        "count_tokens": lambda prompts: [len(prompt.split()) for prompt in prompts],
+        "max_tokens": 2,
+    }
+    whole, stopped = opened(folder, **section), opened(folder, **section)
+    for count in before:
+        assert stopped.take(count) == whole.take(count)
+        state = json.loads(json.dumps(stopped.state_dict()))
+        stopped = opened(folder, **section)
+        stopped.load_state_dict(state)
+        assert stopped.counts == whole.counts
+    assert stopped.take(after) == whole.take(after)
+    assert stopped.counts == whole.counts
+
+
+def test_another_process_goes_on_at_the_same_place_and_nothing_is_written_at_home(tmp_path):
+    write(tmp_path / "a.parquet", numbered(50))
+    stream = opened(tmp_path, shuffle_block=7)
+    stream.take(61)
+    (tmp_path / "state.txt").write_text(json.dumps(stream.state_dict()), encoding="utf-8")
+    home = tmp_path / "home"
+    home.mkdir()
+    script = (
+        "import json, sys, pathlib; from training.config import Prompts; from training.prompts import open_prompts\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "stream = open_prompts(Prompts(source=str(folder / 'a.parquet'), shuffle_block=7), 0)\n"
+        "stream.load_state_dict(json.loads((folder / 'state.txt').read_text()))\n"
+        "print(json.dumps(stream.take(80)))"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "XDG_"))}
+    environment |= {"HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[3]), "TMPDIR": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, env=environment, check=True
+    )
+    assert json.loads(run.stdout) == stream.take(80)
+    assert not [path for path in home.rglob("*") if path.is_file()]
+
+
+def test_shapes_are_the_captions_of_each_iteration(tmp_path):
+    stream = opened("shapes", seed=3)
+    for call, size in enumerate((8, 3, 8)):
+        rng = generator(3, "prompts", call)
+        assert stream.take(size) == [partial_caption(scene, rng)[0] for scene in sample_scenes(size, rng)]
+    resumed = opened("shapes", seed=3)
+    resumed.load_state_dict(json.loads(json.dumps(stream.state_dict())))
+    assert resumed.take(4) == stream.take(4)
+    assert stream.counts["given"] == 23
+
+
+def test_what_is_no_prompt_is_left_out_and_counted(tmp_path):
+    lines = [
+        '{"prompt": "a cat", "n": 1}',
+        '{"prompt": null}',
+        '{"prompt": " "}',
+        "",
+        '{"prompt": 7}',
+        '{"other": "x"}',
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join([*lines, '{"prompt": " a dog \\ud83d"}']), encoding="utf-8")
+    stream = opened(path, shuffle_block=1)
+    assert stream.take(2) == ["a cat", "a dog"], "stripped, and without half a surrogate pair"
+    assert stream.counts == {"given": 2, "empty": 5, "over-long": 0, "epochs": 0}
+    stream.take(2)
+    assert stream.counts == {"given": 4, "empty": 10, "over-long": 0, "epochs": 1}
+
+
+@pytest.mark.parametrize("over_long, expected", [("cut", numbered(4)), ("skip", ["prompt 0", "prompt 2"])])
+def test_over_long_prompts_are_cut_or_left_out_and_counted(tmp_path, over_long, expected):
+    path = write(tmp_path / "a.txt", numbered(4))
+    stream = opened(
+        path,
+        over_long=over_long,
+        shuffle_block=1,
+        count_tokens=lambda prompts: [77 + int(prompt[-1]) % 2 for prompt in prompts],
+        max_tokens=77,
+    )
+    assert stream.take(2 * len(expected)) == expected * 2
+    assert stream.counts["over-long"] == (4 if over_long == "cut" else 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_prompt_at_all_is_an_error_and_not_an_endless_loop(tmp_path, kind):
+    empty = tmp_path / f"empty.{kind}"
+    empty.write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"empty\.{kind} is empty \(0 bytes\)"):
+        opened(empty)
+    if kind != "json":  # an empty list has no columns
+        with pytest.raises(ValueError, match=rf"blank\.{kind}.*no usable prompt in any of it \(2 rows without text\)"):
+            opened(write(tmp_path / f"blank.{kind}", [" ", ""]))
+    stream = opened(
+        write(tmp_path / f"long.{kind}", ["x", "y"]),
+        over_long="skip",
+        count_tokens=lambda prompts: [99] * len(prompts),
+        max_tokens=77,
+    )
+    with pytest.raises(ValueError, match=r"no usable prompt in any of it.*2 prompts of more than 77 tokens"):
+        stream.take(1)
+
+
+def test_files_that_changed_since_are_told(tmp_path, caplog):
+    path = write(tmp_path / "a.txt", numbered(10))
+    stream = opened(path, shuffle_block=3)
+    stream.take(8)
+    write(path, numbered(4))
+    resumed = opened(path, shuffle_block=3)
+    resumed.load_state_dict(stream.state_dict())
+    assert "have changed since the run was started" in caplog.text
+    assert len(resumed.take(10)) == 10
