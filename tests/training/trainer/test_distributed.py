@@ -45,7 +45,7 @@ def weights(folder):
 
 
 def difference(folder, other):
-    """Largest relative difference of what was trained, network by network and moment by moment."""
+    """Relative difference of the trained tensors of two runs, by file: networks and optimiser moments."""
     ours, theirs = weights(folder), weights(other)
     assert ours.keys() == theirs.keys()
     found = {}
@@ -66,7 +66,7 @@ def alone(teacher, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.scaled
 def test_a_lora_student_with_the_clip_loss_too(teacher, tmp_path):
-    """CLIP judges half of the batch: other rows in each process and micro-batch, the same rows of the whole."""
+    """CLIP judges half of the batch: different rows in each process and micro-batch, the same rows overall."""
     clip = write_tiny_clip(tmp_path / "clip")
     more = [f"clip.model=local-dir:{clip}", "clip.weight=1.0", "clip.margin=1.0"]
     more += ["student.train=lora", "student.lora_rank=4", "student.lora_scaling=4"]

@@ -1,4 +1,4 @@
-"""No space left: the run goes on where it can, says what is missing, and leaves nothing half-written."""
+"""No space left on the disk: the run continues where it can, names what it could not write, leaves no partial file."""
 
 from functools import partial
 
@@ -22,9 +22,9 @@ LAST = 7
 
 
 @pytest.fixture(scope="module")
-def never(tiny_run, tmp_path_factory):
-    """A run on a disk with room."""
-    folder = tmp_path_factory.mktemp("never")
+def uninterrupted(tiny_run, tmp_path_factory):
+    """A run on a disk with enough space."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     train(folder / "log", *tiny_run(folder, f"loop.iterations={LAST}", "output.save_every=1000"))
     return folder
 
@@ -40,8 +40,8 @@ def nothing_half_written(folder):
     return not hidden and all(check_intact(path) for path in checkpoints(folder / "checkpoints"))
 
 
-def test_a_run_outlives_a_full_disk(tiny_run, never, tmp_path, disk):
-    """Full after the first checkpoint, for figures too, and free again before the last."""
+def test_a_run_survives_a_full_disk(tiny_run, uninterrupted, tmp_path, disk):
+    """The disk is full after the first checkpoint, for metrics and samples too, and has space again before the last."""
     folder = disk.folder / "run"
     more = [
         "output.save_every=2",
@@ -60,14 +60,18 @@ def test_a_run_outlives_a_full_disk(tiny_run, never, tmp_path, disk):
     assert newest(folder) == 2 and nothing_half_written(folder)
     disk.free(trainer.process.pid)
     trainer.go_on()
-    said = trainer.end(0)
-    assert "the last good checkpoint is " in said and "step-00000002" in said and "tries again in 2 iterations" in said
-    assert "metrics or samples cannot be written" in said or not disk.mounted
+    output = trainer.end(0)
+    assert (
+        "the last good checkpoint is " in output
+        and "step-00000002" in output
+        and "tries again in 2 iterations" in output
+    )
+    assert "metrics or samples cannot be written" in output or not disk.mounted
     assert iterations(folder)[-1] == LAST
-    assert_same(folder, never)
+    assert_same(folder, uninterrupted)
 
 
-def test_a_last_save_that_fails_is_an_error_that_names_the_last_good_checkpoint(tiny_run, never, tmp_path, disk):
+def test_a_failed_last_save_is_an_error_that_names_the_last_good_checkpoint(tiny_run, uninterrupted, tmp_path, disk):
     folder = disk.folder / "run"
     arguments = tiny_run(folder, "output.save_every=4", f"loop.iterations={LAST}")
     trainer = Trainer(tmp_path / "log", *arguments, alter=partial(paused_after, 4))
@@ -75,13 +79,13 @@ def test_a_last_save_that_fails_is_an_error_that_names_the_last_good_checkpoint(
     assert newest(folder) == 4
     disk.fill(trainer.process.pid)
     trainer.go_on()
-    said = trainer.end(2)
-    assert f"error: iteration {LAST}: no checkpoint could be written" in said and "Traceback" not in said
-    assert "the last good checkpoint is " in said and "step-00000004" in said
+    output = trainer.end(2)
+    assert f"error: iteration {LAST}: no checkpoint could be written" in output and "Traceback" not in output
+    assert "the last good checkpoint is " in output and "step-00000004" in output
     assert newest(folder) == 4 and nothing_half_written(folder)
     disk.free(0)
     train(tmp_path / "again", *arguments, "--resume")
-    assert_same(folder, never)
+    assert_same(folder, uninterrupted)
 
 
 def test_an_export_that_fails_is_an_error_and_leaves_no_file(tiny_run, tmp_path, disk):
@@ -92,9 +96,9 @@ def test_an_export_that_fails_is_an_error_and_leaves_no_file(tiny_run, tmp_path,
     assert newest(folder) == 1
     disk.fill(trainer.process.pid)
     trainer.go_on()
-    said = trainer.end(2)
-    assert "student.safetensors could not be written" in said and "Traceback" not in said
-    assert f"the last good checkpoint is {newest_intact(folder / 'checkpoints')}" in said
+    output = trainer.end(2)
+    assert "student.safetensors could not be written" in output and "Traceback" not in output
+    assert f"the last good checkpoint is {newest_intact(folder / 'checkpoints')}" in output
     assert not list(folder.glob("export/*")) and not list(folder.glob("export/.*"))
     assert iterations(folder) == [1]
 

@@ -49,9 +49,9 @@ def test_a_run_that_is_killed_many_times_ends_as_one_that_never_was(tiny_run, tm
         assert done - newest(folder) <= SAVE_EVERY, "more than the iterations since the last save are lost"
     last = f"loop.iterations={newest(folder) + 3}"
     train(tmp_path / "last.log", *arguments, last)
-    train(tmp_path / "never.log", *tiny_run(tmp_path / "never", "output.save_every=1000", last))
-    assert_same(folder, tmp_path / "never")
-    assert iterations(folder) == iterations(tmp_path / "never")
+    train(tmp_path / "uninterrupted.log", *tiny_run(tmp_path / "uninterrupted", "output.save_every=1000", last))
+    assert_same(folder, tmp_path / "uninterrupted")
+    assert iterations(folder) == iterations(tmp_path / "uninterrupted")
     assert not list(saving.glob(".*")) and not list(saving.glob("damaged*"))
     print(f"{KILLS} kills, {hit_a_save} inside a save, {resumed} resumes, {newest(folder)} iterations")
     assert hit_a_save == KILLS // 5 * 2 and resumed >= KILLS // 5

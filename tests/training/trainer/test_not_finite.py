@@ -1,4 +1,4 @@
-"""NaN and Inf in a loss or a gradient: nothing moves, it is counted, and in the end the run stops."""
+"""NaN and Inf in a loss or a gradient: no weight changes, it is counted, and too many in a row stop the run."""
 
 import shutil
 
@@ -16,7 +16,7 @@ LORA = ("lora.safetensors", "optimizer_lora.safetensors")
 
 
 def spoil(monkeypatch, method, value, when):
-    """Replace a loss of an iteration: `value` is "nan" or "inf" for the loss itself, or its gradient alone."""
+    """Make a loss NaN or Inf in the calls `when`; `value` "nan gradient" spoils the gradient only."""
     original, calls = getattr(Distillation, method), []
 
     def spoilt(self, *args):
@@ -80,14 +80,14 @@ def test_many_in_a_row_end_the_run_and_are_counted_over_a_resume(tiny_run, tmp_p
     counts = load_state(checkpoints(tmp_path / "checkpoints")[-1]).counts
     assert counts["skipped"] == 3 and counts["skipped_in_a_row"] == 2
     assert main([*arguments, "loop.iterations=9"]) == 2
-    said = capsys.readouterr().err
-    assert "in 3 iterations in a row a loss or gradient was not finite (the last: the student's)" in said
-    assert f"the last good checkpoint is {tmp_path / 'checkpoints' / 'step-00000004'}" in said
+    output = capsys.readouterr().err
+    assert "in 3 iterations in a row a loss or gradient was not finite (the last: the student's)" in output
+    assert f"the last good checkpoint is {tmp_path / 'checkpoints' / 'step-00000004'}" in output
     assert newest(tmp_path) == 4
 
 
 def test_a_clip_loss_that_is_not_finite_is_noticed_though_its_gradient_is_zero(tiny_run, tmp_path, monkeypatch):
-    """As relu's is, below the margin of a NaN."""
+    """The gradient of relu(margin - x) is zero for a NaN."""
 
     class Judge:
         def loss(self, x0, prompts):
@@ -98,15 +98,15 @@ def test_a_clip_loss_that_is_not_finite_is_noticed_though_its_gradient_is_zero(t
     assert moved(tmp_path, 1, 2) == set()
 
 
-def test_one_process_that_meets_it_stops_none_or_all(tiny_run, tmp_path):
-    """Both make the same iterations and skip the same updates."""
+def test_a_nan_in_one_process_skips_the_update_in_all(tiny_run, tmp_path):
+    """Both processes do the same iterations and skip the same updates."""
     folder = tmp_path / "run"
     pair = together(tmp_path / "log", *tiny_run(folder, *EVERY, "loop.iterations=3"), alter=nan_on_the_second)
-    said = [trainer.end(0) for trainer in pair]
-    assert "iteration 2: the student's loss" in said[0] and iterations(folder) == [1, 2, 3]
+    output = [trainer.end(0) for trainer in pair]
+    assert "iteration 2: the student's loss" in output[0] and iterations(folder) == [1, 2, 3]
     assert moved(folder, 1, 2) == set() and moved(folder, 2, 3) == {*STUDENT, *LORA}
     shutil.rmtree(folder)
     arguments = tiny_run(folder, *EVERY, "loop.iterations=9", "loop.max_skipped=1")
-    said = [trainer.end(2) for trainer in together(tmp_path / "log", *arguments, alter=nan_on_the_second)]
-    assert [text.count("error:") for text in said] == [1, 0] and "Traceback" not in "".join(said)
+    output = [trainer.end(2) for trainer in together(tmp_path / "log", *arguments, alter=nan_on_the_second)]
+    assert [text.count("error:") for text in output] == [1, 0] and "Traceback" not in "".join(output)
     assert newest(folder) == 1

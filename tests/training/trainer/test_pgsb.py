@@ -119,16 +119,16 @@ def test_a_dry_run_is_of_the_run_in_its_folder(finished, teacher, capsys):
     assert main([*resume, "guidance.kappa_max=3"]) == 2
     assert "guidance.kappa_max: 4.0 -> 3.0" in capsys.readouterr().err
     assert main([*resume, "guidance.kappa_max=3", "loop.iterations=25", "--accept-changes"]) == 0
-    said = capsys.readouterr().out
-    assert f"at iteration {ITERATIONS} of 25" in said and "changed  guidance.kappa_max: 4.0 -> 3.0" in said
+    output = capsys.readouterr().out
+    assert f"at iteration {ITERATIONS} of 25" in output and "changed  guidance.kappa_max: 4.0 -> 3.0" in output
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()} == before
 
 
 def test_a_dry_run_counts_a_short_file_once(teacher, tmp_path, capsys):
     (tmp_path / "prompts.txt").write_text("a red ring\n\nblue\n\ntwo\n", encoding="utf-8")
     assert main(arguments(teacher, tmp_path / "run", "--dry-run", f"prompts.source={tmp_path / 'prompts.txt'}")) == 0
-    said = capsys.readouterr().out
-    assert "3: 3 different, 0 too long" in said and "2 without text" in said
+    output = capsys.readouterr().out
+    assert "3: 3 different, 0 too long" in output and "2 without text" in output
 
 
 def test_a_model_that_the_host_could_not_build_is_not_exported(tmp_path):
@@ -158,7 +158,7 @@ def test_the_shapes_recipe_is_the_default(capsys):
         ("output.folder=", "output.folder"),
     ],
 )
-def test_a_dry_run_finds_what_a_run_would_die_of(teacher, tmp_path, capsys, override, expected):
+def test_a_dry_run_finds_the_errors_that_a_run_would(teacher, tmp_path, capsys, override, expected):
     assert main(arguments(teacher, tmp_path, "--dry-run", override)) == 2
     assert expected in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""What a run goes on from: whole checkpoints only, its own recipe and teacher, a folder that no other run holds."""
+"""Resuming a run: from whole checkpoints only, with its own recipe and teacher, in a folder that no other run uses."""
 
 import json
 import shutil
@@ -29,16 +29,16 @@ def begun(tiny_run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def never(tiny_run, tmp_path_factory):
-    """One that ran to 4 in one go."""
-    folder = tmp_path_factory.mktemp("never")
+def uninterrupted(tiny_run, tmp_path_factory):
+    """A run to iteration 4 without a stop."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     assert main(tiny_run(folder, "loop.iterations=4")) == 0
     return folder
 
 
 @pytest.fixture
 def run(begun, tmp_path):
-    """A copy of it, which a test may spoil."""
+    """A copy of `begun` that a test may damage."""
     return shutil.copytree(begun, tmp_path / "run")
 
 
@@ -74,16 +74,16 @@ def test_damage_to_any_tensor_is_noticed(run, name, how):
         for how in ("missing", "cut short", "empty", "one bit", "foreign")
     ],
 )
-def test_a_checkpoint_without_its_records_is_set_aside(tiny_run, run, never, caplog, name, how):
+def test_a_checkpoint_without_its_records_is_set_aside(tiny_run, run, uninterrupted, caplog, name, how):
     caplog.set_level("INFO")
     damage(run / "checkpoints" / "step-00000003" / name, how)
     assert main(tiny_run(run, *EVERY, "loop.iterations=4", "--resume")) == 0
     assert "step-00000003 is damaged" in caplog.text and "was renamed to damaged-step-00000003" in caplog.text
     assert "resumed at iteration 2" in caplog.text
-    assert_same(run, never)
+    assert_same(run, uninterrupted)
 
 
-def test_what_a_kill_left_behind_is_removed(tiny_run, run, caplog):
+def test_leftovers_of_a_killed_save_are_removed(tiny_run, run, caplog):
     left = run / "checkpoints" / ".step-00000004.tmp"
     shutil.copytree(run / "checkpoints" / "step-00000003", left)
     (left / "state.json").unlink()
@@ -91,19 +91,19 @@ def test_what_a_kill_left_behind_is_removed(tiny_run, run, caplog):
     assert not left.exists() and "damaged" not in caplog.text and newest(run) == 3
 
 
-def test_nothing_is_begun_anew_where_all_checkpoints_are_damaged(tiny_run, run, capsys):
+def test_a_run_with_only_damaged_checkpoints_is_not_started_anew(tiny_run, run, capsys):
     for path in checkpoints(run / "checkpoints"):
         damage(path / "student.safetensors", "one bit")
     for _ in range(2):  # a scheduler tries again
         assert main(tiny_run(run, *EVERY, "--resume")) == 2
-        said = capsys.readouterr().err
-        assert "all checkpoints in" in said and "damaged-step-00000001, damaged-step-00000002" in said
-        assert "start from the beginning without --resume" in said
+        output = capsys.readouterr().err
+        assert "all checkpoints in" in output and "damaged-step-00000001, damaged-step-00000002" in output
+        assert "start from the beginning without --resume" in output
     assert not checkpoints(run / "checkpoints")
 
 
-def test_looking_at_a_run_changes_nothing_in_it(run):
-    """As an export does, while the run may be saving."""
+def test_reading_a_run_changes_nothing_in_it(run):
+    """An export reads the folder while the run may be saving."""
     damage(run / "checkpoints" / "step-00000003" / "lora.safetensors", "one bit")
     (run / "checkpoints" / ".step-00000004.tmp").mkdir()
     before = sorted(run.rglob("*"))
@@ -111,8 +111,8 @@ def test_looking_at_a_run_changes_nothing_in_it(run):
     assert sorted(run.rglob("*")) == before
 
 
-def test_a_running_mean_may_be_taken_up_and_dropped(tiny_run, run, caplog):
-    """Taken up, it begins with the student of that moment."""
+def test_a_running_mean_can_be_switched_on_and_off(tiny_run, run, caplog):
+    """Switched on, it starts from the current student."""
     assert main(tiny_run(run, *EVERY, "student.ema_decay=0", "loop.iterations=4", "--resume", "--accept-changes")) == 0
     assert "student.ema_decay: 0.99 -> 0.0" in caplog.text
     dropped = load_state(checkpoints(run / "checkpoints")[-1])
@@ -128,13 +128,13 @@ def test_a_running_mean_may_be_taken_up_and_dropped(tiny_run, run, caplog):
 
 
 def test_a_changed_recipe_is_refused_with_the_difference_and_takes_effect_when_accepted(tiny_run, begun, run, capsys):
-    # the student's rate moves no fp32 weight
+    # a learning rate too small to move any fp32 weight of the student
     changes = ["student.learning_rate=1e-30", "lora.learning_rate=1e-5", "guidance.kappa_min=2", "guidance.kappa_max=2"]
     assert main(tiny_run(run, *EVERY, *changes, "loop.weight_decay=0", "loop.iterations=4", "--resume")) == 2
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     for line in ("student.learning_rate: 0.0004 -> 1e-30", "guidance.kappa_max: 4.0 -> 2.0", "weight_decay: 0.0001 ->"):
-        assert line in said
-    assert "--accept-changes" in said and newest(run) == 3
+        assert line in output
+    assert "--accept-changes" in output and newest(run) == 3
     accepted = [*changes, "loop.weight_decay=0", "loop.iterations=4", "--resume", "--accept-changes"]
     assert main(tiny_run(run, *EVERY, *accepted)) == 0
     state = load_state(checkpoints(run / "checkpoints")[-1])
@@ -154,12 +154,12 @@ def test_a_run_of_an_older_version_goes_on_where_new_settings_are_as_by_default(
     del content["recipe"]["guidance"]["kappa_per"], content["recipe"]["student"]["ema_decay"]
     state.write_text(json.dumps(content), encoding="utf-8")
     assert main(tiny_run(run, *EVERY, "--resume")) == 2
-    said = capsys.readouterr().err
-    assert "student.ema_decay: 0.9999 -> 0.99" in said and "kappa_per" not in said
+    output = capsys.readouterr().err
+    assert "student.ema_decay: 0.9999 -> 0.99" in output and "kappa_per" not in output
 
 
 @pytest.mark.parametrize("change", ["lora.rank=8", "lora.targets=all", "student.train=lora"])
-def test_what_no_checkpoint_can_follow_is_refused_in_any_case(tiny_run, run, capsys, change):
+def test_changes_that_no_checkpoint_fits_are_refused_even_when_accepted(tiny_run, run, capsys, change):
     assert main(tiny_run(run, *EVERY, change, "--resume", "--accept-changes")) == 2
     assert f"{change.partition('=')[0]}: " in capsys.readouterr().err
     assert newest(run) == 3
@@ -173,12 +173,12 @@ def test_another_teacher_is_refused(tiny_run, run, tmp_path, capsys):
     assert "is not the one that this run was started with" in capsys.readouterr().err
 
 
-def test_a_run_goes_on_by_its_folder_alone_wherever_that_was_moved(run, tmp_path, never, capsys, monkeypatch):
+def test_a_run_goes_on_by_its_folder_alone_wherever_that_was_moved(run, tmp_path, uninterrupted, capsys, monkeypatch):
     moved = run.rename(tmp_path / "1_000")  # for TOML, a number
     monkeypatch.chdir(tmp_path)
     assert main(["--cpu", "--resume", moved.name, "loop.iterations=4"]) == 0
     assert not run.exists() and newest(moved) == 4
-    assert_same(moved, never)
+    assert_same(moved, uninterrupted)
     assert load_recipe(str(moved / "recipe.toml")).output.folder == moved.name
     assert main(["--cpu", "--resume", str(moved), "--recipe", "shapes"]) == 2
     assert "give only one" in capsys.readouterr().err
@@ -205,15 +205,15 @@ def test_a_second_run_on_the_same_folder_is_refused_until_the_first_is_gone(tiny
     assert newest(folder) == done + 1
 
 
-def test_a_run_that_has_more_iterations_than_are_wished_for_is_left_alone(tiny_run, run, capsys):
+def test_fewer_iterations_than_already_done_are_refused(tiny_run, run, capsys):
     before = (run / "recipe.toml").read_bytes()
     assert main(tiny_run(run, *EVERY, "loop.iterations=2", "--resume")) == 2
     assert "has done 3; give at least 3, or export its student" in capsys.readouterr().err
     assert newest(run) == 3 and (run / "recipe.toml").read_bytes() == before
 
 
-class _Sight:
-    """Distances as they might be measured."""
+class _Distances:
+    """Stands for `draw_samples`: sets given distances by iteration."""
 
     def __init__(self, distances):
         self.distances = distances
@@ -223,8 +223,8 @@ class _Sight:
 
 
 def test_the_newest_and_the_best_are_kept(tiny_run, tmp_path, monkeypatch, capsys):
-    """Also over a resume, which remembers the distances; one measurement counts for one checkpoint."""
-    measured = _Sight({2: 0.5, 4: 0.25, 5: 0.75})
+    """A resume keeps the distances; each is valid for one checkpoint only."""
+    measured = _Distances({2: 0.5, 4: 0.25, 5: 0.75})
     monkeypatch.setattr("training.trainer.trainer.Trainer.draw_samples", lambda run: measured(run))
     arguments = tiny_run(tmp_path, "output.save_every=1", "output.keep_last=2", "output.sample_every=1", "--resume")
     assert main([*arguments, "loop.iterations=3"]) == 0
@@ -245,8 +245,8 @@ def test_the_newest_and_the_best_are_kept(tiny_run, tmp_path, monkeypatch, capsy
     assert [path.name for path in checkpoints(saved)] == ["step-00000007", "step-00000008"]
 
 
-def test_a_distance_counts_for_the_state_it_was_measured_of(tiny_run, tmp_path, monkeypatch):
-    measured = _Sight({2: 0.5})
+def test_a_distance_belongs_to_the_state_it_was_measured_on(tiny_run, tmp_path, monkeypatch):
+    measured = _Distances({2: 0.5})
     monkeypatch.setattr("training.trainer.trainer.Trainer.draw_samples", lambda run: measured(run))
     assert main(tiny_run(tmp_path, "output.save_every=3", "output.sample_every=2", "loop.iterations=4")) == 0
     assert load_state(tmp_path / "checkpoints" / "step-00000003").distance is None
@@ -259,5 +259,5 @@ def test_a_checkpoint_can_be_checked_by_other_programs(run):
     assert {name.rpartition(".")[2] for name in load_file(last / "optimizer_student.safetensors")} == {
         *("step", "exp_avg", "exp_avg_sq")
     }
-    save_file({}, last / "unknown.safetensors")  # a file of somebody's own is let be
+    save_file({}, last / "unknown.safetensors")  # other files are ignored
     assert check_intact(last)["iteration"] == 3

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the run saves and ends, in one process or in all at once, and goes on as if nothing had been."""
+"""SIGTERM and Ctrl-C: one process or all of them save and end, and a resumed run continues bit for bit."""
 
 import os
 import re
@@ -21,9 +21,9 @@ LAST = 6
 
 
 @pytest.fixture(scope="module")
-def never(tiny_run, tmp_path_factory):
-    """A run that nobody stopped."""
-    folder = tmp_path_factory.mktemp("never")
+def uninterrupted(tiny_run, tmp_path_factory):
+    """A run that was not stopped."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     train(folder / "log", *tiny_run(folder, f"loop.iterations={LAST}"))
     return folder
 
@@ -43,25 +43,25 @@ def assert_within_rounding(folder, other):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_and_resumed_equals_never_stopped(tiny_run, never, tmp_path, number, code):
+def test_stopped_and_resumed_equals_never_stopped(tiny_run, uninterrupted, tmp_path, number, code):
     folder = tmp_path / "run"
     arguments = tiny_run(folder, "loop.iterations=1000", "output.save_every=1000")
     trainer = Trainer(tmp_path / "log", *arguments, alter=partial(paused_after, 2))
     trainer.wait_for_pause()
     trainer.signal(number)
     trainer.go_on()
-    said = trainer.end(code)
-    assert f"continue with --resume {folder}" in said and "Traceback" not in said
-    assert [newest(folder)] == iterations(folder)[-1:], "iterations that were done are not saved"
+    output = trainer.end(code)
+    assert f"continue with --resume {folder}" in output and "Traceback" not in output
+    assert [newest(folder)] == iterations(folder)[-1:], "finished iterations were not saved"
     train(tmp_path / "log", "--cpu", "--resume", str(folder), f"loop.iterations={LAST}")
-    assert_same(folder, never)
+    assert_same(folder, uninterrupted)
 
 
 @pytest.mark.parametrize(
     "where", [(Distillation, "lora_teacher_loss"), (Monitor, "after_samples")], ids=["between updates", "while drawing"]
 )
-def test_a_signal_in_the_middle_waits_for_the_end_of_the_iteration(tiny_run, never, tmp_path, monkeypatch, where):
-    """Half of it is done, or the averaged weights are in the student's place."""
+def test_a_signal_within_an_iteration_waits_for_its_end(tiny_run, uninterrupted, tmp_path, monkeypatch, where):
+    """Half of the updates are done, or the student holds the averaged weights for sampling."""
     original, before = getattr(*where), [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
     def interrupted(*args):
@@ -74,10 +74,10 @@ def test_a_signal_in_the_middle_waits_for_the_end_of_the_iteration(tiny_run, nev
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert newest(tmp_path) == (1 if where[0] is Distillation else 2)
     assert main(tiny_run(tmp_path, f"loop.iterations={LAST}", "--resume")) == 0
-    assert_same(tmp_path, never)
+    assert_same(tmp_path, uninterrupted)
 
 
-def test_stopped_before_the_first_update_it_goes_on_as_if_never_begun(tiny_run, never, tmp_path, monkeypatch):
+def test_a_run_stopped_before_its_first_update_can_be_resumed(tiny_run, uninterrupted, tmp_path, monkeypatch):
     def interrupted(self, done):
         start(self, done)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -88,7 +88,7 @@ def test_stopped_before_the_first_update_it_goes_on_as_if_never_begun(tiny_run, 
         assert main(tiny_run(tmp_path, "loop.iterations=1000")) == 143
     assert newest(tmp_path) == 0 and checkpoints(tmp_path / "checkpoints")
     assert main(tiny_run(tmp_path, f"loop.iterations={LAST}", "--resume")) == 0
-    assert_same(tmp_path, never)
+    assert_same(tmp_path, uninterrupted)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
@@ -102,7 +102,7 @@ def test_a_second_ctrl_c_ends_a_run_at_once_but_not_a_second_sigterm(tiny_run, t
     assert len(checkpoints(folder / "checkpoints")) == (code == 143)
 
 
-def test_a_signal_to_one_process_stops_all_and_another_number_goes_on(tiny_run, never, tmp_path):
+def test_a_signal_to_one_process_stops_all_and_another_number_goes_on(tiny_run, uninterrupted, tmp_path):
     folder = tmp_path / "run"
     more = tiny_run(folder, "--resume", "output.save_every=1000")
     train(tmp_path / "one", *more, "loop.iterations=1")
@@ -112,11 +112,11 @@ def test_a_signal_to_one_process_stops_all_and_another_number_goes_on(tiny_run, 
     pair[1].signal(signal.SIGTERM)
     for trainer in pair:
         trainer.go_on()
-    said = [trainer.end(143) for trainer in pair]
-    assert "resumed at iteration 1" in said[0]
+    output = [trainer.end(143) for trainer in pair]
+    assert "resumed at iteration 1" in output[0]
     assert [path.name for path in checkpoints(folder / "checkpoints")] == ["step-00000001", "step-00000004"]
     train(tmp_path / "one", *more, f"loop.iterations={LAST}", "loop.micro_batch=1")
-    assert_within_rounding(folder, never)
+    assert_within_rounding(folder, uninterrupted)
 
 
 @pytest.mark.slow
@@ -136,6 +136,6 @@ def test_torchrun_passes_sigterm_on(tiny_run, tmp_path):
         launcher.wait(TIMEOUT)
     finally:
         launcher.kill()
-    said = (tmp_path / "log").read_text(encoding="utf-8")
-    saved = re.findall(r"saved .*step-(\d+)", said)
-    assert len(saved) == 1 and int(saved[0]) == newest(folder) == iterations(folder)[-1], said[-2000:]
+    output = (tmp_path / "log").read_text(encoding="utf-8")
+    saved = re.findall(r"saved .*step-(\d+)", output)
+    assert len(saved) == 1 and int(saved[0]) == newest(folder) == iterations(folder)[-1], output[-2000:]
