@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -35,15 +36,36 @@ def refused(capsys, *words: object) -> str:
     return said[said.index("error: ") :]
 
 
-def started(log: Path, *words: object, processes: int = 1) -> list[BaseProcess]:
-    """A command as one process, or as several of one run; see processes.py. Their output is in `log`."""
+def started(
+    log: Path, *words: object, processes: int = 1, signalled: tuple[int, int] | None = None
+) -> list[BaseProcess]:
+    """A command as one process, or as several of one run; see processes.py. Their output is in `log`.
+
+    signalled: (a signal, a number of images) that a process sends itself once it has written so many images.
+    """
     environments = rank_environments(processes) if processes > 1 else [{"ACCELERATE_USE_CPU": "true"}]
-    return [start(_run, log, list(map(str, words)), environment) for environment in environments]
+    return [start(_run, log, list(map(str, words)), environment, signalled) for environment in environments]
 
 
-def _run(log: Path, words: list[str], environment: dict[str, str]) -> None:
+def _run(log: Path, words: list[str], environment: dict[str, str], signalled: tuple[int, int] | None) -> None:
     set_up(log, environment)
+    if signalled is not None:
+        _signal_after_images(*signalled)
     sys.exit(main(words))
+
+
+def _signal_after_images(number: int, count: int) -> None:
+    from training.evaluate.generate import maker
+
+    original, written = maker.write_image, []
+
+    def write_image(*args: object) -> None:
+        original(*args)
+        written.append(1)
+        if len(written) == count:
+            os.kill(os.getpid(), number)
+
+    maker.write_image = write_image
 
 
 def pictures(folder: Path) -> dict[str, bytes]:

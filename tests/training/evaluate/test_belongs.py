@@ -5,7 +5,6 @@ import os
 import resource
 import shutil
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -168,11 +167,7 @@ def test_images_that_are_not_numbers_are_refused(pairs_file, tmp_path, capsys):
 
 def test_ctrl_c_is_no_crash(pairs_file, tmp_path):
     made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 30, "--methods", "none", "--out", tmp_path / "out")
-    [process] = started(tmp_path / "log", *made)
-    deadline = time.monotonic() + TIMEOUT
-    while not pictures(tmp_path / "out" / "none") and process.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGINT)
+    [process] = started(tmp_path / "log", *made, signalled=(signal.SIGINT, 1))
     process.join(TIMEOUT)
     said = (tmp_path / "log").read_text(encoding="utf-8")
     assert process.exitcode == 130 and "Traceback" not in said, said[-2000:]
