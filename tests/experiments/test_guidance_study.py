@@ -3,11 +3,8 @@
 import copy
 import json
 import math
-import subprocess
-from types import SimpleNamespace
 
 import pytest
-from processes import run_module
 
 from experiments.guidance_study import __main__ as study
 from experiments.guidance_study import tables
@@ -38,14 +35,6 @@ def written(folder):
     return {path: path.stat().st_mtime_ns for path in paths}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def forked_processes():
-    """The study's processes are forked from one that has imported everything."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "subprocess", SimpleNamespace(run=run_module, STDOUT=subprocess.STDOUT))
-        yield
-
-
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
@@ -74,6 +63,7 @@ def test_cells_are_run_measured_and_written_down(done):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_what_is_done_is_not_repeated_and_a_broken_cell_does_not_stop_the_rest(done, monkeypatch, capsys):
     before = written(done)
     monkeypatch.setitem(CELLS, "broken", Cell(title="broken", overrides=("guidance.kappa_min=9",)))
@@ -86,6 +76,7 @@ def test_what_is_done_is_not_repeated_and_a_broken_cell_does_not_stop_the_rest(d
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_run_goes_on_from_its_last_checkpoint(done):
     before = written(done)
     assert run(done, cells=("pgsb",), iterations=3) == 0
@@ -98,6 +89,7 @@ def test_a_run_goes_on_from_its_last_checkpoint(done):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_folder_of_other_settings_is_not_taken_for_done(done):
     before = written(done)
     assert run(done, "lora.loss=native", cells=("swiftbrush",)) == 1

@@ -12,8 +12,6 @@ for module in (
     "training.evaluate.generate.command",
     "training.evaluate.metrics.command",
     "training.prompts.encode",
-    "experiments.guidance_study.__main__",
-    "experiments.guidance_study.measure",
     "datasets",
     "matplotlib.figure",
     "torch.utils.tensorboard",

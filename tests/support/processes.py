@@ -9,20 +9,15 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.forkserver
 import os
-import runpy
 import socket
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TextIO
 from unittest import mock
 
 import torch
 
-_LOCK = threading.Lock()  # os.environ is changed for a moment
 _CONTEXT = multiprocessing.get_context("forkserver")
 TIMEOUT = 600  # seconds after which a process counts as hanging; no test expects anything to be faster
 
@@ -30,7 +25,7 @@ TIMEOUT = 600  # seconds after which a process counts as hanging; no test expect
 def start(command: Callable[..., None], *arguments: object) -> BaseProcess:
     """Call `command`, a function at the top level of a module, in a new process."""
     _CONTEXT.set_forkserver_preload(["preloaded"])  # effective on the first call only
-    with _LOCK, mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
         multiprocessing.forkserver.ensure_running()
         process = _CONTEXT.Process(target=command, args=arguments)
         process.start()
@@ -59,21 +54,3 @@ def rank_environments(processes: int) -> list[dict[str, str]]:
         "GLOO_SOCKET_IFNAME": "lo",
     }
     return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-
-
-def run_module(
-    command: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: TextIO, stderr: int
-) -> subprocess.CompletedProcess:
-    """Stands for `subprocess.run([sys.executable, "-m", MODULE, ...])` with all output in one file."""
-    _, option, module, *arguments = command
-    assert option == "-m" and stderr == subprocess.STDOUT
-    process = start(_run_module, Path(stdout.name), cwd, dict(env), module, arguments)
-    process.join()
-    return subprocess.CompletedProcess(command, process.exitcode)
-
-
-def _run_module(log: Path, cwd: Path, environment: dict[str, str], module: str, arguments: list[str]) -> None:
-    set_up(log, environment)
-    os.chdir(cwd)
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
