@@ -14,6 +14,11 @@ SLOWEST_FIRST: tuple[str, ...] = (
     "tests/nodes/families/test_compile.py",
     "tests/nodes/compose/test_compile.py",
     "tests/nodes/test_trained_students.py",
+    "tests/training/trainer/",
+    "tests/experiments/test_guidance_study.py",
+    "tests/project/test_first_run.py",
+    "tests/training/evaluate/",
+    "tests/training/distill/",
 )
 
 
