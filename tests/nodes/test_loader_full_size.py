@@ -20,7 +20,7 @@ from snoopi_core.formats.tensor_file import open_tensor_file
 from snoopi_core.host.loading.build import check_network, model_config
 from snoopi_core.host.loading.recognise import recognise
 
-pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
+pytestmark = pytest.mark.host
 
 PREFIX = "model.diffusion_model."
 KINDS = {
@@ -81,6 +81,7 @@ def recognise_shapes(name):
         return recognise(open_tensor_file(write_sparse(Path(folder) / "n.safetensors", diffusers_weights(name))))
 
 
+@pytest.mark.both_hosts
 @pytest.mark.parametrize("name", NETWORKS)
 def test_diffusers_layout(tmp_path, name):
     found = recognise(open_tensor_file(write_sparse(tmp_path / "unet.safetensors", diffusers_weights(name))))

@@ -195,7 +195,6 @@ def meta_patcher(path, name):
     return ModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
 
 
-@pytest.mark.both_hosts
 @pytest.mark.parametrize("name", ["SD1.5", "SD2.1", "SDXL", "PixArt-alpha 512"])
 def test_full_size_key_sets(tmp_path, name):
     adapters = lora_of(name)

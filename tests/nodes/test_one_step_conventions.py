@@ -61,7 +61,6 @@ def from_file(**changes):
     return build_model(metadata, to_single_file(unet.state_dict(), unet_rename(unet.config)))
 
 
-@pytest.mark.both_hosts
 class TestEveryConvention:
     @every_convention
     def test_the_same_seed_gives_the_same_bits(self, preset, timesteps):
@@ -77,6 +76,7 @@ class TestEveryConvention:
         assert relative_error(alone, whole[2:3]) < ROUNDING
         assert relative_error(alone, whole[1:2]) > 0.1
 
+    @pytest.mark.both_hosts
     @every_convention
     def test_the_masks_zero_keeps_and_its_one_draws(self, preset, timesteps):
         mask = torch.zeros(1, 8 * SIDE, 8 * SIDE)

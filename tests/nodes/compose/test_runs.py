@@ -10,7 +10,7 @@ from unets import conditioning, own_forwards
 
 from snoopi_core.host.conditioning.window import Window
 
-pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
+pytestmark = pytest.mark.host
 
 SETTINGS = {"cfg": 2.0, "steps": 4}
 OTHER = 8  # seed of another prompt
@@ -56,6 +56,7 @@ def test_two_prompts_by_turns():
                 same("Prompts and branches by turns", "each alone", run(branch, positive), expected)
 
 
+@pytest.mark.both_hosts
 def test_alpha_and_batch_by_turns():
     for settings in ({"rows": 3}, {"rows": 1}, {"cfg": 1.0}, {"size": (8, 16)}):
         fresh = run(steer(subject().patcher), **settings)

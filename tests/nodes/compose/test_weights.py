@@ -13,7 +13,7 @@ from reference import Reference, relative_error
 from safetensors.torch import save_file
 from unets import case, case_of, conditioning, noise, random_unet
 
-pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
+pytestmark = pytest.mark.host
 
 LAYERS = [  # what a LoRA of text-to-image models usually trains, at one cross-attention
     f"down_blocks.1.attentions.0.transformer_blocks.0.attn2.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")
@@ -60,6 +60,7 @@ def check(what, got, unet):
     right(what, relative_error(got, exact))
 
 
+@pytest.mark.both_hosts
 def test_a_lora_before_and_after():
     got = sampled(with_lora(steer(subject().patcher)))
     same("LoRA", "the other order", got, sampled(steer(with_lora(subject().patcher))))
@@ -70,6 +71,7 @@ def test_a_merged_lora():
     check("LoRA, merged", sampled(steer(case_of(merged_unet()).patcher)), merged_unet())
 
 
+@pytest.mark.both_hosts
 def test_a_lora_as_a_hook(host_base):
     """A LoRA of the positive prompt alone; the negative of NASA sees the same weights, as it stands beside it."""
     folder = host_base / "models" / "loras"
