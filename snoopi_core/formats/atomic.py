@@ -18,7 +18,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: it cannot be written; names the file. The temporary file is removed and an older file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # one name: what a killed process left is overwritten
     try:
         temporary.write_bytes(b"")
         permissions = temporary.stat().st_mode
