@@ -52,7 +52,7 @@ test-all: lint setup-browser
 test-beyond: setup-browser
 	@$(PY) -m scripts.setup.comfy_cli --version >/dev/null
 	$(call part,beyond the gate,$(PYTEST) --effort beyond)
-	$(call part,beyond the gate on ComfyUI $(OLDEST),SNOOPI_HOST_VERSION=$(OLDEST) $(PYTEST) --effort beyond -m host tests/nodes)
+	$(call part,beyond the gate on ComfyUI $(OLDEST),SNOOPI_HOST_VERSION=$(OLDEST) $(PYTEST) --effort full -m "host and (full or scaled or not both_hosts)" tests/nodes)
 
 lint: setup
 	$(PY) -m ruff check .
