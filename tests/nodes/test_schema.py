@@ -90,7 +90,7 @@ def test_only_the_rarely_used_inputs_are_advanced(schemas):
 
 @pytest.fixture(scope="module")
 def english(schemas):
-    """Every text of the schemas; the front end shows these where a language has no file in locales/."""
+    """Every text of the schemas; the front end shows these unless locales/ has the text in the user's language."""
     return {
         name: {
             "display_name": schema.display_name,
@@ -104,6 +104,12 @@ def english(schemas):
 
 def test_every_output_has_a_tooltip(english):
     assert all(o["tooltip"] for entry in english.values() for o in entry["outputs"].values())
+
+
+def test_the_english_locale_has_the_names_alone(pack_root, english):
+    """The title of the canvas's right-click menu: it looks node ids up in locales/ only, never in the schema."""
+    names = {name: {"display_name": texts["display_name"]} for name, texts in english.items()}
+    assert json.loads((pack_root / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8")) == names
 
 
 @pytest.mark.parametrize("language", ["fr"])
