@@ -5,7 +5,6 @@ import re
 import shlex
 
 import pytest
-from effort import effort
 from evaluation import STUDENT, evaluate, started
 from live_pack import ROOT
 from processes import TIMEOUT
@@ -18,8 +17,6 @@ from training.evaluate.paper_protocol import apply_protocol
 
 README = (ROOT / "training" / "evaluate" / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    (?:accelerate .* -m|python -m) training\.evaluate (.+)$", README, re.MULTILINE)
-# Metrics by Inception, which is slow; test_score.py has them too.
-INCEPTION = effort(gate=(), full=("fid", "prc"))
 BUNDLED = [line for line in COMMANDS if "runs/evaluate" in line]
 
 
@@ -30,7 +27,6 @@ def measured(path):
 
 
 @pytest.mark.slow
-@pytest.mark.scaled
 @pytest.mark.browser
 def test_generate_score_removal_report(pairs_file, reference, inception, chromium, tmp_path):
     clip = write_tiny_clip(tmp_path / "clip")
@@ -46,14 +42,14 @@ def test_generate_score_removal_report(pairs_file, reference, inception, chromiu
         evaluate(
             *("score", tmp_path / name, "--clip-model", f"local-dir:{clip}", "--clip-weights", ""),
             *("--hps-model", f"local-dir:{clip}", "--hps-v2.0-weights", clip / "open_clip_model.safetensors"),
-            *("--metrics", "clip", "hps-v2.0", *(INCEPTION if name == "one" else ())),
+            *("--metrics", "clip", "hps-v2.0", *(("fid", "prc") if name == "one" else ())),
             *("--reference", reference, "--inception-weights", inception),
         )
     assert measured(tmp_path / "one" / "removal-shapes.json") == measured(tmp_path / "two" / "removal-shapes.json")
     scores = [measured(tmp_path / name / "scores.json") for name in ("one", "two")]
     for one, two in zip(*scores, strict=True):
         assert one["scores"]["clip"] == two["scores"]["clip"]
-        assert one["scores"].keys() == {*INCEPTION, "clip", "hps-v2.0"}
+        assert one["scores"].keys() == {"fid", "prc", "clip", "hps-v2.0"}
     evaluate("report", tmp_path / "one", "--out", tmp_path / "report.html")
     page = chromium.new_page()
     page.goto((tmp_path / "report.html").as_uri())
