@@ -1,4 +1,4 @@
-"""Seconds by phase of a training step."""
+"""Measures the seconds of each phase of a training step."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PHASES = (
 
 
 class Clock:
-    """Processor time for one CPU thread, so that other programs do not count; wall time for several threads and for a
-    GPU, which is synchronized.
+    """Measures processor time for one CPU thread, so that other programs do not count, and otherwise wall time. A GPU
+    is synchronized first.
 
-    It does nothing until `running` is set, since synchronizing at every phase slows a GPU down.
+    Measures nothing until `running` is set, because synchronizing at every phase slows a GPU down.
     """
 
     def __init__(self, device: torch.device, threads: int = 1) -> None:
@@ -48,7 +48,7 @@ class Clock:
                 self.seconds[phase] += self.now() - start
 
     def watch(self, owner: Any, name: str, phase: str | dict[str, str]) -> None:
-        """Count the time of owner.name(...): to a phase, or to the one that follows upon the last."""
+        """Add the time of calls of owner.name to `phase`; a dict gives the phase by the one before it."""
         inner: Callable[..., Any] = getattr(owner, name)
 
         def timed(*args: Any, **kwargs: Any) -> Any:

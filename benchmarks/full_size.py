@@ -1,4 +1,4 @@
-"""The published networks at full size with random weights in a real ComfyUI, to measure costs on."""
+"""Builds the published networks at full size with random weights in a real ComfyUI, to measure costs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ MODELS = {
 
 
 def start_host(*, gpu: bool) -> None:
-    """Put a real ComfyUI on the path, as tests/conftest.py does, and the pack beside it."""
+    """Put a real ComfyUI and the pack on the import path, as tests/conftest.py does."""
     host = subprocess.check_output([sys.executable, ROOT / "scripts" / "host.py"], text=True).strip()
     sys.path[:] = [host, *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
     sys.argv = ["main.py", *([] if gpu else ["--cpu"])]
@@ -79,7 +79,7 @@ def start_host(*, gpu: bool) -> None:
 
 
 def build(model: Model, *, gpu: bool) -> ModelPatcher:
-    """fp32 on a CPU, bf16 on a GPU. Weights are scaled so that activations keep their size, as real ones do."""
+    """Build a network: fp32 on a CPU, bf16 on a GPU. Weights are scaled so that activations keep their magnitude."""
     import comfy.supported_models
     import torch
     from comfy.model_management import get_torch_device

@@ -1,11 +1,11 @@
-"""What NASA costs: one step of a full-size network, plain, with NASA, with guidance and with the host's NAG, in turn.
+"""Measures the cost of NASA: one step of a full-size network, plain, with NASA, with CFG and with ComfyUI's NAG.
 
     python benchmarks/nasa_cost.py sd15 sdxl pixart --rounds 5
 
 Prints a Markdown table: medians of the ratios to the plain step of the same round (so that drift of the machine's speed
-cancels), the ratio of floating-point operations (the limit), and of peak memory, measured in a process for each case. A
-step is a whole run of the host's sampler, so it includes the negative's keys and values. Weights are random; the
-arithmetic is that of the real model. Needs what `make test` installs.
+cancels), the ratio of floating-point operations (the lower limit), and that of peak memory, each measured in a separate
+process. A step is a whole run of ComfyUI's sampler, so it includes the negative's keys and values. Weights are random;
+the arithmetic is that of the real model. Needs what `make test` installs.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def steps(model: Model, names: list[str], *, gpu: bool, compiled: bool) -> dict[
         "NASA": (apply_nasa(plain, negative, alpha=ALPHA, window=Window(), blocks="all"), 1.0),
         "CFG 2": (plain, 2.0),
     }
-    if model.config != "PixArtAlpha":  # whose attention the host's node does not reach
+    if model.config != "PixArtAlpha":  # ComfyUI's NAG node does not support its attention
         patchers["NAG (core)"] = (NAGuidance.execute(plain, 5.0, 0.5, 2.5).result[0], 1.0)
 
     def step(patcher: Any, cfg: float) -> Step:
@@ -67,7 +67,7 @@ def flops(step: Step) -> int:
 
 
 def timed(step: Step, *, gpu: bool) -> float:
-    """Seconds: on a CPU those that it worked for us, since other programs may want it too."""
+    """Seconds of one step; on a CPU processor time, so that other programs do not count."""
     import torch
 
     if not gpu:
@@ -82,7 +82,7 @@ def timed(step: Step, *, gpu: bool) -> float:
 
 
 def peak_bytes(arguments: argparse.Namespace, key: str, name: str) -> int:
-    """Peak memory of two steps of one case, in a process that does nothing else."""
+    """Peak memory in bytes of two steps of one case, measured in a separate process."""
     command = [sys.executable, __file__, key, "--peak-of", name, "--threads", str(arguments.threads)]
     command += ["--gpu"] if arguments.gpu else []
     command += ["--compile"] if arguments.compile else []

@@ -1,6 +1,6 @@
-"""Stable Diffusion 1.5 with random weights as a diffusers folder, full-size or with every width scaled down.
+"""Writes Stable Diffusion 1.5 with random weights as a diffusers folder, full-size or with every width scaled down.
 
-The arithmetic is that of the real model, but it draws noise.
+The arithmetic is that of the real model; the images are noise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from training.models.clip_tokenizer import clip_tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Widths of a network in SD1.5's form. `side`: of the latent, in latent pixels. `vae`: width of its first level."""
+    """Widths of an SD1.5-like network. `side`: of the latent, in latent pixels. `vae`: width of its first level."""
 
     name: str
     widths: tuple[int, ...]
@@ -62,7 +62,7 @@ PROMPTS = tuple(
 
 
 def write_model(shape: Shape, folder: Path) -> None:
-    """Write the parts that a diffusers pipeline has, a tiny decoder under `taesd`, and `prompts.txt`."""
+    """Write the parts of a diffusers pipeline, a tiny decoder in `taesd`, and `prompts.txt`."""
     torch.manual_seed(0)
     UNet2DConditionModel(
         sample_size=shape.side,
@@ -100,6 +100,6 @@ def write_model(shape: Shape, folder: Path) -> None:
 
 
 def write_clip(folder: Path, name: str = "ViT-B-32") -> None:
-    """open_clip's model with random weights, as `clip.safetensors`."""
+    """Write an open_clip model with random weights as `clip.safetensors`."""
     torch.manual_seed(0)
     save_file(open_clip.create_model(name).state_dict(), folder / "clip.safetensors")

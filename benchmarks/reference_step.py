@@ -1,9 +1,9 @@
-"""A plain PG-SB step as a reference for ours: what public loops of this kind do, written from the paper.
+"""A plain PG-SB step, written from the paper, as a reference for ours; it does what public training loops do.
 
-A frozen teacher and a LoRA teacher with separate weights, four teacher forwards, every prompt and the empty one encoded
-in each step, and AdamW, EMA and memory layout with the libraries' defaults. It is as careful as a good plain loop: no
-graph for the teachers, frozen networks in bf16 where the student trains in it, attention by PyTorch's SDPA, gradient
-checkpointing where the recipe has it.
+It has a frozen teacher and a LoRA teacher with separate weights and four teacher forwards, encodes every prompt and the
+empty one in each step, and uses AdamW, EMA and memory layout with the libraries' defaults. It has the optimisations of
+a good plain loop: no graph for the teachers, frozen networks in bf16 if the student trains in bf16, PyTorch's SDPA, and
+gradient checkpointing if the recipe asks for it.
 
 Dimensions: B batch rows, C latent channels, h x w latent size.
 """

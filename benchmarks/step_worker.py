@@ -1,6 +1,6 @@
-"""A variant of a training step in a separate process, which steps and measures on request.
+"""Runs a variant of a training step in a separate process, on request.
 
-With a process each, peak memory is measured per variant, and the variants can step in turn.
+With a process for each variant, peak memory is measured separately, and the variants can run in turn.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ VARIANTS: dict[str, Callable[..., Step]] = {"ours": OurStep, "reference": Refere
 
 
 class Bench:
-    """What a worker does; every public method can be asked for by its name."""
+    """The measurements of a worker; every public method can be called by name through `Worker`."""
 
     def __init__(self, variant: str, recipe: Recipe, *, cpu: bool) -> None:
         self.recipe, self.cpu, self.iteration = recipe, cpu, 0
@@ -81,7 +81,7 @@ class Bench:
         randomise(self.stepper.lora_teacher)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """The student's and the LoRA teacher's, without accelerate's wrapper."""
+        """The optimizers of student and LoRA teacher, without accelerate's wrapper."""
         return [getattr(optimizer, "optimizer", optimizer) for optimizer in self.stepper.optimizers]
 
     def step(self) -> float:
@@ -91,12 +91,12 @@ class Bench:
         return self.clock.now() - start
 
     def first(self) -> dict[str, Any]:
-        """The figures of the next iteration, x0 as an array."""
+        """The figures of the next iteration as arrays: x0, losses, gradient norms."""
         figures = self._step()
         return {name: value.detach().float().cpu().numpy() for name, value in figures.items()}
 
     def phases(self, steps: int) -> dict[str, float]:
-        """Median seconds of each phase, and of what belongs to none."""
+        """Median seconds of each phase, and of the rest."""
         taken: dict[str, list[float]] = {phase: [] for phase in (*PHASES, "the rest")}
         self.clock.running = True
         for _ in range(steps):
@@ -109,7 +109,7 @@ class Bench:
         return {phase: statistics.median(seconds) for phase, seconds in taken.items()}
 
     def flops(self) -> int:
-        """Of one iteration; what is compiled is counted as it was written."""
+        """FLOPs of one iteration, counted without compilation."""
         with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
             self._step()
         return counter.get_total_flops()
@@ -121,7 +121,7 @@ class Bench:
         return own_peak()
 
     def matmul_rate(self) -> float:
-        """FLOPs a second of a square matrix product in the precision that the networks run in; the best of ten."""
+        """FLOPs per second of a square matrix product in the networks' precision; the best of ten."""
         side = 2048 if self.cpu else 8192
         dtype = torch.bfloat16 if self.recipe.loop.precision == "bf16" else torch.float32
         a = torch.randn(side, side, device=self.device).to(dtype)
@@ -144,7 +144,7 @@ class Bench:
 
 
 def randomise(lora_teacher: torch.nn.Module) -> None:
-    """Adapters begin as no change, with which both teachers agree and the student's gradient is zero: move them."""
+    """Set adapters to random weights: with the initial zeros both teachers agree and the student has no gradient."""
     rng = generator(0, "adapters")
     with torch.no_grad():
         for weight in trainable(lora_teacher):
@@ -153,7 +153,7 @@ def randomise(lora_teacher: torch.nn.Module) -> None:
 
 def _serve(connection: Connection, path: list[str], threads: int, arguments: dict[str, Any]) -> None:
     sys.path[:] = path
-    if arguments["cpu"]:  # here, for they hold for a whole process
+    if arguments["cpu"]:  # set here because they apply to the whole process
         torch.set_num_threads(threads)
         torch.set_flush_denormal(True)
     bench = Bench(**arguments)
@@ -164,7 +164,7 @@ def _serve(connection: Connection, path: list[str], threads: int, arguments: dic
 
 
 class Worker:
-    """A Bench in another process; its methods are called as its own are. A context: it ends with it."""
+    """A `Bench` in another process, called with a method's name and arguments. Leaving the context ends it."""
 
     def __init__(self, variant: str, recipe: Recipe, *, cpu: bool, threads: int = 1) -> None:
         context = multiprocessing.get_context("spawn")
@@ -188,7 +188,7 @@ class Worker:
         return self._answer()
 
     def _answer(self) -> Any:
-        """Raises RuntimeError when the process has ended: what ended it stands above, on its own stderr."""
+        """Raises RuntimeError if the process has ended; its own error is printed above."""
         try:
             return self._connection.recv()
         except EOFError:
@@ -197,7 +197,7 @@ class Worker:
 
 
 def scratch_recipe(folder: Path, overrides: dict[str, dict[str, Any]], recipe: Recipe | None = None) -> Recipe:
-    """A recipe on the model that `write_model` wrote to `folder`, and that writes nothing elsewhere."""
+    """A recipe for the model that `write_model` wrote to `folder`; it writes only into that folder."""
     tree = {} if recipe is None else recipe.model_dump(mode="json", exclude_none=True)
     ours = {
         "teacher": {"path": str(folder), "text_encoder": "", "vae": ""},

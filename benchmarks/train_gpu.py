@@ -1,10 +1,10 @@
-"""What a training iteration costs on this GPU, in one call of under ten minutes; writes Markdown to --out.
+"""Measures a training iteration on this GPU, in less than ten minutes; writes Markdown to --out.
 
     python benchmarks/train_gpu.py
 
-Stable Diffusion 1.5 at full size with random weights, bf16, 512 px: our step against the plain reference step, eager
-and compiled. Then the peak memory of the shipped recipes (the allocator's, a process each, with everything that the
-recipe turns on, such as the CLIP loss through a tiny decoder) and their images per second over whole iterations.
+Stable Diffusion 1.5 at full size with random weights, bf16, 512 px: our step and the plain reference step, eager
+and compiled. Then the shipped recipes with all their features, such as the CLIP loss through a tiny decoder, each in a
+separate process: the allocator's peak memory, and images per second over whole iterations.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from train_step import measure, report, title
 
 from training.config import load_recipe
 
-# recipe, changes to its loop, bytes that it has to fit into
+# recipe, changes to its loop, memory limit in bytes
 FITS: tuple[tuple[str, dict[str, Any], float], ...] = (
     ("sd15", {"batch_size": 16, "micro_batch": 16}, 40e9),
     ("sd15", {}, 80e9),
@@ -31,7 +31,7 @@ FITS: tuple[tuple[str, dict[str, Any], float], ...] = (
 
 
 def comparison(arguments: argparse.Namespace, folder: Path, loop: dict[str, Any]) -> str:
-    """Ours against the reference; raises AssertionError where they do not give the same figures."""
+    """The section that compares ours with the reference; raises AssertionError if their figures differ."""
     settings = {"precision": "bf16", "latent_size": SHAPES[arguments.model].side, "batch_size": arguments.batch} | loop
     recipe = scratch_recipe(folder, {"loop": settings, "clip": {"weight": 0}})
     cpu = arguments.device == "cpu"
@@ -40,9 +40,9 @@ def comparison(arguments: argparse.Namespace, folder: Path, loop: dict[str, Any]
 
 
 def fit(arguments: argparse.Namespace, folder: Path, name: str, loop: dict[str, Any], room: float) -> str:
-    """A row of the table: a recipe's peak memory, and images per second over whole iterations."""
+    """A row of the table: a recipe's peak memory, and its images per second over whole iterations."""
     loop = {"latent_size": SHAPES[arguments.model].side, "compile": False} | loop
-    if arguments.device == "cpu":  # to try the command out
+    if arguments.device == "cpu":  # only to try the command
         loop |= {"batch_size": 2, "micro_batch": 1, "optimizer": "adamw"}
     clip = {"pretrained": str(folder / "clip.safetensors"), "decoder": str(folder / "taesd")}
     recipe = scratch_recipe(folder, {"loop": loop, "clip": clip}, load_recipe(name))

@@ -1,11 +1,11 @@
-"""Our PG-SB iteration against a plain reference iteration, on the same model, device and batch, in turn.
+"""Compares our PG-SB iteration with a plain reference iteration, on the same model, device and batch, in turn.
 
     python benchmarks/train_step.py --model sd15-small --batch 2
     python benchmarks/train_step.py --model sd15 --device cuda --precision bf16 --batch 8
 
-Prints a Markdown table: seconds, images per second, peak memory, FLOPs, the share of the device's measured matmul rate;
-then the time by phase. Weights are random (benchmarks/random_model.py). Both variants start from the same weights and
-get the same prompts and noise. If their first images, losses and gradients differ, nothing is timed.
+Prints a Markdown table: seconds, images per second, peak memory, FLOPs and the share of the device's measured matmul
+rate, then the time by phase. Weights are random (benchmarks/random_model.py). Both variants start from the same weights
+and get the same prompts and noise. If their first images, losses and gradients differ, nothing is timed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from step_worker import VARIANTS, Worker, scratch_recipe  # noqa: E402
 
 from training.config import Recipe, load_recipe  # noqa: E402
 
-# relative differences between the variants that rounding explains
+# largest relative differences between the variants that rounding can cause
 TOLERANCES = {"no": 1e-4, "bf16": 5e-2}
 
 
@@ -36,7 +36,7 @@ def check_agreement(ours: dict[str, Any], reference: dict[str, Any], precision: 
     """The largest relative difference in x0, losses and gradient norms of the first iteration.
 
     Raises:
-        AssertionError: they are not the same iteration.
+        AssertionError: a difference is larger than rounding can cause.
     """
     differences = {
         name: float(np.linalg.norm(ours[name] - value) / np.linalg.norm(value)) for name, value in reference.items()
@@ -48,7 +48,7 @@ def check_agreement(ours: dict[str, Any], reference: dict[str, Any], precision: 
 
 
 def measure(recipe: Recipe, *, cpu: bool, threads: int, rounds: int, apart: bool) -> dict[str, dict[str, Any]]:
-    """Everything that is printed, by variant. `apart`: never both on the device, for want of memory."""
+    """The measurements by variant. `apart`: only one variant is on the device at a time, to save memory."""
     results: dict[str, dict[str, Any]] = {}
 
     def start(variant: str) -> Worker:
@@ -90,7 +90,7 @@ def measure(recipe: Recipe, *, cpu: bool, threads: int, rounds: int, apart: bool
 
 
 def report(title: str, results: dict[str, dict[str, Any]], batch: int) -> str:
-    """The Markdown section."""
+    """The results as a Markdown section."""
     base, rounds = results["reference"], len(results["ours"]["seconds"])
     lines = [
         f"### {title}, {rounds} rounds",
@@ -134,7 +134,7 @@ def title(shape: Shape, recipe: Recipe, results: dict[str, dict[str, Any]], thre
 
 
 def recipe_of(arguments: argparse.Namespace, folder: Path) -> Recipe:
-    """The recipe that is measured: defaults or a shipped one, then what the command line says."""
+    """The recipe to measure: the defaults or a shipped recipe, with the changes of the command line."""
     base = load_recipe(arguments.recipe) if arguments.recipe else None
     loop: dict[str, Any] = {
         "precision": arguments.precision,
@@ -144,7 +144,7 @@ def recipe_of(arguments: argparse.Namespace, folder: Path) -> Recipe:
         "gradient_checkpointing": arguments.checkpointing,
     }
     loop = {name: value for name, value in loop.items() if value is not None}
-    # a plain loop does not split a batch: the one that is compared is what is worked on at once
+    # a plain loop does not split a batch, so the compared batch is a micro-batch
     batch = arguments.batch or (base and base.loop.micro_batch) or (base and base.loop.batch_size) or 2
     loop |= {"batch_size": batch, "micro_batch": 0}
     return scratch_recipe(folder, {"loop": loop, "clip": {"weight": 0}}, base)
