@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def _read(name: str, parent: Path | None, below: tuple[Path, ...], problems: lis
             return {}
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        if "." in name and name in _known_keys(Recipe):
+        if "." in name and name in _settings():
             problems.append(f"{name} is a setting without a value: give {name}=VALUE")
             return {}
         near = difflib.get_close_matches(name, recipe_names(), n=1)
@@ -148,7 +148,7 @@ def _apply_override(tree: Tree, override: str, problems: list[str]) -> None:
         if not isinstance(tree, dict):
             problems.append(f"override {override!r}: {section} is a value, not a section")
             return
-    tree[last] = _value(text, is_text=key.strip() in _texts())
+    tree[last] = _value(text, is_text=_settings().get(key.strip()) is str)
 
 
 def _value(text: str, *, is_text: bool) -> Any:
@@ -196,7 +196,7 @@ def _explain(problem: Any) -> list[str]:
 
 
 def _nearest(key: str) -> str:
-    known = list(_known_keys(Recipe))
+    known = list(_settings())
     section, _, leaf = key.rpartition(".")
     alike = [k for k in known if "." in k] if section else known
     leaves = {k: k.rpartition(".")[2] for k in known}
@@ -209,23 +209,14 @@ def _nearest(key: str) -> str:
     return f"known here: {', '.join(siblings)}"
 
 
-def _texts() -> set[str]:
-    """Keys of all text settings."""
-    sections = {name: info.annotation for name, info in Recipe.model_fields.items()}
-    return {
-        f"{section}.{name}"
-        for section, model in sections.items()
-        if isinstance(model, type) and issubclass(model, BaseModel)
-        for name, info in model.model_fields.items()
-        if info.annotation is str
-    }
-
-
-def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def _settings(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, Any]:
+    """Types of all sections and settings, by key."""
+    found: dict[str, Any] = {}
     for name, info in model.model_fields.items():
-        yield prefix + name
+        found[prefix + name] = info.annotation
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from _known_keys(info.annotation, f"{prefix}{name}.")
+            found |= _settings(info.annotation, f"{prefix}{name}.")
+    return found
 
 
 def _short(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -40,9 +40,7 @@ class NoiseLevels:
         )
 
     def to(self, device: torch.device) -> NoiseLevels:
-        return NoiseLevels(
-            alpha=self.alpha.to(device), sigma=self.sigma.to(device), alpha_T=self.alpha_T, sigma_T=self.sigma_T
-        )
+        return replace(self, alpha=self.alpha.to(device), sigma=self.sigma.to(device))
 
     def at(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(alpha_t, sigma_t), each (B, 1, 1, 1), for timesteps t (B,)."""

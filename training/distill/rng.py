@@ -7,9 +7,8 @@ any number of devices, and on a GPU as on a CPU.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -30,6 +29,10 @@ class LoraDraws:
     eps: torch.Tensor
     drop: torch.Tensor
 
+    def rows(self, rows: slice, device: torch.device) -> LoraDraws:
+        """The given rows, on `device`."""
+        return LoraDraws(**{name: value[rows].to(device) for name, value in vars(self).items()})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
@@ -48,17 +51,8 @@ class Draws:
 
     def rows(self, rows: slice, device: torch.device) -> Draws:
         """The given rows, on `device`."""
-        return dataclasses.replace(
-            self,
-            kappa=self.kappa[rows].to(device),
-            z=self.z[rows].to(device),
-            t=self.t[rows].to(device),
-            eps=self.eps[rows].to(device),
-            lora=tuple(
-                LoraDraws(t=d.t[rows].to(device), eps=d.eps[rows].to(device), drop=d.drop[rows].to(device))
-                for d in self.lora
-            ),
-        )
+        taken = {name: getattr(self, name)[rows].to(device) for name in ("kappa", "z", "t", "eps")}
+        return replace(self, **taken, lora=tuple(draws.rows(rows, device) for draws in self.lora))
 
 
 def draw(recipe: Recipe, iteration: int, *, channels: int, num_train_timesteps: int, processes: int = 1) -> Draws:

@@ -125,9 +125,9 @@ class Distillation:
         """Update the LoRA teacher once; adds to `metrics`. Returns the gradient's norm, None if it was skipped."""
         total = x0.new_zeros(())
         for rows, context in self._micro_batches(len(x0), self.lora_teacher):
-            part = LoraDraws(t=draws.t[rows], eps=draws.eps[rows], drop=draws.drop[rows])
+            part, share = draws.rows(rows, x0.device), (rows.stop - rows.start) / len(x0)
             with context:
-                loss = (rows.stop - rows.start) / len(x0) * self.lora_teacher_loss(x0[rows], text[rows], part)
+                loss = share * self.lora_teacher_loss(x0[rows], text[rows], part)
                 self.accelerator.backward(loss)
             total += loss.detach()
         metrics["lora"] = total
@@ -177,14 +177,11 @@ class Distillation:
         with self.accelerator.autocast():
             output = self.family.call(self.lora_teacher, x_t, draws.t, text.where(draws.drop, self.null))
         if self.recipe.lora.loss == "native":
-            return torch.mean((output.float() - self._native_target(x0, draws.eps, alpha_t, sigma_t)) ** 2)
+            v = alpha_t * draws.eps - sigma_t * x0
+            target = {"epsilon": draws.eps, "v_prediction": v, "sample": x0}[self.prediction_type]
+            return torch.mean((output.float() - target) ** 2)
         eps_lora = eps_from_output(output, x_t, alpha_t, sigma_t, self.prediction_type)
         return lora_loss(eps_lora, draws.eps, alpha_t)
-
-    def _native_target(
-        self, x0: torch.Tensor, eps: torch.Tensor, alpha_t: torch.Tensor, sigma_t: torch.Tensor
-    ) -> torch.Tensor:
-        return {"epsilon": eps, "v_prediction": alpha_t * eps - sigma_t * x0, "sample": x0}[self.prediction_type]
 
     def _guided_eps(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -81,15 +80,6 @@ def build_trainer(recipe: Recipe, accelerator: Accelerator) -> Trainer:
     lora_teacher, lora_optimizer = _prepare(backbone.network, recipe.lora.learning_rate, recipe, accelerator)
     decay = recipe.student.ema_decay
     ema = EMA(trainable(student), decay) if decay else None
-    monitor = Monitor(
-        folder=Path(recipe.output.folder),
-        recipe=recipe,
-        accelerator=accelerator,
-        backbone=backbone,
-        teachers=teachers,
-        teacher_fingerprint=teacher_fingerprint,
-        levels=levels,
-    )
     negatives = list(recipe.student.nasa_negatives) if recipe.student.nasa_alpha_max else []
     distillation = Distillation(
         recipe=recipe,
@@ -114,7 +104,7 @@ def build_trainer(recipe: Recipe, accelerator: Accelerator) -> Trainer:
         prompts=prompts,
         distillation=distillation,
         ema=ema,
-        monitor=monitor,
+        monitor=Monitor(distillation=distillation, backbone=backbone, teacher_fingerprint=teacher_fingerprint),
     )
 
 

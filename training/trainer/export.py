@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from training.models.loading import load_backbone, load_teacher
 from training.models.sampling import one_step_x0
 from training.prompts import open_prompts
 from training.trainer.run_folder.checkpoint import best_checkpoint, check_intact, checkpoints, load_state, newest_intact
+from training.trainer.run_folder.describe import package_versions
 
 _STOCK_SCALE = 0.18215
 _PACKAGES = ("torch", "diffusers", "peft", "transformers", "accelerate", "safetensors")
@@ -32,19 +32,8 @@ _PACKAGES = ("torch", "diffusers", "peft", "transformers", "accelerate", "safete
 
 def provenance(recipe_sha256: str = "", step: int = 0, seed: int | None = None, notes: str = "") -> Provenance:
     """Recipe, step and library versions that made the weights."""
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return Provenance(
-        recipe_sha256=recipe_sha256,
-        step=step,
-        seed=seed,
-        versions=versions,
-        notes=notes,
-    )
+    versions = package_versions(*_PACKAGES)
+    return Provenance(recipe_sha256=recipe_sha256, step=step, seed=seed, versions=versions, notes=notes)
 
 
 def check_exportable(backbone: Backbone) -> None:

@@ -95,7 +95,7 @@ def _start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> 
         if accelerator.num_processes > 1:
             log.info("to stop: %s", how_to_stop(accelerator.num_processes))
         with stop.listening():
-            finished = trainer.train(stop)
+            finished = trainer.train(lambda: stop.requested)
         log.info("prompts: %s", ", ".join(f"{count} {name}" for name, count in trainer.prompts.counts.items()))
         if not finished:
             log.info("stopped; continue with --resume %s", folder)

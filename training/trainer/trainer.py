@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -39,12 +39,6 @@ class NotFinite(RuntimeError):
     """Losses or gradients were not finite in too many iterations in a row. None of these updates was made."""
 
 
-class StopRequest(Protocol):
-    """`requested` is set when the run should stop after the current iteration."""
-
-    requested: bool
-
-
 @dataclass(kw_only=True)
 class Trainer:
     """A run and its state. `build_trainer` makes one from a recipe.
@@ -69,8 +63,11 @@ class Trainer:
         self.folder = Path(self.recipe.output.folder)
         self._own_rows = rows_of_process(self.recipe, self.accelerator)
 
-    def train(self, stop: StopRequest) -> bool:
+    def train(self, stop_requested: Callable[[], bool]) -> bool:
         """Train until the last iteration, or until any process requests a stop; then save a checkpoint.
+
+        Args:
+            stop_requested: asked before each iteration.
 
         Returns:
             Whether the last iteration was reached.
@@ -82,10 +79,10 @@ class Trainer:
         loop, output = self.recipe.loop, self.recipe.output
         self.monitor.start(self.iteration)
         try:
-            while self.iteration < loop.iterations and not self._stop_requested(stop):
+            while self.iteration < loop.iterations and not self._should_stop(stop_requested()):
                 self._iterate()
                 last = self.iteration == loop.iterations
-                if output.sample_every and (last or self.iteration % output.sample_every == 0):
+                if self.monitor.samples_at(self.iteration):
                     self.draw_samples()
                 if self.iteration % output.save_every == 0 and not last:
                     self._try_to_save()
@@ -235,8 +232,9 @@ class Trainer:
         with self.averaged():
             return {name: weight.clone() for name, weight in trained_state(self.distillation.student).items()}
 
-    def _stop_requested(self, stop: StopRequest) -> bool:
-        if stop.requested:
+    def _should_stop(self, requested: bool) -> bool:
+        """Whether a stop is requested in any process."""
+        if requested:
             self.accelerator.set_trigger()
         return self.accelerator.check_trigger()
 

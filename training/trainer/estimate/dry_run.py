@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from training.models.loading.meta_device import without_weights
 from training.prompts import PromptSource
 from training.trainer.build import open_run_prompts, open_teacher
 from training.trainer.estimate import Estimate, estimate
-from training.trainer.estimate.rate import matmul_rate
 from training.trainer.run_folder.checkpoint import checkpoints, iteration_of
 from training.trainer.run_folder.resume_check import check_folder
 
@@ -52,7 +52,7 @@ def dry_run(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) ->
         prompts(recipe, drawn, counts),
         parameters(found),
         memory(found, device, processes),
-        time(recipe, found, device),
+        duration(recipe, found, device),
         files(recipe, found),
     ):
         print(section + "\n")
@@ -134,7 +134,7 @@ def memory(found: Estimate, device: torch.device, processes: int) -> str:
     return _table(f"memory of each of {processes} process(es), estimated", rows)
 
 
-def time(recipe: Recipe, found: Estimate, device: torch.device) -> str:
+def duration(recipe: Recipe, found: Estimate, device: torch.device) -> str:
     """Lower limit of the time of an iteration."""
     dtype = torch.bfloat16 if recipe.loop.precision == "bf16" else torch.float32
     rate = matmul_rate(device, dtype)
@@ -149,6 +149,21 @@ def time(recipe: Recipe, found: Estimate, device: torch.device) -> str:
         ),
     ]
     return _table("time, estimated", rows)
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of large matrix products: the best rate in about a second of measuring."""
+    size = 4096 if device.type == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best, end = float("inf"), time.perf_counter() + 1
+    while best == float("inf") or time.perf_counter() < end:
+        start = time.perf_counter()
+        for _ in range(10):
+            torch.mm(a, b)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, (time.perf_counter() - start) / 10)
+    return 2 * size**3 / best
 
 
 def files(recipe: Recipe, found: Estimate) -> str:

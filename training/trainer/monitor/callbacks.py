@@ -7,17 +7,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from snoopi_core.formats.atomic import write_atomically
-from training.config import Recipe
-from training.distill.networks import Teachers
-from training.distill.noise_levels import NoiseLevels
+from training.distill.step import Distillation
 from training.models.backbone import Backbone
 from training.prompts import open_prompts
 from training.trainer.distributed.accelerator import on_main
@@ -35,6 +33,7 @@ log = logging.getLogger(__name__)
 PROMPTS = 8  # sampled if the recipe names none
 
 
+@dataclass(kw_only=True)
 class Monitor:
     """The training loop's callbacks. The loop calls them in every process.
 
@@ -42,34 +41,27 @@ class Monitor:
     cannot be computed. Each new error is logged once, and `close` logs how often it came.
     """
 
-    def __init__(
-        self,
-        *,
-        folder: Path,
-        recipe: Recipe,
-        accelerator: Accelerator,
-        backbone: Backbone,
-        teachers: Teachers,
-        teacher_fingerprint: str,
-        levels: NoiseLevels,
-    ) -> None:
-        self.folder, self.recipe, self.accelerator = folder, recipe, accelerator
-        self.teachers = teachers
-        self.main = accelerator.is_main_process
-        self.detector = CollapseDetector(recipe.loop.iterations)
+    distillation: Distillation
+    backbone: Backbone
+    teacher_fingerprint: str
+
+    def __post_init__(self) -> None:
+        self.recipe, self.accelerator = self.distillation.recipe, self.distillation.accelerator
+        self.folder, output = Path(self.recipe.output.folder), self.recipe.output
+        self.main = self.accelerator.is_main_process
+        self.detector = CollapseDetector(self.recipe.loop.iterations)
         self._report_is_current = True
         self._failures: Counter[str] = Counter()
         self.sampler: Sampler | None = None
         self.teacher: Samples | None = None
-        if recipe.output.sample_every:
-            prompts = list(recipe.output.sample_prompts) or open_prompts(recipe.prompts, recipe.seed).take(PROMPTS)
+        if output.sample_every:
             self.sampler = Sampler(
-                prompts,
-                recipe=recipe,
-                accelerator=accelerator,
-                backbone=backbone,
-                teacher_fingerprint=teacher_fingerprint,
-                levels=levels,
+                list(output.sample_prompts) or open_prompts(self.recipe.prompts, self.recipe.seed).take(PROMPTS),
+                recipe=self.recipe,
+                accelerator=self.accelerator,
+                backbone=self.backbone,
+                teacher_fingerprint=self.teacher_fingerprint,
+                levels=self.distillation.levels,
             )
 
     def start(self, done: int) -> None:
@@ -85,10 +77,15 @@ class Monitor:
         on_main(self.accelerator, lambda: self._open_files(done))
         self._metrics: dict[str, float] = {}  # of the last logged iteration
         if self.sampler is not None:
-            with self.teachers.frozen():
+            with self.distillation.teachers.frozen():
                 self.teacher = self.sampler.teacher(self.folder / "samples" / "teacher.safetensors")
         self.progress = Progress(done, self.recipe.loop.iterations, show=self.main)
         self._last_logged = (done, time.monotonic())
+
+    def samples_at(self, iteration: int) -> bool:
+        """Whether `iteration` is a sampling point."""
+        every = self.recipe.output.sample_every
+        return every > 0 and (iteration == self.recipe.loop.iterations or iteration % every == 0)
 
     def after_iteration(
         self, iteration: int, metrics: dict[str, float], x0: torch.Tensor, gap: torch.Tensor, t: torch.Tensor
@@ -99,7 +96,7 @@ class Monitor:
             metrics: means over the whole batch.
             x0: images of this process's rows (B, C, h, w). gap: their mean |g| (B,). t: their timesteps (B,).
         """
-        sampled = self._is_sampled(iteration)
+        sampled = self.samples_at(iteration)
         logged = sampled or iteration == 1 or iteration % self.recipe.output.log_every == 0
         if logged:
             x0, gap, t = self.accelerator.gather((x0.contiguous(), gap, t))
@@ -179,10 +176,6 @@ class Monitor:
             text = "".join(f"{n}. {prompt}\n" for n, prompt in enumerate(self.sampler.prompts, 1))
             write_atomically(self.folder / "samples" / "prompts.txt", text)
         self.trackers = Trackers(self.folder, self.recipe, done)
-
-    def _is_sampled(self, iteration: int) -> bool:
-        every = self.recipe.output.sample_every
-        return every > 0 and (iteration == self.recipe.loop.iterations or iteration % every == 0)
 
     def _timestep_bounds(self) -> tuple[int, ...]:
         """Four equal intervals of the timesteps."""

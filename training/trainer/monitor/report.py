@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from html import escape
 from pathlib import Path
+
+from jinja2 import Template
 
 from snoopi_core.formats.atomic import write_atomically
 from training.config import Recipe
 from training.trainer.monitor.metrics_log import Line, read_metrics
 
+_TEMPLATE = Path(__file__).with_name("report.html")
 POINTS = 400  # at most, of a curve; neighbours are averaged
 _PANELS: tuple[tuple[str, dict[str, str], bool], ...] = (
     ("losses", {"vsd": "VSD", "lora": "LoRA teacher", "clip": "CLIP"}, True),
@@ -24,40 +26,22 @@ _PANELS: tuple[tuple[str, dict[str, str], bool], ...] = (
     ),
     ("strength of latents, of the teacher's", {"sample_std": "averaged", "x0_std_of_teacher": "in training"}, False),
 )
-_PAGE = """\
-<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; padding: 0 1em; max-width: 1650px; color: #222 }}
-img {{ max-width: 100%; height: auto }}
-.warning {{ background: #fff3cd; padding: .5em 1em; margin: .5em 0 }}
-figure {{ margin: 2em 0 }}
-</style>
-<h1>{title}</h1>
-<p>Iteration {iteration} of {iterations}. {verdict} This page is updated at every sampling point; README.txt
-explains the metrics.</p>
-{warnings}
-<figure><img alt="Curves of the run" src="data:image/png;base64,{curves}"></figure>
-{grids}
-</html>
-"""
 
 
 def write_report(folder: Path, recipe: Recipe, warnings: list[str]) -> Path:
     """Write report.html into `folder` from metrics.jsonl and samples/ there; returns its path."""
     lines = read_metrics(folder / "metrics.jsonl")
     grids = sorted((folder / "samples").glob("step-*.png"), reverse=True)
-    path = folder / "report.html"
-    page = _PAGE.format(
-        title=escape(recipe.output.title),
+    template = Template(_TEMPLATE.read_text(encoding="utf-8"), autoescape=True, trim_blocks=True)
+    page = template.render(
+        title=recipe.output.title,
         iteration=lines[-1]["iteration"] if lines else 0,
         iterations=recipe.loop.iterations,
-        verdict="Active warnings:" if warnings else "No active warnings.",
-        warnings="\n".join(f'<p class="warning">{escape(text)}</p>' for text in warnings),
+        warnings=warnings,
         curves=base64.b64encode(curves(lines)).decode(),
-        grids="\n".join(_figure(grid) for grid in grids),
+        grids=[(int(grid.stem.removeprefix("step-")), grid.name) for grid in grids],
     )
+    path = folder / "report.html"
     write_atomically(path, page)
     return path
 
@@ -105,11 +89,3 @@ def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     size = -(-len(points) // POINTS)
     groups = [points[n : n + size] for n in range(0, len(points), size)]
     return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
-
-
-def _figure(grid: Path) -> str:
-    iteration = int(grid.stem.removeprefix("step-"))
-    return (
-        f'<figure><figcaption>iteration {iteration}</figcaption><img loading="lazy" '
-        f'alt="Samples after {iteration} iterations" src="samples/{escape(grid.name)}"></figure>'
-    )

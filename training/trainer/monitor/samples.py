@@ -37,28 +37,23 @@ class Samples:
     tiles: torch.Tensor
 
 
+@dataclass
 class Sampler:
     """Draws the fixed samples of P prompts.
 
     A process draws whole prompts, each in a batch of its K seeds, so images do not depend on the number of processes.
     Every process must call the methods, as FSDP needs it, and gets all samples.
-
-    Args:
-        prompts: P prompts.
     """
 
-    def __init__(
-        self,
-        prompts: list[str],
-        *,
-        recipe: Recipe,
-        accelerator: Accelerator,
-        backbone: Backbone,
-        teacher_fingerprint: str,
-        levels: NoiseLevels,
-    ) -> None:
-        self.prompts, self.recipe, self.accelerator = prompts, recipe, accelerator
-        self.backbone, self.teacher_fingerprint, self.levels = backbone, teacher_fingerprint, levels
+    prompts: list[str]
+    recipe: Recipe
+    accelerator: Accelerator
+    backbone: Backbone
+    teacher_fingerprint: str
+    levels: NoiseLevels
+
+    def __post_init__(self) -> None:
+        recipe, backbone, prompts = self.recipe, self.backbone, self.prompts
         size, seeds = recipe.loop.latent_size, recipe.output.sample_seeds
         shape = (len(prompts), seeds, backbone.latent_channels, size, size)
         self.z = torch.randn(shape, generator=generator(recipe.seed, "samples"))

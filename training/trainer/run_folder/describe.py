@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from jinja2 import Template
 
 from snoopi_core.formats.atomic import write_atomically
 from training.config import ROOT, Recipe
@@ -24,42 +26,7 @@ _PACKAGES = (
     *("tensorboard", "wandb", "bitsandbytes", "open_clip_torch"),
 )
 
-README = """\
-A run of `python -m training.pgsb`: {title}
-
-recipe.toml        every setting, resolved; can be used as a recipe: --recipe {quoted}/recipe.toml
-environment.json   machine, versions and command line, with an entry in "sessions" for each start
-metrics.jsonl      metrics, one line for each logged iteration (see below)
-report.html        curves, warnings and all sample grids, for a browser
-samples/           step-*.png: the student's images below the teacher's, for the same prompts and noise;
-                   prompts.txt: the prompts in full; teacher.safetensors: the teacher's images, drawn once
-tensorboard/       tensorboard --logdir {quoted}/tensorboard
-checkpoints/       the newest {keep_last}{best}
-export/            student.safetensors, once the run is finished
-
-stop     {stop}
-resume   python -m training.pgsb --resume {quoted}{launched}
-go back  move the newer folders out of checkpoints/ and resume: the run continues from the newest that is left
-export   python -m training.export {quoted} --out student.safetensors
-
-Metrics of the logged iteration:
-  vsd, clip, lora           losses: two of the student (clip without its weight), and the LoRA teacher's
-  kappa                     the random guidance scale; kappa_0, kappa_1, ... if each process draws its own
-  gap                       mean |g|, the difference of the two teachers' scores; gap_t20: for timesteps from 20 on
-  student_grad, lora_grad   gradient norms, before clipping
-  skipped                   updates so far that were skipped because the loss or gradient was not finite
-  x0_mean, x0_std           of the student's latents in training; x0_std_c0: of channel 0
-  x0_std_of_teacher         x0_std relative to the teacher's samples
-  x0_far                    share of values more than 4 standard deviations from their channel's mean: burnt spots
-  x0_diversity              how much these latents differ (1: like independent noise)
-  iterations_per_s          since the previous line, sampling and saving included
-  memory_gib                peak GPU memory of tensors; without a GPU, memory of the process
-and at a sampling point, of the averaged student compared to the teacher:
-  sample_distance           distance of its images (0.1 to 0.2: like other images of the teacher, 1: a flat image)
-  sample_diversity          how much images of one prompt differ between seeds (1: like the teacher's)
-  sample_diversity_prompts  the same between prompts
-  sample_std                standard deviation of the latents (1: like the teacher's)
-"""
+_README = Path(__file__).with_name("README.txt.jinja")
 
 
 def describe_run(folder: Path, recipe: Recipe, accelerator: Accelerator, done: int) -> None:
@@ -81,13 +48,13 @@ def describe_run(folder: Path, recipe: Recipe, accelerator: Accelerator, done: i
     sessions = [*_sessions(folder / "environment.json"), session]
     content = environment(accelerator) | {"sessions": sessions}
     write_atomically(folder / "environment.json", json.dumps(content, indent=1) + "\n")
-    text = README.format(
+    text = Template(_README.read_text(encoding="utf-8"), keep_trailing_newline=True).render(
         title=recipe.output.title,
-        quoted=shlex.quote(str(folder)),
+        folder=shlex.quote(str(folder)),
         stop=how_to_stop(processes),
         keep_last=recipe.output.keep_last,
-        best=", and the one nearest to the teacher" if recipe.output.keep_best else "",
-        launched="" if processes == 1 else f" (with accelerate launch, on {processes} processes as before)",
+        keep_best=recipe.output.keep_best,
+        processes=processes,
     )
     write_atomically(folder / "README.txt", text)
 
@@ -117,20 +84,21 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "commit": _commit(),
     }
-    for name in _PACKAGES:
-        try:
+    return found | package_versions(*_PACKAGES)
+
+
+def package_versions(*names: str) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    found: dict[str, str] = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
 def command_line() -> str:
     """The shell command that started this process; with `accelerate launch`, the command that it launched."""
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    program = ["python", "-m", spec.name.removesuffix(".__main__")] if spec else ["python", sys.argv[0]]
-    return shlex.join([*program, *sys.argv[1:]])
+    return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def _sessions(path: Path) -> list[Any]:
@@ -144,14 +112,7 @@ def _commit() -> str | None:
     """The project's commit, marked -dirty if files were changed since; None if it is not a git checkout."""
     if not (ROOT / ".git").exists():
         return None
-    try:
-        git = subprocess.run(
-            ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return git.stdout.strip()
+    describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(describe, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    return None
