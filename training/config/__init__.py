@@ -2,34 +2,20 @@
 
 from training.config.errors import RecipeError
 from training.config.layers import load_recipe, recipe_names, split_words
-from training.config.settings import (
-    Clip,
-    Guidance,
-    Loop,
-    Lora,
-    Output,
-    Prompts,
-    Recipe,
-    Student,
-    Teacher,
-)
-from training.config.sources import ROOT, find_file, looks_like_hub_id
+from training.config.settings import Clip, Prompts, Recipe, Teacher
+from training.config.sources import ROOT, find_file, looks_like_hub_id, package_versions
 
 __all__ = [
     "ROOT",
     "Clip",
-    "Guidance",
-    "Loop",
-    "Lora",
-    "Output",
     "Prompts",
     "Recipe",
     "RecipeError",
-    "Student",
     "Teacher",
     "find_file",
     "load_recipe",
     "looks_like_hub_id",
+    "package_versions",
     "recipe_names",
     "split_words",
 ]

@@ -9,12 +9,11 @@ import difflib
 import os
 import shutil
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from training.config.settings import Recipe
-from training.config.sources import ROOT, exists, find_file, looks_like_hub_id
+from training.config.sources import ROOT, exists, find_file, looks_like_hub_id, package_versions
 
 Problem = tuple[tuple[str, ...], str]
 _SHAPES_TEACHER = "models/snoopi-shapes-teacher.safetensors"
@@ -121,21 +120,13 @@ def _missing_libraries(recipe: Recipe) -> Iterator[Problem]:
             "(on Debian: apt-get install g++), or give loop.compile=false",
         )
     for tracker in recipe.output.trackers:
-        if not _installed(tracker):
+        if not package_versions(tracker):
             yield (
                 ("output.trackers",),
                 f"output.trackers {tracker} is not installed: pip install {tracker}, or output.trackers=[]",
             )
     if recipe.clip.weight > 0:
         yield from _missing_clip(recipe)
-
-
-def _installed(package: str) -> bool:
-    """Whether pip installed it. `find_spec` would also find a mere folder of that name, such as W&B's logs."""
-    try:
-        return bool(version(package))
-    except PackageNotFoundError:
-        return False
 
 
 def _missing_clip(recipe: Recipe) -> Iterator[Problem]:

@@ -1,8 +1,10 @@
-"""Paths and hub ids in recipes."""
+"""What recipes refer to: paths, hub ids, and packages of Python."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -26,3 +28,12 @@ def exists(path: Path) -> bool:
 def looks_like_hub_id(name: str) -> bool:
     """Whether `name` has the form owner/name; does not contact the hub."""
     return name.count("/") == 1 and not name.startswith((".", "/", "~")) and Path(name).suffix != ".safetensors"
+
+
+def package_versions(*names: str) -> dict[str, str]:
+    """Versions of those packages that pip installed; `find_spec` also finds a mere folder, such as W&B's logs."""
+    found: dict[str, str] = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

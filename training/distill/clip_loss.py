@@ -58,10 +58,8 @@ class ClipLoss:
 
 
 def load_tiny_vae(path: str) -> AutoencoderTiny:
-    """Load a frozen tiny decoder such as TAESD, which takes a tenth of the VAE's memory and time.
-
-    Args:
-        path: diffusers folder or hub id.
+    """Load a frozen tiny decoder such as TAESD, which takes a tenth of the VAE's memory and time, from a diffusers
+    folder or hub id.
 
     Raises:
         ValueError: there is nothing, or another kind of model.

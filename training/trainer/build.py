@@ -23,7 +23,6 @@ from training.models.loading import load_network, load_teacher
 from training.prompts import PromptSource, open_prompts, recipe_prompts
 from training.trainer.distributed.accelerator import rows_at_once
 from training.trainer.export import check_exportable
-from training.trainer.monitor.callbacks import Monitor
 from training.trainer.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -79,7 +78,6 @@ def build_trainer(recipe: Recipe, accelerator: Accelerator) -> Trainer:
     student, student_optimizer = _prepare(student, recipe.student.learning_rate, recipe, accelerator)
     lora_teacher, lora_optimizer = _prepare(backbone.network, recipe.lora.learning_rate, recipe, accelerator)
     decay = recipe.student.ema_decay
-    ema = EMA(trainable(student), decay) if decay else None
     negatives = list(recipe.student.nasa_negatives) if recipe.student.nasa_alpha_max else []
     distillation = Distillation(
         recipe=recipe,
@@ -97,14 +95,11 @@ def build_trainer(recipe: Recipe, accelerator: Accelerator) -> Trainer:
         clip=_open_clip_loss(recipe, backbone, accelerator.device),
     )
     return Trainer(
-        recipe=recipe,
-        accelerator=accelerator,
         backbone=backbone,
         teacher_fingerprint=teacher_fingerprint,
         prompts=prompts,
         distillation=distillation,
-        ema=ema,
-        monitor=Monitor(distillation=distillation, backbone=backbone, teacher_fingerprint=teacher_fingerprint),
+        ema=EMA(trainable(student), decay) if decay else None,
     )
 
 

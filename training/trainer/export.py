@@ -16,7 +16,7 @@ from snoopi_core.formats.architecture_pixart import pixart_arguments
 from snoopi_core.formats.checkpoint import Checkpoint, Metadata, OneStepRecipe, Provenance, write_checkpoint
 from snoopi_core.formats.layouts import StateDict, text_encoder_rename, to_single_file, vae_rename
 from snoopi_core.formats.lora import LoraMetadata, adapters_from_peft, write_lora
-from training.config import Recipe, find_file
+from training.config import Recipe, find_file, package_versions
 from training.distill.noise_levels import NoiseLevels
 from training.distill.rng import generator
 from training.models.backbone import Backbone, fingerprint
@@ -24,7 +24,6 @@ from training.models.loading import load_backbone, load_teacher
 from training.models.sampling import one_step_x0
 from training.prompts import open_prompts
 from training.trainer.run_folder.checkpoint import best_checkpoint, check_intact, checkpoints, load_state, newest_intact
-from training.trainer.run_folder.describe import package_versions
 
 _STOCK_SCALE = 0.18215
 _PACKAGES = ("torch", "diffusers", "peft", "transformers", "accelerate", "safetensors")

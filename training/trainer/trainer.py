@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
-from training.config import Recipe, RecipeError
+from training.config import RecipeError
 from training.config.errors import FailedElsewhere
 from training.distill.clip_loss import clip_weight
 from training.distill.ema import EMA
@@ -47,19 +46,19 @@ class Trainer:
     measured after the last iteration. counts: iterations skipped so far, and in a row.
     """
 
-    recipe: Recipe
-    accelerator: Accelerator
     backbone: Backbone
     teacher_fingerprint: str
     prompts: PromptSource
     distillation: Distillation
     ema: EMA | None
-    monitor: Monitor
     iteration: int = 0
     distance: float | None = None
     counts: dict[str, int] = field(default_factory=lambda: {"skipped": 0, "skipped_in_a_row": 0})
 
     def __post_init__(self) -> None:
+        d = self.distillation
+        self.recipe, self.accelerator = d.recipe, d.accelerator
+        self.monitor = Monitor(distillation=d, backbone=self.backbone, teacher_fingerprint=self.teacher_fingerprint)
         self.folder = Path(self.recipe.output.folder)
         self._own_rows = rows_of_process(self.recipe, self.accelerator)
 

@@ -212,7 +212,7 @@ def test_what_is_not_installed_is_said(monkeypatch, tmp_path):
     """A search path without anything on it: neither libraries nor compilers."""
     overrides = ["loop.optimizer=adamw8bit", "loop.compile=true", "output.trackers=wandb", "clip.weight=1"]
     monkeypatch.setattr("training.config.checks.find_spec", lambda name: None)
-    monkeypatch.setattr("training.config.checks._installed", lambda package: False)
+    monkeypatch.setattr("training.config.checks.package_versions", lambda *names: {})
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     found = problems("shapes", overrides, check_files=True)

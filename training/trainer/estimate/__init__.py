@@ -21,9 +21,7 @@ from training.models.backbone import Backbone
 from training.trainer.distributed.accelerator import rows_at_once
 from training.trainer.estimate.iteration import META, MetaClipLoss, count_micro_batch
 
-CUDA_CONTEXT = (
-    0.8 * 2**30
-)  # PyTorch with cuBLAS and cuDNN takes 0.5 to 1 GiB, depending on card and version; not measured
+CUDA_CONTEXT = 0.8 * 2**30  # not measured: with cuBLAS and cuDNN 0.5 to 1 GiB, depending on card and version
 _BLOCK, _SMALLEST = 256, 4096  # of bitsandbytes: values that share a scale, and size below which moments have 32 bits
 
 

@@ -124,13 +124,8 @@ def memory(found: Estimate, device: torch.device, processes: int) -> str:
     rows.append(("total", f"{found.total / GIB:.2f} GiB, of {size / GIB:.1f} GiB of {name}"))
     rows.append(("not counted", "Python and torch themselves"))
     if found.total > 0.95 * size:
-        rows.append(
-            (
-                "too much",
-                "try a smaller loop.micro_batch, loop.gradient_checkpointing=true, loop.optimizer=adamw8bit, "
-                "student.train=lora, or a recipe of 24 or 12 GB",
-            )
-        )
+        remedy = "loop.gradient_checkpointing=true, loop.optimizer=adamw8bit, student.train=lora"
+        rows.append(("too much", f"try a smaller loop.micro_batch, {remedy}, or a recipe of 24 or 12 GB"))
     return _table(f"memory of each of {processes} process(es), estimated", rows)
 
 
@@ -143,10 +138,7 @@ def duration(recipe: Recipe, found: Estimate, device: torch.device) -> str:
         ("operations", f"{found.flops / TERA:,.3f} TFLOP per iteration and process"),
         ("measured here", f"{rate / TERA:.3g} TFLOP/s of matrix products in {str(dtype).removeprefix('torch.')}"),
         ("at that rate", f"{least:.3g} s per iteration, {_duration(least * recipe.loop.iterations)} for the run"),
-        (
-            "in practice",
-            "2 to 3 times that for a small Stable Diffusion on a CPU, 3 to 6 times for the bundled teacher",
-        ),
+        ("in practice", "2 to 3 times that for a small Stable Diffusion on a CPU, 3 to 6 for the bundled teacher"),
     ]
     return _table("time, estimated", rows)
 

@@ -140,11 +140,8 @@ class Monitor:
         """Call at the end of the run, also after an error."""
         if not self.main:
             return
-        for last in (
-            self.progress.close,
-            self.trackers.close,
-            *([] if self._report_is_current else [self._write_report]),
-        ):
+        report = [] if self._report_is_current else [self._write_report]
+        for last in (self.progress.close, self.trackers.close, *report):
             with self._log_errors():
                 last()
         for error, count in self._failures.items():
@@ -198,13 +195,11 @@ class Monitor:
 
     def _write(self, iteration: int) -> None:
         self._report_is_current = self.sampler is None  # without samples there is no report
-        warnings = self.detector.update(iteration, self._metrics)
-        for warning in warnings:
+        for warning in self.detector.update(iteration, self._metrics):
             log.warning(warning)
+            self.trackers.log_text("warnings", warning, iteration)
         self.metrics_log.write(iteration, self._metrics)
         self.trackers.log(self._metrics, iteration)
-        for warning in warnings:
-            self.trackers.log_text("warnings", warning, iteration)
 
     def _save_grid(self, iteration: int, samples: Samples) -> None:
         groups = [("teacher", self.teacher.tiles), (f"student, iteration {iteration}", samples.tiles)]

@@ -44,14 +44,9 @@ def diversity(x0: torch.Tensor) -> float:
 
 
 def gap_by_timestep(gap: torch.Tensor, t: torch.Tensor, bounds: tuple[int, ...]) -> dict[str, float]:
-    """Mean |g| of the rows whose timestep lies in [bounds[i], bounds[i + 1]), the last interval being closed.
+    """Mean of gap (B,) over rows whose timestep t (B,) lies in [bounds[i], bounds[i + 1]), the last interval closed.
 
-    Args:
-        gap: mean |g| of each row, (B,).
-        t: timesteps, (B,).
-
-    Returns:
-        Means by name: `gap_t20` for the interval that begins at 20. Intervals without rows are left out.
+    By name: `gap_t20` for the interval that begins at 20. Intervals without rows are left out.
     """
     gap, t = _fp64(gap), t.detach().cpu()
     bins = torch.bucketize(t, torch.tensor(bounds[1:-1]), right=True)

@@ -26,6 +26,7 @@ from training.trainer.distributed.state_dicts import OptimizerState
 
 log = logging.getLogger(__name__)
 _STATE, _SUMS = "state.json", "sha256sums.txt"
+_VALUES = ("iteration", "distance", "counts", "position", "teacher")  # of RunState, in state.json as they are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,16 +181,12 @@ def load_state(path: Path) -> RunState:
     """Load a checkpoint folder that was verified."""
     content = json.loads((path / _STATE).read_text(encoding="utf-8"))
     return RunState(
-        iteration=content["iteration"],
         networks={name: load_file(path / file) for name, file in content["networks"].items()},
         optimizers={
             name: OptimizerState(tensors=load_file(path / file), settings=content["settings"][name])
             for name, file in content["optimizers"].items()
         },
-        position=content["position"],
-        counts=content["counts"],
-        teacher=content["teacher"],
-        distance=content["distance"],
+        **{name: content[name] for name in _VALUES},
     )
 
 
@@ -201,11 +198,7 @@ def _write(folder: Path, state: RunState, recipe: Recipe) -> None:
     for name, weights in tensors.items():
         save_file({key: value.contiguous() for key, value in weights.items()}, folder / name)
     content = {
-        "iteration": state.iteration,
-        "distance": state.distance,
-        "counts": state.counts,
-        "position": state.position,
-        "teacher": state.teacher,
+        **{name: getattr(state, name) for name in _VALUES},
         "recipe": recipe.model_dump(mode="json"),
         "networks": files,
         "optimizers": moments,

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from accelerate import Accelerator
 from jinja2 import Template
 
 from snoopi_core.formats.atomic import write_atomically
-from training.config import ROOT, Recipe
+from training.config import ROOT, Recipe, package_versions
 
 _PACKAGES = (
     *("torch", "accelerate", "diffusers", "transformers", "peft", "safetensors", "datasets"),
@@ -30,11 +29,8 @@ _README = Path(__file__).with_name("README.txt.jinja")
 
 
 def describe_run(folder: Path, recipe: Recipe, accelerator: Accelerator, done: int) -> None:
-    """Write recipe.toml, environment.json and README.txt. The sessions in environment.json are kept.
-
-    Args:
-        done: iterations that the run has done before this start.
-    """
+    """Write recipe.toml, README.txt, and environment.json, to whose sessions it adds one that starts after `done`
+    iterations."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "recipe.toml", recipe.to_toml())
     command, processes = command_line(), accelerator.num_processes
@@ -85,15 +81,6 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
         "commit": _commit(),
     }
     return found | package_versions(*_PACKAGES)
-
-
-def package_versions(*names: str) -> dict[str, str]:
-    """Versions of those packages that are installed."""
-    found: dict[str, str] = {}
-    for name in names:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def command_line() -> str:
