@@ -63,11 +63,7 @@ def dry_run(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) ->
 
 
 def start_section(recipe: Recipe, *, resume: bool, accept_changes: bool) -> str:
-    """Whether the run starts or resumes, and where.
-
-    Raises:
-        RecipeError: see `check_folder`.
-    """
+    """Whether the run starts or resumes, and where. Raises RecipeError, as `check_folder` does."""
     folder, total = Path(recipe.output.folder), recipe.loop.iterations
     changes = check_folder(folder, recipe, resume=resume, accept_changes=accept_changes)
     saved = checkpoints(folder / "checkpoints")
@@ -101,9 +97,8 @@ def prompts(recipe: Recipe, drawn: list[str], counts: dict[str, int]) -> str:
         ("left out", f"{counts['empty']} without text, as far as read"),
     ]
     if different < recipe.loop.batch_size and recipe.prompts.source != "shapes":
-        rows.append(
-            ("few", f"the source has {different}, a batch needs {recipe.loop.batch_size}: prompts are repeated")
-        )
+        batch = recipe.loop.batch_size
+        rows.append(("few", f"the source has {different}, a batch needs {batch}: prompts are repeated"))
     return _table("prompts", rows)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from snoopi_core.formats.atomic import write_atomically
+from snoopi_core.formats.atomic import replacing, write_atomically
 from training.distill.step import Distillation
 from training.models.backbone import Backbone
 from training.prompts import open_prompts
@@ -204,9 +204,8 @@ class Monitor:
     def _save_grid(self, iteration: int, samples: Samples) -> None:
         groups = [("teacher", self.teacher.tiles), (f"student, iteration {iteration}", samples.tiles)]
         grid = sample_grid(self.sampler.prompts, groups)
-        scratch = self.folder / "samples" / ".grid.png"
-        grid.save(scratch)
-        scratch.replace(scratch.with_name(f"step-{iteration:08d}.png"))
+        with replacing(self.folder / "samples" / f"step-{iteration:08d}.png") as temporary:
+            grid.save(temporary, format="png")
         self.trackers.log_image("samples/grid", np.asarray(grid), iteration)
 
     def _write_report(self) -> None:
