@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from snoopi_core.formats.atomic import write_atomically
+from training.config import package_versions
 from training.evaluate.sets.image_files import digest_of
 from training.evaluate.sets.manifest import Manifest
 from training.trainer.export import provenance
@@ -47,17 +46,13 @@ def write_result(path: Path, kind: str, content: Result) -> None:
     """
     if path.exists() and kind_of(path) != kind:
         raise ValueError(f"{path} exists and holds no {kind}; nothing was written, choose another --out")
-    versions = provenance().versions
-    for name in _LIBRARIES:
-        with suppress(PackageNotFoundError):
-            versions |= {name: version(name)}
     result = {
         "format": 1,
         "kind": kind,
         **content,
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command_line(),
-        "versions": versions,
+        "versions": provenance().versions | package_versions(*_LIBRARIES),
     }
     write_atomically(path, json.dumps(result, indent=1) + "\n")
 
