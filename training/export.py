@@ -9,7 +9,8 @@ from pathlib import Path
 from snoopi_core.formats.lora import find_lora_metadata
 from snoopi_core.formats.tensor_file import open_tensor_file
 from training.config import find_file
-from training.trainer.export import export_run, export_teacher
+from training.models.loading import load_backbone
+from training.trainer.export import export_backbone, export_run, teacher_provenance
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,14 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
             path, summary = export_run(source, args.checkpoint, args.out, alpha=args.alpha, teacher=args.teacher)
             print(summary)
         else:
-            path = export_teacher(
-                args.source,
-                args.out,
-                text_encoder=args.text_encoder,
-                vae=args.vae,
-                title=args.title,
-                alpha=args.alpha,
-            )
+            backbone = load_backbone(args.source, text_encoder=args.text_encoder, vae=args.vae, t5=None)
+            about = {"title": args.title, "recommended_alpha": args.alpha, "provenance": teacher_provenance(source)}
+            path = export_backbone(args.out, backbone, role="teacher", **about)
     except (OSError, ValueError) as error:
         hint = "" if source.exists() else "; a run folder or one of its checkpoints is accepted too"
         print(f"error: {error}{hint}", file=sys.stderr)

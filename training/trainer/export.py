@@ -16,11 +16,11 @@ from snoopi_core.formats.architecture_pixart import pixart_arguments
 from snoopi_core.formats.checkpoint import Checkpoint, Metadata, OneStepRecipe, Provenance, write_checkpoint
 from snoopi_core.formats.layouts import StateDict, text_encoder_rename, to_single_file, vae_rename
 from snoopi_core.formats.lora import LoraMetadata, adapters_from_peft, write_lora
-from training.config import Recipe, find_file, package_versions
+from training.config import Recipe, package_versions
 from training.distill.noise_levels import NoiseLevels
 from training.distill.rng import generator
 from training.models.backbone import Backbone, fingerprint
-from training.models.loading import load_backbone, load_teacher
+from training.models.loading import load_teacher
 from training.models.sampling import one_step_x0
 from training.prompts import open_prompts
 from training.trainer.run_folder.checkpoint import best_checkpoint, check_intact, checkpoints, load_state, newest_intact
@@ -68,7 +68,9 @@ def export_backbone(path: Path, backbone: Backbone, weights: StateDict | None = 
     check_exportable(backbone)
     network, vae = backbone.network, backbone.vae
     text_encoder = backbone.text_encoder if backbone.family.name == "unet" else None
+    text_weights = None
     if text_encoder is not None:
+        text_weights = {text_encoder_rename(key): weight for key, weight in text_encoder.state_dict().items()}
         # the full config: a library's defaults may change
         metadata |= {"text_encoder": _public(text_encoder.config.to_dict())}
         metadata |= {"pad_token_id": backbone.tokenizer.pad_token_id}
@@ -84,7 +86,7 @@ def export_backbone(path: Path, backbone: Backbone, weights: StateDict | None = 
         ),
         unet=backbone.family.to_single_file(weights or network.state_dict(), network.config),
         vae=to_single_file(vae.state_dict(), vae_rename(vae.config)),
-        text_encoder=None if text_encoder is None else _text_encoder_weights(text_encoder),
+        text_encoder=text_weights,
     )
     return write_checkpoint(path, checkpoint)
 
@@ -119,10 +121,6 @@ def export_student(path: Path, backbone: Backbone, weights: StateDict, recipe: R
 def _public_path(path: str) -> str:
     """A model's path without this machine's folders: a hub id and a relative path stay, an absolute path is cut."""
     return Path(path).name if Path(path).expanduser().is_absolute() else path
-
-
-def _text_encoder_weights(text_encoder: nn.Module) -> StateDict:
-    return {text_encoder_rename(key): weight for key, weight in text_encoder.state_dict().items()}
 
 
 def _config(module: nn.Module) -> dict[str, Any]:
@@ -207,30 +205,6 @@ def export_run(
     )
 
 
-def export_teacher(
-    source: str, out: Path, *, text_encoder: str = "", vae: str = "", title: str = "Teacher", alpha: float | None = None
-) -> Path:
-    """Write a model as a teacher's file.
-
-    Args:
-        source: diffusers folder, hub id or single file.
-        text_encoder, vae: diffusers folders or hub ids to take them from; empty = `source`.
-        alpha: recommended NASA alpha.
-
-    Raises:
-        FileNotFoundError: no such model.
-        ValueError: a model that ComfyUI cannot build.
-    """
-    return export_backbone(
-        out,
-        load_backbone(source, text_encoder=text_encoder, vae=vae, t5=None),
-        title=title,
-        role="teacher",
-        recommended_alpha=alpha,
-        provenance=_teacher_provenance(find_file(source)),
-    )
-
-
 def _find_checkpoint(source: Path, which: str) -> Path:
     folder = source / "checkpoints"
     if (source / "state.json").is_file():
@@ -242,7 +216,7 @@ def _find_checkpoint(source: Path, which: str) -> Path:
     return found
 
 
-def _teacher_provenance(folder: Path) -> Provenance:
+def teacher_provenance(folder: Path) -> Provenance:
     """From recipe.json in the teacher's folder, which only a teacher of the shapes world has."""
     path = folder / "recipe.json"
     if not path.is_file():

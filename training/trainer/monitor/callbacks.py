@@ -65,10 +65,7 @@ class Monitor:
             )
 
     def start(self, done: int) -> None:
-        """Call before the first iteration of this start.
-
-        Args:
-            done: iterations that the run has done before.
+        """Call before the first iteration of this start; earlier ones have done `done` iterations.
 
         Raises:
             RecipeError: W&B refuses the run.

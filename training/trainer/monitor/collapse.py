@@ -149,12 +149,9 @@ RULES = (
 
 
 class CollapseDetector:
-    """Checks the metrics of a run against `RULES`, and warns once for each episode.
+    """Checks the metrics of a run of `iterations` against `RULES`, and warns once for each episode.
 
     active: warnings of episodes that are not over.
-
-    Args:
-        iterations: of the whole run.
     """
 
     def __init__(self, iterations: int) -> None:
