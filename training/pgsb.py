@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
+from training.config.errors import FailedElsewhere
 
 log = logging.getLogger("training.pgsb")
 
@@ -23,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return _run(args)
+    except FailedElsewhere:
+        return 2
     except (OSError, ValueError) as error:
         # every process finds the same fault in a recipe, so one per machine reports it
         if not isinstance(error, RecipeError) or os.environ.get("LOCAL_RANK", "0") == "0":

@@ -6,20 +6,17 @@ import logging
 import os
 import shlex
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from training.config import ROOT, Recipe
-from training.config.errors import FailedElsewhere
 from training.trainer.build import build_trainer, check_compiled_gradients
 from training.trainer.distributed.accelerator import describe_batch_split, on_main, start_accelerator
 from training.trainer.run_folder.describe import how_to_stop
 from training.trainer.run_folder.lock import locked
 from training.trainer.run_folder.resume_check import check_folder
-from training.trainer.trainer import NotFinite
 
 log = logging.getLogger(__name__)
 
@@ -52,22 +49,12 @@ def start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> i
     """Train until the run is finished or stopped by a signal.
 
     Returns:
-        Exit code of the process: 0 = student exported; 128 + number of the signal = stopped and saved; 2 = training
-        failed, and the error was printed.
+        Exit code of the process: 0 = student exported; 128 + number of the signal = stopped and saved.
 
     Raises:
         OSError, ValueError: a message for the user.
+        FailedElsewhere: an error in the first process, which reports it.
     """
-    try:
-        return _start(recipe, cpu=cpu, resume=resume, accept_changes=accept_changes)
-    except NotFinite as error:
-        print(f"error: {error}", file=sys.stderr)
-    except FailedElsewhere:
-        pass
-    return 2
-
-
-def _start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> int:
     folder, stop = Path(recipe.output.folder), StopSignal()
     accelerator = start_accelerator(recipe, cpu=cpu)
     main_process = accelerator.is_main_process

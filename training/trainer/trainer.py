@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from training.config import RecipeError
-from training.config.errors import FailedElsewhere
+from training.config.errors import FailedElsewhere, FailedHere
 from training.distill.clip_loss import clip_weight
 from training.distill.ema import EMA
 from training.distill.optimizers import set_learning_rates
@@ -32,10 +32,6 @@ from training.trainer.monitor.callbacks import Monitor
 from training.trainer.run_folder.checkpoint import RunState, load_state, make_ready, newest_intact, save_state
 
 log = logging.getLogger(__name__)
-
-
-class NotFinite(RuntimeError):
-    """Losses or gradients were not finite in too many iterations in a row. None of these updates was made."""
 
 
 @dataclass(kw_only=True)
@@ -72,7 +68,8 @@ class Trainer:
             Whether the last iteration was reached.
 
         Raises:
-            NotFinite: too many iterations in a row had a loss or gradient that is not finite.
+            FailedHere: too many iterations in a row had a loss or gradient that is not finite; in the first process.
+            FailedElsewhere: in the others.
             OSError: the last checkpoint cannot be written.
         """
         loop, output = self.recipe.loop, self.recipe.output
@@ -262,7 +259,7 @@ class Trainer:
             on_main(self.accelerator, lambda: self._give_up(skipped))
 
     def _give_up(self, skipped: str) -> None:
-        raise NotFinite(
+        raise FailedHere(
             f"in {self.counts['skipped_in_a_row']} iterations in a row a loss or gradient was not finite (the last: "
             f"the {skipped}'s); none of these updates was made; {self._last_good()}. Continue from it with a lower "
             "learning rate, --resume and --accept-changes"
