@@ -75,7 +75,7 @@ def estimate(
         frozen["text encoder"] = backbone.text_encoder.parameters()
     frozen["VAE"] = backbone.vae.parameters()
     if clip is not None:
-        frozen["CLIP and its decoder"] = (weight for module in clip.modules() for weight in module.parameters())
+        frozen["CLIP and its decoder"] = (weight for module in (clip.model, clip.vae) for weight in module.parameters())
     parts = _without_shared(frozen, known=[*ours, *lora])
 
     memory: dict[str, float] = {"trained weights, fp32": _bytes([*ours, *lora])}

@@ -33,10 +33,6 @@ class MetaClipLoss:
         with torch.device(META):
             self.model = open_clip.create_model(section.model, load_weights=False, device=META).requires_grad_(False)
 
-    def modules(self) -> list[nn.Module]:
-        """Modules that take memory of the device."""
-        return [self.model, self.vae]
-
     def loss(self, x0: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         size = self.model.visual.image_size
         images = functional.interpolate(

@@ -61,22 +61,12 @@ class Sampler:
 
     def student(self, network: nn.Module) -> Samples:
         """Samples of one step of `network`."""
-
-        def draw(text: TextEmbeddings, z: torch.Tensor) -> torch.Tensor:
-            return one_step_x0(
-                self.backbone,
-                network,
-                text,
-                z,
-                timestep=self.recipe.student.timestep,
-                alpha_T=self.levels.alpha_T,
-                sigma_T=self.levels.sigma_T,
-            )
-
+        levels, timestep = self.levels, self.recipe.student.timestep
+        settings = {"timestep": timestep, "alpha_T": levels.alpha_T, "sigma_T": levels.sigma_T}
         training = network.training
         network.eval()
         try:
-            return self._draw_all(draw)
+            return self._draw_all(lambda text, z: one_step_x0(self.backbone, network, text, z, **settings))
         finally:
             network.train(training)
 

@@ -14,6 +14,7 @@ from training.config import Recipe, RecipeError
 
 log = logging.getLogger(__name__)
 PROJECT = "snoopi"  # folder below tensorboard/, and project at W&B
+_IMAGES = {"tensorboard": {"dataformats": "NHWC"}}  # how to log images, where the default does not fit
 _GROUPS = {"sample_": "samples", "x0_": "x0", "gap_t": "gap by timestep"}
 
 
@@ -41,12 +42,8 @@ class Trackers:
 
     def log_image(self, name: str, image: np.ndarray, iteration: int) -> None:
         """Log one image (H, W, 3) uint8."""
-
-        def show(tracker: GeneralTracker) -> None:
-            layout = {"dataformats": "NHWC"} if isinstance(tracker, TensorBoardTracker) else {}
-            tracker.log_images({name: image[None]}, step=iteration, **layout)
-
-        self._each(show)
+        images = {name: image[None]}
+        self._each(lambda tracker: tracker.log_images(images, step=iteration, **_IMAGES.get(tracker.name, {})))
 
     def log_text(self, name: str, text: str, iteration: int) -> None:
         """Log preformatted text to TensorBoard only: W&B has the recipe as its config, and records the console."""
