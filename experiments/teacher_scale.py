@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from experiments.json_file import other_than, read_json, write_json
 from experiments.shapes.measure import Generate, accuracy, caption_set
-from experiments.shapes.sampling import ManySteps, in_tens
+from experiments.shapes.sampling import ManySteps
 from training.evaluate.metrics.frechet import Gaussian, frechet_distance
 from training.models.backbone import fingerprint
 from training.models.loading import load_backbone
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     real = Gaussian.of_features(features(render(sample_scenes(REAL, torch.Generator().manual_seed(REAL_SEED)))))
     missing = [scale for scale in SCALES if name_of(scale) not in found["scales"]]
     for scale in tqdm(missing, unit="scale"):
-        generate = in_tens(ManySteps(model=model, steps=args.steps, cfg=scale))
+        generate = ManySteps(model=model, steps=args.steps, cfg=scale)
         rows, images = zip(*(measure(generate, args.count, seed) for seed in SEEDS), strict=True)
         distance = frechet_distance(Gaussian.of_features(features(torch.cat(images))), real)
         found["scales"][name_of(scale)] = {"blocks": rows, "frechet": distance}

@@ -16,70 +16,66 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-from experiments.guidance_study.settings import CELLS, Protocol, Study, is_measured, planned
+import torch
+
+from experiments.guidance_study.measure import folder_name, measure_run, measure_teacher
+from experiments.guidance_study.settings import CELLS, Protocol, Study
 from experiments.guidance_study.tables import write
 from experiments.json_file import as_json, read_json, write_json
 from training.config import ROOT, Recipe, RecipeError, find_file, load_recipe
 
+_MEASURING = Lock()  # loading a model patches torch's modules for a moment, so one run is measured at a time
 
-def call(study: Study, log: Path, *command: str) -> str:
-    """Run a Python module with its output in `log`. Returns "", or the last line of the output if it failed."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+
+def train(study: Study, cell: str, seed: int) -> str:
+    """Train, or continue to train, one cell with one seed, with the output in RUN/train.log.
+
+    A folder of other settings is left unchanged.
+
+    Returns:
+        "", or what went wrong.
+    """
+    folder = study.folder(cell, seed)
+    what = {"recipe": study.recipe, "overrides": [*CELLS[cell].overrides, *study.overrides]}
+    before = read_json(folder / "cell.json")
+    if before not in ({}, what):
+        return f"{folder} was run with {before}; this is {what}; choose another --out"
+    if (folder / "checkpoints" / folder_name(study.iterations)).is_dir():
+        return ""
+    print(f"{folder.name}: training", flush=True)
+    write_json(folder / "cell.json", what)
+    options = ("--cpu", "--resume", "--recipe", study.recipe, *study.settings(cell, seed))
+    command = [sys.executable, "-m", "training.pgsb", *options]
     environment = os.environ | {"OMP_NUM_THREADS": str(study.threads)}
+    log = folder / "train.log"
     with open(log, "w", encoding="utf-8") as file:
-        code = subprocess.run(
-            [sys.executable, "-m", *command], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
-        ).returncode
+        code = subprocess.run(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode
     if code == 0:
         return ""
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return f"exit status {code}: {lines[-1].strip() if lines else 'no output'}"
 
 
-def measure(study: Study, folder: Path, *which: str) -> str:
-    """Run experiments.guidance_study.measure on `folder`; returns like `call`."""
-    counts = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(study.protocol).items()]
-    command = ("experiments.guidance_study.measure", str(folder), f"--threads={study.threads}", *counts, *which)
-    return call(study, folder / "measure.log", *command)
-
-
-def train(study: Study, cell: str, seed: int) -> str:
-    """Train, or continue to train, one cell with one seed; returns like `call`. A folder of other settings is kept."""
-    folder = study.folder(cell, seed)
-    what = {"recipe": study.recipe, "overrides": [*CELLS[cell].overrides, *study.overrides]}
-    before = read_json(folder / "cell.json")
-    if before not in ({}, what):
-        return f"{folder} was run with {before}; this is {what}; choose another --out"
-    if (folder / "checkpoints" / f"step-{study.iterations:08d}").is_dir():
-        return ""
-    print(f"{folder.name}: training", flush=True)
-    write_json(folder / "cell.json", what)
-    command = ("training.pgsb", "--cpu", "--resume", "--recipe", study.recipe, *study.settings(cell, seed))
-    return call(study, folder / "train.log", *command)
-
-
 def train_and_measure(study: Study, cell: str, seed: int) -> dict[str, Any]:
     """One entry of "runs" in the results; steps that are already done are skipped."""
     folder = study.folder(cell, seed)
-    problem = train(study, cell, seed)
-    asked = (study.protocol, study.iterations, study.every)
-    if not problem and not is_measured(read_json(folder / "measured.json"), *asked):
-        print(f"{folder.name}: measuring", flush=True)
-        problem = measure(study, folder, f"--iterations={study.iterations}", f"--every={study.every}")
+    problem, measured = train(study, cell, seed), {}
+    if not problem:
+        try:
+            with _MEASURING:
+                measured = measure_run(folder, study.iterations, study.every, study.protocol)
+        except (OSError, ValueError) as error:
+            problem = str(error)
     print(f"{folder.name}: {problem or 'done'}", flush=True)
-    result = {"cell": cell, "seed": seed, "problem": problem}
-    if problem:
-        return result
-    measured = read_json(folder / "measured.json")
-    curve = {str(step): measured["curve"][str(step)] for step in planned(study.iterations, study.every)}
-    return result | {"curve": curve, "final": measured["final"]}
+    return {"cell": cell, "seed": seed, "problem": problem, **measured}
 
 
 def done_before(before: dict[str, Any], study: Study) -> dict[tuple[str, int], dict[str, Any]]:
     """The runs in --json that are still valid, by cell and seed; also those that were not asked for this time."""
-    points = {str(step) for step in planned(study.iterations, study.every)}
+    points = {str(step) for step in [*range(study.every, study.iterations, study.every), study.iterations]}
     cells = before.get("cells", {})
     same = [cell for cell in CELLS if cells.get(cell, {}).get("overrides") == list(CELLS[cell].overrides)]
     return {
@@ -126,14 +122,14 @@ def main(arguments: list[str] | None = None) -> int:
         before = {}
     known = done_before(before, study)
     jobs = [(cell, seed) for seed in study.seeds for cell in study.cells]
+    torch.set_num_threads(study.threads)
     if not (ends := {key: before[key] for key in ("teacher", "start") if key in before}):
-        teacher = study.out / "teacher"
-        if read_json(teacher / "measured.json").get("protocol") != asdict(protocol):
-            print("teacher: measuring", flush=True)
-            if problem := measure(study, teacher, f"--teacher={recipe.teacher.path}"):
-                print(f"error: the teacher could not be measured: {problem}", file=sys.stderr)
-                return 2
-        ends = {key: read_json(teacher / "measured.json")[key] for key in ("teacher", "start")}
+        print("teacher: measuring", flush=True)
+        try:
+            ends = measure_teacher(recipe.teacher.path, protocol)
+        except (OSError, ValueError) as error:
+            print(f"error: the teacher could not be measured: {error}", file=sys.stderr)
+            return 2
     with ThreadPoolExecutor(args.jobs) as pool:
         try:
             runs = list(pool.map(lambda job: known.get(job) or train_and_measure(study, *job), jobs))

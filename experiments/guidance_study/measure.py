@@ -1,27 +1,20 @@
-"""`python -m experiments.guidance_study.measure RUN`: measure every checkpoint of a run.
-
-All get the same captions and noise. RUN/measured.json is written after each. experiments.guidance_study calls this.
-"""
+"""Measures the checkpoints of a run, all with the same captions and noise."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-
-from experiments.guidance_study.settings import Protocol, planned
+from experiments.guidance_study.settings import Protocol
 from experiments.json_file import read_json, write_json
 from experiments.shapes import measure
 from experiments.shapes.evaluate import CAPTION_SEED, NOISE_SEED, OPEN
 from experiments.shapes.measure import Generate
-from experiments.shapes.sampling import ManySteps, OneStep, in_tens
+from experiments.shapes.sampling import ManySteps, one_step
 from training import export
 from training.models.backbone import Backbone
 from training.models.loading import load_backbone
@@ -45,7 +38,7 @@ def quality(generate: Generate, captions: int, prompt_images: int, kind: str = "
 
 def final(model: Backbone, protocol: Protocol) -> dict[str, Any]:
     """More images of the last checkpoint: both kinds of captions, and NASA on the student's own modal pairs."""
-    plain = in_tens(OneStep(model=model))
+    plain = one_step(model)
     pairs = measure.modal_pairs(plain, per_attribute=protocol.pairs, count=protocol.curve_prompt_images)
 
     def mean(generate: Generate, steer: bool) -> dict[str, float]:
@@ -58,7 +51,7 @@ def final(model: Backbone, protocol: Protocol) -> dict[str, Any]:
         "partial": quality(plain, protocol.captions, protocol.prompt_images),
         "pairs": len(pairs),
         "no_negative": mean(plain, False),
-        "nasa": mean(in_tens(OneStep(model=model, scale=protocol.alpha)), True),
+        "nasa": mean(one_step(model, scale=protocol.alpha), True),
     }
 
 
@@ -88,52 +81,38 @@ def folder_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def measure_run(run: Path, iterations: int, every: int, protocol: Protocol) -> None:
-    """Measure every planned checkpoint that is not measured yet, then the last one in detail."""
+def measure_run(run: Path, iterations: int, every: int, protocol: Protocol) -> dict[str, Any]:
+    """Measure every planned checkpoint, then the last one in detail.
+
+    RUN/measured.json is written after each one, and what it already has is not measured again.
+
+    Returns:
+        {"curve": figures by iteration, "final": figures of the last checkpoint}
+
+    Raises:
+        ValueError: a checkpoint could not be exported.
+    """
     written = run / "measured.json"
     found = read_json(written)
     if found.get("protocol") != asdict(protocol):
         found = {"protocol": asdict(protocol), "curve": {}}
-    checkpoints, steps = run / "checkpoints", planned(iterations, every)
+    checkpoints, steps = run / "checkpoints", [*range(every, iterations, every), iterations]
     for before, step in pairwise([0, *steps]):
         if str(step) not in found["curve"]:
-            generate = in_tens(OneStep(model=open_checkpoint(checkpoints / folder_name(step))))
+            generate = one_step(open_checkpoint(checkpoints / folder_name(step)))
             found["curve"][str(step)] = quality(generate, protocol.curve_captions, protocol.curve_prompt_images)
-        found["curve"][str(step)] |= figures(run, before, step)
-        write_json(written, found)
+            found["curve"][str(step)] |= figures(run, before, step)
+            write_json(written, found)
     if found.get("final", {}).get("iteration") != iterations:
-        found["final"] = {"iteration": iterations} | final(
-            open_checkpoint(checkpoints / folder_name(iterations)), protocol
-        )
-    write_json(written, found)
+        last = open_checkpoint(checkpoints / folder_name(iterations))
+        found["final"] = {"iteration": iterations} | final(last, protocol)
+        write_json(written, found)
+    # a run that was interrupted or extended has other checkpoints too
+    return {"curve": {str(step): found["curve"][str(step)] for step in steps}, "final": found["final"]}
 
 
-def measure_teacher(path: str, out: Path, protocol: Protocol) -> None:
+def measure_teacher(path: str, protocol: Protocol) -> dict[str, Any]:
     """Measure the teacher twice: as intended (upper end), and used as a one-step model (where students start)."""
     model = load_backbone(path)
     counts = (protocol.curve_captions, protocol.curve_prompt_images)
-    found = {"protocol": asdict(protocol), "start": quality(in_tens(OneStep(model=model)), *counts)}
-    found["teacher"] = quality(in_tens(ManySteps(model=model)), *counts)
-    write_json(out / "measured.json", found)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.guidance_study.measure", description=__doc__)
-    parser.add_argument("run", type=Path, help="a run's folder")
-    parser.add_argument("--teacher", default="", help="measure this model instead, as teacher and as one-step model")
-    parser.add_argument("--iterations", type=int, default=1, help="the run's length")
-    parser.add_argument("--every", type=int, default=1, help="iterations between measurements")
-    parser.add_argument("--threads", type=int, default=1)
-    for field in fields(Protocol):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
-    args = parser.parse_args(arguments)
-    torch.set_num_threads(args.threads)
-    protocol = Protocol(**{field.name: getattr(args, field.name) for field in fields(Protocol)})
-    if args.teacher:
-        measure_teacher(args.teacher, args.run, protocol)
-    else:
-        measure_run(args.run, args.iterations, args.every, protocol)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {"start": quality(one_step(model), *counts), "teacher": quality(ManySteps(model=model), *counts)}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +31,6 @@ CELLS = {
     "pgsb-fast": Cell(title="PG-SB, learning rate x 3", overrides=_FAST),
     "swiftbrush-fast": Cell(title="SwiftBrush, learning rate x 3", overrides=(*_SWIFTBRUSH, *_FAST)),
 }
-
-
 # The cells in each column of the chart: the paper's Figure 2, its Table 2, and two tests of stability.
 GROUPS = {
     "Figure 2, and the same mean": ("pgsb", "swiftbrush", "dmd2trick", "fixed"),
@@ -89,17 +86,3 @@ class Study:
             "output.log_every=1",
             "output.trackers=[]",
         ]
-
-
-def planned(iterations: int, every: int) -> list[int]:
-    """The checkpoints that are compared. A run that was interrupted or extended has others too."""
-    return [*range(every, iterations, every), iterations]
-
-
-def is_measured(found: dict[str, Any], protocol: Protocol, iterations: int, every: int) -> bool:
-    """Whether a measured.json has all that is needed."""
-    return (
-        found.get("protocol") == asdict(protocol)
-        and all(str(step) in found["curve"] for step in planned(iterations, every))
-        and found.get("final", {}).get("iteration") == iterations
-    )

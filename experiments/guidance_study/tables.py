@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Callable
@@ -165,13 +164,5 @@ def write(results: Results, page: Path) -> None:
     fill_page(page, all_tables(results))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.guidance_study.tables", description=__doc__)
-    parser.add_argument("results", type=Path, nargs="?", default=Path("docs/study.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/STUDY.md"))
-    args = parser.parse_args(arguments)
-    write(json.loads(args.results.read_text(encoding="utf-8")), args.page)
-
-
 if __name__ == "__main__":
-    main()
+    write(json.loads(Path("docs/study.json").read_text(encoding="utf-8")), Path("docs/STUDY.md"))

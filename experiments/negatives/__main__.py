@@ -20,7 +20,7 @@ from experiments.negatives.results import Negatives
 from experiments.negatives.settings import FOUR_STEPS, STRENGTHS, Protocol, arms
 from experiments.negatives.sheets import draw_sheets
 from experiments.shapes.measure import Pair, modal_pairs
-from experiments.shapes.sampling import OneStep, in_tens
+from experiments.shapes.sampling import one_step
 from training.models.backbone import fingerprint
 from training.models.guidance.methods import Method
 from training.models.guidance.nag import BLEND, TAU
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     if not found:
-        plain = in_tens(OneStep(model=model, method="none"))
+        plain = one_step(model, "none")
         pairs = modal_pairs(
             plain, per_attribute=protocol.pairs_per_attribute, count=protocol.pair_images, seed=protocol.pair_seed
         )

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.negatives.settings import FOUR_STEPS, Arm, Protocol
 from experiments.shapes.measure import SHARES, Pair, entropy, removal
-from experiments.shapes.sampling import FewSteps, in_tens, one_step
+from experiments.shapes.sampling import FewSteps, one_step
 from training.models.backbone import Backbone
 from training.models.guidance.methods import Method
 from training.models.sampling_recipe import sampling_recipe
@@ -21,8 +21,9 @@ from training.prompts.shapes.scene import ATTRIBUTES
 
 def measure_arm(model: Backbone, arm: Arm, pairs: list[Pair], protocol: Protocol) -> dict[str, Any]:
     """Counts of images by block and pair; by pair the mean entropy (bits) of what prompt and negative leave open."""
-    recipe = one_step(model) if arm.steps == 1 else sampling_recipe(model, FOUR_STEPS)
-    generate = in_tens(FewSteps(model=model, recipe=recipe, method=arm.method))
+    generate = one_step(model, arm.method.name, arm.method.strength)
+    if arm.steps > 1:
+        generate = FewSteps(model=model, recipe=sampling_recipe(model, FOUR_STEPS), method=arm.method)
     counts: dict[str, list[list[int]]] = {name: [[] for _ in protocol.seeds] for name in SHARES}
     entropies = []
     for pair in pairs:
@@ -41,7 +42,7 @@ def measure_arm(model: Backbone, arm: Arm, pairs: list[Pair], protocol: Protocol
 
 def flops(model: Backbone, method: Method, pair: Pair) -> int:
     """FLOPs of the network alone for one picture; the negative is encoded once for all pictures."""
-    bare = FewSteps(model=model, recipe=one_step(model), method=method)
+    bare = one_step(model, method.name, method.strength)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         bare([pair.prompt], [0], None if method.name == "none" else pair.negative)
     return sum(counter.get_flop_counts()[type(model.network).__name__].values())

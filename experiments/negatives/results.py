@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from experiments.negatives.settings import Arm, arms
+from experiments.negatives.settings import arms
 
 PLAIN = "1 none"
 
@@ -49,14 +49,11 @@ class Negatives:
     def strengths(self, name: str, steps: int = 1) -> dict[float, str]:
         """The measured arms of a method by strength, in ascending order; only those that `arms` still lists."""
         found = [arm for arm in arms() if arm.steps == steps and arm.method.name == name]
-        return {a.method.strength: str(a) for a in sorted(found, key=_strength) if str(a) in self.found["arms"]}
+        measured = {arm.method.strength: str(arm) for arm in found if str(arm) in self.found["arms"]}
+        return dict(sorted(measured.items()))
 
     def best(self, name: str, steps: int = 1) -> str:
         """The arm of a method with the most clean removals; among equals, the one that removes most."""
         return max(
             self.strengths(name, steps).values(), key=lambda arm: (self.share(arm, "clean"), self.share(arm, "absent"))
         )
-
-
-def _strength(arm: Arm) -> float:
-    return arm.method.strength

@@ -10,11 +10,11 @@ from PIL import Image, ImageDraw
 from experiments.negatives.results import Negatives
 from experiments.negatives.settings import STRENGTHS
 from experiments.shapes.measure import Pair
-from experiments.shapes.sampling import OneStep
+from experiments.shapes.sampling import one_step
 from training.models.backbone import Backbone
 from training.models.guidance.methods import Method
 
-_SCALE = 2
+SCALE = 2  # enlargement of the images
 LABEL = 14  # height of a row's label, pixels
 GAP = 2
 
@@ -32,23 +32,17 @@ def draw_sheets(model: Backbone, found: Negatives, pairs: list[Pair], folder: Pa
             )
             for pair in pairs[::2]
         ]
-        contact_sheet(rows, folder / f"{name}.png", scale=_SCALE)
+        contact_sheet(rows, folder / f"{name}.png")
 
 
 def _picture(model: Backbone, pair: Pair, method: Method, seed: int) -> torch.Tensor:
     """(1, 3, 64, 64)"""
-    return OneStep(model=model, method=method.name, scale=method.strength)([pair.prompt], [seed], pair.negative)
+    return one_step(model, method.name, method.strength)([pair.prompt], [seed], pair.negative)
 
 
-def contact_sheet(rows: list[tuple[str, torch.Tensor]], path: Path, *, scale: int = 1) -> Path:
-    """Write a PNG with one labelled row per entry.
-
-    Args:
-        rows: label and images (B, 3, H, W) in [0, 1]; every row has the same H and W.
-        path: the file to write; its folder is made.
-        scale: whole-number enlargement.
-    """
-    height, width = rows[0][1].shape[2] * scale, rows[0][1].shape[3] * scale
+def contact_sheet(rows: list[tuple[str, torch.Tensor]], path: Path) -> None:
+    """Write a PNG with one row for each label and its images (B, 3, H, W) in [0, 1], all of the same size."""
+    height, width = (side * SCALE for side in rows[0][1].shape[2:])
     columns = max(len(images) for _, images in rows)
     sheet = Image.new("RGB", (columns * (width + GAP), len(rows) * (height + LABEL)), "#ffffff")
     draw = ImageDraw.Draw(sheet)
@@ -61,4 +55,3 @@ def contact_sheet(rows: list[tuple[str, torch.Tensor]], path: Path, *, scale: in
             sheet.paste(tile, (column * (width + GAP), top + LABEL))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
-    return path

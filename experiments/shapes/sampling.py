@@ -6,12 +6,11 @@ Each image has its own seed, so its noise does not depend on the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from experiments.shapes.measure import Generate
 from snoopi_core.formats.checkpoint import OneStepRecipe
 from training.evaluate.generate.noise import noise
 from training.models.backbone import Backbone
@@ -19,43 +18,51 @@ from training.models.guidance.few_steps import steered_x0
 from training.models.guidance.methods import Method
 from training.models.sampling import ddim_x0
 from training.models.sampling_recipe import sampling_recipe
+from training.models.text_embeddings import TextEmbeddings
 from training.prompts.shapes.captions import NULL_PROMPT
 
-BATCH = 100
-_AT_ONCE = 10  # images; with a hundred, the decoder takes twice as long for each
+_BATCH = 10  # images; with a hundred, the decoder takes twice as long for each
 # Offsets of the seeds for later noise and for scales. The sum stays below 2^32: torch keeps no more on a CPU.
 _NEXT_STEP, _SCALES = 10_000_000, 3_000_000_000
 
 
-def in_tens(generate: Generate) -> Generate:
-    """`generate` in batches of ten, which is faster."""
+@dataclass(frozen=True, kw_only=True)
+class _InBatches:
+    """Makes images in batches of `_BATCH`."""
 
-    def make(prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
-        starts = range(0, len(prompts), _AT_ONCE)
-        return torch.cat([generate(prompts[n : n + _AT_ONCE], seeds[n : n + _AT_ONCE], negative) for n in starts])
+    model: Backbone
 
-    return make
+    @torch.no_grad()
+    def __call__(self, prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
+        if len(prompts) != len(seeds):
+            raise ValueError(f"expected one seed per prompt, got {len(prompts)} prompts and {len(seeds)} seeds")
+        images = []
+        for n in range(0, len(prompts), _BATCH):
+            positive = self.model.encode(prompts[n : n + _BATCH])
+            images.append(self.model.decode(self._x0(positive, seeds[n : n + _BATCH], negative)))
+        return torch.cat(images)
+
+    def _x0(self, positive: TextEmbeddings, seeds: list[int], negative: str | None) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _noise(self, seeds: list[int], step: int = 0) -> torch.Tensor:
+        size = self.model.network.config.sample_size
+        return noise([seed + step * _NEXT_STEP for seed in seeds], (self.model.latent_channels, size, size))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ManySteps:
+class ManySteps(_InBatches):
     """DDIM with classifier-free guidance, as the teacher is sampled. A negative replaces the null prompt.
 
     `cfg` may be a range: each image then has its own scale, uniform in the range.
     """
 
-    model: Backbone
     steps: int = 20
     cfg: float | tuple[float, float] = 3.0
 
-    @torch.no_grad()
-    def __call__(self, prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
-        return _in_batches(self._batch, prompts, seeds, negative)
-
-    def _batch(self, prompts: list[str], seeds: list[int], negative: str | None) -> torch.Tensor:
-        model, z = self.model, noise(seeds, _latent_shape(self.model))
-        null = model.encode([negative or NULL_PROMPT])
-        return model.decode(ddim_x0(model, model.encode(prompts), null, z, steps=self.steps, kappa=self._kappa(seeds)))
+    def _x0(self, positive: TextEmbeddings, seeds: list[int], negative: str | None) -> torch.Tensor:
+        null = self.model.encode([negative or NULL_PROMPT])
+        return ddim_x0(self.model, positive, null, self._noise(seeds), steps=self.steps, kappa=self._kappa(seeds))
 
     def _kappa(self, seeds: list[int]) -> float | torch.Tensor:
         if not isinstance(self.cfg, tuple):
@@ -65,60 +72,20 @@ class ManySteps:
         return (low + (high - low) * torch.stack(drawn)).view(-1, 1, 1, 1)
 
 
-def one_step(model: Backbone) -> OneStepRecipe:
-    """A single step at the first timestep of the file's recipe, or at 999."""
-    recipe = sampling_recipe(model, ())
-    return recipe.model_copy(update={"timesteps": recipe.timesteps[:1]})
-
-
 @dataclass(frozen=True, kw_only=True)
-class FewSteps:
+class FewSteps(_InBatches):
     """One or a few steps of a recipe. A negative acts by one of `training.models.guidance.methods.METHODS`."""
 
-    model: Backbone
     recipe: OneStepRecipe
     method: Method
 
-    @torch.no_grad()
-    def __call__(self, prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
-        return _in_batches(self._batch, prompts, seeds, negative)
-
-    def _batch(self, prompts: list[str], seeds: list[int], negative: str | None) -> torch.Tensor:
-        model = self.model
-        away = None if negative is None else model.encode([negative])
-
-        def z(step: int) -> torch.Tensor:
-            return noise([seed + step * _NEXT_STEP for seed in seeds], _latent_shape(model))
-
-        return model.decode(steered_x0(model, self.method, model.encode(prompts), away, self.recipe, z))
+    def _x0(self, positive: TextEmbeddings, seeds: list[int], negative: str | None) -> torch.Tensor:
+        away = None if negative is None else self.model.encode([negative])
+        return steered_x0(self.model, self.method, positive, away, self.recipe, partial(self._noise, seeds))
 
 
-@dataclass(frozen=True, kw_only=True)
-class OneStep:
-    """One call of the network (see `one_step`). A negative acts by `method` with strength `scale`."""
-
-    model: Backbone
-    method: str = "nasa"
-    scale: float = 0.8
-
-    def __call__(self, prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
-        generate = FewSteps(model=self.model, recipe=one_step(self.model), method=Method(self.method, self.scale))
-        return generate(prompts, seeds, negative)
-
-
-def _latent_shape(model: Backbone) -> tuple[int, int, int]:
-    size = model.network.config.sample_size
-    return model.latent_channels, size, size
-
-
-def _in_batches(
-    make: Callable[[list[str], list[int], str | None], torch.Tensor],
-    prompts: list[str],
-    seeds: list[int],
-    negative: str | None,
-) -> torch.Tensor:
-    if len(prompts) != len(seeds):
-        raise ValueError(f"expected one seed per prompt, got {len(prompts)} prompts and {len(seeds)} seeds")
-    return torch.cat(
-        [make(prompts[n : n + BATCH], seeds[n : n + BATCH], negative) for n in range(0, len(prompts), BATCH)]
-    )
+def one_step(model: Backbone, method: str = "nasa", scale: float = 0.8) -> FewSteps:
+    """A single step at the first timestep of the file's recipe, or at 999."""
+    recipe = sampling_recipe(model, ())
+    recipe = recipe.model_copy(update={"timesteps": recipe.timesteps[:1]})
+    return FewSteps(model=model, recipe=recipe, method=Method(method, scale))

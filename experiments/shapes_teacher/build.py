@@ -13,13 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextModel
+from diffusers import AutoencoderKL, ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
 
 from experiments.shapes_teacher.codec import CodecRecipe, train_codec
 from experiments.shapes_teacher.text import TextCache, new_text_encoder
@@ -37,69 +35,50 @@ def as_shipped(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
-def _stage(folder: Path, what: str, load: Callable[[Path], Any], make: Callable[[], Any], again: bool) -> Any:
+def _stage(folder: Path, kind: type[ModelMixin], make: Callable[[], ModelMixin], force: bool) -> ModelMixin:
     """Load the part in `folder`; if it is not there, make and save it first."""
-    if (folder / "config.json").is_file() and not again:
-        print(f"{what}: found in {folder}, not repeated (--force repeats it)")
-        return load(folder)
+    if (folder / "config.json").is_file() and not force:
+        print(f"{folder.name}: found in {folder}, not repeated (--force repeats it)")
+        return kind.from_pretrained(folder)
     start = time.monotonic()
     part = as_shipped(make())
     part.save_pretrained(folder)
-    print(f"{what}: {time.monotonic() - start:.0f} s, written to {folder}")
+    print(f"{folder.name}: {time.monotonic() - start:.0f} s, written to {folder}")
     return part
 
 
 def build(out: Path, codec: CodecRecipe, teacher: TeacherRecipe, *, force: bool = False) -> None:
-    """Make the missing parts of a teacher folder.
-
-    Args:
-        out: the pipeline folder to write.
-        codec, teacher: settings of the two stages.
-        force: repeat finished stages.
+    """Make the missing parts of a teacher folder; with `force`, all of them.
 
     Raises:
         ValueError: the folder has parts made with other settings.
     """
     recipe = json.loads(json.dumps({"vae": asdict(codec), "teacher": asdict(teacher)}))
     kept = out / "recipe.json"
-    if kept.is_file() and not force and (old := json.loads(kept.read_text())["recipe"]) != recipe:
+    if kept.is_file() and not force:
+        old = json.loads(kept.read_text())["recipe"]
         changed = [
-            f"{part}.{key}"
-            for part in recipe
-            for key, value in recipe[part].items()
-            if old.get(part, {}).get(key) != value
+            f"{part}.{key}" for part in recipe for key in recipe[part] if recipe[part][key] != old[part].get(key)
         ]
-        raise ValueError(f"{out} was made with other settings ({', '.join(changed)}); give another --out, or --force")
+        if changed:
+            raise ValueError(
+                f"{out} was made with other settings ({', '.join(changed)}); give another --out, or --force"
+            )
     out.mkdir(parents=True, exist_ok=True)
-    versions = {
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "transformers": transformers.__version__,
-    }
+    versions = {library.__name__: library.__version__ for library in (torch, diffusers, transformers)}
     kept.write_text(json.dumps({"recipe": recipe, "versions": versions}, indent=2) + "\n")
     print(kept.read_text(), end="")
 
+    encoder = new_text_encoder(teacher.seed)
     with (out / "metrics.jsonl").open("w" if force else "a", encoding="utf-8") as file:
 
         def log(row: dict[str, float]) -> None:
             file.write(json.dumps(row) + "\n")
             file.flush()
 
-        encoder = _stage(
-            out / "text_encoder",
-            "text encoder",
-            CLIPTextModel.from_pretrained,
-            lambda: new_text_encoder(teacher.seed),
-            force,
-        )
-        vae = _stage(out / "vae", "vae", AutoencoderKL.from_pretrained, lambda: train_codec(codec, log), force)
-        unet = _stage(
-            out / "unet",
-            "teacher",
-            UNet2DConditionModel.from_pretrained,
-            lambda: train_teacher(teacher, TextCache(encoder.eval()), log),
-            force,
-        )
+        vae = _stage(out / "vae", AutoencoderKL, lambda: train_codec(codec, log), force)
+        text = TextCache(encoder)
+        unet = _stage(out / "unet", UNet2DConditionModel, lambda: train_teacher(teacher, text, log), force)
     StableDiffusionPipeline(
         vae=vae,
         text_encoder=encoder,

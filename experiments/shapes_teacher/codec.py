@@ -115,45 +115,48 @@ def _encoder_losses(vae: AutoencoderKL, images: torch.Tensor, latents: torch.Ten
     return {"loss": error + 1e-3 * logvar, "error": error, "logvar": logvar}
 
 
-def warmup_cosine(optimizer: torch.optim.Optimizer, lr: float, iterations: int) -> SequentialLR:
-    """Linear warm-up over up to 100 iterations, then a cosine down to a hundredth of `lr`."""
-    warmup = max(1, min(100, iterations // 10))
-    falling = CosineAnnealingLR(optimizer, max(1, iterations - warmup), lr * 0.01)
-    return SequentialLR(optimizer, [LinearLR(optimizer, 0.05, 1.0, warmup), falling], [warmup])
-
-
-def _fit(
+def fit(
     name: str,
     parameters: list[torch.nn.Parameter],
     lr: float,
     iterations: int,
     losses: Callable[[int], Losses],
     log: Log,
+    *,
+    betas: tuple[float, float] = (0.9, 0.98),
+    after: Callable[[int], None] = lambda iteration: None,
 ) -> None:
-    """AdamW with a warm-up and a cosine over `iterations` calls of `losses(iteration)`."""
-    optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.98), weight_decay=1e-4)
-    schedule = warmup_cosine(optimizer, lr, iterations)
+    """Minimise losses(iteration)["loss"] with AdamW; all values of `losses` are logged every 20 iterations.
+
+    The learning rate rises over up to 100 iterations, then falls as a cosine to a hundredth of `lr`. `after` is called
+    after every iteration.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    optimizer = torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=1e-4)
+    warmup = max(1, min(100, iterations // 10))
+    falling = CosineAnnealingLR(optimizer, max(1, iterations - warmup), lr * 0.01)
+    schedule = SequentialLR(optimizer, [LinearLR(optimizer, 0.05, 1.0, warmup), falling], [warmup])
     bar = tqdm(range(iterations), desc=name, mininterval=2)
     for iteration in bar:
         found = losses(iteration)
+        if not torch.isfinite(found["loss"]):
+            raise FloatingPointError(f"{name}: loss not finite at iteration {iteration}; lower the learning rate")
         optimizer.zero_grad(set_to_none=True)
         found["loss"].backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
+        after(iteration)
         if iteration % 20 == 0 or iteration == iterations - 1:
             row = {key: round(float(value.detach()), 5) for key, value in found.items()}
             bar.set_postfix(row)
             log({"stage": name, "iteration": iteration, **row})
 
 
-def train_codec(recipe: CodecRecipe, log: Log = lambda row: None) -> AutoencoderKL:
-    """Train a VAE to write and to read the code of latents.py; its two halves are trained separately.
-
-    Args:
-        recipe: the settings.
-        log: is called with a row of numbers every 20 iterations.
-    """
+def train_codec(recipe: CodecRecipe, log: Log) -> AutoencoderKL:
+    """Train a VAE to write and to read the code of latents.py; its two halves are trained separately."""
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     vae = new_vae().train()
@@ -176,7 +179,7 @@ def train_codec(recipe: CodecRecipe, log: Log = lambda row: None) -> Autoencoder
         return _encoder_losses(vae, images, latents)
 
     parts = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
-    _fit("vae decoder", parts, recipe.decoder_lr, recipe.decoder_iterations, decoder, log)
+    fit("vae decoder", parts, recipe.decoder_lr, recipe.decoder_iterations, decoder, log)
     parts = [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
-    _fit("vae encoder", parts, recipe.encoder_lr, recipe.encoder_iterations, encoder, log)
+    fit("vae encoder", parts, recipe.encoder_lr, recipe.encoder_iterations, encoder, log)
     return vae.eval().requires_grad_(False)

@@ -7,18 +7,16 @@ alpha_t, sigma_t: x_t = alpha_t x0 + sigma_t eps of Stable Diffusion's schedule,
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from tqdm import tqdm
 
-from experiments.shapes_teacher.codec import LATENT_CHANNELS, LATENT_SIZE, warmup_cosine
+from experiments.shapes_teacher.codec import LATENT_CHANNELS, LATENT_SIZE, Log, Losses, fit
 from experiments.shapes_teacher.latents import latents_of
 from experiments.shapes_teacher.text import WIDTH, TextCache
 from training.prompts.shapes.captions import training_caption
-from training.prompts.shapes.scene import Scene, sample_scenes
+from training.prompts.shapes.scene import sample_scenes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +25,12 @@ class TeacherRecipe:
 
     `high_noise_first`: share of the iterations, at the start, that use only t in [850, 999], where the text decides the
     image; later, `high_noise_share` of each batch does. `centring`: weight of the penalty on the mean cross-attention
-    response (see `CentringPenalty`); 0 turns it off.
+    response (see `CentringPenalty`).
     """
 
     iterations: int = 3600
     batch: int = 32
     lr: float = 1.5e-3
-    weight_decay: float = 1e-4
     ema: float = 0.998
     scenes: int = 16384
     high_noise_first: float = 0.25
@@ -108,38 +105,22 @@ def _timesteps(recipe: TeacherRecipe, iteration: int, generator: torch.Generator
     return torch.where(torch.rand(recipe.batch, generator=generator) < recipe.high_noise_share, high, anywhere)
 
 
-def latent_set(count: int, generator: torch.Generator) -> tuple[list[Scene], torch.Tensor]:
-    """Scenes and their latents (count, 4, 8, 8)."""
-    scenes = sample_scenes(count, generator)
-    return scenes, torch.cat([latents_of(scenes[n : n + 256]) for n in range(0, count, 256)])
-
-
-def train_teacher(
-    recipe: TeacherRecipe,
-    text: TextCache,
-    log: Callable[[dict[str, float]], None] = lambda row: None,
-) -> UNet2DConditionModel:
+def train_teacher(recipe: TeacherRecipe, text: TextCache, log: Log) -> UNet2DConditionModel:
     """Train a UNet from scratch and return its moving average.
-
-    Args:
-        recipe: the settings.
-        text: embeddings of captions.
-        log: is called with a row of numbers every 20 iterations.
 
     Raises:
         FloatingPointError: the loss is not finite.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
-    scenes, latents = latent_set(recipe.scenes, generator)
+    scenes = sample_scenes(recipe.scenes, generator)
+    latents = torch.cat([latents_of(scenes[n : n + 256]) for n in range(0, recipe.scenes, 256)])
     torch.manual_seed(recipe.seed)
     unet = new_unet(recipe).train()
     average = copy.deepcopy(unet).requires_grad_(False)
-    centring = CentringPenalty(unet) if recipe.centring else None
+    centring = CentringPenalty(unet)
     alpha_bar = new_scheduler().alphas_cumprod.float()
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    schedule = warmup_cosine(optimizer, recipe.lr, recipe.iterations)
-    bar = tqdm(range(recipe.iterations), desc="teacher", mininterval=2)
-    for iteration in bar:
+
+    def losses(iteration: int) -> Losses:
         rows = torch.randint(recipe.scenes, (recipe.batch,), generator=generator)
         x0 = latents[rows]
         context = text([training_caption(scenes[row], generator) for row in rows.tolist()])
@@ -147,23 +128,14 @@ def train_teacher(
         alpha_t, sigma_t = alpha_bar[t].sqrt()[:, None, None, None], (1 - alpha_bar[t]).sqrt()[:, None, None, None]
         eps = torch.randn(x0.shape, generator=generator)
         v = unet(alpha_t * x0 + sigma_t * eps, t, context).sample
-        loss = (v - (alpha_t * eps - sigma_t * x0)).square().mean()
-        penalty = centring.take() if centring else torch.zeros(())
-        total = loss + recipe.centring * penalty
-        if not torch.isfinite(total):
-            raise FloatingPointError(
-                f"the teacher's loss is {float(total)} at iteration {iteration}; lower the learning rate"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        mse, penalty = (v - (alpha_t * eps - sigma_t * x0)).square().mean(), centring.take()
+        return {"loss": mse + recipe.centring * penalty, "mse": mse, "centring": penalty}
+
+    def update_average(iteration: int) -> None:
         decay = min(recipe.ema, (iteration + 1) / (iteration + 10))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), 1 - decay)
-        if iteration % 20 == 0 or iteration == recipe.iterations - 1:
-            row = {"loss": round(float(loss.detach()), 5), "centring": round(float(penalty.detach()), 5)}
-            bar.set_postfix(row)
-            log({"stage": "teacher", "iteration": iteration, **row})
+
+    parameters = list(unet.parameters())
+    fit("teacher", parameters, recipe.lr, recipe.iterations, losses, log, betas=(0.9, 0.999), after=update_average)
     return average.eval()

@@ -13,7 +13,7 @@ from experiments.negatives.results import PLAIN, Negatives
 from experiments.negatives.settings import STRENGTHS, Arm, Protocol, arms
 from experiments.results_page import methods, tables
 from experiments.shapes.measure import Pair, removal_table
-from experiments.shapes.sampling import ManySteps, OneStep, in_tens
+from experiments.shapes.sampling import ManySteps, one_step
 from training.models.guidance.methods import METHODS, Method
 from training.models.loading import load_backbone
 
@@ -32,7 +32,7 @@ def test_an_arm_counts_what_the_removal_table_counts(model):
     protocol = Protocol(images=3, seeds=(10, 500))
     got = measure_arm(model, Arm(1, Method("nasa", 1.0)), PAIRS, protocol)
     for block, seed in enumerate(protocol.seeds):
-        table = removal_table(in_tens(OneStep(model=model, scale=1.0)), PAIRS, count=3, seed=seed)
+        table = removal_table(one_step(model, scale=1.0), PAIRS, count=3, seed=seed)
         for n, row in enumerate(table):
             assert {name: got[name][block][n] / 3 for name in asdict(row)} == pytest.approx(asdict(row))
     plain = measure_arm(model, Arm(1, Method("none")), PAIRS, protocol)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from experiments.shapes.sampling import ManySteps, OneStep
+from experiments.shapes.sampling import ManySteps, one_step
 from experiments.shapes_teacher import build as builder
 from experiments.shapes_teacher.codec import CodecRecipe, neighbours, new_vae, perturb
 from experiments.shapes_teacher.latents import latents_of
@@ -56,21 +56,21 @@ def test_done_stages_are_not_repeated_and_other_settings_are_refused(folder, mon
 
 def test_an_images_noise_does_not_depend_on_its_batch(folder):
     model = load_backbone(str(folder))
-    for generate in (OneStep(model=model), ManySteps(model=model, steps=2)):
+    for generate in (one_step(model), ManySteps(model=model, steps=2)):
         both = generate(["a ring", "a red shape"], [1, 2])
         assert torch.allclose(both[1:], generate(["a red shape"], [2]), atol=1e-4)
 
 
 def test_negatives_by_every_method(folder):
     model = load_backbone(str(folder))
-    plain = OneStep(model=model)(["a ring"], [1])
-    assert torch.equal(OneStep(model=model, scale=0.0)(["a ring"], [1], "red"), plain)
+    plain = one_step(model)(["a ring"], [1])
+    assert torch.equal(one_step(model, scale=0.0)(["a ring"], [1], "red"), plain)
     for method in ("nasa", "cfg", "embeddings"):
-        assert not torch.equal(OneStep(model=model, method=method, scale=1.5)(["a ring"], [1], "red"), plain)
+        assert not torch.equal(one_step(model, method=method, scale=1.5)(["a ring"], [1], "red"), plain)
     with pytest.raises(ValueError, match="available: none, nasa, cfg, embeddings, nag"):
-        OneStep(model=model, method="hope")(["a ring"], [1], "red")
+        one_step(model, method="hope")(["a ring"], [1], "red")
     with pytest.raises(ValueError, match="one seed per prompt"):
-        OneStep(model=model)(["a ring"], [1, 2])
+        one_step(model)(["a ring"], [1, 2])
 
 
 def test_the_same_seed_gives_the_same_text_encoder():

@@ -8,7 +8,7 @@ from effort import effort
 from host_world import STUDENT, HostStudent
 
 from experiments.shapes import measure
-from experiments.shapes.sampling import OneStep
+from experiments.shapes.sampling import one_step
 from training.models.loading import load_backbone
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.scaled]
@@ -57,7 +57,7 @@ def test_removal_beats_guidance_at_one_step(pack_root, pairs, after):
     student = load_backbone(str(pack_root / "models" / STUDENT))
     clean = {
         cfg: measure.mean_removal(
-            measure.removal_table(OneStep(model=student, method="cfg", scale=cfg), pairs, count=IMAGES, seed=SEED)
+            measure.removal_table(one_step(student, method="cfg", scale=cfg), pairs, count=IMAGES, seed=SEED)
         ).clean
         for cfg in SCALES
     }

@@ -12,7 +12,7 @@ from PIL import Image
 from processes import TIMEOUT
 from published import KINDS, save_folder
 
-from experiments.shapes.sampling import OneStep, noise
+from experiments.shapes.sampling import noise, one_step
 from training.evaluate.sets.image_files import is_complete
 from training.evaluate.sets.manifest import read_manifest
 from training.evaluate.sets.rows import seed_of
@@ -60,7 +60,7 @@ def test_the_images_are_the_small_worlds_own_samplers(whole):
     model = load_backbone(STUDENT)
     for name, negative in (("none", None), ("nasa-0.7", "triangle")):
         rows = read_manifest(whole / name).images
-        generate = OneStep(model=model, method="nasa", scale=0.7)
+        generate = one_step(model, method="nasa", scale=0.7)
         images = generate([row.prompt for row in rows], [row.seed for row in rows], negative)
         expected = (images * 255).round().int().permute(0, 2, 3, 1).numpy()
         for row, image in zip(rows, expected, strict=True):

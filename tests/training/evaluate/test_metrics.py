@@ -12,9 +12,9 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torchvision import transforms
 
 from training.evaluate.metrics.batching import prepared
+from training.evaluate.metrics.distribution import precision_recall
 from training.evaluate.metrics.frechet import Gaussian, frechet_distance
 from training.evaluate.metrics.inception import clean_resize, square
-from training.evaluate.metrics.neighbours import precision_recall
 from training.evaluate.metrics.summary import mean_of, styles_of
 from training.evaluate.metrics.text_fit import hps_preparation
 from training.evaluate.paper_protocol import shortfalls

@@ -5,7 +5,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from tiny import tiny_backbone
 
-from experiments.shapes.sampling import OneStep
+from experiments.shapes.sampling import one_step
 from snoopi_core.formats.checkpoint import OneStepRecipe
 from training.models.loading import load_backbone
 from training.trainer.export import export_backbone
@@ -66,7 +66,7 @@ def test_a_files_own_recipe_is_followed(tmp_path):
     model = load_backbone(str(path))
     assert model.recipe == recipe
     plain = dataclasses.replace(model, recipe=None)
-    assert not torch.allclose(OneStep(model=model)(["ring"], [0]), OneStep(model=plain)(["ring"], [0]))
+    assert not torch.allclose(one_step(model)(["ring"], [0]), one_step(plain)(["ring"], [0]))
 
 
 @pytest.mark.parametrize("path", ["nowhere", "models/nowhere.safetensors", "./a/b"])

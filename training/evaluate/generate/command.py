@@ -82,7 +82,12 @@ def generate(args: argparse.Namespace) -> int:
         for method in methods
     }
     labels = {key: label for key in ("title", "protocol") if (label := getattr(args, key))}
-    on_main(accelerator, partial(_check_folders, manifests))
+
+    def check_folders() -> None:
+        for folder, manifest in manifests.items():
+            check_folder(folder, manifest)
+
+    on_main(accelerator, check_folders)  # all of them, before the first image is made
     for folder, manifest in manifests.items():
         with locked(folder, accelerator):
             manifest = on_main(accelerator, partial(claim_folder, folder, manifest, labels))
@@ -94,9 +99,3 @@ def generate(args: argparse.Namespace) -> int:
                 count = f"{made} made by the first of {accelerator.num_processes} processes"
             print(f"{folder}: {len(rows)} images, {count}", file=sys.stderr)
     return 0
-
-
-def _check_folders(manifests: dict[Path, Manifest]) -> None:
-    """Check all folders before the first image is made."""
-    for folder, manifest in manifests.items():
-        check_folder(folder, manifest)
