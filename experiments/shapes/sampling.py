@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from snoopi_core.formats.checkpoint import OneStepRecipe
-from training.evaluate.generate.noise import noise
+from training.evaluate.generate.maker import noise
 from training.models.backbone import Backbone
 from training.models.guidance.few_steps import steered_x0
 from training.models.guidance.methods import Method

@@ -16,7 +16,6 @@ from tqdm import tqdm
 from snoopi_core.formats.atomic import write_atomically
 from snoopi_core.formats.checkpoint import OneStepRecipe
 from training.config.errors import FailedHere
-from training.evaluate.generate.noise import noise
 from training.evaluate.sets.image_files import is_complete, write_image
 from training.evaluate.sets.manifest import COST, Manifest, Row
 from training.models.backbone import Backbone
@@ -160,3 +159,8 @@ def new_maker(
     recipe = sampling_recipe(model, timesteps)
     maker = Maker(model=model, recipe=recipe, accelerator=accelerator, latents=(model.latent_channels, side, side))
     return maker, (side * scale, side * scale)
+
+
+def noise(seeds: list[int], shape: tuple[int, int, int]) -> torch.Tensor:
+    """Standard normal latents (B, *shape) fp32, from one seed for each image: the batch does not matter."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
