@@ -5,7 +5,6 @@ The host passes no mask over the T5 tokens to the blocks, so all tokens are used
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,17 +22,8 @@ class PixArtFamily(TransformerFamily):
     projections = Projections(query="q_linear", keys_values=("kv_linear",), output="proj")
     context_argument = "y"
 
-    def transformer_blocks(self, network: PixArtMS) -> Sequence[torch.nn.Module]:
-        return network.blocks
-
-    def cross_attention(self, block: Any) -> torch.nn.Module:
-        return block.cross_attn
-
     def text_width(self, network: PixArtMS) -> int:
         return network.y_embedder.y_proj.fc1.in_features
-
-    def patch_size(self, network: PixArtMS) -> tuple[int, int, int]:
-        return 1, network.patch_size, network.patch_size
 
     def kind(self, model: BaseModel) -> str:
         return "PixArt"

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -58,32 +58,29 @@ class TransformerFamily(Family):
 
     network: type[torch.nn.Module]
     """Exactly this class: a subclass may have other attentions."""
+    blocks_name = "blocks"
+    """Attribute of the network: its blocks, in the order in which they run."""
+    attention_name = "cross_attn"
+    """Attribute of a block: its attention to the text."""
     projections: Projections
     context_argument: str
     """Name of a block's argument for the prepared text."""
     mask_argument: str | None = None
     """Name of a block's argument for the mask over the text."""
+    required: tuple[str, str] | None = None
+    """A setting of prompts that only these models' text encoders add: its key, and its name in messages."""
 
     def matches(self, model: BaseModel) -> bool:
         return type(network_of(model)) is self.network
 
     @abstractmethod
-    def transformer_blocks(self, network: Any) -> Sequence[torch.nn.Module]:
-        """The network's blocks, in the order in which they run."""
-
-    @abstractmethod
-    def cross_attention(self, block: Any) -> torch.nn.Module:
-        """A block's attention to the text."""
-
-    @abstractmethod
     def text_width(self, network: Any) -> int:
         """Width of the text encoder's output that the network takes."""
 
-    @abstractmethod
     def patch_size(self, network: Any) -> tuple[int, int, int]:
         """Frames, height and width of the latent in one image token."""
+        return 1, network.patch_size, network.patch_size
 
-    @abstractmethod
     def respond(
         self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
     ) -> Any:
@@ -93,20 +90,28 @@ class TransformerFamily(Family):
             forward: the original forward of `attention`.
             x: image tokens of the positive rows, (R, N, C).
             context: the negative for these rows, (R, T, C).
-            args, kwargs: the block's other arguments to the cross-attention, after the image tokens.
+            args, kwargs: the block's other arguments to the cross-attention, after the image tokens: the positive's
+                text, then what does not depend on it.
         """
+        _, *rest = args
+        return forward(x, context.tokens, *rest, **kwargs)
 
     def layers(self, model: BaseModel) -> dict[int, TransformerLayer]:
         return {
-            index: TransformerLayer(Block("block", index), self.cross_attention(block), self.projections)
-            for index, block in enumerate(self.transformer_blocks(network_of(model)))
+            index: TransformerLayer(Block("block", index), getattr(block, self.attention_name), self.projections)
+            for index, block in enumerate(getattr(network_of(model), self.blocks_name))
         }
 
     def check(self, model: BaseModel, negative: Negative) -> None:
         check_width(negative, self.text_width(network_of(model)))
+        if self.required is not None and negative.settings.get(self.required[0]) is None:
+            raise ValueError(
+                f"negative has no {self.required[1]}: it was made by another model's text encoder. Encode it with this "
+                f"{self.name} model's own CLIP"
+            )
 
     def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
-        block = self.transformer_blocks(network_of(model))[0]
+        block = getattr(network_of(model), self.blocks_name)[0]
         return self.read_context(first_block_arguments(model, block, negative, x, sigma), negative.embedding.shape[0])
 
     def read_context(self, arguments: dict[str, Any], rows: int) -> Context:

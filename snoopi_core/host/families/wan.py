@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,12 +17,6 @@ class WanFamily(TransformerFamily):
     network = WanModel
     projections = Projections(query="q", keys_values=("k", "v"), output="o")
     context_argument = "context"
-
-    def transformer_blocks(self, network: WanModel) -> Sequence[torch.nn.Module]:
-        return network.blocks
-
-    def cross_attention(self, block: Any) -> torch.nn.Module:
-        return block.cross_attn
 
     def text_width(self, network: WanModel) -> int:
         return network.text_embedding[0].in_features
