@@ -6,12 +6,13 @@ something open, uses that as the negative, and runs the shipped workflows over H
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from PIL import Image
 from experiments.shapes import measure
 from scripts import ROOT
 from scripts.pictures.comparison import Block, Row, comparison
+from scripts.pictures.run import run
 from scripts.setup.host import HostError, find_host
 from scripts.workflows.descriptions import STUDENT
 from scripts.workflows.parts import SCALE
@@ -68,19 +70,6 @@ def fill(prompt: Prompt, *, text: str, negative: str, seed: int, count: int, alp
     return prompt
 
 
-def run(client: Client, prompt: Prompt) -> tuple[list[list[Image.Image]], float]:
-    """(pictures of each Save Image node in the order of the workflow, seconds on the server).
-
-    Raises:
-        RuntimeError: a node failed.
-    """
-    outcome = client.run(prompt)
-    if outcome.error:
-        raise RuntimeError(f"{outcome.error['node_type']}: {outcome.error['exception_message']}")
-    results = [[Image.open(io.BytesIO(client.view(image))).convert("RGB") for image in r] for r in outcome.results]
-    return results, outcome.seconds
-
-
 def pixels(pictures: list[Image.Image]) -> torch.Tensor:
     """The original pixels (B, 3, 64, 64) in [0, 1]: the workflow enlarges each to SCALE x SCALE."""
     stack = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
@@ -92,15 +81,12 @@ def student(client: Client) -> measure.Generate:
 
     def generate(prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
         images = []
-        start = 0
-        for end in range(1, len(prompts) + 1):
-            if end < len(prompts) and prompts[end] == prompts[start]:
-                continue
-            alpha = 0.0 if negative is None else None
-            texts = {"text": prompts[start], "negative": negative or "", "alpha": alpha}
-            prompt = fill(load_prompt(ONE), seed=seeds[start], count=end - start, **texts)
+        alpha = 0.0 if negative is None else None
+        for text, group in groupby(zip(prompts, seeds, strict=True), key=itemgetter(0)):
+            (_, seed), *others = group
+            count = 1 + len(others)
+            prompt = fill(load_prompt(ONE), text=text, negative=negative or "", seed=seed, count=count, alpha=alpha)
             images.append(pixels(run(client, prompt)[0][0]))
-            start = end
         return torch.cat(images)
 
     return generate

@@ -9,7 +9,6 @@ The prompts are chosen to show the difference (the help pages say so). docs/RESU
 
 from __future__ import annotations
 
-import io
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -20,14 +19,14 @@ from live_server import Server
 from PIL import Image, ImageDraw, ImageFont
 
 from scripts import ROOT
+from scripts.pictures.run import run
 from scripts.setup.host import find_host
+from scripts.workflows import parts
+from scripts.workflows.descriptions import STUDENT, TEACHER
 
 OUT = ROOT / "web" / "docs" / "images"
-STUDENT, TEACHER = (f"snoopi-shapes-{name}.safetensors" for name in ("student", "teacher"))
 SEED = 7
 SIDE, GAP, LINE = 200, 8, 34  # three columns: ComfyUI shows its help in a narrow panel, at half of this size
-# KSampler's own defaults.
-KSAMPLER = {"steps": 20, "cfg": 8.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,27 +75,26 @@ PAGES = {
 
 def graph(prompt: str, negative: str, case: Case) -> Prompt:
     """Text to image in the server's format."""
-    inputs = {"model": ["5", 0], "positive": ["2", 0], "latent_image": ["4", 0], "seed": SEED}
-    inputs |= {"timesteps": "auto", "preset": "auto"} if case.one_step else {**KSAMPLER, "negative": ["3", 0]}
-    window = {"start_percent": 0.0, "end_percent": 1.0, "blocks": "all"}
-    nodes = {
-        "1": ("SnoopiPGSBLoader", {"ckpt_name": case.model, "lora_name": "none", "latents": "auto"}),
-        "2": ("CLIPTextEncode", {"text": prompt, "clip": ["1", 1]}),
-        "3": ("CLIPTextEncode", {"text": negative, "clip": ["1", 1]}),
-        "4": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
-        "5": ("SnoopiNASAApply", {"model": ["1", 0], "negative": ["3", 0], "alpha": case.alpha, **window}),
-        "6": ("SnoopiOneStepSampler" if case.one_step else "KSampler", inputs),
-        "7": ("VAEDecode", {"samples": ["6", 0], "vae": ["1", 2]}),
-        "8": ("SaveImage", {"images": ["7", 0], "filename_prefix": "help"}),
-    }
-    return {number: {"class_type": kind, "inputs": given} for number, (kind, given) in nodes.items()}
+    model = parts.Link("nasa")
+    # KSampler has its own defaults.
+    defaults = parts.with_cfg(model, SEED, negative="negative", steps=20, cfg=8.0, scheduler="normal")
+    return parts.api_prompt(
+        {
+            "loader": parts.pgsb_loader(case.model),
+            "prompt": parts.text(prompt, "Prompt"),
+            "negative": parts.text(negative, "Negative prompt"),
+            "latent": parts.latent(count=1),
+            "nasa": parts.nasa(case.alpha),
+            "sampler": parts.one_step(model, SEED) if case.one_step else defaults,
+            "decode": parts.Node(type="VAEDecode", inputs={"samples": parts.Link("sampler"), "vae": parts.VAE}),
+            "save": parts.save("decode", "Result", "help"),
+        }
+    )
 
 
 def picture(client: Client, prompt: Prompt) -> Image.Image:
-    outcome = client.run(prompt)
-    if outcome.error:
-        raise RuntimeError(f"{outcome.error['node_type']}: {outcome.error['exception_message']}")
-    return Image.open(io.BytesIO(client.view(outcome.images[0]))).convert("RGB").resize((SIDE, SIDE))
+    results, _ = run(client, prompt)
+    return results[0][0].resize((SIDE, SIDE))
 
 
 def draw(client: Client, page: Page) -> Image.Image:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from snoopi_core.pictures.drawing import GREY, INK, PAPER, RULE, load_font
 
 TILE, GAP, MARGIN, TEXT_WIDTH = 128, 8, 40, 400
 BLOCK_SPACE, ROW_LABEL = 44, 26
-INK, SOFT, ACCENT, PAPER = "#1b1f24", "#6a737d", "#d1242f", "#ffffff"
+ACCENT = "#d1242f"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,27 +33,23 @@ class Block:
     counted: str
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)  # Pillow brings it
-
-
 def _draw_row(page: Image.Image, row: Row, left: int, top: int) -> int:
     draw = ImageDraw.Draw(page)
-    draw.text((left, top), row.label, fill=SOFT, font=_font(16))
+    draw.text((left, top), row.label, fill=GREY, font=load_font(16))
     top += ROW_LABEL
     for number, (picture, unwanted) in enumerate(zip(row.pictures, row.unwanted, strict=True)):
         x = left + number * (TILE + GAP)
         page.paste(picture.resize((TILE, TILE), Image.Resampling.LANCZOS), (x, top))
-        outline = {"outline": ACCENT, "width": 4} if unwanted else {"outline": "#d0d7de", "width": 1}
+        outline = {"outline": ACCENT, "width": 4} if unwanted else {"outline": RULE, "width": 1}
         draw.rectangle((x - 1, top - 1, x + TILE, top + TILE), **outline)
     return top + TILE + GAP
 
 
 def _draw_block(page: Image.Image, block: Block, top: int) -> int:
     draw = ImageDraw.Draw(page)
-    draw.text((MARGIN, top + ROW_LABEL), block.prompt, fill=INK, font=_font(26))
-    draw.text((MARGIN, top + ROW_LABEL + 40), f"negative: {block.negative}", fill=ACCENT, font=_font(26))
-    draw.multiline_text((MARGIN, top + ROW_LABEL + 92), block.counted, fill=SOFT, font=_font(18), spacing=8)
+    draw.text((MARGIN, top + ROW_LABEL), block.prompt, fill=INK, font=load_font(26))
+    draw.text((MARGIN, top + ROW_LABEL + 40), f"negative: {block.negative}", fill=ACCENT, font=load_font(26))
+    draw.multiline_text((MARGIN, top + ROW_LABEL + 92), block.counted, fill=GREY, font=load_font(18), spacing=8)
     for row in block.rows:
         top = _draw_row(page, row, MARGIN + TEXT_WIDTH, top)
     return top + BLOCK_SPACE
@@ -64,10 +62,10 @@ def comparison(title: str, subtitle: str, blocks: Sequence[Block], footer: str) 
     height = 3 * MARGIN + 90 + len(blocks) * (2 * (ROW_LABEL + TILE + GAP) + BLOCK_SPACE)
     page = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(page)
-    draw.text((MARGIN, MARGIN), title, fill=INK, font=_font(38))
-    draw.text((MARGIN, MARGIN + 52), subtitle, fill=SOFT, font=_font(20))
+    draw.text((MARGIN, MARGIN), title, fill=INK, font=load_font(38))
+    draw.text((MARGIN, MARGIN + 52), subtitle, fill=GREY, font=load_font(20))
     top = MARGIN + 110
     for block in blocks:
         top = _draw_block(page, block, top)
-    draw.text((MARGIN, top - 8), footer, fill=SOFT, font=_font(18))
+    draw.text((MARGIN, top - 8), footer, fill=GREY, font=load_font(18))
     return page

@@ -17,6 +17,7 @@ from playwright.sync_api import Page
 
 from scripts import ROOT
 from scripts.setup.host import find_host
+from scripts.workflows.make import SHOW
 
 WORKFLOW = ROOT / "workflows" / "one_step_with_negative_prompt.json"
 PLAIN = ("SnoopiPGSBLoader", "SnoopiNASAApply", "SnoopiOneStepSampler")
@@ -34,26 +35,15 @@ SHOWING = {
 }  # fmt: skip
 SIZES = {"SnoopiNASAScaleSweep": (620, 870), "SnoopiNASAInspect": (700, 740)}
 OUT = ROOT / "web" / "docs" / "images"
-SCALE, MARGIN = 1.5, 24  # of the canvas; in its pixels
+ZOOM, MARGIN = 1.5, 24  # of the canvas; in its pixels
 
-# Brings a node of a type into view with its title bar and returns its box on the page. Nodes close below move away.
-SHOW = """
-async ({type, scale, margin}) => {
+# Finds a node by its type and moves the nodes close below it away; returns the node's number.
+ALONE = """
+type => {
   const node = app.graph.nodes.find(node => node.type === type);
-  const canvas = app.canvas, title = LiteGraph.NODE_TITLE_HEIGHT;
-  canvas.deselectAll?.();
   for (const other of app.graph.nodes)
     if (other.pos[1] > node.pos[1] && Math.abs(other.pos[0] - node.pos[0]) < 10) other.pos[1] += 200;
-  canvas.ds.scale = scale;
-  canvas.ds.offset[0] = 300 - node.pos[0];
-  canvas.ds.offset[1] = 150 - node.pos[1];
-  canvas.setDirty(true, true);
-  await new Promise(done => setTimeout(done, 800));
-  const box = canvas.canvas.getBoundingClientRect();
-  return {
-    x: box.x + (300 - margin) * scale, y: box.y + (150 - title - margin) * scale,
-    width: (node.size[0] + 2 * margin) * scale, height: (node.size[1] + title + 2 * margin) * scale,
-  };
+  return node.id;
 }
 """
 
@@ -86,12 +76,14 @@ def prompt_with(type_name: str) -> tuple[dict[str, Any], int]:
         name: [numbers[value[0]], value[1]] if isinstance(value, tuple) else value
         for name, value in SHOWING[type_name].items()
     }
-    number = max(map(int, prompt)) + 1
+    # Another number for each type: the front end keeps the pictures of a number until the next result arrives.
+    number = max(map(int, prompt)) + 1 + list(SHOWING).index(type_name)
     return {**prompt, str(number): {"class_type": type_name, "inputs": inputs}}, number
 
 
 def cut_out(page: Page, type_name: str) -> None:
-    clip = page.evaluate(SHOW, {"type": type_name, "scale": SCALE, "margin": MARGIN})
+    number = page.evaluate(ALONE, type_name)
+    clip = page.evaluate(SHOW, {"ids": [number], "margin": MARGIN, "zoom": ZOOM})
     path = OUT / f"{type_name}.jpg"
     page.screenshot(path=str(path), clip=clip, type="jpeg", quality=90)
     print(path.relative_to(ROOT))

@@ -11,6 +11,8 @@ from typing import Any
 
 from playwright.sync_api import Page
 
+from scripts.workflows.parts import Link, Node, api_prompt, nasa, text
+
 # The file's name. ComfyUI's searches show only the name of a pack's blueprint, not its description and aliases.
 NAME = "SNOOPI Negative Prompt (NASA)"
 DESCRIPTION = (
@@ -21,18 +23,12 @@ CATEGORY = "SNOOPI"
 NEGATIVE, ALPHA = "low quality, blurry", 0.3
 
 # With the loader and the sampler outside, the front end sees which links cross the border of the subgraph.
+_SAMPLER = {"model": Link("nasa"), "seed": 0, "timesteps": "auto"}
 _AROUND = {
-    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": ""}},
-    "2": {
-        "class_type": "CLIPTextEncode",
-        "inputs": {"clip": ["1", 1], "text": NEGATIVE},
-        "_meta": {"title": "Negative prompt"},
-    },
-    "3": {
-        "class_type": "SnoopiNASAApply",
-        "inputs": {"model": ["1", 0], "negative": ["2", 0], "alpha": ALPHA, "end_percent": 1.0, "blocks": "all"},
-    },
-    "4": {"class_type": "SnoopiOneStepSampler", "inputs": {"model": ["3", 0], "seed": 0, "timesteps": "auto"}},
+    "loader": Node(type="CheckpointLoaderSimple", inputs={"ckpt_name": ""}),
+    "negative": text(NEGATIVE, "Negative prompt"),
+    "nasa": nasa(ALPHA),
+    "sampler": Node(type="SnoopiOneStepSampler", inputs=_SAMPLER),
 }
 _BUILD = """
 async ({prompt, name}) => {
@@ -64,12 +60,12 @@ def blueprint(page: Page) -> dict[str, Any]:
     Raises:
         RuntimeError: the front end changed the widgets' values.
     """
-    text = page.evaluate(_BUILD, {"prompt": _AROUND, "name": NAME})
-    graph = json.loads(text)
+    content = page.evaluate(_BUILD, {"prompt": api_prompt(_AROUND), "name": NAME})
+    graph = json.loads(content)
     (inner,) = graph["definitions"]["subgraphs"]
     for number, made in enumerate([inner["id"], *(slot["id"] for slot in inner["inputs"] + inner["outputs"])]):
-        text = text.replace(made, str(uuid.uuid5(uuid.NAMESPACE_URL, f"snoopi/blueprint/{number}")))
-    graph = json.loads(text)
+        content = content.replace(made, str(uuid.uuid5(uuid.NAMESPACE_URL, f"snoopi/blueprint/{number}")))
+    graph = json.loads(content)
     if (values := graph["nodes"][0]["widgets_values"]) != [NEGATIVE, ALPHA]:
         raise RuntimeError(f"the blueprint's widgets came back as {values}, expected {[NEGATIVE, ALPHA]}")
     (inner,) = graph["definitions"]["subgraphs"]

@@ -14,6 +14,7 @@ from scripts.workflows.parts import (
     latent,
     nasa,
     one_step,
+    pgsb_loader,
     picture,
     seed_node,
     sweep,
@@ -39,17 +40,9 @@ FROM_REPOSITORY = (
 )
 
 
-def _loader(file: str = STUDENT) -> Node:
-    return Node(
-        type="SnoopiPGSBLoader",
-        inputs={"ckpt_name": file, "lora_name": "none", "latents": "auto"},
-        size=(400, 146),
-    )
-
-
 def _common(prompt: str = PROMPT, negative: str = NEGATIVE, file: str = STUDENT) -> dict[str, Node]:
     return {
-        "loader": _loader(file),
+        "loader": pgsb_loader(file),
         "prompt": text(prompt, "Prompt"),
         "negative": text(negative, "Negative prompt"),
         "latent": latent(),
@@ -138,7 +131,7 @@ _MASKS = Workflow(
         "Turn: the negatives, either alpha, the masks (white is where a negative acts; Load Image gives painted ones).",
     ),
     nodes={
-        "loader": _loader(),
+        "loader": pgsb_loader(STUDENT),
         "prompt": text("a ring, black background", "Prompt"),
         "negative_left": text("green", "Negative, left half"),
         "negative_right": text("yellow", "Negative, right half"),

@@ -15,18 +15,19 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from live_browser import front_end
-from live_client import Client, Outcome
+from live_client import Client
 from live_server import Server
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from playwright.sync_api import Page
 
 from scripts import ROOT
+from scripts.pictures.run import run
 from scripts.setup.host import find_host
 from scripts.workflows.blueprint import NAME, blueprint
 from scripts.workflows.descriptions import STUDENT, WORKFLOWS
@@ -46,18 +47,18 @@ BUILD = """
 async ({prompt, name, nodes, columns, note, noteSize, gap, below, belowCollapsed, collapsedWidth}) => {
   await app.loadApiJson(prompt, name + '.json');
   const byKey = {};
-  for (const [key, {id}] of Object.entries(nodes)) byKey[key] = app.graph.getNodeById(id);
+  nodes.forEach(({key}, index) => { byKey[key] = app.graph.getNodeById(index + 1); });
   const text = LiteGraph.createNode('Note');
   text.title = 'What this shows';
   app.graph.add(text);
   text.widgets[0].value = note;
   text.setSize(noteSize);
   byKey.note = text;
-  for (const [key, {size, collapsed, models}] of Object.entries(nodes)) {
+  for (const {key, size, collapsed, files} of nodes) {
     const node = byKey[key];
     node.setSize(size ?? [Math.max(node.computeSize()[0], 250), node.computeSize()[1]]);
     if (collapsed) node.flags.collapsed = true;
-    if (models.length) node.properties.models = models;
+    if (files.length) node.properties.models = files;
     // The menu beside a seed, whatever the node calls it: each run shows the next seed, and one can go back.
     for (const widget of node.widgets ?? [])
       if (widget.options?.values?.includes?.('increment')) widget.value = 'fixed';
@@ -109,23 +110,14 @@ def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any
     Raises:
         RuntimeError: the front end changed a node.
     """
-    prompt = api_prompt(workflow)
-    note = "\n".join(workflow.note)
+    prompt = api_prompt(workflow.nodes)
     lines = sum(math.ceil(len(line) / LETTERS) for line in workflow.note)
     arguments = {
         "prompt": prompt,
         "name": workflow.name,
-        "nodes": {
-            key: {
-                "id": number,
-                "size": node.size,
-                "collapsed": node.collapsed,
-                "models": [asdict(file) for file in node.files],
-            }
-            for number, (key, node) in enumerate(workflow.nodes.items(), start=1)
-        },
+        "nodes": [{"key": key, **asdict(node)} for key, node in workflow.nodes.items()],
         "columns": workflow.columns,
-        "note": note,
+        "note": "\n".join(workflow.note),
         "noteSize": [NOTE, lines * LINE + NOTE_EDGE],
         "gap": GAP,
         "below": BELOW,
@@ -143,13 +135,12 @@ def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any
     return graph, made["sent"]
 
 
-def thumbnail(client: Client, prompt: dict[str, Any], outcome: Outcome) -> Image.Image:
+def thumbnail(prompt: dict[str, Any], results: Sequence[Sequence[Image.Image]]) -> Image.Image:
     """A square picture, as the template browser shows it, of the results of the Save Image nodes.
 
     One result fills it with four pictures or its only one; two results get a column each, four a quarter each.
     """
     titles = [node["_meta"]["title"] for node in prompt.values() if node["class_type"] == "SaveImage"]
-    results = [[_picture(client, image) for image in result] for result in outcome.results]
     if len(results) == 1 and len(results[0]) == 1:
         return ImageOps.pad(results[0][0], (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, color="white")
     if len(results) == 1:
@@ -158,10 +149,6 @@ def thumbnail(client: Client, prompt: dict[str, Any], outcome: Outcome) -> Image
         return _mosaic([[results[0][0], results[1][0]], [results[0][1], results[1][1]]], [titles])
     firsts = [result[0] for result in results]
     return _mosaic([firsts[0:2], firsts[2:4]], [titles[0:2], titles[2:4]])
-
-
-def _picture(client: Client, image: Mapping[str, str]) -> Image.Image:
-    return Image.open(io.BytesIO(client.view(image))).convert("RGB")
 
 
 def _mosaic(rows: Sequence[Sequence[Image.Image]], titles: Sequence[Sequence[str]]) -> Image.Image:
@@ -205,10 +192,8 @@ def make(client: Client, page: Page, workflow: Workflow, out: Path) -> None:
     if workflow.card:
         image, done = card(page, workflow), "not run"
     else:
-        outcome = client.run(prompt)
-        if outcome.error:
-            raise RuntimeError(f"{workflow.name} failed: {outcome.error['exception_message']}")
-        image, done = thumbnail(client, prompt, outcome), f"ran in {outcome.seconds:.2f} s"
+        results, seconds = run(client, prompt)
+        image, done = thumbnail(prompt, results), f"ran in {seconds:.2f} s"
     image.save(out / f"{workflow.name}.jpg", quality=90)
     print(f"{workflow.name}: {len(prompt)} nodes, {done}")
 

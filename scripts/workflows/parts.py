@@ -69,6 +69,11 @@ SHEET = (620, 900)
 SIDE, SCALE = 64, 4  # pixels of the shapes world's pictures, and how much the workflows enlarge them
 
 
+def pgsb_loader(file: str) -> Node:
+    inputs = {"ckpt_name": file, "lora_name": "none", "latents": "auto"}
+    return Node(type="SnoopiPGSBLoader", inputs=inputs, size=(400, 146))
+
+
 def text(words: str, title: str, clip: Link = CLIP) -> Node:
     return Node(type="CLIPTextEncode", inputs={"clip": clip, "text": words}, title=title, size=TEXT)
 
@@ -127,15 +132,15 @@ def save(images: str, title: str, prefix: str, size: tuple[int, int] = PICTURE) 
     return Node(type="SaveImage", inputs=inputs, title=title, size=size)
 
 
-def api_prompt(workflow: Workflow) -> dict[str, dict[str, Any]]:
-    """The workflow in the server's format; node ids are numbers in the order of the description."""
-    ids = {key: str(number) for number, key in enumerate(workflow.nodes, start=1)}
+def api_prompt(nodes: Mapping[str, Node]) -> dict[str, dict[str, Any]]:
+    """A workflow's nodes in the server's format; node ids are numbers in the order of the description."""
+    ids = {key: str(number) for number, key in enumerate(nodes, start=1)}
 
     def value(given: Any) -> Any:
         return [ids[given.node], given.slot] if isinstance(given, Link) else given
 
     prompt: dict[str, dict[str, Any]] = {}
-    for key, node in workflow.nodes.items():
+    for key, node in nodes.items():
         prompt[ids[key]] = {
             "class_type": node.type,
             "inputs": {name: value(given) for name, given in node.inputs.items()},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from scripts.workflows.parts import CLIP, MODEL, VAE, File, Link, Node, Workflow, latent, nasa, one_step, save, text
 
@@ -89,17 +88,18 @@ def _published(
     side: int,
     negative: str = "cat",
     get: str = "",
-    model: Link = MODEL,
-    clip: Link = CLIP,
-    vae: Link = VAE,
     between: Mapping[str, Node] | None = None,
     card: tuple[str, ...] = ("nasa", "sampler"),
 ) -> Workflow:
     """The chain that all of them share: loaders, NASA Apply, One-Step Sampler.
 
-    `between` goes between sampler and decoder; `get` replaces the note's line on downloads.
+    Model, CLIP and VAE are those of the checkpoint "loader", or of a "network" or "lora", a "clip" and a "vae" among
+    the loaders. `between` goes between sampler and decoder; `get` replaces the note's line on downloads.
     """
     between = between or {}
+    model = next((Link(key) for key in ("lora", "network") if key in loaders), MODEL)
+    clip = Link("clip") if "clip" in loaders else CLIP
+    vae = Link("vae") if "vae" in loaders else VAE
     files = [file for node in loaders.values() for file in node.files]
     decoded = Link(list(between)[-1] if between else "sampler")
     return Workflow(
@@ -124,11 +124,6 @@ def _published(
         ),
         card=card,
     )
-
-
-def _sdxl_with_lora(name: str, shows: str, lora: File, **more: Any) -> Workflow:
-    loaders = {"loader": _checkpoint(SDXL), "lora": _lora(lora)}
-    return _published(name, shows, loaders, side=1024, model=Link("lora"), **more)
 
 
 _ALPHA = "Turn: alpha. None is published for this model: try 0.1, 0.3, 0.6; halve it when the picture breaks."
@@ -170,14 +165,14 @@ PUBLISHED = (
         turn=_SWEPT,
         side=1024,
         negative="dog",
-        model=Link("network"),
     ),
-    _sdxl_with_lora(
+    _published(
         "sdxl_dmd2_4_steps",
         "SDXL-DMD2 in four steps. In the paper's Table 7 the cats go from 88 % of the pictures to none.",
-        DMD2_4,
+        {"loader": _checkpoint(SDXL), "lora": _lora(DMD2_4)},
         preset="SDXL-DMD2, 4 steps",
         turn=_SWEPT,
+        side=1024,
     ),
     _published(
         "sdxl_lightning_4_steps",
@@ -187,12 +182,13 @@ PUBLISHED = (
         turn=_ALPHA,
         side=1024,
     ),
-    _sdxl_with_lora(
+    _published(
         "sdxl_lcm_lora_4_steps",
         "SDXL with the LCM-LoRA in four steps, with a negative prompt and no CFG.",
-        LCM_LORA,
+        {"loader": _checkpoint(SDXL), "lora": _lora(LCM_LORA)},
         preset="LCM-LoRA, 4 steps",
         turn=_ALPHA,
+        side=1024,
         get=f"{_download(SDXL)}; pytorch_lora_weights.safetensors from {LCM_LORA.page}, renamed to {LCM_LORA.name}, "
         f"into models/{LCM_LORA.directory}",
     ),
@@ -208,9 +204,6 @@ PUBLISHED = (
         alpha=0.45,
         turn="Turn: alpha (0.45 is the paper's).",
         side=512,
-        model=Link("network"),
-        clip=Link("clip"),
-        vae=Link("vae"),
         between={"latents": _AS_SD},
         get=f"Download by hand: transformer/diffusion_pytorch_model.bin from {PIXART_DMD.page}, renamed to "
         f"{PIXART_DMD.name}, into models/{PIXART_DMD.directory}; {_download(T5, SD_VAE).removeprefix('Download: ')}",
@@ -235,7 +228,6 @@ PUBLISHED = (
         card=("loader", "clip"),
         turn=_AUTO,
         side=512,
-        clip=Link("clip"),
         get=f"Put your export (export/{STUDENT.name} in the run's folder) into models/checkpoints. {_download(T5)}",
     ),
 )
