@@ -58,10 +58,9 @@ class CheckpointLatents(comfy.latent_formats.LatentFormat):
     def _known_to_the_host(self) -> comfy.latent_formats.LatentFormat | None:
         """The host's latent format with the same channels and scale, if any: the host can preview it."""
         for known in _HOST_LATENTS:
-            shape = (known.latent_channels, known.spacial_downscale_ratio)
-            if shape == (self.latent_channels, self.spacial_downscale_ratio) and math.isclose(
-                self.scale_factor, known.scale_factor, rel_tol=1e-4
-            ):
+            same_shape = known.latent_channels == self.latent_channels
+            same_shape &= known.spacial_downscale_ratio == self.spacial_downscale_ratio
+            if same_shape and math.isclose(self.scale_factor, known.scale_factor, rel_tol=1e-4):
                 return known
         return None
 
@@ -110,17 +109,13 @@ def check_network(
         ValueError: as in `check_weights`.
     """
     arguments = config.unet_config
-    if "image_model" in arguments:
-        part = "PixArt"
-        check_layers(part, [arguments["depth"]], weights)
-        # The host's class needs a real device for some of its tensors.
-        expected = expected_weights(part, lambda: _meta_network(PixArtMS, arguments), set_default_device=False)
-        check_weights(part, weights, expected, optional=(_UNUSED_CAPTION,), unexpected=unexpected)
-    else:
-        part = "UNet"
-        check_layers(part, _layers(arguments), weights)
-        expected = expected_weights(part, lambda: _meta_network(UNetModel, arguments))
-        check_weights(part, weights, expected, unexpected=unexpected)
+    is_pixart = "image_model" in arguments
+    part, network = ("PixArt", PixArtMS) if is_pixart else ("UNet", UNetModel)
+    check_layers(part, [arguments["depth"]] if is_pixart else _layers(arguments), weights)
+    build = functools.partial(network, **arguments, device="meta", operations=comfy.ops.disable_weight_init)
+    # PixArtMS needs a real device for some of its tensors.
+    expected = expected_weights(part, build, set_default_device=not is_pixart)
+    check_weights(part, weights, expected, optional=(_UNUSED_CAPTION,), unexpected=unexpected)
 
 
 def complete_network(config: comfy.supported_models_base.BASE, weights: StateDict) -> StateDict:
@@ -260,7 +255,3 @@ def model_config(metadata: Metadata) -> comfy.supported_models_base.BASE:
 def _layers(arguments: dict[str, Any]) -> list[int]:
     counts = ("num_res_blocks", "transformer_depth", "transformer_depth_output")
     return [n for key in counts for n in arguments[key]] + [arguments["transformer_depth_middle"]]
-
-
-def _meta_network(kind: type[torch.nn.Module], arguments: dict[str, Any]) -> torch.nn.Module:
-    return kind(**arguments, device="meta", operations=comfy.ops.disable_weight_init)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
-StateDict = dict[str, torch.Tensor]
+from ...formats.tensor_file import StateDict
+
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 # Raised by the host for arguments that it does not support.

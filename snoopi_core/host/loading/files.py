@@ -38,16 +38,9 @@ def find_checkpoint(name: str) -> Path:
     Raises:
         ValueError: unknown name; lists the available files and the folders.
     """
-    paths = _paths()
-    if name not in paths:
-        there = ", ".join(sorted(paths)[:20]) or "none"
-        raise ValueError(
-            readable(
-                f"checkpoint {name[:200]!r} was not found; available: {there}. PG-SB Loader opens {SUFFIX} files in "
-                f"models/{', models/'.join(HOST_FOLDERS)} and in this pack's models/ folder"
-            )
-        )
-    return paths[name]
+    return _find(
+        "checkpoint", name, _paths(), f"models/{', models/'.join(HOST_FOLDERS)} and in this pack's models/ folder"
+    )
 
 
 def lora_names() -> list[str]:
@@ -63,16 +56,15 @@ def find_lora(name: str) -> Path | None:
     """
     if name == NO_LORA:
         return None
-    loras = _loras()
-    if name not in loras:
-        there = ", ".join(sorted(loras)[:20]) or "none"
-        raise ValueError(
-            readable(
-                f"LoRA {name[:200]!r} was not found; available: {there}. PG-SB Loader opens {SUFFIX} files in "
-                "models/loras"
-            )
-        )
-    return loras[name]
+    return _find("LoRA", name, _loras(), "models/loras")
+
+
+def _find(kind: str, name: str, paths: dict[str, Path], folders: str) -> Path:
+    if name not in paths:
+        there = ", ".join(sorted(paths)[:20]) or "none"
+        message = f"{kind} {name[:200]!r} was not found; available: {there}. "
+        raise ValueError(readable(f"{message}PG-SB Loader opens {SUFFIX} files in {folders}"))
+    return paths[name]
 
 
 def _loras() -> dict[str, Path]:

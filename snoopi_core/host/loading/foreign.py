@@ -122,8 +122,8 @@ def foreign_vae(found: Foreign) -> comfy.sd.VAE | None:
 
 def describe(found: Foreign, patcher: ModelPatcher) -> str:
     """What was recognised, for the log."""
-    parts = [f"recognised as {found.kind} ({found.layout})", f"{patcher.model.model_type.name} prediction"]
-    parts.append("no recipe")
+    prediction = f"{patcher.model.model_type.name} prediction"
+    parts = [f"recognised as {found.kind} ({found.layout})", prediction, "no recipe"]
     if found.harmless:
         parts.append(f"{len(found.harmless)} known harmless key(s) ignored: {summarize_problems(found.harmless)}")
     return ", ".join(parts)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import comfy.sd
 from comfy.model_patcher import ModelPatcher
 
 from ...formats.architecture import text_arguments, vae_arguments, vae_factor
-from ...formats.checkpoint import Checkpoint, CheckpointError, Metadata, find_metadata, read_checkpoint, read_parts
+from ...formats.checkpoint import Checkpoint, CheckpointError, Metadata, find_metadata, read_parts
 from ...formats.tensor_file import TensorFile, open_tensor_file, readable
 from .build import build_clip, build_model, build_vae, network_arguments
 from .foreign import describe, foreign_clip, foreign_model, foreign_vae
 from .lora import apply_lora
-from .recognise import recognise
+from .recognise import Foreign, recognise
 
-Parts = tuple[ModelPatcher, comfy.sd.CLIP | None, comfy.sd.VAE]
+Parts = tuple[ModelPatcher, comfy.sd.CLIP | None, comfy.sd.VAE | None]
+Builders = tuple[Callable[[], ModelPatcher], Callable[[], comfy.sd.CLIP | None], Callable[[], comfy.sd.VAE | None]]
 
 
 def load_checkpoint(path: Path, lora: Path | None = None, latents: str = "auto") -> Parts:
@@ -48,33 +50,28 @@ def load_checkpoint(path: Path, lora: Path | None = None, latents: str = "auto")
             " and no ".join(missing),
         )
     # The host reloads a model for another GPU, or when hooks need it in ordinary memory.
-    model.cached_patcher_init = (_model_patcher, (path, latents))
-    if clip is not None:
-        clip.patcher.cached_patcher_init = (_clip_patcher, (path,))
-    if vae is not None:
-        vae.patcher.cached_patcher_init = (_vae_patcher, (path,))
+    for number, part in enumerate((model, clip, vae)):
+        if part is not None:
+            _patcher_of(part).cached_patcher_init = (_load_again, (path, latents, number))
     if lora is not None:
         with _errors_with_file_name(lora, "LoRA"):
             model, clip = apply_lora(lora, model, clip)
     return model, clip, comfy.sd.VAE(sd={}) if vae is None else vae
 
 
-def _open_own(file: TensorFile, metadata: Metadata) -> tuple[ModelPatcher, comfy.sd.CLIP | None, comfy.sd.VAE | None]:
+def _open_own(file: TensorFile, metadata: Metadata) -> Parts:
     checkpoint = read_parts(file, metadata)
     with _errors_with_file_name(file.path, "export"):
         _check_parts(metadata)
-        model = build_model(metadata, checkpoint.unet)
-        clip = None if metadata.text_encoder is None else _clip(checkpoint)
-        vae = None if metadata.vae is None else build_vae(metadata.vae, checkpoint.vae)
+        model, clip, vae = (build() for build in _own_builders(checkpoint))
     logging.info("%s", readable(f"{file.path.name}: {_describe(metadata)}"))
     return model, clip, vae
 
 
-def _open_foreign(file: TensorFile, latents: str) -> tuple[ModelPatcher, comfy.sd.CLIP | None, comfy.sd.VAE | None]:
+def _open_foreign(file: TensorFile, latents: str) -> Parts:
     with _errors_with_file_name(file.path):
         found = recognise(file)
-        model = foreign_model(found, latents)
-        clip, vae = foreign_clip(found), foreign_vae(found)
+        model, clip, vae = (build() for build in _foreign_builders(found, latents))
     logging.info("%s", readable(f"{file.path.name}: {describe(found, model)}"))
     if found.guesses_latents and latents == "auto":
         logging.warning(
@@ -85,53 +82,50 @@ def _open_foreign(file: TensorFile, latents: str) -> tuple[ModelPatcher, comfy.s
     return model, clip, vae
 
 
-def _clip(checkpoint: Checkpoint, *, disable_dynamic: bool = False) -> comfy.sd.CLIP:
-    metadata = checkpoint.metadata
-    return build_clip(
-        metadata.text_encoder,
-        checkpoint.text_encoder,
-        pad_token_id=metadata.pad_token_id,
-        disable_dynamic=disable_dynamic,
+def _own_builders(checkpoint: Checkpoint, disable_dynamic: bool = False) -> Builders:
+    """Functions that build model, text encoder and VAE; they return None for a part that the file does not contain."""
+    metadata, text, vae = checkpoint.metadata, checkpoint.text_encoder, checkpoint.vae
+    encoder = partial(build_clip, pad_token_id=metadata.pad_token_id, disable_dynamic=disable_dynamic)
+    return (
+        lambda: build_model(metadata, checkpoint.unet, disable_dynamic=disable_dynamic),
+        lambda: None if text is None else encoder(metadata.text_encoder, text),
+        lambda: None if vae is None else build_vae(metadata.vae, vae),
     )
+
+
+def _foreign_builders(found: Foreign, latents: str, disable_dynamic: bool = False) -> Builders:
+    """As `_own_builders`, for a file of other sources."""
+    return (
+        lambda: foreign_model(found, latents, disable_dynamic=disable_dynamic),
+        lambda: foreign_clip(found, disable_dynamic=disable_dynamic),
+        lambda: foreign_vae(found),
+    )
+
+
+def _load_again(path: Path, latents: str, part: int, disable_dynamic: bool = False) -> ModelPatcher:
+    """A new patcher of the model (`part` 0), the text encoder (1) or the VAE (2)."""
+    file = open_tensor_file(path)
+    if (metadata := find_metadata(file)) is None:
+        builders = _foreign_builders(recognise(file), latents, disable_dynamic)
+    else:
+        builders = _own_builders(read_parts(file, metadata), disable_dynamic)
+    return _patcher_of(builders[part]())
+
+
+def _patcher_of(part: ModelPatcher | comfy.sd.CLIP | comfy.sd.VAE) -> ModelPatcher:
+    return part if isinstance(part, ModelPatcher) else part.patcher
 
 
 def _describe(metadata: Metadata) -> str:
     """The main metadata in one line, for the log."""
-    recipe, alpha = metadata.recipe, metadata.recommended_alpha
+    recipe, alpha, side = metadata.recipe, metadata.recommended_alpha, metadata.unet.get("sample_size")
+    size = ""
+    if isinstance(side, int) and metadata.vae is not None:
+        side *= vae_factor(metadata.vae)
+        size = f"{side} x {side} pixels, "
     timesteps = "no recipe" if recipe is None else f"timesteps {', '.join(map(str, recipe.timesteps))}"
     advice = "no recommended alpha" if alpha is None else f"recommended alpha {alpha:g}"
-    return f"{' '.join(metadata.title.split())!r}, {_describe_size(metadata)}{timesteps}, {advice} for NASA Apply"
-
-
-def _describe_size(metadata: Metadata) -> str:
-    """The size of its pictures, if the file says it."""
-    side = metadata.unet.get("sample_size")
-    if not isinstance(side, int) or metadata.vae is None:
-        return ""
-    side *= vae_factor(metadata.vae)
-    return f"{side} x {side} pixels, "
-
-
-def _model_patcher(path: Path, latents: str, disable_dynamic: bool = False) -> ModelPatcher:
-    file = open_tensor_file(path)
-    if (metadata := find_metadata(file)) is None:
-        return foreign_model(recognise(file), latents, disable_dynamic=disable_dynamic)
-    return build_model(metadata, read_parts(file, metadata).unet, disable_dynamic=disable_dynamic)
-
-
-def _clip_patcher(path: Path, disable_dynamic: bool = False) -> ModelPatcher:
-    file = open_tensor_file(path)
-    if find_metadata(file) is None:
-        return foreign_clip(recognise(file), disable_dynamic=disable_dynamic).patcher
-    return _clip(read_checkpoint(path), disable_dynamic=disable_dynamic).patcher
-
-
-def _vae_patcher(path: Path, disable_dynamic: bool = False) -> ModelPatcher:
-    file = open_tensor_file(path)
-    if find_metadata(file) is None:
-        return foreign_vae(recognise(file)).patcher
-    checkpoint = read_checkpoint(path)
-    return build_vae(checkpoint.metadata.vae, checkpoint.vae).patcher
+    return f"{' '.join(metadata.title.split())!r}, {size}{timesteps}, {advice} for NASA Apply"
 
 
 def _check_parts(metadata: Metadata) -> None:

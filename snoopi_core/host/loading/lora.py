@@ -174,23 +174,15 @@ def _misfits(patch: object, shape: torch.Size) -> list[str]:
             return ["a LoRA with a core, a reshape or DoRA; the host's own Load LoRA node opens these"]
         if not (up.is_floating_point() and down.is_floating_point()):
             return [f"dtypes {up.dtype} and {down.dtype}, expected floating point"]
-        got = (
-            (up.shape[0], up.flatten(1).shape[1], down.shape[0], down.flatten(1).shape[1])
-            if _are_matrices(up, down)
-            else None
-        )
-        inside = shape[1:].numel()
-        if got is None or got[0] != shape[0] or got[1] != got[2] or got[3] != inside:
+        rank, inside = down.shape[:1].numel(), shape[1:].numel()
+        got = [tuple(each.flatten(1).shape) for each in (up, down) if each.ndim >= 2]
+        if got != [(shape[0], rank), (rank, inside)]:
             return [f"up {tuple(up.shape)} and down {tuple(down.shape)}, expected ({shape[0]}, r) and (r, {inside})"]
         return []
     if isinstance(patch, tuple) and patch[0] in ("diff", "set"):
         change = patch[1][0]
         return [] if change.shape == shape else [f"change of shape {tuple(change.shape)}, expected {tuple(shape)}"]
     return [f"an adapter of kind {type(patch).__name__}; the host's own Load LoRA node opens these"]
-
-
-def _are_matrices(up: torch.Tensor, down: torch.Tensor) -> bool:
-    return up.ndim >= 2 and down.ndim >= 2
 
 
 def _apply_metadata(model: ModelPatcher, metadata: LoraMetadata) -> None:

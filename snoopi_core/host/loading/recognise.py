@@ -6,7 +6,7 @@ because the host's conversion drops unknown keys.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import comfy.model_detection
 import comfy.supported_models
@@ -43,11 +43,11 @@ class Foreign:
     config: comfy.supported_models_base.BASE
     layout: str
     network: StateDict
-    markers: StateDict = field(default_factory=dict)
-    schedule: torch.Tensor | None = None
-    text: StateDict = field(default_factory=dict)
-    vae: StateDict = field(default_factory=dict)
-    harmless: list[str] = field(default_factory=list)
+    markers: StateDict
+    schedule: torch.Tensor | None
+    text: StateDict
+    vae: StateDict
+    harmless: list[str]
 
     @property
     def kind(self) -> str:
@@ -96,11 +96,11 @@ def recognise(file: TensorFile) -> Foreign:
         layout="single file" if single else layout,
         network=complete_network(config, _to_host_names(weights, config, layout)[0]),
         markers=file.read(markers),
+        schedule=stored_sigmas(file),
         text=file.read(text),
         vae=file.read(vae),
         harmless=sorted(harmless),
     )
-    found.schedule = stored_sigmas(file)
     try:
         config.model_type({**found.network, **found.markers}, "")
     except BUILD_ERRORS as error:
