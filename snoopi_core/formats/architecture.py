@@ -87,8 +87,8 @@ def unet_arguments(config: Config) -> dict[str, Any]:
     levels = len(widths)
     layers = _per_level(part, config, "layers_per_block", levels)
     depths = _per_level(part, config, "transformer_layers_per_block", levels, default=1)
-    down = _depths("down", _block_types(part, config, "down_block_types", levels), depths)
-    up = _depths("up", _block_types(part, config, "up_block_types", levels), depths[::-1])[::-1]
+    down = _depths("down", part, config, depths)
+    up = _depths("up", part, config, depths[::-1])[::-1]
     channels = read_count(part, config, "in_channels", most=_MAX_CHANNELS)
     if (out_channels := read_count(part, config, "out_channels", most=_MAX_CHANNELS)) != channels:
         raise ValueError(f"UNet out_channels is {out_channels}, expected {channels}, as in_channels")
@@ -115,13 +115,8 @@ def unet_arguments(config: Config) -> dict[str, Any]:
         key = "addition_time_embed_dim"
         if (width := read_count(part, config, key, most=_MAX_CHANNELS)) != _HOST_TIME_EMBEDDING:
             raise ValueError(f"the host has no UNet with {key} {width}, only {_HOST_TIME_EMBEDDING}")
-        added = read_count(
-            part,
-            config,
-            "projection_class_embeddings_input_dim",
-            least=6 * _HOST_TIME_EMBEDDING + 1,
-            most=_MAX_CHANNELS,
-        )
+        key, least = "projection_class_embeddings_input_dim", 6 * _HOST_TIME_EMBEDDING + 1
+        added = read_count(part, config, key, least=least, most=_MAX_CHANNELS)
         arguments |= {"num_classes": "sequential", "adm_in_channels": added}
     return arguments
 
@@ -226,14 +221,6 @@ def _per_level(part: str, config: Config, key: str, levels: int, default: int | 
     return counts
 
 
-def _block_types(part: str, config: Config, key: str, levels: int) -> list[str]:
-    value = config[key]
-    kinds = _list(value)
-    if len(kinds) != levels or not all(isinstance(kind, str) for kind in kinds):
-        raise _invalid(part, key, value, f"a list of {levels} names, one for each of block_out_channels")
-    return kinds
-
-
 def read_flag(part: str, config: Config, key: str) -> bool:
     value = config.get(key)
     if value is not None and not isinstance(value, bool):
@@ -247,7 +234,12 @@ def _multiples(what: str, widths: Sequence[int]) -> list[int]:
     return [width // widths[0] for width in widths]
 
 
-def _depths(side: str, kinds: Sequence[str], depths: Sequence[int]) -> list[int]:
+def _depths(side: str, part: str, config: Config, depths: Sequence[int]) -> list[int]:
+    """Each level's number of transformer blocks: its number in `depths` if its kind of block has attention, else 0."""
+    key, levels = f"{side}_block_types", len(depths)
+    kinds = _list(config[key])
+    if len(kinds) != levels or not all(isinstance(kind, str) for kind in kinds):
+        raise _invalid(part, key, config[key], f"a list of {levels} names, one for each of block_out_channels")
     known = {f"CrossAttn{side.title()}Block2D": True, f"{side.title()}Block2D": False}
     unknown = [kind for kind in kinds if kind not in known]
     if unknown:

@@ -10,6 +10,8 @@ _MAX_WIDTH, _MAX_LAYERS, _MAX_CHANNELS = 2**14, 200, 2**16
 # For smaller latents the host's position embedding divides by zero.
 _MIN_SAMPLE, _MAX_SAMPLE = 33, 2**12
 
+_CONDITIONS = "use_additional_conditions"
+
 # Setting -> the values that match the host's behaviour; the first is diffusers' default.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "activation_fn": ("gelu-approximate",),
@@ -30,7 +32,7 @@ _DEFAULTS = {
     "num_layers": 28,
     "out_channels": 8,
     "sample_size": 128,
-    "use_additional_conditions": None,
+    _CONDITIONS: None,
 }
 
 
@@ -53,9 +55,7 @@ def pixart_arguments(config: Config) -> dict[str, Any]:
     if (out := settings["out_channels"] or channels) not in (channels, 2 * channels):
         raise ValueError(f"PixArt out_channels is {str(out)[:80]}, expected {channels} or {2 * channels}")
     sample = read_count(part, settings, "sample_size", least=_MIN_SAMPLE, most=_MAX_SAMPLE)
-    conditions = (
-        sample == 128 if settings["use_additional_conditions"] is None else read_flag(part, settings, _CONDITIONS)
-    )
+    conditions = sample == 128 if settings[_CONDITIONS] is None else read_flag(part, settings, _CONDITIONS)
     if conditions and width % 3:
         raise ValueError(f"PixArt is {width} wide, expected a multiple of 3 with {_CONDITIONS}")
     return {
@@ -71,9 +71,6 @@ def pixart_arguments(config: Config) -> dict[str, Any]:
         "input_size": sample,
         "pe_interpolation": _interpolation(settings, sample),
     }
-
-
-_CONDITIONS = "use_additional_conditions"
 
 
 def _interpolation(config: dict[str, Any], sample: int) -> float:

@@ -13,7 +13,7 @@ Trainer and loader both use this module and do not depend on each other.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -125,8 +125,8 @@ class Checkpoint:
 
     metadata: Metadata
     unet: StateDict
-    text_encoder: StateDict | None = field(default=None)
-    vae: StateDict | None = field(default=None)
+    text_encoder: StateDict | None = None
+    vae: StateDict | None = None
 
 
 def write_checkpoint(
@@ -239,23 +239,16 @@ def read_parts(file: TensorFile, metadata: Metadata) -> Checkpoint:
         CheckpointError: the weights of a part are missing, or some weights belong to no part.
     """
     name = file.path.name
-    parts: dict[str, dict[str, str]] = {part: {} for part in PREFIXES}
-    unexpected = []
-    for key in file.names:
-        part = next((part for part, prefix in PREFIXES.items() if key.startswith(prefix)), None)
-        if part is None or getattr(metadata, part) is None:
-            unexpected.append(key)
-        else:
-            parts[part][key] = key.removeprefix(PREFIXES[part])
-    empty = [part for part in PREFIXES if getattr(metadata, part) is not None and not parts[part]]
+    prefixes = {part: prefix for part, prefix in PREFIXES.items() if getattr(metadata, part) is not None}
+    parts = {part: [key for key in file.names if key.startswith(prefix)] for part, prefix in prefixes.items()}
+    unexpected = [key for key in file.names if not key.startswith(tuple(prefixes.values()))]
+    empty = [part for part, names in parts.items() if not names]
     if unexpected or empty:
         problems = [f"weights that its metadata does not describe, first {unexpected[0]}"] if unexpected else []
         problems += [f"no weights for {', '.join(empty)}"] if empty else []
         raise CheckpointError(f"{name} holds {' and '.join(problems)}; export the file again")
-    return Checkpoint(
-        metadata=metadata,
-        **{
-            part: {names[key]: weight for key, weight in file.read(names).items()} if names else None
-            for part, names in parts.items()
-        },
-    )
+    weights = {
+        part: {key.removeprefix(prefixes[part]): weight for key, weight in file.read(names).items()}
+        for part, names in parts.items()
+    }
+    return Checkpoint(metadata=metadata, **weights)

@@ -87,11 +87,6 @@ def pixart_to_single_file(weights: Mapping[str, torch.Tensor]) -> StateDict:
     }
 
 
-def pixart_from_single_file(weights: Mapping[str, torch.Tensor], like: Mapping[str, torch.Tensor]) -> StateDict:
-    """The reverse of `pixart_to_single_file`; arguments and errors as in `from_single_file`."""
-    return _from_joined(weights, like, pixart_location)
-
-
 _OPEN_CLIP_ENDS = {
     "embeddings.position_embedding.weight": "positional_embedding",
     "embeddings.token_embedding.weight": "token_embedding.weight",
@@ -126,15 +121,14 @@ def open_clip_location(key: str) -> Location:
     return _OPEN_CLIP_ENDS[key], 0, 1
 
 
-def open_clip_from_single_file(weights: Mapping[str, torch.Tensor], like: Mapping[str, torch.Tensor]) -> StateDict:
-    """Weights of a transformers `CLIPTextModel` from OpenCLIP's; arguments and errors as in `from_single_file`."""
-    return _from_joined(weights, like, open_clip_location)
-
-
-def _from_joined(
+def from_joined_single_file(
     weights: Mapping[str, torch.Tensor], like: Mapping[str, torch.Tensor], place: Callable[[str], Location]
 ) -> StateDict:
-    """Split joined weights, then rename as `from_single_file` does."""
+    """Split joined weights, then rename them; weights, `like` and errors as in `from_single_file`.
+
+    Args:
+        place: `pixart_location` or `open_clip_location`.
+    """
     places = {key: place(key) for key in like}
     counts = {name: parts for name, _, parts in places.values()}
     pieces: StateDict = {}

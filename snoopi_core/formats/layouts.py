@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
+from .tensor_file import StateDict
+
 Rename = Callable[[str], str]
-StateDict = dict[str, torch.Tensor]
 
 _RESNET_UNET = {
     "norm1": "in_layers.0",
@@ -32,6 +33,7 @@ _UNET_ENDS = {
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
+_RESNET_VAE = {"conv_shortcut": "nin_shortcut"}
 _VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 _BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
 _MID = re.compile(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)")
@@ -92,14 +94,12 @@ def vae_rename(config: Mapping[str, Any]) -> Rename:
             side, level, kind, layer, tail = match[1], int(match[2]), match[3], match[4], match[5]
             index = f"{half}.{side}.{level if side == 'down' else levels - 1 - level}"
             if kind == "resnets":
-                return f"{index}.block.{layer}.{_replace_prefix(tail, {'conv_shortcut': 'nin_shortcut'})}"
+                return f"{index}.block.{layer}.{_replace_prefix(tail, _RESNET_VAE)}"
             return f"{index}.{side}sample.{tail}"
         if match := _MID.fullmatch(rest):
             if match[1] == "attentions":
                 return f"{half}.mid.attn_1.{_replace_prefix(match[3], _VAE_ATTENTION)}"
-            return (
-                f"{half}.mid.block_{int(match[2]) + 1}.{_replace_prefix(match[3], {'conv_shortcut': 'nin_shortcut'})}"
-            )
+            return f"{half}.mid.block_{int(match[2]) + 1}.{_replace_prefix(match[3], _RESNET_VAE)}"
         return f"{half}.{_replace_prefix(rest, {'conv_norm_out': 'norm_out'})}"
 
     return rename

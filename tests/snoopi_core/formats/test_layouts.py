@@ -6,7 +6,7 @@ from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from tiny import tiny_backbone
 
-from snoopi_core.formats.joined_layouts import pixart_from_single_file, pixart_to_single_file
+from snoopi_core.formats.joined_layouts import from_joined_single_file, pixart_location, pixart_to_single_file
 from snoopi_core.formats.layouts import from_single_file, to_single_file, unet_rename, vae_rename
 
 SD15 = {
@@ -92,7 +92,7 @@ def test_pixarts_way_there_and_back():
     qkv = [weights[f"transformer_blocks.1.attn1.to_{part}.weight"] for part in "qkv"]
     assert torch.equal(single["blocks.1.attn.qkv.weight"], torch.cat(qkv))
     assert torch.equal(single["final_layer.scale_shift_table"], weights["scale_shift_table"])
-    back = pixart_from_single_file(single, weights)
+    back = from_joined_single_file(single, weights, pixart_location)
     assert back.keys() == weights.keys() and all(torch.equal(back[key], weight) for key, weight in weights.items())
 
 
@@ -103,7 +103,7 @@ def test_pixarts_problems_are_named():
     single["stranger"] = torch.zeros(1)
     single["x_embedder.proj.bias"] = torch.zeros(5)
     with pytest.raises(ValueError, match=r"4 place\(s\): missing blocks.0.cross_attn.kv_linear.bias \(part 1 of 2\)"):
-        pixart_from_single_file(single, weights)
+        from_joined_single_file(single, weights, pixart_location)
     with pytest.raises(ValueError, match="no equivalent in the single-file layout"):
         pixart_to_single_file({"transformer_blocks.0.attn3.to_q.weight": torch.zeros(1)})
     key = "transformer_blocks.0.attn1.to_k.bias"

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from snoopi_core.formats.checkpoint import Metadata, read_parts
-from snoopi_core.formats.joined_layouts import pixart_from_single_file
+from snoopi_core.formats.joined_layouts import from_joined_single_file, pixart_location
 from snoopi_core.formats.layouts import from_single_file, text_encoder_rename, unet_rename, vae_rename
 from snoopi_core.formats.tensor_file import TensorFile
 from training.models.clip_tokenizer import clip_tokenizer
@@ -28,7 +28,7 @@ def open_contract(file: TensorFile, metadata: Metadata) -> ModelFiles:
         if metadata.family == "pixart":
             return build_module(
                 lambda: PixArtTransformer2DModel.from_config(metadata.unet),
-                lambda module: pixart_from_single_file(parts.unet, module.state_dict()),
+                lambda module: from_joined_single_file(parts.unet, module.state_dict(), pixart_location),
             )
         return build_module(
             lambda: UNet2DConditionModel.from_config(metadata.unet),

@@ -11,8 +11,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from snoopi_core.formats.checkpoint import Schedule
 from snoopi_core.formats.joined_layouts import (
-    open_clip_from_single_file,
-    pixart_from_single_file,
+    from_joined_single_file,
+    open_clip_location,
+    pixart_location,
     pixart_to_single_file,
 )
 from snoopi_core.formats.layouts import from_single_file, text_encoder_rename, unet_rename, vae_rename
@@ -100,7 +101,7 @@ def _open_pixart(file: TensorFile, network: StateDict, vae: StateDict) -> ModelF
         family="pixart",
         read_network=lambda: build_module(
             lambda: PixArtTransformer2DModel(**config),
-            lambda module: pixart_from_single_file(kept, module.state_dict()),
+            lambda module: from_joined_single_file(kept, module.state_dict(), pixart_location),
         ),
         read_text_encoder=None,  # T5 is larger than all the rest, and never in such a file
         read_vae=(lambda: _read_vae(vae)) if vae else None,
@@ -135,8 +136,10 @@ def _open_clip_reader(weights: StateDict) -> Callable[[torch.dtype], TextEncoder
         config = clip_config(weights["token_embedding.weight"], layers=used, sd2=True)
         encoder = build_module(
             lambda: CLIPTextModel(CLIPTextConfig(**config)),
-            lambda module: open_clip_from_single_file(
-                {name: weight for name, weight in weights.items() if not name.startswith(unused)}, module.state_dict()
+            lambda module: from_joined_single_file(
+                {name: weight for name, weight in weights.items() if not name.startswith(unused)},
+                module.state_dict(),
+                open_clip_location,
             ),
         )
         return encoder, clip_tokenizer("!")
