@@ -47,24 +47,16 @@ class NASAApply(io.ComfyNode):
                     "SD1.5 and 0.3 for SD2.1 students; too much breaks the image. PG-SB Loader logs the file's "
                     "recommendation.",
                 ),
-                io.Float.Input(
+                _percent_input(
                     "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    advanced=True,
-                    tooltip="Start of the part of sampling in which NASA acts. 0, the neutral value, is pure noise. "
+                    0.0,
+                    "Start of the part of sampling in which NASA acts. 0, the neutral value, is pure noise. "
                     "For one-step models leave it at 0.",
                 ),
-                io.Float.Input(
+                _percent_input(
                     "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    advanced=True,
-                    tooltip="End of the part of sampling in which NASA acts. 1, the neutral value, is the clean image. "
+                    1.0,
+                    "End of the part of sampling in which NASA acts. 1, the neutral value, is the clean image. "
                     "For one-step models leave it at 1: their only step may lie anywhere, at 0.6 for timestep 399.",
                 ),
                 io.String.Input(
@@ -114,3 +106,7 @@ class NASAApply(io.ComfyNode):
             model, negative, alpha=alpha, window=window, blocks=blocks, mask=mask, alpha_source=alpha_source
         )
         return io.NodeOutput(steered)
+
+
+def _percent_input(name: str, default: float, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, advanced=True, tooltip=tooltip)

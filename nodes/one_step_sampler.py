@@ -5,8 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..snoopi_core.host.one_step import one_step
+from ..snoopi_core.one_step import parse_timesteps
 from ..snoopi_core.presets import AUTO
-from .sampling_inputs import check_timesteps, preset_input, seed_input, timesteps_input
+from .sampling_inputs import preset_input, seed_input, timesteps_input
 
 
 class OneStepSampler(io.ComfyNode):
@@ -56,7 +57,12 @@ class OneStepSampler(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, timesteps: str | None = None) -> bool | str:
         """Check the text before anything runs; None means that another node provides it."""
-        return check_timesteps(timesteps)
+        try:
+            # The model's number of timesteps is checked when the node runs.
+            parse_timesteps(AUTO if timesteps is None else timesteps, auto=(), num_train_timesteps=None)
+        except ValueError as error:
+            return str(error)
+        return True
 
     @classmethod
     def execute(

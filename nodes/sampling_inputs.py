@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..snoopi_core.one_step import parse_timesteps
 from ..snoopi_core.presets import AUTO, PRESETS
 
 
@@ -28,13 +27,3 @@ def preset_input(tooltip: str) -> io.Combo.Input:
     """A preset input; optional, because API prompts saved before presets existed lack it."""
     options = [AUTO, *(preset.name for preset in PRESETS)]
     return io.Combo.Input("preset", options=options, default=AUTO, optional=True, tooltip=tooltip)
-
-
-def check_timesteps(timesteps: str | None) -> bool | str:
-    """For `validate_inputs`: True, or an error message. None means that another node provides the text."""
-    try:
-        # The model's number of timesteps is checked when the node runs.
-        parse_timesteps(AUTO if timesteps is None else timesteps, auto=(), num_train_timesteps=None)
-    except ValueError as error:
-        return str(error)
-    return True

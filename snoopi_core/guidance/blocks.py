@@ -29,7 +29,8 @@ def parse_blocks(text: str, available: Sequence[Block]) -> frozenset[Block]:
     Raises:
         ValueError: empty, not in this syntax, or a block that the model does not have; lists the available blocks.
     """
-    help_text = f'expected "all", or some of: {describe_blocks(available)}, for example "{_example(available)}"'
+    example = f"{available[0].group}.{available[0].index}, {available[-1].group}"
+    help_text = f'expected "all", or some of: {describe_blocks(available)}, for example "{example}"'
     shown = shorten(text)
     words = text.lower().replace(",", " ").split()
     if not words:
@@ -64,7 +65,3 @@ def describe_blocks(available: Iterable[Block]) -> str:
         else:
             runs.append([block])
     return ", ".join(f"{run[0].group}.{run[0].index}" + (f"-{run[-1].index}" if len(run) > 1 else "") for run in runs)
-
-
-def _example(available: Sequence[Block]) -> str:
-    return f"{available[0].group}.{available[0].index}, {available[-1].group}"

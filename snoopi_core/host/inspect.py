@@ -7,7 +7,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
@@ -45,7 +44,7 @@ def inspect(
     family = family_of(patcher.model)
     names = {key: f"{layer.block.group}.{layer.block.index}" for key, layer in family.layers(patcher.model).items()}
     plan, observer = first_step(patcher, preset), StrengthObserver(names)
-    with uncompiled():  # a compiled graph would not call the observer
+    with uncompiled:  # a compiled graph would not call the observer
         observed_step(plan, positive, latent, seed=seed, observer=observer)
     sentences = [
         _where(patcher, plan, steerings, observer.layers),
@@ -84,22 +83,6 @@ class StrengthObserver:
         return self._layers.setdefault(key, LayerStrength(self._names[key]))
 
 
-class ObservedSampler(comfy.samplers.Sampler):
-    """A sampler of the host with an observer of the network's layers."""
-
-    def __init__(self, sampler: comfy.samplers.Sampler, observer: LayerObserver) -> None:
-        self.sampler, self.observer = sampler, observer
-
-    def max_denoise(self, model_wrap: Any, sigmas: torch.Tensor) -> bool:
-        return self.sampler.max_denoise(model_wrap, sigmas)
-
-    def sample(
-        self, model_wrap: Any, sigmas: torch.Tensor, extra_args: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> torch.Tensor:
-        options = with_option(extra_args["model_options"], OBSERVER_KEY, self.observer)
-        return self.sampler.sample(model_wrap, sigmas, {**extra_args, "model_options": options}, *args, **kwargs)
-
-
 def first_step(patcher: ModelPatcher, preset: str = AUTO) -> SamplingPlan:
     """The first step of the preset or of the checkpoint's recipe; for all other models, the step from pure noise.
 
@@ -117,7 +100,9 @@ def first_step(patcher: ModelPatcher, preset: str = AUTO) -> SamplingPlan:
 def observed_step(plan: SamplingPlan, positive: list, latent: Latent, *, seed: int, observer: LayerObserver) -> Latent:
     """Run the step from pure noise; the observer does not change the result."""
     latent = {key: value for key, value in latent.items() if key != "noise_mask"}
-    observed = dataclasses.replace(plan, sampler=lambda noise_of: ObservedSampler(plan.sampler(noise_of), observer))
+    patcher = plan.patcher.clone()
+    patcher.model_options = with_option(patcher.model_options, OBSERVER_KEY, observer)
+    observed = dataclasses.replace(plan, patcher=patcher)
     # Without a preview: the front end would keep showing it instead of the node's chart.
     return sample_plan(observed, positive, latent, seed=seed, callback=lambda *step: None)
 

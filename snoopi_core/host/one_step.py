@@ -32,9 +32,8 @@ from .loading.model_sampling import RectifiedFlow, last_timestep, sigma_at, with
 from .nasa.sampling_run import NODE_NAME_ATTRIBUTE
 
 Latent = dict[str, Any]
-_SEED_STEP = (
-    0x9E3779B97F4A7C15  # SplitMix64's increment: keeps the seeds of later steps far from seeds that people type
-)
+# SplitMix64's increment: keeps the seeds of later steps far from seeds that people type.
+_SEED_STEP = 0x9E3779B97F4A7C15
 
 Callback = Callable[[int, torch.Tensor, torch.Tensor, int], None]
 """Called by the host's samplers after each step with its number, x0, x and the number of steps."""
@@ -212,8 +211,8 @@ def _log_plan(node_name: str, patcher: ModelPatcher, chosen: Preset | None, time
     else:
         source = f"preset {chosen.name}"
         advice = ", instead of the file's own recipe, which auto uses" if recipe else ""
-    at = ", ".join(map(str, timesteps))
-    logging.info("%s: %s at timestep %s, by %s%s", node_name, _describe_count(timesteps), at, source, advice)
+    at, count = ", ".join(map(str, timesteps)), "1 step" if len(timesteps) == 1 else f"{len(timesteps)} steps"
+    logging.info("%s: %s at timestep %s, by %s%s", node_name, count, at, source, advice)
     if len(timesteps) == 1 and timesteps[0] < SMALLEST_LIKELY_TIMESTEP:
         logging.warning(
             "%s: timesteps %s is one step at timestep %s, where almost no noise is left; it is not a number of steps. "
@@ -238,10 +237,6 @@ def _warn_about_size(node_name: str, patcher: ModelPatcher, samples: torch.Tenso
             node_name,
             *(scale * length for length in (side, side, width, height)),
         )
-
-
-def _describe_count(timesteps: Sequence[int]) -> str:
-    return "1 step" if len(timesteps) == 1 else f"{len(timesteps)} steps"
 
 
 def recipe_of(patcher: ModelPatcher) -> OneStepRecipe | None:

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
-
-
-class ModelSampling(Protocol):
-    """The method of the host's model_sampling objects that is used here."""
-
-    def percent_to_sigma(self, percent: float) -> float: ...
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +22,8 @@ class Window:
         """Check this before `is_active`: reading sigma makes the CPU wait for the GPU."""
         return self.start_percent <= 0.0 and self.end_percent >= 1.0
 
-    def is_active(self, sigma: float, sampling: ModelSampling) -> bool:
-        """Whether a step at noise level `sigma` is in the window; adjacent windows share no step.
+    def is_active(self, sigma: float, sampling: Any) -> bool:
+        """Whether a step at noise level `sigma` of the host's `sampling` is in the window; adjacent ones share no step.
 
         0 and 1 set no limit, because some schedules start a rounding error above their sigma at 0 percent.
         """

@@ -35,11 +35,7 @@ def replaced_forwards(forwards: Sequence[tuple[torch.nn.Module, Forward]]) -> It
 
 
 class _FirstBlockReached(Exception):
-    """Stops the network's forward at its first block."""
-
-    def __init__(self, arguments: dict[str, Any]) -> None:
-        super().__init__()
-        self.arguments = arguments
+    """Stops the network's forward at its first block; its argument: the block's arguments by name."""
 
 
 def first_block_arguments(
@@ -65,8 +61,8 @@ def first_block_arguments(
         raise _FirstBlockReached(signature.bind(block, *args, **kwargs).arguments)
 
     try:
-        with replaced_forwards([(block, reached)]), uncompiled():
+        with replaced_forwards([(block, reached)]), uncompiled:
             model.apply_model(x, sigma[:1].repeat(rows), **arguments, transformer_options={})
     except _FirstBlockReached as stop:
-        return stop.arguments
+        return stop.args[0]
     raise RuntimeError(f"{type(block).__name__} was never called: this ComfyUI calls its blocks in another way")

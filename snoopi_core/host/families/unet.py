@@ -150,11 +150,5 @@ class UNetAttachment:
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extra_options: Options) -> torch.Tensor:
     """softmax(Q K^T / sqrt(d)) V with the host's attention function, (B, N, C) for q (B, N, C) and k, v (B, T, C)."""
-    return attention.optimized_attention(
-        q,
-        k,
-        v,
-        extra_options["n_heads"],
-        attn_precision=extra_options["attn_precision"],
-        transformer_options=extra_options,
-    )
+    heads, precision = extra_options["n_heads"], extra_options["attn_precision"]
+    return attention.optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)

@@ -13,7 +13,7 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
-from ...guidance.blocks import parse_blocks
+from ...guidance.blocks import Block, parse_blocks
 from ..conditioning.mask import check_mask, mask_for_rows, window_part
 from ..conditioning.negative import Conditioning, Negative, read_negative
 from ..conditioning.window import Window
@@ -95,8 +95,9 @@ def steer(patcher: ModelPatcher, steering: Steering) -> ModelPatcher:
     before = patcher.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY)
     steerings = (*(each for wrapper in before for each in wrapper.steerings), steering)
     steered = patcher.clone()
+    log = RunLog(steerings)
     for kind, wrapper in (
-        (WrappersMP.SAMPLER_SAMPLE, partial(track_run, RunLog(steerings))),
+        (WrappersMP.SAMPLER_SAMPLE, partial(track_run, log.run_started, log.run_ended)),
         (WrappersMP.CALC_COND_BATCH, mark_positive),
         (WrappersMP.APPLY_MODEL, NASAWrapper(family_of(patcher.model), steerings)),
     ):
@@ -156,62 +157,40 @@ class NASAWrapper:
         positive: PositiveChunks,
         run: Run | None,
     ) -> list[Term]:
-        cached = run.cached if run is not None and run.steps > 1 and _weights_are_constant(model) else _without_cache
+        is_cached = run is not None and run.steps > 1 and _weights_are_constant(model)
+        cached = run.cached if is_cached else _without_cache
 
         def is_active(window: Window) -> bool:
             return window.covers_all or window.is_active(float(sigma[0]), model.model_sampling)
 
+        def prepare(negative: Negative, blocks: frozenset[Block]) -> tuple[Context, dict]:
+            # With the current weights: LoRAs, hooks and low-VRAM casts have already been applied.
+            context = self.family.context(model, negative, x, sigma)
+            chosen = {key: layer for key, layer in self.family.layers(model).items() if layer.block in blocks}
+            return context, {key: layer.keys_values(context) if is_cached else None for key, layer in chosen.items()}
+
+        def mask_of(steering: Steering) -> torch.Tensor:
+            uuids = options.get("uuids") or [None] * len(chunks)
+            rows, size = x.shape[0] // len(chunks), positive.size or tuple(x.shape[2:])
+            areas = [(positive.areas or {}).get(uuid) for uuid, chosen in zip(uuids, chunks, strict=True) if chosen]
+            part = window_part(options.get("context_window"), (rows, x.shape[1], *size))
+            mask = cached((steering, "mask", x.device), lambda: steering.mask.to(x.device, non_blocking=True))
+            return mask_for_rows(mask, rows=rows, size=size, areas=areas, part=part)
+
         terms = []
         for steering in self.steerings:
-            mask = None
-            for negative, share in steering.active_negatives(is_active):
-                if mask is None and steering.mask is not None:
-                    mask = self._mask(steering, x, options, chunks, positive, cached)
+            active = steering.active_negatives(is_active)
+            mask = mask_of(steering) if active and steering.mask is not None else None
+            for negative, share in active:
                 alpha = cached(
-                    (steering, share, x.device),
-                    lambda s=steering, n=share: torch.full((), s.alpha * n, device=x.device),
+                    (steering, share, x.device), partial(torch.full, (), steering.alpha * share, device=x.device)
                 )
                 context, keys_values = cached(
-                    (negative, model.diffusion_model, x.device),
-                    lambda s=steering, n=negative: self._prepare(model, s, n, x, sigma, cached is not _without_cache),
+                    (negative, model.diffusion_model, x.device), partial(prepare, negative, steering.blocks)
                 )
                 number = self._numbers[negative]
                 terms.append(Term(number=number, alpha=alpha, context=context, keys_values=keys_values, mask=mask))
         return terms
-
-    def _prepare(
-        self,
-        model: BaseModel,
-        steering: Steering,
-        negative: Negative,
-        x: torch.Tensor,
-        sigma: torch.Tensor,
-        is_cached: bool,
-    ) -> tuple[Context, dict]:
-        """Prepare a negative with the current weights: LoRAs, hooks and low-VRAM casts have already been applied."""
-        context = self.family.context(model, negative, x, sigma)
-        chosen = {key: layer for key, layer in self.family.layers(model).items() if layer.block in steering.blocks}
-        return context, {key: layer.keys_values(context) if is_cached else None for key, layer in chosen.items()}
-
-    @staticmethod
-    def _mask(
-        steering: Steering,
-        x: torch.Tensor,
-        options: Options,
-        chunks: tuple[bool, ...],
-        positive: PositiveChunks,
-        cached: Callable,
-    ) -> torch.Tensor:
-        uuids = options.get("uuids") or [None] * len(chunks)
-        size = positive.size or tuple(x.shape[2:])
-        areas = [(positive.areas or {}).get(uuid) for uuid, chosen in zip(uuids, chunks, strict=True) if chosen]
-        return mask_for_rows(
-            cached((steering, "mask", x.device), lambda: steering.mask.to(x.device, non_blocking=True)),
-            rows=x.shape[0] // len(chunks),
-            size=size,
-            areas=areas,
-            part=window_part(options.get("context_window"), (x.shape[0] // len(chunks), x.shape[1], *size)),
-        )
 
 
 def _without_cache(key: object, make: Callable) -> Any:

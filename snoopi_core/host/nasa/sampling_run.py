@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from comfy.model_base import BaseModel
@@ -58,16 +58,12 @@ class PositiveChunks:
     size: tuple[int, ...] | None = None
 
 
-class RunObserver(Protocol):
-    """Called once at the start and once at the end of each run."""
-
-    def run_started(self, guider: CFGGuider, run: Run) -> None: ...
-
-    def run_ended(self, guider: CFGGuider, run: Run) -> None: ...
+LogRun = Callable[[CFGGuider, Run], None]
 
 
 def track_run(
-    log: RunObserver,
+    log_start: LogRun,
+    log_end: LogRun,
     executor: WrapperExecutor,
     guider: CFGGuider,
     sigmas: torch.Tensor,
@@ -77,14 +73,14 @@ def track_run(
 ) -> torch.Tensor:
     """Wraps the host's `Sampler.sample`."""
     run = Run(guider, sigmas)
-    _log_safely(log.run_started, guider, run)
+    _log_safely(log_start, guider, run)
     options = with_option(extra_args["model_options"], RUN_KEY, run)
     samples = executor(guider, sigmas, {**extra_args, "model_options": options}, *args, **kwargs)
-    _log_safely(log.run_ended, guider, run)
+    _log_safely(log_end, guider, run)
     return samples
 
 
-def _log_safely(log: Callable[[CFGGuider, Run], None], guider: CFGGuider, run: Run) -> None:
+def _log_safely(log: LogRun, guider: CFGGuider, run: Run) -> None:
     """Logging must never stop a run: guiders of other packs may have any attributes."""
     try:
         log(guider, run)

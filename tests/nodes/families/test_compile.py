@@ -87,7 +87,7 @@ def test_several_threads_leave_the_compilers_stance_as_it_was():
     seen = []
 
     def first():
-        with uncompiled():
+        with uncompiled:
             first_is_in.set()
             assert second_is_in.wait(PATIENCE)
         seen.append(eval_frame._stance.stance)
@@ -95,7 +95,7 @@ def test_several_threads_leave_the_compilers_stance_as_it_was():
 
     def second():
         assert first_is_in.wait(PATIENCE)
-        with uncompiled():
+        with uncompiled:
             second_is_in.set()
             assert first_is_out.wait(PATIENCE)
             seen.append(eval_frame._stance.stance)
@@ -114,11 +114,11 @@ def test_one_who_is_in_may_come_in_again_and_wait_for_a_thread_that_does():
     """NASA Inspect looks on at a step in which the negative goes its way to the first block, on each GPU."""
 
     def inside():
-        with uncompiled():
+        with uncompiled:
             return eval_frame._stance.stance
 
     before = eval_frame._stance
-    with uncompiled(), ThreadPoolExecutor(1) as pool:
+    with uncompiled, ThreadPoolExecutor(1) as pool:
         assert inside() == "force_eager"
         assert pool.submit(inside).result() == "force_eager"
         assert eval_frame._stance.stance == "force_eager"
