@@ -15,20 +15,14 @@ import tempfile
 from pathlib import Path
 
 from transformers import CLIPTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 MAX_TOKENS = 77
 N_MERGES = 49152 - 256 - 2
 
 
-def _byte_symbols() -> list[str]:
-    """The 256 printable symbols for the bytes, in the order of CLIP's vocabulary (GPT-2's table)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(len(others))]
-
-
-def clip_merges() -> list[str]:
+def _merges() -> list[str]:
     """The 48,894 merges of CLIP's byte-pair encoding, best first, as "left right"."""
     spec = importlib.util.find_spec("open_clip")  # located, not imported: its dependencies are not needed
     if spec is None or spec.origin is None:
@@ -41,13 +35,11 @@ def clip_merges() -> list[str]:
     return lines[1 : 1 + N_MERGES]  # the first line is the version
 
 
-def clip_vocabulary(merges: list[str]) -> dict[str, int]:
+def _vocabulary(merges: list[str]) -> dict[str, int]:
     """Map tokens to ids: bytes, bytes at the end of a word, merges, then the start and end tokens (49406, 49407)."""
-    symbols = _byte_symbols()
-    tokens = (
-        symbols + [symbol + "</w>" for symbol in symbols] + [merge.replace(" ", "") for merge in merges] + [BOS, EOS]
-    )
-    return {token: number for number, token in enumerate(tokens)}
+    symbols = list(bytes_to_unicode().values())  # in the order of CLIP's vocabulary (GPT-2's table)
+    ends, joined = [symbol + "</w>" for symbol in symbols], [merge.replace(" ", "") for merge in merges]
+    return {token: number for number, token in enumerate([*symbols, *ends, *joined, BOS, EOS])}
 
 
 @functools.cache
@@ -57,10 +49,10 @@ def clip_tokenizer(pad_token: str = EOS) -> CLIPTokenizer:
     Raises:
         ValueError: open_clip_torch is not installed.
     """
-    merges = clip_merges()
+    merges = _merges()
     with tempfile.TemporaryDirectory() as folder:
         vocab_file, merges_file = Path(folder, "vocab.json"), Path(folder, "merges.txt")
-        vocab_file.write_text(json.dumps(clip_vocabulary(merges), ensure_ascii=False), encoding="utf-8")
+        vocab_file.write_text(json.dumps(_vocabulary(merges), ensure_ascii=False), encoding="utf-8")
         merges_file.write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
         special = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": pad_token}
         config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": MAX_TOKENS, "do_lower_case": True, **special}

@@ -44,29 +44,20 @@ class TextEmbeddings:
             mask=None if self.mask is None else torch.where(chosen.view(-1, 1), other.mask, self.mask),
         )
 
-    def padded(self, length: int) -> TextEmbeddings:
-        """Padded to `length` tokens with zeros, which are masked.
-
-        Raises:
-            ValueError: there is no mask, or more than `length` tokens.
-        """
-        missing = length - self.states.shape[1]
-        if missing == 0:
-            return self
-        if self.mask is None or missing < 0:
-            reason = "no mask" if self.mask is None else "too many"
-            raise ValueError(f"{self.states.shape[1]} tokens cannot be padded to {length} ({reason})")
-        return TextEmbeddings(
-            states=functional.pad(self.states, (0, 0, 0, missing)), mask=functional.pad(self.mask, (0, missing))
-        )
-
 
 def concat(texts: Sequence[TextEmbeddings]) -> TextEmbeddings:
-    """The rows of all `texts`; shorter ones are padded, for which they need masks."""
+    """The rows of all `texts`; shorter ones are padded with zeros, which are masked.
+
+    Raises:
+        ValueError: the lengths differ, and there is no mask.
+    """
     length = max(text.states.shape[1] for text in texts)
-    texts = [text.padded(length) for text in texts]
-    masks = [text.mask for text in texts]
-    return TextEmbeddings(
-        states=torch.cat([text.states for text in texts]),
-        mask=None if masks[0] is None else torch.cat([mask for mask in masks if mask is not None]),
-    )
+    missing = [length - text.states.shape[1] for text in texts]
+    masks = [text.mask for text in texts if text.mask is not None]
+    if any(missing) and not masks:
+        raise ValueError("prompts of different numbers of tokens cannot be joined without masks")
+    states = [functional.pad(text.states, (0, 0, 0, count)) for text, count in zip(texts, missing, strict=True)]
+    if not masks:
+        return TextEmbeddings(states=torch.cat(states))
+    padded = [functional.pad(mask, (0, count)) for mask, count in zip(masks, missing, strict=True)]
+    return TextEmbeddings(states=torch.cat(states), mask=torch.cat(padded))

@@ -14,18 +14,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
 from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
-from training.models.loading import load_teacher
-from training.models.loading.text_encoder_id import describe_encoder
+from training.models.loading import describe_encoder, load_teacher
 from training.models.text_cache.build import build_shards, finish, keys_in
 from training.models.text_cache.shard import key
-from training.models.text_embeddings import TextEmbeddings
-from training.prompts.open import recipe_prompts
-from training.prompts.source import CountTokens
+from training.prompts import CountTokens, recipe_prompts
 
 log = logging.getLogger("training.prompts.encode")
 _SAMPLE = 2000  # prompts from which the average length is estimated
@@ -65,19 +61,9 @@ def _run(recipe: Recipe, args: argparse.Namespace) -> int:
     state = PartialState(cpu=args.cpu, timeout=timedelta(hours=1))  # fast processes wait for slow ones
     log.setLevel(logging.INFO if state.is_main_process else logging.ERROR)
     backbone = load_teacher(recipe.teacher)
-    if backbone.text_encoder is None:
-        raise RecipeError(f"{recipe.teacher.path} has no text encoder; name one with teacher.text_encoder")
-    text_encoder = backbone.text_encoder.to(state.device)
-
-    @torch.no_grad()
-    def encode(prompts: list[str]) -> TextEmbeddings:
-        return backbone.family.encode(text_encoder, backbone.tokenizer, prompts)
-
-    def count_tokens(prompts: list[str]) -> list[int]:
-        return backbone.family.count_tokens(backbone.tokenizer, prompts)
-
-    encoder, masked = describe_encoder(recipe.teacher, backbone), encode([""]).mask is not None
-    missing = _estimate(recipe, encoder, folder, count_tokens if masked else None)
+    backbone.text_encoder.to(state.device)
+    encoder, masked = describe_encoder(recipe.teacher, backbone), backbone.encode([""]).mask is not None
+    missing = _estimate(recipe, encoder, folder, backbone.count_tokens if masked else None)
     if args.dry_run:
         return 0
     state.wait_for_everyone()  # no process writes before all have counted
@@ -86,8 +72,8 @@ def _run(recipe: Recipe, args: argparse.Namespace) -> int:
         build_shards(
             folder,
             recipe_prompts(recipe),
-            encode,
-            count_tokens,
+            backbone.encode,
+            backbone.count_tokens,
             encoder,
             rank=state.process_index,
             processes=state.num_processes,

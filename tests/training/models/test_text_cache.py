@@ -10,8 +10,7 @@ from tiny import tiny_backbone, tiny_pixart_backbone
 from trainer import together
 
 from training.config import Teacher, load_recipe
-from training.models.loading import load_teacher
-from training.models.loading.text_encoder_id import describe_encoder
+from training.models.loading import describe_encoder, load_teacher
 from training.models.text_cache import TextCache
 from training.models.text_cache.build import build_shards, finish
 from training.models.text_cache.manifest import MANIFEST, check_same_encoder
@@ -69,7 +68,6 @@ def assert_same(text, expected):
 
 def test_a_lookup_is_what_encoding_in_bf16_gives(pixart, tmp_path):
     cache, encode = built(tmp_path, pixart), Encoder(pixart)
-    assert len(cache) == len(PROMPTS)
     for start in range(0, len(PROMPTS), 8):  # in the batches in which they were encoded: rounding depends on the batch
         prompts = PROMPTS[start : start + 8]
         assert_same(cache.lookup(prompts), encode(prompts))
@@ -171,7 +169,7 @@ def test_every_damaged_byte_is_noticed(pixart, tmp_path):
             path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x15]) + whole[at + 1 :])
             try:
                 cache = TextCache.open(tmp_path, ENCODER)
-                cache.check_hashes()
+                cache.lookup(PROMPTS[:9])
             except ValueError as error:
                 assert str(tmp_path) in str(error)
             else:  # what the header of a shard says of its encoder, which the manifest says as well

@@ -5,7 +5,7 @@ Dimensions: B batch rows, N image tokens, T text tokens, H heads, D head width, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -119,32 +119,25 @@ def attend_to(
 
 
 @contextmanager
-def attach(
-    network: nn.Module, guidance: GuidanceProcessor, layers: Callable[[str], bool] = lambda name: True
-) -> Iterator[nn.Module]:
+def attach(network: nn.Module, guidance: GuidanceProcessor) -> Iterator[nn.Module]:
     """Use `guidance` in the cross-attention of `network` inside the context; the previous processors are restored.
 
     Args:
         network: a UNet2DConditionModel or PixArtTransformer2DModel of diffusers.
         guidance: not attached if it is neutral.
-        layers: selects cross-attention layers by the name of their processor; default all.
-
-    Raises:
-        ValueError: no cross-attention layer is selected.
     """
     if guidance.is_neutral:
         yield network
         return
     before = dict(network.attn_processors)
-    chosen = [name for name in before if name.endswith(CROSS_ATTENTION) and layers(name)]
-    if not chosen:
-        raise ValueError("no cross-attention layer is selected; guidance would have no effect")
     # PixArt projects the text once, before its layers. A hook projects the negative too, at a time when sharded weights
     # are gathered.
     project = getattr(network, "caption_projection", None)
     hook = project.register_forward_hook(guidance.project) if project is not None else None
     # set_attn_processor empties the dict that it gets, hence the copies
-    network.set_attn_processor({name: guidance if name in chosen else processor for name, processor in before.items()})
+    network.set_attn_processor(
+        {name: guidance if name.endswith(CROSS_ATTENTION) else processor for name, processor in before.items()}
+    )
     try:
         yield network
     finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pkgutil import resolve_name
 
 import torch
 
@@ -68,13 +69,13 @@ def _steered(
     model: Backbone, method: Method, predict: Predict, positive: TextEmbeddings, negative: TextEmbeddings | None
 ) -> torch.Tensor:
     """x0 at one timestep."""
-    spec = METHODS.get(method.name)
-    if spec is None or spec.many_steps:
+    spec = METHODS[method.name]
+    if spec.many_steps:
         available = ", ".join(name for name, other in METHODS.items() if not other.many_steps)
         raise ValueError(f"method {method.name!r} cannot act at a single step; available: {available}")
     if negative is not None and spec.processor:
-        with attach(model.network, spec.load_processor()(negative, method.strength)):
+        with attach(model.network, resolve_name(spec.processor)(negative, method.strength)):
             return predict(positive)
     if negative is not None and spec.x0:
-        return spec.load_x0()(predict, positive, negative, method.strength)
+        return resolve_name(spec.x0)(predict, positive, negative, method.strength)
     return predict(positive)

@@ -6,10 +6,7 @@ all use the entry. Implementations are imported when they are needed, so this mo
 
 from __future__ import annotations
 
-import pkgutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +38,6 @@ class MethodSpec:
     def usage(self) -> str:
         """How it is written on the command line, such as "nasa:ALPHA"."""
         return ":".join(filter(None, [self.name, "STEPS" if self.many_steps else "", self.strength]))
-
-    def load_processor(self) -> type[Any]:
-        """The class that `processor` names."""
-        return pkgutil.resolve_name(self.processor)
-
-    def load_x0(self) -> Callable[..., Any]:
-        """The function that `x0` names."""
-        return pkgutil.resolve_name(self.x0)
 
 
 _SPECS = (

@@ -5,7 +5,6 @@ Dimensions: B batch rows, N image tokens, C = H * D concatenated heads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
@@ -23,8 +22,6 @@ class NasaProcessor(GuidanceProcessor):
         return steer_away(z_pos, z_neg, self.strength)
 
 
-def nasa(
-    network: nn.Module, negative: TextEmbeddings, alpha: float, layers: Callable[[str], bool] = lambda name: True
-) -> AbstractContextManager[nn.Module]:
-    """Steer `network` away from `negative` inside the context; see `attach` for arguments and errors."""
-    return attach(network, NasaProcessor(negative, alpha), layers)
+def nasa(network: nn.Module, negative: TextEmbeddings, alpha: float) -> AbstractContextManager[nn.Module]:
+    """Steer `network` away from `negative` inside the context; see `attach` for the arguments."""
+    return attach(network, NasaProcessor(negative, alpha))

@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from snoopi_core.formats.checkpoint import find_metadata
 from snoopi_core.formats.tensor_file import open_tensor_file
-from training.config import ROOT, find_file
-from training.models.loading.contract import open_contract
-from training.models.loading.folder import Folder, download, open_folder
+from training.config.sources import ROOT, find_file, looks_like_hub_id
+from training.models.loading.folder import CONFIGS, Folder, open_folder
 from training.models.loading.model_files import ModelFiles
-from training.models.loading.single_file import open_single_file
+from training.models.loading.single_file import open_contract, open_single_file
 
 _WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _EXPECTED = (
@@ -50,14 +50,13 @@ def find_folder(path: str) -> Folder:
     found = find_file(path)
     if found.is_dir():
         return Folder(path, found)
-    looked = [str(Path(path).expanduser().absolute())]
-    if not Path(path).expanduser().is_absolute():
-        looked.append(str(ROOT / path))
-    missing = f"no model at {path!r}: looked for {' and '.join(dict.fromkeys(looked))}"
-    if path.count("/") != 1 or path.startswith((".", "/", "~")) or path.endswith(_WEIGHTS):
+    given = Path(path).expanduser()
+    looked = dict.fromkeys([str(given.absolute()), str(ROOT / given)])
+    missing = f"no model at {path!r}: looked for {' and '.join(looked)}"
+    if not looks_like_hub_id(path) or path.endswith(_WEIGHTS):
         raise FileNotFoundError(f"{missing}; {_EXPECTED}")
     try:
-        return download(path)
+        return Folder(path, Path(snapshot_download(path, allow_patterns=CONFIGS)), hub_id=path)
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FileNotFoundError(

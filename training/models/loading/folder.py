@@ -16,16 +16,10 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel, T5EncoderModel, T5TokenizerFast
 
 from snoopi_core.formats.checkpoint import Schedule
-from training.models.loading.meta_device import build_on_meta
-from training.models.loading.model_files import (
-    SUPPORTED,
-    ModelFiles,
-    TextEncoder,
-    check_supported,
-    errors_naming,
-)
+from training.models.loading.build import build_on_meta
+from training.models.loading.model_files import SUPPORTED, ModelFiles, TextEncoder, check_supported, errors_naming
 
-_CONFIGS = ("*.json", "*.txt", "*.model")
+CONFIGS = ["*.json", "*.txt", "*.model"]  # downloaded first; weights follow when a part is read
 # Copies of the same weights: in half precision, or before the moving average.
 _COPIES = ("*fp16*", "*bf16*", "*non_ema*")
 _NETWORKS = {"unet": UNet2DConditionModel, "pixart": PixArtTransformer2DModel}
@@ -131,15 +125,6 @@ def read_vae(folder: Folder) -> AutoencoderKL:
     if (kind := config.get("_class_name")) != AutoencoderKL.__name__:
         raise ValueError(f"{folder.name}: the VAE is {kind!r}, expected {AutoencoderKL.__name__}")
     return folder.read(AutoencoderKL, part, torch_dtype=torch.float32)
-
-
-def download(hub_id: str) -> Folder:
-    """Download the configs of a model on the hub; its weights follow when a part is read.
-
-    Raises:
-        OSError: there is no such model, or no connection and no cached copy.
-    """
-    return Folder(hub_id, Path(snapshot_download(hub_id, allow_patterns=list(_CONFIGS))), hub_id)
 
 
 def _from_config(kind: type[Any], part: Path) -> nn.Module:

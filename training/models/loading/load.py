@@ -1,21 +1,25 @@
-"""Load models as backbones, from any supported format."""
+"""Load models as backbones, from any supported format, and describe their text encoders."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from training.config import Teacher
+from training.config import Teacher, find_file
 from training.models.backbone import Backbone
 from training.models.families import FAMILIES
 from training.models.loading.find import find_folder, open_model
 from training.models.loading.folder import read_text_encoder, read_vae
 from training.models.loading.model_files import errors_naming
-from training.models.loading.text_encoder_id import describe_encoder
 from training.models.text_cache import TextCache
+
+_SAMPLES, _SAMPLE_BYTES = 64, 1 << 20  # how much of a weights file is hashed; further training changes all of it
 
 
 def load_teacher(section: Teacher, *, t5: torch.dtype | None = torch.bfloat16, text_cache: str = "") -> Backbone:
@@ -42,30 +46,13 @@ def load_backbone(
     vae: str = "",
     t5: torch.dtype | None = torch.bfloat16,
 ) -> Backbone:
-    """Load a model. `prediction_type` overrides what its files say; for the rest see `load_parts`.
-
-    Raises:
-        FileNotFoundError: nothing is there; the message lists where it was looked for.
-        ValueError: the model is not supported, lacks a part, or its weights do not fit its config.
-    """
-    parts = load_parts(path, text_encoder=text_encoder, vae=vae, t5=t5)
-    if prediction_type != "auto":
-        parts["prediction_type"] = prediction_type
-    return Backbone(source=path, **parts | {"family": FAMILIES[parts["family"]]})
-
-
-def load_parts(
-    path: str, *, text_encoder: str = "", vae: str = "", t5: torch.dtype | None = torch.bfloat16
-) -> dict[str, Any]:
-    """All parts of a model, in evaluation mode, without gradients; in fp32, except T5.
+    """Load a model, in evaluation mode, without gradients; in fp32, except T5.
 
     Args:
         path: diffusers folder, hub id or single .safetensors file.
+        prediction_type: overrides what the files say, unless it is "auto".
         text_encoder, vae: diffusers folders or hub ids to take these parts from instead.
         t5: dtype of PixArt's text encoder, which is 19 GB in fp32; None leaves out the encoder and its tokenizer.
-
-    Returns:
-        family, network, text_encoder, tokenizer, vae, schedule, prediction_type and recipe (of a student's file).
 
     Raises:
         FileNotFoundError: nothing is there; the message lists where it was looked for.
@@ -95,13 +82,54 @@ def load_parts(
     for module in (network, decoder, encoder):
         if module is not None:
             module.eval().requires_grad_(False)
+    return Backbone(
+        network=network,
+        vae=decoder,
+        schedule=files.schedule,
+        prediction_type=files.prediction_type if prediction_type == "auto" else prediction_type,
+        source=path,
+        family=FAMILIES[files.family],
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        recipe=files.recipe,
+    )
+
+
+def describe_encoder(section: Teacher, backbone: Backbone) -> dict[str, Any]:
+    """The properties that must be equal for embeddings to be interchangeable.
+
+    family, max_tokens and width (E) are always compared. weights maps the encoder's files on this machine to a hash of
+    their size and of 64 samples; it is empty if there are none. source is only used in messages.
+    """
     return {
-        "family": files.family,
-        "network": network,
-        "text_encoder": encoder,
-        "tokenizer": tokenizer,
-        "vae": decoder,
-        "schedule": files.schedule,
-        "prediction_type": files.prediction_type,
-        "recipe": files.recipe,
+        "family": backbone.family.name,
+        "max_tokens": backbone.family.max_tokens(backbone.tokenizer),
+        "width": backbone.family.sizes(backbone.network.config)[0],
+        "weights": {path.name: _sampled_hash(path) for path in _weights_files(section)},
+        "source": section.text_encoder or section.path,
     }
+
+
+def _weights_files(section: Teacher) -> list[Path]:
+    """The encoder's weights files that are on this machine."""
+    name = section.text_encoder or section.path
+    place = find_file(name)
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        try:
+            place = Path(snapshot_download(name, local_files_only=True))
+        except (OSError, HfHubHTTPError, HFValidationError):
+            return []
+    part = place / "text_encoder"
+    return sorted((part if part.is_dir() else place).glob("*.safetensors"))
+
+
+def _sampled_hash(path: Path) -> str:
+    size = path.stat().st_size
+    content = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        for n in range(_SAMPLES):
+            file.seek(max(0, (size - _SAMPLE_BYTES) * n // (_SAMPLES - 1)))
+            content.update(file.read(_SAMPLE_BYTES))
+    return content.hexdigest()

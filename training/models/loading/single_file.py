@@ -1,34 +1,22 @@
-"""Single files by other programs: Stable Diffusion 1 and 2 in the original layout, and PixArt's transformer."""
+"""Single files: our exporter's, and other programs' (Stable Diffusion 1 and 2, and PixArt's transformer)."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, PixArtTransformer2DModel, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from diffusers import DDPMScheduler
+from transformers import CLIPTextModel
 
-from snoopi_core.formats.checkpoint import Schedule
-from snoopi_core.formats.joined_layouts import (
-    from_joined_single_file,
-    open_clip_location,
-    pixart_location,
-    pixart_to_single_file,
-)
-from snoopi_core.formats.layouts import from_single_file, text_encoder_rename, unet_rename, vae_rename
+from snoopi_core.formats.checkpoint import Metadata, Schedule, read_parts
+from snoopi_core.formats.joined_layouts import pixart_to_single_file
+from snoopi_core.formats.layouts import text_encoder_rename
 from snoopi_core.formats.single_file_extras import is_harmless, stored_sigmas
 from snoopi_core.formats.tensor_file import StateDict, TensorFile
 from training.models.clip_tokenizer import EOS, clip_tokenizer
+from training.models.loading.build import build_clip, build_network, build_vae
 from training.models.loading.infer_config import clip_config, count_numbered, pixart_config, unet_config, vae_config
-from training.models.loading.meta_device import build_module
-from training.models.loading.model_files import (
-    SUPPORTED,
-    ModelFiles,
-    TextEncoder,
-    check_supported,
-    errors_naming,
-)
+from training.models.loading.model_files import SUPPORTED, ModelFiles, TextEncoder, check_supported, errors_naming
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +30,34 @@ _NOT_IN_DIFFUSERS = ("pos_embed", "y_embedder.y_embedding")
 _PIXART_SCHEDULE = Schedule(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)
 
 
+def open_contract(file: TensorFile, metadata: Metadata) -> ModelFiles:
+    """The model in a file that our exporter wrote; its header describes it completely.
+
+    Raises:
+        CheckpointError: it has weights that its metadata does not describe.
+        ValueError: the model is not supported.
+    """
+    with errors_naming(file.path.name):
+        check_supported(metadata.family, metadata.unet)
+    parts = read_parts(file, metadata)  # memory-mapped, not read yet
+
+    def read_text_encoder(dtype: torch.dtype) -> TextEncoder:
+        encoder = build_clip(metadata.text_encoder, parts.text_encoder)
+        return encoder, clip_tokenizer(clip_tokenizer().convert_ids_to_tokens(metadata.pad_token_id))
+
+    return ModelFiles(
+        family=metadata.family,
+        read_network=lambda: build_network(metadata.family, metadata.unet, parts.unet),
+        read_text_encoder=None if metadata.text_encoder is None else read_text_encoder,
+        read_vae=None if metadata.vae is None else lambda: build_vae(metadata.vae, parts.vae),
+        schedule=metadata.schedule,
+        prediction_type=metadata.prediction_type,
+        recipe=metadata.recipe,
+    )
+
+
 def open_single_file(file: TensorFile) -> ModelFiles:
-    """Recognise a file by the names of its weights.
+    """Recognise another program's file by the names of its weights.
 
     Raises:
         ValueError: it is not a supported model, or only a part of one; the message names the file and its content.
@@ -79,15 +93,16 @@ def _open_stable_diffusion(file: TensorFile, network: StateDict, weights: StateD
         raise ValueError(f"it has {others} weight(s) that do not belong to Stable Diffusion. {SUPPORTED}")
     schedule = Schedule()
     _check_schedule(file, schedule)
-    read_text_encoder = _open_clip_reader(open_clip) if open_clip else _clip_reader(clip, sd2=sd2)
+
+    def read_text_encoder(dtype: torch.dtype) -> TextEncoder:
+        encoder = _read_open_clip(open_clip) if open_clip else _read_clip(clip, sd2=sd2)
+        return encoder, clip_tokenizer("!" if sd2 or open_clip else EOS)
+
     return ModelFiles(
         family="unet",
-        read_network=lambda: build_module(
-            lambda: UNet2DConditionModel(**config),
-            lambda module: from_single_file(network, module.state_dict(), unet_rename(module.config)),
-        ),
+        read_network=lambda: build_network("unet", config, network),
         read_text_encoder=read_text_encoder if clip or open_clip else None,
-        read_vae=(lambda: _read_vae(vae)) if vae else None,
+        read_vae=(lambda: build_vae(vae_config(vae), vae)) if vae else None,
         schedule=schedule,
         prediction_type=_prediction_type(file, sd2=sd2),
     )
@@ -99,59 +114,29 @@ def _open_pixart(file: TensorFile, network: StateDict, vae: StateDict) -> ModelF
     kept = {name: weight for name, weight in network.items() if name not in _NOT_IN_DIFFUSERS}
     return ModelFiles(
         family="pixart",
-        read_network=lambda: build_module(
-            lambda: PixArtTransformer2DModel(**config),
-            lambda module: from_joined_single_file(kept, module.state_dict(), pixart_location),
-        ),
+        read_network=lambda: build_network("pixart", config, kept),
         read_text_encoder=None,  # T5 is larger than all the rest, and never in such a file
-        read_vae=(lambda: _read_vae(vae)) if vae else None,
+        read_vae=(lambda: build_vae(vae_config(vae), vae)) if vae else None,
         schedule=_PIXART_SCHEDULE,
         prediction_type=_prediction_type(file),
     )
 
 
-def _clip_reader(weights: StateDict, *, sd2: bool) -> Callable[[torch.dtype], TextEncoder]:
-    """A reader for CLIP under transformers' names."""
-
-    def read(dtype: torch.dtype) -> TextEncoder:
-        named = {text_encoder_rename(name): weight for name, weight in weights.items()}
-        layers = count_numbered(named, "text_model.encoder.layers.{}.layer_norm1.weight")
-        config = clip_config(named["text_model.embeddings.token_embedding.weight"], layers=layers, sd2=sd2)
-        encoder = build_module(
-            lambda: CLIPTextModel(CLIPTextConfig(**config)),
-            lambda module: from_single_file(named, module.state_dict(), text_encoder_rename),
-        )
-        return encoder, clip_tokenizer("!" if sd2 else EOS)
-
-    return read
+def _read_clip(weights: StateDict, *, sd2: bool) -> CLIPTextModel:
+    """CLIP from weights under transformers' names."""
+    named = {text_encoder_rename(name): weight for name, weight in weights.items()}
+    layers = count_numbered(named, "text_model.encoder.layers.{}.layer_norm1.weight")
+    embedding = named["text_model.embeddings.token_embedding.weight"]
+    return build_clip(clip_config(embedding, layers=layers, sd2=sd2), named)
 
 
-def _open_clip_reader(weights: StateDict) -> Callable[[torch.dtype], TextEncoder]:
-    """A reader for CLIP under OpenCLIP's names, as in Stable Diffusion 2's files."""
-
-    def read(dtype: torch.dtype) -> TextEncoder:
-        layers = count_numbered(weights, "transformer.resblocks.{}.ln_1.weight")
-        used = layers if layers == _OPEN_CLIP_LAYERS - 1 else layers - 1
-        unused = ("text_projection", f"transformer.resblocks.{used}.")
-        config = clip_config(weights["token_embedding.weight"], layers=used, sd2=True)
-        encoder = build_module(
-            lambda: CLIPTextModel(CLIPTextConfig(**config)),
-            lambda module: from_joined_single_file(
-                {name: weight for name, weight in weights.items() if not name.startswith(unused)},
-                module.state_dict(),
-                open_clip_location,
-            ),
-        )
-        return encoder, clip_tokenizer("!")
-
-    return read
-
-
-def _read_vae(weights: StateDict) -> AutoencoderKL:
-    return build_module(
-        lambda: AutoencoderKL(**vae_config(weights)),
-        lambda module: from_single_file(weights, module.state_dict(), vae_rename(module.config)),
-    )
+def _read_open_clip(weights: StateDict) -> CLIPTextModel:
+    """CLIP from weights under OpenCLIP's names, as in Stable Diffusion 2's files."""
+    layers = count_numbered(weights, "transformer.resblocks.{}.ln_1.weight")
+    used = layers if layers == _OPEN_CLIP_LAYERS - 1 else layers - 1
+    unused = ("text_projection", f"transformer.resblocks.{used}.")
+    kept = {name: weight for name, weight in weights.items() if not name.startswith(unused)}
+    return build_clip(clip_config(weights["token_embedding.weight"], layers=used, sd2=True), kept, open_clip=True)
 
 
 def _prediction_type(file: TensorFile, *, sd2: bool = False) -> str:

@@ -29,8 +29,7 @@ class TextCache:
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any], indices: dict[str, Index]) -> None:
-        self.folder, self.manifest = folder, manifest
-        self.max_tokens, self.masked = manifest["encoder"]["max_tokens"], manifest["masked"]
+        self.folder, self.max_tokens, self.masked = folder, manifest["encoder"]["max_tokens"], manifest["masked"]
         self._names, self._indices = list(indices), list(indices.values())
         self._first = np.cumsum([0, *map(len, self._indices)])  # index of each shard's first prompt
         keys = np.concatenate([_comparable(index.keys) for index in self._indices])
@@ -60,10 +59,6 @@ class TextCache:
                 raise _damaged(path)
         return cls(folder, manifest, indices)
 
-    def __len__(self) -> int:
-        """The number of prompts."""
-        return len(self._keys)
-
     def lookup(self, prompts: list[str], encode: Encode | None = None) -> TextEmbeddings:
         """Embeddings of B prompts: states (B, S, E) bf16 on the CPU, zero where mask (B, S) is False.
 
@@ -73,10 +68,10 @@ class TextCache:
         Raises:
             ValueError: a prompt is not in the cache and there is no `encode`, or a shard is damaged.
         """
+        if encode is None:
+            self.check_holds(prompts)
         found = self._find(prompts)
         absent = [prompt for prompt, number in zip(prompts, found, strict=True) if number < 0]
-        if absent and encode is None:
-            raise ValueError(self._absent(len(absent), len(prompts), absent[0]))
         encoded = iter(trimmed(encode(absent)) if absent and encode else ())
         rows = [self._row(int(number)) if number >= 0 else next(encoded) for number in found]
         states = torch.stack([functional.pad(row, (0, 0, 0, self.max_tokens - len(row))) for row in rows])
@@ -91,11 +86,8 @@ class TextCache:
         Raises:
             ValueError: a prompt is not in the cache.
         """
-        found = self._find(prompts)
-        if (found < 0).any():
-            absent = [prompt for prompt, number in zip(prompts, found, strict=True) if number < 0]
-            raise ValueError(self._absent(len(absent), len(prompts), absent[0]))
-        places = map(self._place, found.tolist())
+        self.check_holds(prompts)
+        places = map(self._place, self._find(prompts).tolist())
         return [int(self._indices[shard].tokens[row]) for shard, row in places]
 
     def check_holds(self, prompts: Iterable[str]) -> None:
@@ -111,16 +103,10 @@ class TextCache:
             first = first or (chunk[absent[0]] if len(absent) else "")
             total, missing = total + len(chunk), missing + len(absent)
         if missing:
-            raise ValueError(self._absent(missing, total, first))
-
-    def check_hashes(self) -> None:
-        """Read everything and compare it with its hashes; `lookup` does the same for the rows it reads.
-
-        Raises:
-            ValueError: a shard is damaged.
-        """
-        for number in range(len(self)):
-            self._row(number)
+            raise ValueError(
+                f"{missing} of {total} prompts are not in the text cache {self.folder}, first {first[:200]!r}; "
+                f"{HOW_TO_BUILD}"
+            )
 
     def _find(self, prompts: Iterable[str]) -> np.ndarray:
         """The index of each prompt, -1 for those that are absent."""
@@ -147,12 +133,6 @@ class TextCache:
         if digest(states) != index.digests[row].tobytes():
             raise _damaged(path)
         return states
-
-    def _absent(self, missing: int, total: int, first: str) -> str:
-        return (
-            f"{missing} of {total} prompts are not in the text cache {self.folder}, first {first[:200]!r}; "
-            f"{HOW_TO_BUILD}"
-        )
 
 
 def trimmed(text: TextEmbeddings) -> list[torch.Tensor]:

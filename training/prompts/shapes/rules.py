@@ -32,12 +32,11 @@ _DROP = {"square": 0.0, "triangle": 0.85 - 1.7 / 3, "plus": 0.0, "ring": 0.0}
 class Reading:
     """The attributes of B images, and whether each image is one clean scene.
 
-    values: B names for each attribute. valid: bool (B,). overlap: intersection over union with the best shape, (B,).
+    values: B names for each attribute. valid: bool (B,).
     """
 
     values: dict[str, list[str]]
     valid: torch.Tensor
-    overlap: torch.Tensor
 
 
 def _nearest(points: torch.Tensor, named: dict[str, tuple[float, ...]]) -> tuple[list[str], torch.Tensor]:
@@ -58,14 +57,13 @@ def _object_colour(images: torch.Tensor, background: torch.Tensor) -> torch.Tens
 
 def _fit(shape: str, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Fit a shape to the mask's area and centroid: (overlap (B,), centre (B, 2), radius (B,), drawing (B, H, W))."""
-    size = mask.shape[-1]
-    grid = torch.arange(size, dtype=mask.dtype) + 0.5
+    grid = torch.arange(SIZE, dtype=mask.dtype) + 0.5
     area = mask.sum(dim=(1, 2)).clamp_min(1.0)
     x = (mask.sum(dim=1) * grid).sum(dim=1) / area
     y = (mask.sum(dim=2) * grid).sum(dim=1) / area
     radius = (area / _AREA[shape]).sqrt()
     centre = torch.stack([x, y - _DROP[shape] * radius], dim=1)
-    drawn = coverage(shape, centre[:, 0], centre[:, 1], radius, size)
+    drawn = coverage(shape, centre[:, 0], centre[:, 1], radius)
     overlap = torch.minimum(drawn, mask).sum(dim=(1, 2)) / torch.maximum(drawn, mask).sum(dim=(1, 2)).clamp_min(1.0)
     return overlap, centre, radius, drawn
 
@@ -128,9 +126,4 @@ def read(images: torch.Tensor) -> Reading:
     )
     shapes = [SHAPES[i] for i in best.tolist()]
     values = {"colour": colours, "shape": shapes, "position": positions, "background": backgrounds}
-    return Reading(values=values, valid=valid, overlap=overlap)
-
-
-def is_valid(images: torch.Tensor) -> torch.Tensor:
-    """Whether each image is one clean scene: a bool tensor (B,). See `read`."""
-    return read(images).valid
+    return Reading(values=values, valid=valid)

@@ -109,15 +109,13 @@ def distance(shape: str, x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor)
     raise ValueError(f"shape {shape!r} is not known; available: {', '.join(SHAPES)}")
 
 
-def coverage(
-    shape: str, centre_x: torch.Tensor, centre_y: torch.Tensor, radius: torch.Tensor, size: int = SIZE
-) -> torch.Tensor:
-    """The share of each pixel that a shape covers, in [0, 1], anti-aliased: (B, size, size).
+def coverage(shape: str, centre_x: torch.Tensor, centre_y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+    """The share of each pixel that a shape covers, in [0, 1], anti-aliased: (B, SIZE, SIZE).
 
     Args:
         centre_x, centre_y, radius: pixels, shape (B,); the image's corner is (0, 0).
     """
-    grid = torch.arange(size, dtype=torch.float32) + 0.5
+    grid = torch.arange(SIZE, dtype=torch.float32) + 0.5
     x = grid[None, None, :] - centre_x[:, None, None]
     y = grid[None, :, None] - centre_y[:, None, None]
     x, y = torch.broadcast_tensors(x, y)

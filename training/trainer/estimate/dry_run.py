@@ -12,7 +12,7 @@ import torch
 
 from training.config import Recipe
 from training.models.loading import load_network
-from training.models.loading.meta_device import without_weights
+from training.models.loading.build import without_weights
 from training.prompts import PromptSource
 from training.trainer.build import open_run_prompts, open_teacher
 from training.trainer.estimate import Estimate, estimate

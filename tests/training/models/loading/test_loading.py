@@ -24,7 +24,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from snoopi_core.formats.checkpoint import Checkpoint, Metadata, OneStepRecipe, Schedule, write_checkpoint
 from snoopi_core.formats.joined_layouts import pixart_to_single_file
-from training.models.loading import load_network, load_parts
+from training.models.loading import load_backbone, load_network
 
 PROMPT = "A red ring, isn't it?"
 PIXART_SCHEDULE = Schedule(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)
@@ -33,6 +33,10 @@ PIXART_SCHEDULE = Schedule(beta_schedule="linear", beta_start=0.0001, beta_end=0
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     return {kind: save_folder(tmp_path_factory.mktemp(kind), kind) for kind in KINDS}
+
+
+def load_parts(path, **places):
+    return vars(load_backbone(path, **places))
 
 
 def same(got, expected):
@@ -53,7 +57,7 @@ class TestFolders:
             assert not parts[name].training
             assert {(w.dtype, w.requires_grad) for w in parts[name].parameters()} == {(torch.float32, False)}
         assert torch.equal(ids(parts["tokenizer"]), ids(original["tokenizer"]))
-        assert parts["family"] == ("pixart" if kind == "pixart" else "unet")
+        assert parts["family"].name == ("pixart" if kind == "pixart" else "unet")
         assert parts["schedule"] == (PIXART_SCHEDULE if kind == "pixart" else Schedule())
         assert (parts["prediction_type"], parts["recipe"]) == ("epsilon", None)
 
@@ -177,7 +181,7 @@ class TestSingleFiles:
         path = write(tmp_path / "model.safetensors", {prefix + key: weight for key, weight in weights.items()})
         parts = load_parts(path, text_encoder=folders["pixart"], vae=folders["pixart"])
         assert same(parts["network"], published("pixart")["network"])
-        assert parts["schedule"] == PIXART_SCHEDULE and parts["family"] == "pixart"
+        assert parts["schedule"] == PIXART_SCHEDULE and parts["family"].name == "pixart"
         states = torch.randn(1, 5, 64)
         x, sizes = torch.randn(1, 4, 8, 8), {"resolution": None, "aspect_ratio": None}
         got, expected = (

@@ -9,7 +9,7 @@ import torch
 from published import NETWORK, published, save_folder, single_file_weights, write
 from safetensors.torch import load_file, save_file
 
-from training.models.loading import load_parts
+from training.models.loading import load_backbone
 
 
 @pytest.fixture(scope="module")
@@ -20,18 +20,18 @@ def folders(tmp_path_factory):
 @pytest.mark.parametrize("path", ["nowhere", "models/nowhere.safetensors", "./a/b", "/no/such/model"])
 def test_a_path_at_which_nothing_is(path):
     with pytest.raises(FileNotFoundError, match=r"looked for /.*; expected a diffusers folder"):
-        load_parts(path)
+        load_backbone(path)
 
 
 def test_a_hub_id_that_cannot_be_had():
     with pytest.raises(FileNotFoundError, match=r"looked for /.* and for models/nowhere on the hub") as caught:
-        load_parts("models/nowhere")
+        load_backbone("models/nowhere")
     assert "\n" not in str(caught.value)
 
 
 def test_a_text_encoder_at_which_nothing_is(folders):
     with pytest.raises(FileNotFoundError, match="no model at 'nowhere'"):
-        load_parts(folders["sd15"], text_encoder="nowhere")
+        load_backbone(folders["sd15"], text_encoder="nowhere")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_models_of_another_kind(tmp_path, part, changes, message):
     path = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(ValueError, match=message):
-        load_parts(str(folder))
+        load_backbone(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -71,17 +71,17 @@ def test_other_transformers(tmp_path, path, changes, message):
     path = Path(save_folder(tmp_path, "pixart"), path)
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(ValueError, match=message):
-        load_parts(str(tmp_path))
+        load_backbone(str(tmp_path))
 
 
 def test_pickles(tmp_path):
     folder = Path(save_folder(tmp_path / "folder", "sd15"))
     (folder / "vae" / "diffusion_pytorch_model.safetensors").rename(folder / "vae" / "diffusion_pytorch_model.bin")
     with pytest.raises(FileNotFoundError, match=r"vae has no .safetensors file; diffusion_pytorch_model.bin"):
-        load_parts(str(folder))
+        load_backbone(str(folder))
     torch.save(published("sd15")["network"].state_dict(), tmp_path / "model.ckpt")
     with pytest.raises(ValueError, match=r"model.ckpt is a pickle"):
-        load_parts(str(tmp_path / "model.ckpt"))
+        load_backbone(str(tmp_path / "model.ckpt"))
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder", "vae"])
@@ -94,14 +94,14 @@ def test_a_folder_that_lacks_a_weight(tmp_path, part):
     del weights[gone]
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(ValueError, match=rf"{part}: 1 weight\(s\) of a \w+ are missing, first"):
-        load_parts(str(folder))
+        load_backbone(str(folder))
 
 
 def test_a_folder_without_its_text_encoder(tmp_path):
     folder = save_folder(tmp_path, "sd15")
     shutil.rmtree(tmp_path / "text_encoder")
     with pytest.raises(ValueError, match=r"has no text_encoder; .* that has: teacher.text_encoder in a recipe"):
-        load_parts(folder)
+        load_backbone(folder)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_single_files(tmp_path, change, message):
     weights = single_file_weights("sd15")
     change(weights)
     with pytest.raises(ValueError, match=message):
-        load_parts(write(tmp_path / "model.safetensors", weights))
+        load_backbone(write(tmp_path / "model.safetensors", weights))
 
 
 @pytest.mark.parametrize(
@@ -138,4 +138,4 @@ def test_single_files(tmp_path, change, message):
 def test_single_files_of_other_pixarts(tmp_path, folders, change, message):
     weights = single_file_weights("pixart") | {key: torch.zeros(shape) for key, shape in change.items()}
     with pytest.raises(ValueError, match=message):
-        load_parts(write(tmp_path / "model.safetensors", weights), t5=None, vae=folders["sd15"])
+        load_backbone(write(tmp_path / "model.safetensors", weights), t5=None, vae=folders["sd15"])

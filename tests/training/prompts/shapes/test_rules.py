@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.prompts.shapes.rules import is_valid, read
+from training.prompts.shapes.rules import read
 from training.prompts.shapes.scene import ATTRIBUTES, BACKGROUNDS, render, sample_scenes
 
 
@@ -67,7 +67,7 @@ def test_broken_images_are_not_valid(drawn):
         ("half", half),
         ("uneven", uneven),
     ):
-        assert is_valid(broken).float().mean() <= 0.15, name
+        assert read(broken).valid.float().mean() <= 0.15, name
 
 
 def test_wrong_sizes_are_refused():

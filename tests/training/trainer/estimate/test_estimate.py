@@ -15,8 +15,8 @@ from training.config import load_recipe
 from training.distill.networks import trainable
 from training.distill.noise_levels import NoiseLevels
 from training.distill.rng import draw
-from training.models.loading import load_backbone, load_parts, load_teacher
-from training.models.loading.meta_device import without_weights
+from training.models.loading import load_backbone, load_teacher
+from training.models.loading.build import without_weights
 from training.pgsb import main
 from training.trainer.build import build_trainer, open_teacher
 from training.trainer.distributed.accelerator import start_accelerator
@@ -96,7 +96,7 @@ def test_nothing_on_the_meta_device_differs_from_a_real_network(teacher, checkpo
     backbone = load_backbone(teacher)
     real = counted(backbone.network, torch.device("cpu"))
     with without_weights():
-        described = load_parts(teacher)["network"]
+        described = load_backbone(teacher).network
     peak, flops = counted(described, torch.device("meta"))
     assert flops == real[1]
     assert peak == pytest.approx(real[0], rel=0.02)
@@ -201,15 +201,15 @@ def test_low_memory_recipes_fit(tmp_path, kind, size):
 
 
 def test_descriptions_are_of_the_same_models(teacher):
-    loaded = load_parts(teacher)
+    loaded = vars(load_backbone(teacher))
     with without_weights():
-        described = load_parts(teacher)
+        described = vars(load_backbone(teacher))
     for name in ("network", "text_encoder", "vae"):
         weights = {key: (value.shape, value.dtype) for key, value in loaded[name].state_dict().items()}
         assert {key: (value.shape, value.dtype) for key, value in described[name].state_dict().items()} == weights
         assert all(parameter.is_meta and not parameter.requires_grad for parameter in described[name].parameters())
     assert described["schedule"] == loaded["schedule"]
-    assert not any(parameter.is_meta for parameter in load_parts(teacher)["network"].parameters())
+    assert not any(parameter.is_meta for parameter in load_backbone(teacher).network.parameters())
 
 
 def test_a_dry_run_reads_no_weight_and_writes_nothing(tmp_path, monkeypatch, capsys):

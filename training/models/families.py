@@ -1,0 +1,134 @@
+"""Families of networks that can be distilled: how each is called, and its layout in a single file.
+
+Dimensions: B batch rows, C latent channels, h x w latent size, S text tokens, E text width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from snoopi_core.formats.joined_layouts import pixart_to_single_file
+from snoopi_core.formats.layouts import StateDict, to_single_file, unet_rename
+from training.models.text_embeddings import TextEmbeddings
+
+
+class Family(ABC):
+    """A family of networks. `name` is its name in exported files."""
+
+    name: Literal["unet", "pixart"]
+
+    @abstractmethod
+    def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: TextEmbeddings) -> torch.Tensor:
+        """The network's prediction, (B, C, h, w), for x_t (B, C, h, w), timesteps t (B,) and B prompts."""
+
+    @abstractmethod
+    def encode(self, text_encoder: nn.Module, tokenizer: Any, prompts: list[str]) -> TextEmbeddings:
+        """Embeddings as in this family's diffusers pipeline, on the encoder's device."""
+
+    def count_tokens(self, tokenizer: Any, prompts: list[str]) -> list[int]:
+        """Number of tokens of each prompt before it is cut, special tokens included."""
+        return [len(ids) for ids in tokenizer(self.normalize(prompts), truncation=False, verbose=False).input_ids]
+
+    def max_tokens(self, tokenizer: Any) -> int:
+        """S; longer prompts are cut."""
+        return tokenizer.model_max_length
+
+    @abstractmethod
+    def sizes(self, config: Any) -> tuple[int, int]:
+        """(E, the number that the latents' sides must be a multiple of), by a network's config."""
+
+    def check(self, network: nn.Module, text_width: int | None, latent_size: int) -> None:
+        """Check that the trainer, and later ComfyUI, can use this network.
+
+        Args:
+            text_width: E of the text encoder, if known.
+            latent_size: h = w.
+
+        Raises:
+            ValueError: they cannot.
+        """
+        expected, step = self.sizes(network.config)
+        if text_width is not None and expected != text_width:
+            raise ValueError(f"the text encoder has width {text_width}, the network expects {expected}")
+        if latent_size % step:
+            raise ValueError(f"loop.latent_size is {latent_size}, expected a multiple of {step}")
+
+    @abstractmethod
+    def to_single_file(self, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> StateDict:
+        """Weights under diffusers' names, renamed as in a single file."""
+
+    def normalize(self, prompts: list[str]) -> list[str]:
+        """Prompts as this family's pipeline gives them to the tokenizer."""
+        return prompts
+
+    def tokenize(self, tokenizer: Any, prompts: list[str]) -> Any:
+        """Token ids and attention mask, (B, S) each."""
+        return tokenizer(
+            self.normalize(prompts),
+            padding="max_length",
+            max_length=self.max_tokens(tokenizer),
+            truncation=True,
+            return_tensors="pt",
+        )
+
+
+class UNet(Family):
+    """Stable Diffusion 1.x and 2.x: a UNet with cross-attention to CLIP embeddings, without a mask."""
+
+    name = "unet"
+
+    def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: TextEmbeddings) -> torch.Tensor:
+        return network(x_t, t, text.states).sample
+
+    def encode(self, text_encoder: nn.Module, tokenizer: Any, prompts: list[str]) -> TextEmbeddings:
+        ids = self.tokenize(tokenizer, prompts).input_ids
+        return TextEmbeddings(states=text_encoder(ids.to(text_encoder.device)).last_hidden_state.float())
+
+    def sizes(self, config: Any) -> tuple[int, int]:
+        return config.cross_attention_dim, 2 ** (len(config.block_out_channels) - 1)
+
+    def to_single_file(self, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> StateDict:
+        return to_single_file(weights, unet_rename(config))
+
+
+class PixArt(Family):
+    """PixArt-alpha at 512 px: a transformer with cross-attention to T5 embeddings, whose padding is masked."""
+
+    name = "pixart"
+
+    def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: TextEmbeddings) -> torch.Tensor:
+        output = network(
+            x_t,
+            encoder_hidden_states=text.states,
+            encoder_attention_mask=text.mask,
+            timestep=t,
+            added_cond_kwargs={"resolution": None, "aspect_ratio": None},  # only the 1024 px model has them
+        ).sample
+        # eps, and a variance that is not used (SNOOPI, arXiv 2412.02687, Section 3)
+        return output[:, : x_t.shape[1]]
+
+    def encode(self, text_encoder: nn.Module, tokenizer: Any, prompts: list[str]) -> TextEmbeddings:
+        tokens = self.tokenize(tokenizer, prompts).to(text_encoder.device)
+        states = text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
+        return TextEmbeddings(states=states, mask=tokens.attention_mask.bool())
+
+    def max_tokens(self, tokenizer: Any) -> int:
+        return 120  # T5's tokenizer has 512
+
+    def sizes(self, config: Any) -> tuple[int, int]:
+        return config.caption_channels, config.patch_size
+
+    def to_single_file(self, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> StateDict:
+        return pixart_to_single_file(weights)
+
+    def normalize(self, prompts: list[str]) -> list[str]:
+        """In lower case, as the captions that PixArt was trained on."""
+        return [prompt.lower().strip() for prompt in prompts]
+
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (UNet(), PixArt())}
