@@ -22,7 +22,7 @@ def first_step(model="SD1.5", **changes):
     if recipe.student.nasa_alpha_max:
         d.negatives = backbone.encode(list(recipe.student.nasa_negatives))
     text, draws = backbone.encode(PROMPTS), draws_for(recipe)
-    with torch.no_grad(), d._steered(draws):
+    with torch.no_grad(), d._nasa_if_drawn(draws):
         x0 = d.student_x0(draws.z, text)
         return {
             "x0": x0,
@@ -78,7 +78,7 @@ def test_nasa_t_steers_the_student_and_guides_the_teacher_by_the_negative(model)
     alpha = draws.nasa[0]
     assert 0 < alpha < 1
     with torch.no_grad():
-        with d._steered(draws):
+        with d._nasa_if_drawn(draws):
             x0 = d.student_x0(draws.z, text)
         with nasa(d.student, negative, alpha):
             assert torch.equal(x0, d.student_x0(draws.z, text))
@@ -145,7 +145,7 @@ def test_gradient_checkpointing_changes_no_gradient(model):
         randomise_lora(d.teachers)
         d.negatives = backbone.encode(["a blue ring"])
         text, draws = backbone.encode(PROMPTS), draws_for(recipe)
-        with d._steered(draws):
+        with d._nasa_if_drawn(draws):
             d.student_loss(d.student_x0(draws.z, text), text, draws)[0].backward()
         d.lora_teacher_loss(draws.z, text, draws.lora[0]).backward()
         networks = {"student": d.student, "lora": d.teachers.network}
