@@ -56,8 +56,8 @@ def test_pip_finds_what_the_extra_asks_for(clone: Path) -> None:
 
 
 def test_the_dry_run_of_the_small_world(clone: Path) -> None:
-    said = shell(documented("python -m training.pgsb --dry-run"), clone)
-    assert "kappa_max" in said
+    printed = shell(documented("python -m training.pgsb --dry-run"), clone)
+    assert "kappa_max" in printed
     assert not (clone / "runs" / "shapes").exists()
 
 

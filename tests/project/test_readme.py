@@ -80,9 +80,9 @@ def test_costs_are_those_that_were_measured(supported: dict[str, Row], costs: di
 
 def test_the_help_pages_say_the_same_in_percent(costs: dict[str, Any]) -> None:
     page = " ".join(read("web/docs/SnoopiNASAApply.md").split())
-    said = re.search(r"about (\d+) % of the time of a step of SD1\.5, (\d+) % of SDXL's, (\d+) % of PixArt's", page)
-    assert said is not None
-    for percent, name in zip(said.groups(), ("SD1.5", "SDXL", "PixArt-alpha"), strict=True):
+    match = re.search(r"about (\d+) % of the time of a step of SD1\.5, (\d+) % of SDXL's, (\d+) % of PixArt's", page)
+    assert match is not None
+    for percent, name in zip(match.groups(), ("SD1.5", "SDXL", "PixArt-alpha"), strict=True):
         cases = costs[name]["NASA"]
         column = next(key for key in cases if key.startswith("time / plain"))
         assert int(percent) == round(100 * (float(ratio(cases[column])) - 1)), name
@@ -99,10 +99,10 @@ def test_the_share_of_removals_is_that_of_the_results_page() -> None:
 
 def test_the_examples_on_the_help_page_come_with_their_rates() -> None:
     page = " ".join(read("web/docs/SnoopiNASAApply.md").split())
-    said = re.search(r"is gone in (\d+) % of the pictures, and (\d+) % are clean", page)
+    match = re.search(r"is gone in (\d+) % of the pictures, and (\d+) % are clean", page)
     rows = {row["method"].strip("*"): row for row in table_of(read("docs/RESULTS.md"), "method", "absent")}
-    assert said is not None
-    assert [int(share) for share in said.groups()] == [
+    assert match is not None
+    assert [int(share) for share in match.groups()] == [
         round(100 * float(rows["nasa 1"][column])) for column in ("absent", "clean")
     ]
 

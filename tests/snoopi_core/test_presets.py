@@ -19,9 +19,9 @@ def test_the_help_page_says_what_the_table_says(preset):
     (item,) = [item for item in items if item.startswith(f"**{preset.name}** (")]
     level = "" if preset.alpha_T_squared is None else f", alpha_T^2 = {preset.alpha_T_squared}"
     alpha = "no alpha published" if preset.nasa_alpha is None else f"alpha {preset.nasa_alpha:g}"
-    *said, verified = item.partition(": ")[2].split("; ")
+    *listed, verified = item.partition(": ")[2].split("; ")
     assert item.startswith(f"**{preset.name}** ({', '.join(preset.architectures)}): ")
-    assert said == [
+    assert listed == [
         ", ".join(map(str, preset.timesteps)) + level,
         f"{preset.noise}, {preset.steps}",
         OUTPUTS[preset.prediction_type],

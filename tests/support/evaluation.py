@@ -31,9 +31,9 @@ def refused(capsys, *words: object) -> str:
     """Run a command, which must fail; returns what it says."""
     capsys.readouterr()
     assert main([str(word) for word in words]) == 2
-    said = capsys.readouterr().err
-    assert "error: " in said, said
-    return said[said.index("error: ") :]
+    message = capsys.readouterr().err
+    assert "error: " in message, message
+    return message[message.index("error: ") :]
 
 
 def started(

@@ -52,7 +52,7 @@ def test_alphas_that_are_typed(text, alphas):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "alphas is empty"),
         (" , ", "alphas is empty"),
@@ -75,8 +75,8 @@ def test_alphas_that_are_typed(text, alphas):
         ("0;5", "'0;5' is not a number"),
     ],
 )
-def test_alphas_that_mean_nothing(text, said):
-    with pytest.raises(ValueError, match=re.escape(said)) as caught:
+def test_alphas_that_mean_nothing(text, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
         parse_alphas(text)
     assert '"0, 0.25, 0.5, 1", or a range, for example "0..1 step 0.25"' in str(caught.value)
     assert 'write decimals with a point, "0.5" and not "0,5"' in str(caught.value)

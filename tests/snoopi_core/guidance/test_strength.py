@@ -37,7 +37,7 @@ def test_several_calls_are_one_whole():
 
 
 @pytest.mark.parametrize(
-    ("z_neg", "alpha", "said"),
+    ("z_neg", "alpha", "expected"),
     [
         ([0.5, 0.5], 0.3, ["is informative", "Strength: the layers change by 21% on average, 85%"]),
         ([0.9, 0.2], 0.3, ["is uninformative", "Strength"]),
@@ -48,9 +48,9 @@ def test_several_calls_are_one_whole():
         ([0.0, 0.0], 1.0, ["is informative", "change by 0%"]),
     ],
 )
-def test_in_words(z_neg, alpha, said):
+def test_in_words(z_neg, alpha, expected):
     sentences = " ".join(verdict([layer(z_neg=(z_neg,), alpha=alpha)]))
-    assert all(words in sentences for words in said), sentences
+    assert all(words in sentences for words in expected), sentences
     assert not ("uninformative" in sentences and "too strong" in sentences), "one verdict"
 
 

@@ -1,4 +1,4 @@
-"""Layering and errors: what is resolved, and what a person is told."""
+"""Recipes in layers: the resolved settings, and the error messages."""
 
 import tomllib
 
@@ -26,7 +26,7 @@ def problems(recipes, overrides=(), **options):
     return [line.removeprefix("  - ") for line in lines]
 
 
-def test_overrides_win_and_keep_their_type(tmp_path):
+def test_overrides_take_precedence_and_keep_their_type(tmp_path):
     overrides = [
         "guidance.kappa_max=3",
         "teacher.path=some/folder",
@@ -56,7 +56,7 @@ def test_resolved_recipe_round_trips_through_toml(tmp_path):
     assert load_recipe(write(tmp_path, recipe.to_toml(), "again.toml")) == recipe
 
 
-def test_layers_are_laid_left_to_right_and_extended_ones_below(tmp_path):
+def test_later_recipes_override_earlier_and_extended_ones(tmp_path):
     write(tmp_path, MINIMAL + "[loop]\niterations = 1\nbatch_size = 1\nwarmup = 1\nthreads = 1\n", "base.toml")
     write(tmp_path, "[loop]\nbatch_size = 2\nwarmup = 0\nthreads = 2\n", "middle.toml")
     first = write(tmp_path, 'extends = ["base.toml", "middle.toml"]\n[loop]\nmicro_batch = 3\nthreads = 3\n', "a.toml")
@@ -67,7 +67,7 @@ def test_layers_are_laid_left_to_right_and_extended_ones_below(tmp_path):
     assert load_recipe([first, second]).output.folder == "runs/a-b"
 
 
-def test_unset_takes_back_what_a_layer_has_set(tmp_path):
+def test_unset_restores_the_default(tmp_path):
     fixed = write(tmp_path, MINIMAL + "[guidance]\nteacher_kappa = 4.5\nkappa_max = 9\n")
     assert load_recipe(fixed).guidance.teacher_kappa == 4.5
     back = write(tmp_path, '[guidance]\nteacher_kappa = "unset"\n', "back.toml")
@@ -86,14 +86,14 @@ def test_unset_takes_back_what_a_layer_has_set(tmp_path):
         ({"a": "x = " + "[" * 5000}, "a.toml is not valid TOML"),
     ],
 )
-def test_what_is_wrong_between_files(tmp_path, files, expected):
+def test_errors_between_files(tmp_path, files, expected):
     for name, text in files.items():
         write(tmp_path, text.replace("extends = 3", "extends = [3]"), f"{name}.toml")
     found = problems(str(tmp_path / "a.toml"))
     assert len(found) == 1 and expected in found[0]
 
 
-def test_all_errors_come_at_once(tmp_path):
+def test_all_errors_are_reported_together(tmp_path):
     text = "guidance = 3\n" + MINIMAL + "[loop]\niterations = 0\nprecision = 'fp8'\nt_min = 500\nt_max = 20\n[zebra]\n"
     found = problems(
         [write(tmp_path, text), "swiftbrsh"],
@@ -117,8 +117,8 @@ def test_all_errors_come_at_once(tmp_path):
     assert len(found) == 11
 
 
-def test_a_wrong_setting_raises_no_other_alarm(tmp_path):
-    """t_min = 990 would be above t_max's default, and what is wrong with t_max itself is enough."""
+def test_an_invalid_setting_causes_no_follow_up_errors(tmp_path):
+    """t_min = 990 is above t_max's default, but only the error in t_max itself is reported."""
     assert len(problems(write(tmp_path, MINIMAL + "[loop]\nt_min = 990\nt_max = 'x'\n"))) == 1
 
 
@@ -131,7 +131,7 @@ def test_a_wrong_setting_raises_no_other_alarm(tmp_path):
         ("clip.zzz", "known here: clip.weight, clip.final_weight"),
     ],
 )
-def test_unknown_keys_answer_with_the_nearest(tmp_path, key, expected):
+def test_unknown_keys_suggest_the_nearest(tmp_path, key, expected):
     (found,) = problems(write(tmp_path, MINIMAL), [f"{key}=1"])
     assert found == f"unknown key {key!r}; {found.partition('; ')[2]}" and expected in found
 
@@ -149,18 +149,18 @@ def test_unknown_keys_answer_with_the_nearest(tmp_path, key, expected):
         ("[teacher\n", "not valid TOML"),
     ],
 )
-def test_bad_recipes_say_what_is_wrong(tmp_path, text, expected):
+def test_errors_of_bad_recipes(tmp_path, text, expected):
     (found,) = problems(write(tmp_path, text))
     assert expected in found and len(found) < 400
 
 
-def test_settings_that_are_not_used_may_be_there(tmp_path):
-    """LoRA settings of a student that is trained in full, micro-batches that divide, a random kappa that is fixed."""
+def test_unused_settings_are_accepted(tmp_path):
+    """LoRA settings without a LoRA student, micro-batches that divide the batch, a random kappa that is also fixed."""
     text = "[student]\nlora_rank = 3\n[loop]\nmicro_batch = 16\n[guidance]\nteacher_kappa = 1\nlora_kappa = 2\n"
     load_recipe(write(tmp_path, MINIMAL + text))
 
 
-def test_unknown_name_lists_the_shipped_ones():
+def test_unknown_recipe_name_lists_the_shipped_ones():
     (found,) = problems("shaps")
     assert found.startswith("recipe 'shaps': no such recipe; did you mean shapes?") and "sd15, " in found
 
@@ -171,7 +171,7 @@ def test_bad_overrides(tmp_path, override):
     assert found.startswith(f"override {override!r}: ")
 
 
-def test_words_of_a_command_line():
+def test_command_line_arguments():
     words = ["sd21", "lora.rank=3", "swiftbrush", "output.folder=runs/a=b", "runs/lr=3/recipe.toml", "=3"]
     assert split_words(words) == (
         ["sd21", "swiftbrush", "runs/lr=3/recipe.toml"],
@@ -179,7 +179,7 @@ def test_words_of_a_command_line():
     )
 
 
-def test_hash_ignores_where_output_goes(tmp_path):
+def test_hash_ignores_the_output_section(tmp_path):
     path = write(tmp_path, MINIMAL)
     assert load_recipe(path).sha256() == load_recipe(path, ["output.folder=elsewhere"]).sha256()
     assert load_recipe(path).sha256() != load_recipe(path, ["seed=1"]).sha256()
@@ -201,15 +201,15 @@ def test_hash_ignores_where_output_goes(tmp_path):
         (["output.folder=Makefile/run"], "output.folder 'Makefile/run': 'Makefile' is a file, not a folder"),
     ],
 )
-def test_what_is_not_here_is_said(monkeypatch, pack_root, overrides, expected):
+def test_missing_files_are_reported(monkeypatch, pack_root, overrides, expected):
     monkeypatch.chdir(pack_root)
     (found,) = problems("shapes", overrides, check_files=True)
     assert expected in found
-    load_recipe("shapes", overrides)  # nobody asked
+    load_recipe("shapes", overrides)  # files are not checked by default
 
 
-def test_what_is_not_installed_is_said(monkeypatch, tmp_path):
-    """A search path without anything on it: neither libraries nor compilers."""
+def test_missing_libraries_are_reported(monkeypatch, tmp_path):
+    """With an empty search path: neither libraries nor compilers."""
     overrides = ["loop.optimizer=adamw8bit", "loop.compile=true", "output.trackers=wandb", "clip.weight=1"]
     monkeypatch.setattr("training.config.checks.find_spec", lambda name: None)
     monkeypatch.setattr("training.config.checks.package_versions", lambda *names: {})
@@ -221,18 +221,18 @@ def test_what_is_not_installed_is_said(monkeypatch, tmp_path):
     assert len(found) == 4
 
 
-def test_a_batch_that_processes_cannot_share_is_said(monkeypatch):
+def test_a_batch_that_processes_cannot_share_is_reported(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     (found,) = problems("shapes", check_files=True)
     assert "loop.batch_size 32 cannot be split evenly over 3 processes; give a multiple of 3, such as 33" in found
 
 
-def test_hub_ids_are_not_looked_for(pack_root, monkeypatch):
+def test_hub_ids_are_not_checked(pack_root, monkeypatch):
     monkeypatch.chdir(pack_root)
     load_recipe("shapes", ["teacher.path=owner/name", "prompts.source=owner/name"], check_files=True)
 
 
-def test_what_is_text_stays_as_it_was_typed(monkeypatch, tmp_path):
+def test_text_settings_keep_the_typed_text(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     for typed in ("2026-11-25", "1_000", "1e3", "true", "[a]"):
         assert load_recipe("shapes", [f"output.folder={typed}"]).output.folder == typed
@@ -258,7 +258,7 @@ FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCh
 
 @FUZZ
 @given(tree=st.dictionaries(NAMES, VALUES, max_size=5))
-def test_any_toml_is_a_recipe_or_one_clear_error(tmp_path, tree):
+def test_any_toml_gives_a_recipe_or_one_clear_error(tmp_path, tree):
     try:
         path = write(tmp_path, tomli_w.dumps(tree))
     except UnicodeEncodeError:
@@ -271,14 +271,14 @@ def test_any_toml_is_a_recipe_or_one_clear_error(tmp_path, tree):
     words=st.lists(st.text(max_size=30) | st.builds("{}.{}={}".format, NAMES, NAMES, VALUES), max_size=4),
     names=st.lists(st.text(max_size=10) | st.sampled_from(["shapes", "a" * 5000, ".toml", "/", "~x"]), max_size=2),
 )
-def test_any_words_are_a_recipe_or_one_clear_error(words, names):
+def test_any_arguments_give_a_recipe_or_one_clear_error(words, names):
     found, overrides = split_words([*names, *words])
     resolves_or_explains(found, overrides)
 
 
 @FUZZ
 @given(content=st.binary(max_size=60))
-def test_any_file_is_a_recipe_or_one_clear_error(tmp_path, content):
+def test_any_file_gives_a_recipe_or_one_clear_error(tmp_path, content):
     (tmp_path / "bytes.toml").write_bytes(content)
     resolves_or_explains(["shapes", str(tmp_path / "bytes.toml")], [])
 

@@ -1,4 +1,4 @@
-"""The shipped recipes: the paper's Table 6 cell by cell, and layers that change what they should and nothing else."""
+"""The shipped recipes: the paper's Table 6 cell by cell, and layers that change only what they should."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from training.config import Recipe, RecipeError, load_recipe, recipe_names
 
 BACKBONES = ["sd15", "sd21", "pixart"]
 SMALL = [f"{backbone}_{size}" for backbone in BACKBONES for size in ("24gb", "12gb")]
-LAYERS = {  # what each says, and no more
+LAYERS = {  # all settings of each layer
     "swiftbrush": {"guidance.teacher_kappa": 4.5, "guidance.lora_kappa": 4.5},
     "dmd2trick": {"guidance.teacher_kappa": 4.5, "guidance.lora_kappa": 4.5, "lora.updates": 5},
     "table2_neither": {"guidance.teacher_kappa": 4.5, "guidance.lora_kappa": 4.5},
@@ -15,7 +15,7 @@ LAYERS = {  # what each says, and no more
     "table2_both": {},
     "nasa_t": {"student.nasa_alpha_max": 1.0},
 }
-PROMPTS = "prompts.source=prompts.txt"  # which the recipes leave to the person
+PROMPTS = "prompts.source=prompts.txt"  # settings that the recipes leave to the user
 
 TABLE_6 = """
                               sd15   sd21   pixart
@@ -40,7 +40,7 @@ CELLS = [
 
 
 def flat(recipe):
-    """Settings by their full names, without where things are written."""
+    """Settings by their full names, without the output paths."""
     sections = recipe.model_dump(exclude={"output", "seed"})
     return {f"{section}.{key}": value for section, settings in sections.items() for key, value in settings.items()}
 
@@ -64,7 +64,7 @@ def test_defaults_are_table_6_for_sd15():
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_what_the_paper_does_not_say_is_as_in_the_public_code(backbone):
+def test_settings_missing_in_the_paper_equal_the_public_code(backbone):
     recipe = load_recipe(backbone, [PROMPTS])
     assert (recipe.loop.t_min, recipe.loop.t_max) == (20, 980)
     assert (recipe.loop.gradient_clip, recipe.loop.weight_decay, recipe.loop.gradient_checkpointing) == (
@@ -89,8 +89,8 @@ def test_prompts_must_be_given(name):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_low_memory_recipes_keep_what_the_student_learns_from(name):
-    """Batch, losses and guidance are Table 6's; only how it is computed, and of what, may change."""
+def test_low_memory_recipes_keep_batch_losses_and_guidance(name):
+    """Batch, losses and guidance are Table 6's; only the way of computing may change."""
     backbone = name.partition("_")[0]
     base, recipe = load_recipe(backbone, [PROMPTS]), load_recipe(name, [PROMPTS])
     assert recipe.loop.batch_size == base.loop.batch_size and base.loop.batch_size % recipe.loop.micro_batch == 0
@@ -108,17 +108,17 @@ def test_low_memory_recipes_keep_what_the_student_learns_from(name):
 
 @pytest.mark.parametrize("backbone", [*BACKBONES, "shapes"])
 @pytest.mark.parametrize("layer", LAYERS)
-def test_layers_change_what_they_say_and_nothing_else(backbone, layer):
+def test_layers_change_only_the_listed_settings(backbone, layer):
     base = load_recipe(backbone, [PROMPTS])
     assert changed(load_recipe([backbone, layer], [PROMPTS]), base) == LAYERS[layer]
 
 
-def test_a_cell_of_table_2_takes_another_back():
+def test_a_cell_of_table_2_resets_another():
     recipe = load_recipe(["sd21", "table2_neither", "table2_both"], [PROMPTS])
     assert flat(recipe) == flat(load_recipe("sd21", [PROMPTS]))
 
 
-def test_every_shipped_recipe_is_tested_and_says_what_it_is(pack_root):
+def test_every_shipped_recipe_is_tested_and_has_a_header(pack_root):
     assert recipe_names() == sorted([*BACKBONES, *SMALL, *LAYERS, "shapes"])
     for name in recipe_names():
         head = (pack_root / "training" / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
@@ -127,12 +127,12 @@ def test_every_shipped_recipe_is_tested_and_says_what_it_is(pack_root):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_alone_says_what_to_put_below_it(name):
+def test_a_layer_alone_names_the_recipe_it_needs(name):
     with pytest.raises(RecipeError, match=r"teacher.path is required: name a recipe with a teacher first"):
         load_recipe(name, [PROMPTS])
 
 
-def test_runs_of_different_recipes_have_folders_of_their_own():
+def test_different_recipes_have_different_output_folders():
     assert load_recipe(["sd21", "table2_lora"], [PROMPTS]).output.folder == "runs/sd21-table2_lora"
     assert load_recipe("sd15", [PROMPTS, "output.folder=runs/mine"]).output.folder == "runs/mine"
     assert load_recipe("shapes").output.folder == "runs/shapes"

@@ -1,4 +1,4 @@
-"""8-bit Adam, which the recipes for 24 GB use: bitsandbytes steps on a CPU too, and a resumed run goes on as it was."""
+"""8-bit Adam, which the recipes for 24 GB use: runs on a CPU too, and a resumed run equals an uninterrupted one."""
 
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
@@ -10,8 +10,8 @@ from training.trainer.run_folder.checkpoint import checkpoints
 ADAM8 = "loop.optimizer=adamw8bit"
 
 
-def test_a_resumed_run_equals_one_that_never_stopped(tiny_run, tmp_path):
-    """With weights of more than 4096 values, whose moments are kept in 8 bits."""
+def test_a_resumed_run_equals_an_uninterrupted_one(tiny_run, tmp_path):
+    """Only moments of weights with more than 4096 values are kept in 8 bits."""
     for folder, stops in ((tmp_path / "never", (4,)), (tmp_path / "resumed", (2, 4))):
         for last in stops:
             assert (
@@ -24,7 +24,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(tiny_run, tmp_path):
     assert {value.dtype.itemsize for name, value in moments.items() if name.endswith("state1")} == {1, 4}
 
 
-def test_moments_of_one_kind_are_not_taken_for_the_other(tiny_run, tmp_path, capsys):
+def test_moments_of_the_other_optimizer_are_refused(tiny_run, tmp_path, capsys):
     assert main(tiny_run(tmp_path, "loop.iterations=1")) == 0
     before = tensor_files(tmp_path)
     assert main(tiny_run(tmp_path, ADAM8, "loop.iterations=2", "--resume", "--accept-changes")) == 2
@@ -32,7 +32,7 @@ def test_moments_of_one_kind_are_not_taken_for_the_other(tiny_run, tmp_path, cap
     assert newest(tmp_path) == 1 and tensor_files(tmp_path) == before
 
 
-def test_it_is_refused_where_moments_are_spread(tiny_run, tmp_path, monkeypatch, capsys):
+def test_it_is_refused_with_fsdp(tiny_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("accelerate.Accelerator.distributed_type", DistributedType.FSDP)
     monkeypatch.setattr("accelerate.Accelerator.is_fsdp2", True)
     assert main(tiny_run(tmp_path / "run", ADAM8)) == 2

@@ -18,7 +18,7 @@ PROMPTS = ["a red ring", "a square", "blue", "a plus"]
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """From a local folder, as a person would give one."""
+    """From a local folder, as a user would name it."""
     return write_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
@@ -77,7 +77,7 @@ def test_gradient_through_a_tiny_decoder_equals_finite_differences(weights, tmp_
 
 
 def tiny_vae(folder):
-    """TAESD's class, small, with weights that keep images away from black and white."""
+    """A small model of TAESD's class; its weights keep images away from black and white, where clamping starts."""
     torch.manual_seed(0)
     sizes = {"encoder_block_out_channels": (8, 8, 8, 8), "decoder_block_out_channels": (8, 8, 8, 8)}
     blocks = {"num_encoder_blocks": (1, 1, 1, 1), "num_decoder_blocks": (1, 1, 1, 1)}
@@ -89,7 +89,7 @@ def tiny_vae(folder):
 
 
 @pytest.mark.parametrize("kind", ["nowhere", "something else"])
-def test_a_decoder_that_is_none_is_said(tmp_path, kind):
+def test_an_invalid_decoder_is_reported(tmp_path, kind):
     if kind == "something else":
         tiny_backbone().vae.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"clip\.decoder .* cannot be loaded.*AutoencoderTiny"):
@@ -97,13 +97,13 @@ def test_a_decoder_that_is_none_is_said(tmp_path, kind):
 
 
 def test_weights_are_required(tmp_path):
-    """open_clip would go on with random ones."""
+    """Without them, open_clip would use random ones."""
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG}), encoding="utf-8")
     with pytest.raises(ValueError, match="cannot be loaded"):
         ClipLoss(Clip(model=f"local-dir:{tmp_path}"), torch.sigmoid, torch.device("cpu"))
 
 
-def test_nothing_of_clip_learns(weights):
+def test_clip_is_not_trained(weights):
     clip = judge(weights, margin=1.0)
     x0 = torch.randn(4, 3, 16, 16, requires_grad=True)
     clip.loss(x0, PROMPTS).backward()
@@ -119,18 +119,18 @@ def test_images_are_prepared_as_open_clip_prepares_them(weights):
     _, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{weights}")
     theirs = clip.model.encode_image(preprocess(Image.fromarray(pixels.permute(1, 2, 0).numpy()))[None])
     ours = clip.embed_images(pixels[None] / 255)
-    # Theirs rounds to bytes after resizing.
+    # open_clip rounds to bytes after resizing.
     assert torch.cosine_similarity(ours, theirs).item() > 0.9999
 
 
-def test_missing_weights_are_said(tmp_path):
+def test_missing_weights_are_reported(tmp_path):
     with pytest.raises(ValueError, match=r"weights 'nowhere.pt' cannot be loaded.*clip.weight=0"):
         ClipLoss(Clip(model="ViT-B-32", pretrained="nowhere.pt"), torch.sigmoid, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.75, 1.0])
 @pytest.mark.parametrize("batch", [1, 2, 4, 64])
-def test_judged_rows_are_the_share_and_evenly_spread(share, batch):
+def test_judged_rows_are_the_given_share_evenly_spread(share, batch):
     rows = clip_rows(share, batch)
     assert len(rows) == max(1, round(share * batch)) and all(0 <= row < batch for row in rows)
     halves = [sum(row in rows for row in half) for half in (range(batch // 2), range(batch // 2, batch))]

@@ -1,6 +1,6 @@
-"""Compiled networks: all blocks are, they train as the uncompiled do, and wrong gradients are refused.
+"""Compiled networks: all blocks are compiled, training gives the same results, and wrong gradients are refused.
 
-Dynamo and AOT autograd are the real ones; their kernels are eager ones, for inductor's take minutes to build.
+Dynamo and AOT autograd are real, but kernels run eagerly, since inductor's take minutes to build.
 """
 
 import json
@@ -39,7 +39,7 @@ def compile_by(monkeypatch, backend):
 
 
 def spoiling(change):
-    """A compiler whose forward passes are right, and one gradient of each backward pass is not."""
+    """A compiler with correct forward passes and one wrong gradient in each backward pass."""
 
     def backward(graph, inputs):
         def run(*values):
@@ -53,9 +53,9 @@ def spoiling(change):
     return aot_autograd(fw_compiler=lambda graph, inputs: graph, bw_compiler=backward)
 
 
-# as much as inductor has been found to be wrong by
+# the largest error that was seen with inductor
 FIVE_PERCENT_OFF = spoiling(lambda gradient: 1.05 * gradient)
-# rounds elsewhere, as compiled kernels do
+# rounds in other places, like compiled kernels
 RIGHT = "aot_eager_decomp_partition"
 
 
@@ -63,13 +63,13 @@ def distillation(model, precision="no"):
     recipe = make_recipe(loop={"precision": precision})
     backbone = MODELS[model]()
     d = make_distillation(backbone, recipe)
-    AcceleratorState._reset_state()  # it takes one precision in a process, unless it is told to forget
+    AcceleratorState._reset_state()  # accelerate allows only one precision per process unless its state is reset
     d.accelerator = Accelerator(cpu=True, mixed_precision=precision)
     return d, backbone.encode(PROMPTS), draws_for(recipe)
 
 
 def test_blocks_of_many_shapes_are_all_compiled(monkeypatch):
-    """As many as a UNet of Stable Diffusion has; torch by itself goes on uncompiled after the eighth."""
+    """As many as in a UNet of Stable Diffusion; by default, torch stops compiling after the eighth."""
     compile_by(monkeypatch, "eager")
     blocks = nn.ModuleList(
         ResnetBlock2D(in_channels=width, out_channels=4, groups=1, groups_out=1, temb_channels=2)
@@ -122,7 +122,7 @@ def test_wrong_gradients_of_the_lora_teacher_alone_are_refused(monkeypatch, mode
 
 
 @pytest.mark.parametrize("value", [math.nan, None])
-def test_gradients_that_are_no_numbers_or_not_there_are_refused(monkeypatch, value):
+def test_nan_and_missing_gradients_are_refused(monkeypatch, value):
     d, text, draws = distillation("PixArt")
     spoilt = spoiling(lambda gradient: None if value is None else torch.full_like(gradient, value))
     compile_by(monkeypatch, spoilt)
@@ -131,7 +131,7 @@ def test_gradients_that_are_no_numbers_or_not_there_are_refused(monkeypatch, val
         check_compiled(d, text, draws)
 
 
-def test_what_cannot_be_compiled_is_said(monkeypatch):
+def test_compile_errors_are_reported(monkeypatch):
     def no_compiler(graph, inputs):
         raise RuntimeError("there is no compiler")
 
@@ -142,7 +142,7 @@ def test_what_cannot_be_compiled_is_said(monkeypatch):
         check_compiled(d, text, draws)
 
 
-def test_a_broken_network_is_not_the_compilers_fault(monkeypatch):
+def test_errors_of_the_network_itself_are_not_blamed_on_the_compiler(monkeypatch):
     d, text, draws = distillation("PixArt")
     next(d.student.parameters()).data.fill_(math.inf)
     with pytest.raises(RecipeError, match=r"not finite, even without loop\.compile"):
@@ -151,7 +151,7 @@ def test_a_broken_network_is_not_the_compilers_fault(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.full
-def test_a_compiled_run_trains_the_same_or_does_not_begin(monkeypatch, tmp_path, tiny_run, capsys):
+def test_a_compiled_run_trains_the_same_or_does_not_start(monkeypatch, tmp_path, tiny_run, capsys):
     def run(name, *more):
         return main(tiny_run(tmp_path / name, "loop.iterations=2", *more))
 

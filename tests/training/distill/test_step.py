@@ -15,10 +15,10 @@ TOLERANCE = 1e-6
 
 
 class Reference:
-    """PAPER section 3, written down once more.
+    """A second implementation of PAPER section 3.
 
-    Every row in a forward of its own, its padding cut off instead of masked; adapters merged by hand; `rows` are lists
-    of embeddings (S_i, E).
+    One forward pass per row, with the padding cut off instead of masked; adapters merged by hand; `rows` are
+    lists of embeddings (S_i, E).
     """
 
     def __init__(self, network, lora_state, scale, alphas_cumprod, prediction_type):
@@ -102,7 +102,7 @@ def test_losses_and_gradients_equal_the_derivation(model):
     want_x0 = reference.student(twin, draws.z, rows, 999)
     with torch.no_grad():
         want_gap = reference.gap(want_x0.detach(), rows, null, draws)
-    # L_VSD's gradient in x0 is g / numel: pull it through the student without going through the loss.
+    # L_VSD's gradient in x0 is g / numel: backpropagate it through the student directly, without the loss.
     want_x0.backward(want_gap / want_gap.numel())
     assert relative(x0, want_x0) < TOLERANCE
     assert relative(gap, want_gap) < TOLERANCE
@@ -126,7 +126,7 @@ def gradient(network):
     return torch.cat([p.grad.flatten() for p in network.parameters()])
 
 
-def test_twenty_iterations_move_student_and_lora_and_nothing_else():
+def test_twenty_iterations_train_only_student_and_lora():
     backbone, recipe = tiny_backbone(), make_recipe()
     before = {name: weight.clone() for name, weight in backbone.network.state_dict().items()}
     d = make_distillation(backbone, recipe)
@@ -141,10 +141,10 @@ def test_twenty_iterations_move_student_and_lora_and_nothing_else():
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before), "the frozen teacher changed"
     assert all(not torch.equal(w, lora_before[n]) for n, w in trained_state(d.teachers.network).items()), (
-        "an adapter stood still"
+        "an adapter did not change"
     )
     assert all(not torch.equal(w, student_before[n]) for n, w in d.student.state_dict().items()), (
-        "part of the student stood still"
+        "part of the student did not change"
     )
 
 
@@ -159,7 +159,7 @@ def test_frozen_teacher_is_the_loaded_teacher_bit_for_bit():
             assert torch.equal(teacher(x, t, states).sample, plain(x, t, states).sample)
         assert not torch.equal(d.teachers.network(x, t, states).sample, plain(x, t, states).sample)
     assert all(parameter.requires_grad for parameter in d.teachers.lora_parameters())
-    assert d.teachers.lora_parameters(), "toggling the adapters lost their gradients"
+    assert d.teachers.lora_parameters(), "switching the adapters off and on lost their gradients"
 
 
 def test_kappa_is_uniform_and_shared():
@@ -176,7 +176,7 @@ def test_kappa_is_uniform_and_shared():
 @pytest.mark.parametrize(
     ("fixed", "frozen", "lora"), [("neither", 0, 0), ("teacher", 1, 0), ("lora", 0, 1), ("both", 1, 1)]
 )
-def test_a_fixed_kappa_changes_its_own_teacher_only(fixed, frozen, lora, monkeypatch):
+def test_a_fixed_kappa_affects_only_its_teacher(fixed, frozen, lora, monkeypatch):
     """Table 2's four cells."""
     names = {"teacher": ["teacher_kappa"], "lora": ["lora_kappa"], "both": ["teacher_kappa", "lora_kappa"]}
     recipe = make_recipe(guidance=dict.fromkeys(names.get(fixed, []), 7.5))
@@ -194,7 +194,7 @@ def test_a_fixed_kappa_changes_its_own_teacher_only(fixed, frozen, lora, monkeyp
     assert shown == pytest.approx(7.5 if frozen and lora else drawn)
 
 
-def test_a_noise_level_of_its_own_is_used_for_x0():
+def test_x0_is_noised_at_its_own_timestep():
     recipe = make_recipe(student={"alpha_T_squared": 0.25})
     backbone = tiny_backbone()
     d = make_distillation(backbone, recipe)
@@ -213,8 +213,8 @@ def test_timesteps_cover_their_ranges():
     assert abs(dropped - 0.1) < 0.01
 
 
-def test_without_a_gap_the_student_stands_still():
-    """Adapters that are still zero make both teachers equal: the loss and its gradient are exactly zero."""
+def test_without_a_gap_the_student_does_not_change():
+    """With adapters at zero, both teachers are equal, so the loss and its gradient are exactly zero."""
     backbone, recipe = tiny_backbone(), make_recipe()
     d = make_distillation(backbone, recipe)
     text, draws = backbone.encode(PROMPTS), draws_for(recipe)

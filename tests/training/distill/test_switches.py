@@ -1,4 +1,4 @@
-"""Every switch changes what it should, and nothing else; the three classes of networks learn under each."""
+"""Every switch changes only what it should, and all three classes of networks train with each."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from training.trainer.distributed.state_dicts import trained_state
 
 
 def first_step(model="SD1.5", **changes):
-    """x0, score gap, and both losses of the first iteration, adapters not zero."""
+    """x0, score gap, and both losses of the first iteration, with adapters that are not zero."""
     backbone, recipe = MODELS[model](), make_recipe(**changes)
     d = make_distillation(backbone, recipe)
     randomise_lora(d.teachers)
@@ -53,7 +53,10 @@ NASA = {"nasa_alpha_max": 1.0, "nasa_negatives": ["a blue ring"]}
         ({"student": {"alpha_T_squared": 0.25}}, {"x0", "gap", "lora"}),
         ({"student": {"timestep": 500}}, {"x0", "gap", "lora"}),
         ({"student": NASA}, {"x0", "gap", "lora"}),
-        ({"student": NASA | {"nasa_alpha_max": 1e-9}}, {"gap"}),  # no NASA to speak of: the teacher's negative alone
+        (
+            {"student": NASA | {"nasa_alpha_max": 1e-9}},
+            {"gap"},
+        ),  # NASA is almost off, so only the teacher's negative acts
         ({"loop": {"t_min": 500}}, {"gap"}),
         ({"clip": {"weight": 0.0}}, set()),
         ({"student": {"ema_decay": 0.0}}, set()),
@@ -61,7 +64,7 @@ NASA = {"nasa_alpha_max": 1.0, "nasa_negatives": ["a blue ring"]}
     ],
     ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
-def test_a_switch_moves_its_own_figures_only(plain, changes, moved):
+def test_a_switch_changes_only_its_own_figures(plain, changes, moved):
     switched = first_step(**changes)
     found = {name for name in plain if relative(switched[name], plain[name]) > 1e-6}
     assert found == moved
@@ -69,7 +72,8 @@ def test_a_switch_moves_its_own_figures_only(plain, changes, moved):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_nasa_t_steers_the_student_and_guides_the_teacher_by_the_negative(model):
-    """Its gap is the plain one, but for the frozen teacher's guidance: (1 - kappa) (eps(negative) - eps(null)) more."""
+    """Compared with the plain run, the gap grows by the change in the frozen teacher's guidance:
+    (1 - kappa) (eps(negative) - eps(null))."""
     backbone, recipe = MODELS[model](), make_recipe(student=NASA)
     d = make_distillation(backbone, recipe)
     randomise_lora(d.teachers)
@@ -98,7 +102,7 @@ def test_nasa_t_steers_the_student_and_guides_the_teacher_by_the_negative(model)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("loss", ["eps", "native"])
 @pytest.mark.parametrize("targets", ["attention_qv", "attention", "all"])
-def test_all_of_the_lora_teacher_learns(model, loss, targets):
+def test_every_adapter_of_the_lora_teacher_is_trained(model, loss, targets):
     backbone, recipe = MODELS[model](), make_recipe(lora={"loss": loss, "targets": targets})
     d = make_distillation(backbone, recipe)
     before = {name: weight.clone() for name, weight in trained_state(d.lora_teacher).items()}
@@ -106,17 +110,17 @@ def test_all_of_the_lora_teacher_learns(model, loss, targets):
         d.run(PROMPTS, backbone.encode(PROMPTS), draws_for(recipe, iteration))
     after = trained_state(d.lora_teacher)
     still = [name for name in before if torch.equal(before[name], after[name])]
-    assert not still, f"{len(still)} of {len(before)} adapters stood still, first {still[:2]}"
+    assert not still, f"{len(still)} of {len(before)} adapters did not change, first {still[:2]}"
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_lora_student_shares_the_teachers_weights_and_leaves_them(model):
+def test_a_lora_student_shares_the_teachers_weights_and_does_not_change_them(model):
     backbone, recipe = MODELS[model](), make_recipe(student={"train": "lora", "lora_rank": 4, "lora_scaling": 4})
     frozen = {weight.data_ptr() for weight in backbone.network.parameters()}
     before = {name: weight.clone() for name, weight in backbone.network.state_dict().items()}
     d = make_distillation(backbone, recipe)
     kept = [weight for weight in d.student.parameters() if not weight.requires_grad]
-    assert {weight.data_ptr() for weight in kept} == frozen, "the student has frozen weights of its own"
+    assert {weight.data_ptr() for weight in kept} == frozen, "the student has its own copy of frozen weights"
     student = {name: weight.clone() for name, weight in trained_state(d.student).items()}
     for iteration in range(3):
         d.run(PROMPTS, backbone.encode(PROMPTS), draws_for(recipe, iteration))
@@ -128,7 +132,7 @@ def test_a_lora_student_shares_the_teachers_weights_and_leaves_them(model):
     assert teacher and own and not teacher & own
 
 
-def test_a_student_can_start_elsewhere():
+def test_a_student_can_start_from_another_checkpoint():
     backbone, recipe = MODELS["SD1.5"](), make_recipe()
     other = {name: weight + 1 for name, weight in backbone.network.state_dict().items()}
     student = make_student(backbone.network, recipe, weights=other)
@@ -153,12 +157,12 @@ def test_gradient_checkpointing_changes_no_gradient(model):
             {(who, name): p.grad for who, n in networks.items() for name, p in n.named_parameters() if p.requires_grad}
         )
     unused = [name for name, grad in gradients[0].items() if grad is None]
-    assert not unused, f"weights that DDP would wait for in vain: {unused}"
+    assert not unused, f"unused weights, for which DDP would wait forever: {unused}"
     assert all(relative(gradients[1][name], grad) < 1e-5 for name, grad in gradients[0].items() if grad.any())
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_gradient_checkpointing_keeps_less_for_both_updates(model):
+def test_gradient_checkpointing_saves_fewer_tensors_for_both_updates(model):
     kept = []
     for checkpointing in (False, True):
         backbone = MODELS[model]()
@@ -182,7 +186,7 @@ def test_gradient_checkpointing_keeps_less_for_both_updates(model):
     assert all(less < 0.6 * more for more, less in zip(*kept, strict=True)), kept
 
 
-def test_gradients_do_not_outlive_their_update():
+def test_gradients_are_freed_after_their_update():
     backbone = MODELS["SD1.5"]()
     d = make_distillation(backbone, make_recipe())
     seen = []

@@ -1,4 +1,4 @@
-"""The bundled student's images of a few pairs, with and without a negative, made once."""
+"""The bundled student's images of a few pairs, with and without a negative, generated once."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def pairs_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def removal_sets(pairs_file, tmp_path_factory):
-    """A folder with none/, nasa-1/ and cfg-1.5/, of three pairs with four images each."""
+    """A folder with none/, nasa-1/ and cfg-1.5/: three pairs with four images each."""
     out = tmp_path_factory.mktemp("sets")
     evaluate(
         *("generate", STUDENT, "--pairs", pairs_file, "--count", 4, "--out", out, "--cpu"),
@@ -31,7 +31,7 @@ def removal_sets(pairs_file, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A real browser, without a server. Closed before other files open theirs: Playwright runs once in a process."""
+    """A real browser, without a server. Closed after each file, since Playwright can run only once in a process."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), headless=True, args=FLAGS)
         yield browser
@@ -40,13 +40,13 @@ def chromium():
 
 @pytest.fixture(scope="session")
 def inception(tmp_path_factory):
-    """Inception's weights, random."""
+    """Random weights of Inception."""
     return write_inception(tmp_path_factory.mktemp("inception") / "inception.pth")
 
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory):
-    """Six scenes as the small world draws them."""
+    """Six scenes, drawn by the shapes renderer."""
     folder = tmp_path_factory.mktemp("reference")
     for n, image in enumerate(render(sample_scenes(6, torch.Generator().manual_seed(1)))):
         Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).save(folder / f"{n}.png")

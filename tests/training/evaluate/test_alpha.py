@@ -22,7 +22,7 @@ def test_the_smallest_of_the_best():
         choose_alpha({0.2: 0.0, 0.5: 0.0})
 
 
-def test_it_is_measured_and_written(pairs_file, tmp_path, capsys):
+def test_alpha_is_measured_and_written(pairs_file, tmp_path, capsys):
     path = tmp_path / "student.safetensors"
     shutil.copy(STUDENT, path)
     write_alpha(path, 0.01)
@@ -45,7 +45,7 @@ def test_it_is_measured_and_written(pairs_file, tmp_path, capsys):
     assert [entry.name for entry in tmp_path.iterdir()] == ["student.safetensors"]
 
 
-def test_where_nothing_can_be_written_nothing_is_measured(tmp_path, pairs_file, capsys):
+def test_nothing_is_measured_if_the_result_cannot_be_written(tmp_path, pairs_file, capsys):
     other = tmp_path / "other.safetensors"
     save_file({"a": torch.zeros(2)}, other)
     content = other.read_bytes()

@@ -1,4 +1,4 @@
-"""Figures belong to the very images that they were measured on, and images to the settings that made them."""
+"""Results are used only with the images they were measured on, and images only with the settings that made them."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def brightness(pictures, prompts):
 
 
 def words(pictures, prompts):
-    """Another one."""
+    """Another plug-in."""
     return [float(len(prompt.split())) for prompt in prompts]
 
 
@@ -50,11 +50,11 @@ def test_scores_of_other_images_are_not_kept(copy, tmp_path):
     both = [f"{__name__}:brightness", f"{__name__}:words"]
     scored(place, out, "brightness")
     assert scored(place, out, "words") == [both]
-    shutil.move(copy, tmp_path / "moved")  # the same images, wherever they lie
+    shutil.move(copy, tmp_path / "moved")  # the same images in another folder
     place = tmp_path / "moved" / "none"
     assert scored(place, out, "brightness") == [both]
     images = changed(place)["images"]
-    changed(place, images=[row | {"prompt": "a ring"} for row in images])  # as many, of another list
+    changed(place, images=[row | {"prompt": "a ring"} for row in images])  # the same number of images, of another list
     assert scored(place, out, "words") == [both[1:]]
     assert scored(place, out, "brightness") == [both]
     shutil.copy(place / "000000.png", place / "000001.png")
@@ -93,11 +93,11 @@ def test_each_setup_is_compared_with_its_own_plain_images(pairs_file, tmp_path, 
     for name in ("one", "two"):
         own = [row for row in sets if row["folder"].startswith(str(tmp_path / name))]
         assert {row["before"] for row in own} == {row["digest"] for row in own if row["method"] == "none"}
-    said = refused(capsys, "removal", tmp_path / "one" / "none", tmp_path / "two" / "nasa-0.5", "--judge", "shapes")
-    assert "nasa-0.5 has nothing to compare with" in said
+    output = refused(capsys, "removal", tmp_path / "one" / "none", tmp_path / "two" / "nasa-0.5", "--judge", "shapes")
+    assert "nasa-0.5 has nothing to compare with" in output
 
 
-def test_lists_that_do_not_add_up_are_refused(copy, capsys):
+def test_inconsistent_lists_are_refused(copy, capsys):
     judged = ("removal", copy, "--judge", "shapes")
     images = changed(copy / "none")["images"]
     changed(copy / "none", images=[*images, images[3]])
@@ -108,16 +108,16 @@ def test_lists_that_do_not_add_up_are_refused(copy, capsys):
     assert "name pairs [] or none" in refused(capsys, *judged)
 
 
-def test_labels_may_change_and_images_may_not(pairs_file, copy):
+def test_labels_can_change_and_images_cannot(pairs_file, copy):
     before = pictures(copy / "none")
     made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 4, "--methods", "none", "--cpu", "--out", copy)
     evaluate(*made, "--title", "PG-SB SD2.1")
     assert read_manifest(copy / "none").title == "PG-SB SD2.1"
-    evaluate(*made)  # what is not named stays
+    evaluate(*made)  # other labels stay
     assert read_manifest(copy / "none").title == "PG-SB SD2.1" and pictures(copy / "none") == before
 
 
-def test_a_label_given_later_reaches_figures_taken_before(pairs_file, copy, tmp_path):
+def test_a_later_label_applies_to_earlier_scores(pairs_file, copy, tmp_path):
     evaluate("removal", copy, "--judge", "shapes")
     made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 4, "--methods", "none", "--cpu", "--out", copy)
     evaluate(*made, "--title", "Renamed")
@@ -126,7 +126,7 @@ def test_a_label_given_later_reaches_figures_taken_before(pairs_file, copy, tmp_
     assert "| Renamed | none | 12 |" in text
 
 
-def test_nothing_is_made_when_one_folder_is_taken(pairs_file, tmp_path, capsys):
+def test_nothing_is_generated_if_one_folder_is_in_use(pairs_file, tmp_path, capsys):
     (tmp_path / "nasa-0.3").mkdir()
     (tmp_path / "nasa-0.3" / "mine.txt").write_text("mine", encoding="utf-8")
     made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 1, "--cpu", "--out", tmp_path)
@@ -134,7 +134,7 @@ def test_nothing_is_made_when_one_folder_is_taken(pairs_file, tmp_path, capsys):
     assert not (tmp_path / "none").exists() and os.listdir(tmp_path / "nasa-0.3") == ["mine.txt"]
 
 
-def test_other_settings_may_be_given_before_the_first_image(pairs_file, tmp_path, capsys):
+def test_settings_can_change_before_the_first_image(pairs_file, tmp_path, capsys):
     made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 1, "--methods", "none", "--cpu", "--out", tmp_path)
     evaluate(*made)
     for path in (tmp_path / "none").glob("*.png"):
@@ -154,7 +154,7 @@ def test_one_run_writes_at_a_time(pairs_file, tmp_path, capsys):
     assert len(pictures(tmp_path / "none")) == 3
 
 
-def test_images_that_are_not_numbers_are_refused(pairs_file, tmp_path, capsys):
+def test_non_finite_images_are_refused(pairs_file, tmp_path, capsys):
     import copy as library
 
     network = library.deepcopy(published("sd15")["network"])
@@ -165,25 +165,25 @@ def test_images_that_are_not_numbers_are_refused(pairs_file, tmp_path, capsys):
     assert not pictures(tmp_path / "out" / "none")
 
 
-def test_ctrl_c_is_no_crash(pairs_file, tmp_path):
+def test_ctrl_c_ends_without_a_traceback(pairs_file, tmp_path):
     made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 30, "--methods", "none", "--out", tmp_path / "out")
     [process] = started(tmp_path / "log", *made, signalled=(signal.SIGINT, 1))
     process.join(TIMEOUT)
-    said = (tmp_path / "log").read_text(encoding="utf-8")
-    assert process.exitcode == 130 and "Traceback" not in said, said[-2000:]
-    assert "stopped; run the same command again to continue" in said
+    output = (tmp_path / "log").read_text(encoding="utf-8")
+    assert process.exitcode == 130 and "Traceback" not in output, output[-2000:]
+    assert "stopped; run the same command again to continue" in output
     assert not list((tmp_path / "out" / "none").glob(".*.tmp"))
 
 
-def test_a_disk_that_takes_no_more_is_named(pairs_file, tmp_path, capsys):
+def test_a_full_disk_is_named_in_the_error(pairs_file, tmp_path, capsys):
     made = ("generate", STUDENT, "--prompts", "shapes", "--limit", 1, "--methods", "none", "--cpu", "--out", tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))  # the manifest fits, an image does not
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))  # enough for the manifest, not for an image
     try:
-        said = refused(capsys, *made)
+        output = refused(capsys, *made)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "File too large" in said and str(tmp_path / "none" / "000000.png") in said
+    assert "File too large" in output and str(tmp_path / "none" / "000000.png") in output
     assert not list((tmp_path / "none").glob(".*.tmp")) and not pictures(tmp_path / "none")
     evaluate(*made)
     assert len(pictures(tmp_path / "none")) == 1

@@ -1,4 +1,4 @@
-"""Images from the bundled student: the same ones, whatever makes them and however often it is stopped."""
+"""Images from the bundled student do not depend on batches, processes or interruptions."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def prompts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(prompts, tmp_path_factory):
-    """Two methods, 4 prompts, 3 images each, in batches of 5; made at one go."""
+    """Two methods, 4 prompts, 3 images each, in batches of 5; generated in one run."""
     out = tmp_path_factory.mktemp("whole")
     evaluate(*words(prompts, out))
     return out
@@ -43,12 +43,12 @@ def words(prompts, out, *more, methods=("none", "nasa:0.7")):
     )
 
 
-def test_every_prompt_gets_its_images_and_its_own_seeds(whole):
+def test_every_prompt_gets_its_images_with_distinct_seeds(whole):
     manifest = read_manifest(whole / "none")
     assert [row.prompt for row in manifest.images] == [
         p for p in ("a ring", "a red square", "a ring", "a blue plus on the left") for _ in range(3)
     ]
-    assert [row.number for row in manifest.images[6:9]] == [3, 4, 5]  # the second "a ring" gets other noise
+    assert [row.number for row in manifest.images[6:9]] == [3, 4, 5]  # the second "a ring" gets different noise
     assert len({row.seed for row in manifest.images}) == 12
     assert manifest.images[1].seed == seed_of(0, "a ring", 1)
     assert {row.negative for row in manifest.images} == {"triangle"}
@@ -56,7 +56,7 @@ def test_every_prompt_gets_its_images_and_its_own_seeds(whole):
     assert [row.seed for row in read_manifest(whole / "nasa-0.7").images] == [row.seed for row in manifest.images]
 
 
-def test_the_images_are_the_small_worlds_own_samplers(whole):
+def test_images_equal_those_of_the_shapes_sampler(whole):
     model = load_backbone(STUDENT)
     for name, negative in (("none", None), ("nasa-0.7", "triangle")):
         rows = read_manifest(whole / name).images
@@ -64,16 +64,16 @@ def test_the_images_are_the_small_worlds_own_samplers(whole):
         images = generate([row.prompt for row in rows], [row.seed for row in rows], negative)
         expected = (images * 255).round().int().permute(0, 2, 3, 1).numpy()
         for row, image in zip(rows, expected, strict=True):
-            assert np.abs(pixels(whole / name / row.file) - image).max() <= 1  # other batches, other rounding
+            assert np.abs(pixels(whole / name / row.file) - image).max() <= 1  # the batches differ, so rounding differs
 
 
-def test_the_metadata_tell_how_an_image_was_made(whole):
+def test_the_metadata_describe_how_an_image_was_generated(whole):
     with Image.open(whole / "nasa-0.7" / "000001.png") as image:
         assert image.size == (64, 64) and image.mode == "RGB"
         assert image.info["prompt"] == "a ring"
-        said = json.loads(image.info["snoopi"])
-    assert (said["method"], said["negative"], said["number"]) == ("nasa:0.7", "triangle", 1)
-    assert said["seed"] == seed_of(0, "a ring", 1) and len(said["model"]["fingerprint"]) == 64
+        metadata = json.loads(image.info["snoopi"])
+    assert (metadata["method"], metadata["negative"], metadata["number"]) == ("nasa:0.7", "triangle", 1)
+    assert metadata["seed"] == seed_of(0, "a ring", 1) and len(metadata["model"]["fingerprint"]) == 64
     assert json.loads((whole / "none" / "cost.json").read_text(encoding="utf-8"))["images"] == 12
 
 
@@ -84,7 +84,7 @@ def test_alpha_zero_is_no_negative(prompts, whole, tmp_path):
             assert np.array_equal(pixels(tmp_path / name / file), pixels(whole / "none" / file))
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_files(prompts, whole, tmp_path):
+def test_a_killed_run_resumes_to_the_same_files(prompts, whole, tmp_path):
     straight, killed = ((tmp_path / name, "--count", 9) for name in ("straight", "killed"))
     evaluate(*words(prompts, *straight, methods=["none"]))
     made, folder = words(prompts, *killed, methods=["none"]), killed[0] / "none"
@@ -99,46 +99,46 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(prompts, whole, tmp_p
     assert not list(folder.glob(".*.tmp"))
 
 
-def test_two_processes_make_the_very_same_files(prompts, whole, tmp_path):
+def test_two_processes_write_identical_files(prompts, whole, tmp_path):
     running = started(tmp_path / "log", *words(prompts, tmp_path / "out"), processes=2)
     for process in running:
         process.join(TIMEOUT)
-    said = (tmp_path / "log").read_text(encoding="utf-8")
-    assert [process.exitcode for process in running] == [0, 0], said[-3000:]
+    output = (tmp_path / "log").read_text(encoding="utf-8")
+    assert [process.exitcode for process in running] == [0, 0], output[-3000:]
     for name in ("none", "nasa-0.7"):
         assert len(pictures(whole / name)) == 12
         assert pictures(tmp_path / "out" / name) == pictures(whole / name)
 
 
-def test_the_process_that_fails_tells(prompts, tmp_path):
+def test_the_failing_process_reports_its_error(prompts, tmp_path):
     made = words(prompts, tmp_path / "out", methods=["none"])
     evaluate(*made)
-    place = tmp_path / "out" / "none" / "000007.png"  # of the second batch, which is the second process's
+    place = tmp_path / "out" / "none" / "000007.png"  # the second batch belongs to the second process
     place.unlink()
     place.mkdir()
     running = started(tmp_path / "log", *made, processes=2)
     for process in running:
         process.join(TIMEOUT)
-    said = (tmp_path / "log").read_text(encoding="utf-8")
+    output = (tmp_path / "log").read_text(encoding="utf-8")
     assert all(process.exitcode for process in running)
-    assert "error: [Errno 21] Is a directory" in said and str(place) in said, said[-3000:]
+    assert "error: [Errno 21] Is a directory" in output and str(place) in output, output[-3000:]
 
 
-def test_other_batches_change_nothing_but_rounding(prompts, whole, tmp_path):
+def test_batch_size_changes_only_rounding(prompts, whole, tmp_path):
     evaluate(*words(prompts, tmp_path, "--batch", 12))
     for file in pictures(whole / "nasa-0.7"):
         assert np.abs(pixels(tmp_path / "nasa-0.7" / file) - pixels(whole / "nasa-0.7" / file)).max() <= 1
 
 
-def test_damaged_and_foreign_images_are_made_again_and_whole_ones_kept(prompts, whole, tmp_path):
+def test_damaged_and_foreign_images_are_regenerated_and_valid_ones_kept(prompts, whole, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(whole, out)
     folder = out / "none"
     whole_file = (folder / "000003.png").read_bytes()
     (folder / "000003.png").write_bytes(whole_file[: len(whole_file) // 2])
-    Image.new("RGB", (64, 64)).save(folder / "000004.png")  # whole, but of another program
+    Image.new("RGB", (64, 64)).save(folder / "000004.png")  # valid, but written by another program
     (folder / "000005.png").unlink()
-    shutil.copy(folder / "000001.png", folder / "000006.png")  # of another row
+    shutil.copy(folder / "000001.png", folder / "000006.png")  # the image of another row
     kept = (folder / "000007.png").stat().st_mtime_ns
     evaluate(*words(prompts, out))
     assert pictures(folder) == pictures(whole / "none")
@@ -149,10 +149,10 @@ def test_damaged_and_foreign_images_are_made_again_and_whole_ones_kept(prompts, 
 
 def test_other_settings_are_refused_and_nothing_is_overwritten(prompts, whole, tmp_path, capsys):
     before = pictures(whole / "none")
-    said = refused(capsys, *words(prompts, whole, "--seed", 1))
-    assert "seed: 0 -> 1" in said and "choose another --out" in said
-    said = refused(capsys, *words(prompts, whole, "--count", 2))
-    assert "12 images -> 8" in said
+    output = refused(capsys, *words(prompts, whole, "--seed", 1))
+    assert "seed: 0 -> 1" in output and "choose another --out" in output
+    output = refused(capsys, *words(prompts, whole, "--count", 2))
+    assert "12 images -> 8" in output
     assert pictures(whole / "none") == before
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "000000.png").write_bytes(b"mine")
@@ -172,7 +172,7 @@ def test_other_settings_are_refused_and_nothing_is_overwritten(prompts, whole, t
         ({"--timesteps": "1500"}, "ends at 999"),
     ],
 )
-def test_wrong_words(prompts, tmp_path, capsys, change, expected):
+def test_invalid_arguments(prompts, tmp_path, capsys, change, expected):
     given = {"model": STUDENT, "--prompts": prompts, "--out": tmp_path / "out", "--limit": 1, **change}
     line = ["generate", given.pop("model"), "--cpu", *(word for pair in given.items() for word in pair)]
     if not expected:
@@ -183,15 +183,15 @@ def test_wrong_words(prompts, tmp_path, capsys, change, expected):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_papers_protocol_fixes_what_it_fixes(prompts, tmp_path, capsys):
-    said = refused(
+def test_the_papers_protocol_fixes_its_settings(prompts, tmp_path, capsys):
+    output = refused(
         capsys, "generate", STUDENT, "--prompts", prompts, "--out", tmp_path, "--protocol", "paper", "--count", "3"
     )
-    assert "--count 3 (the paper's: 1)" in said
+    assert "--count 3 (the paper's: 1)" in output
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_students_of_other_programs_in_diffusers_folders(kind, prompts, tmp_path):
+def test_diffusers_folders_of_other_programs(kind, prompts, tmp_path):
     folder = save_folder(tmp_path / "model", kind)
     evaluate(
         *("generate", folder, "--prompts", prompts, "--limit", 1, "--negative", "blue", "--out", tmp_path / "out"),
@@ -203,7 +203,7 @@ def test_students_of_other_programs_in_diffusers_folders(kind, prompts, tmp_path
     assert len(pictures(tmp_path / "out" / "nasa-0.5")) == 1
 
 
-def test_published_models_are_sampled_as_their_presets_say(prompts, tmp_path, capsys):
+def test_published_models_are_sampled_by_their_presets(prompts, tmp_path, capsys):
     folder = save_folder(tmp_path / "model", "sd15")
     model = load_backbone(folder)
     made = ("generate", folder, "--prompts", prompts, "--limit", 2, "--negative", "blue", "--size", 64, "--cpu")
@@ -225,10 +225,10 @@ def test_published_models_are_sampled_as_their_presets_say(prompts, tmp_path, ca
         ("SD-Turbo, 4 steps", "takes 4 euler step(s)"),
         ("DMD3", "available: auto, PG-SB SD1.5"),
     ):
-        said = refused(capsys, *made, "--preset", preset, "--methods", "none", "--out", tmp_path / "x")
-        assert expected in said
-    said = refused(capsys, *made, "--preset", "SwiftBrush", "--out", tmp_path / "x")
-    assert "preset 'SwiftBrush' recommends no alpha" in said
+        output = refused(capsys, *made, "--preset", preset, "--methods", "none", "--out", tmp_path / "x")
+        assert expected in output
+    output = refused(capsys, *made, "--preset", "SwiftBrush", "--out", tmp_path / "x")
+    assert "preset 'SwiftBrush' recommends no alpha" in output
 
 
 def test_files_become_groups_and_a_list_of_strings_is_read(tmp_path):

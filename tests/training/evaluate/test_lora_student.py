@@ -1,4 +1,4 @@
-"""A student that was exported as a LoRA is measured on its base, as if it were one file."""
+"""A student exported as a LoRA gives the same results on its base as one merged file."""
 
 import copy
 

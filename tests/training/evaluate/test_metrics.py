@@ -1,4 +1,4 @@
-"""Every metric against a closed form, or another way to compute it, on made-up numbers."""
+"""Every metric against a closed form or a second implementation, on synthetic data."""
 
 import time
 
@@ -38,7 +38,7 @@ def test_fid_of_known_gaussians():
 
 
 @pytest.mark.parametrize("counts", [(300, 250), (20, 300), (15, 20)])
-def test_fid_is_torch_fidelitys(counts):
+def test_fid_equals_torch_fidelity(counts):
     one, other = features(counts[0], 32, 0), features(counts[1], 32, 1, shift=0.3, scale=1.5)
     statistics = [fid_features_to_statistics(torch.from_numpy(f)) for f in (one, other)]
     expected = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
@@ -51,7 +51,7 @@ def test_fid_is_torch_fidelitys(counts):
 
 
 def by_hand(made, real, k):
-    """Kynkäänniemi et al., Equation 1 and 2, with no matrix in sight."""
+    """Kynkäänniemi et al., Equation 1 and 2, in plain loops."""
 
     def share(points, among):
         radii = [sorted(np.linalg.norm(a - b) for b in among)[k] for a in among]
@@ -67,9 +67,9 @@ def test_precision_and_recall():
     assert 0 < by_hand(made, real, 3)[0] < 1
     assert precision_recall(real, real, 3) == (1.0, 1.0)
     assert precision_recall(made + 100, real, 3) == (0.0, 0.0)
-    half = np.concatenate([real[:20], made[:20] + 100])  # half of it true, half far out
+    half = np.concatenate([real[:20], made[:20] + 100])  # half of it real, half far away
     assert precision_recall(half, real, 3)[0] == 0.5
-    two_modes = np.concatenate([real, real + 100])  # the made ones know one of two
+    two_modes = np.concatenate([real, real + 100])  # the generated ones cover one of two modes
     assert precision_recall(real, two_modes, 3) == (1.0, 0.5)
     with pytest.raises(ValueError, match="more than 3 images on either side, got 3"):
         precision_recall(real[:3], real, 3)
@@ -90,14 +90,14 @@ def test_the_clean_resize_is_antialiased_bicubic_with_fractions():
         assert (got != got.round()).any()
 
 
-def test_the_middle_square_by_lanczos():
+def test_center_crop_by_lanczos():
     image = Image.new("RGB", (500, 300), "red")
     image.paste("blue", (100, 0, 400, 300))
     assert np.unique(np.array(square(image, 256)).reshape(-1, 3), axis=0).tolist() == [[0, 0, 255]]
     assert square(image, 256).size == (256, 256)
 
 
-def test_hps_sees_what_hpsv2_sees():
+def test_hps_prepares_images_like_hpsv2():
     normalise = transforms.Normalize((0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
     prepare = hps_preparation(224, normalise)
     plain = transforms.Compose(
@@ -139,11 +139,11 @@ def test_batches_are_prepared_ahead_and_in_order():
     deadline = time.monotonic() + TIMEOUT
     while len(begun) < 4 and time.monotonic() < deadline:
         time.sleep(0.001)
-    assert begun == [0, 1, 2, 3]  # the next batch, and no more: they would fill the memory
+    assert begun == [0, 1, 2, 3]  # only the next batch, since more would fill the memory
     assert [batch.tolist() for batch in made] == [[2, 3], [4, 5], [6]]
 
 
-def test_what_differs_from_the_paper_is_told():
+def test_differences_from_the_paper_are_listed():
     coco = {"reference_images": 40_504, "side": 256}
     groups = dict.fromkeys(("anime", "photo", "concept-art", "paintings"), 800)
     assert shortfalls({"": 30_000}, {"fid": coco, "prc": coco | {"k": 3}}).keys() == {"hps"}

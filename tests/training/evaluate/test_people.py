@@ -1,4 +1,5 @@
-"""People as judges, on the real page in a real browser: blind, in another order, undone, continued and counted."""
+"""People as judges, on the real page in a real browser: methods are hidden, the order is shuffled, and answers can be
+undone, continued and counted."""
 
 import json
 import shutil
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.browser
 
 
 def keys_of(folder):
-    """What a person with perfect eyes would press, by the pixel rules; image name: key."""
+    """The correct answers by the pixel rules; image name: key."""
     keys = {}
     for place in find_sets([folder]):
         manifest = read_manifest(place)
@@ -27,10 +28,12 @@ def keys_of(folder):
     return keys
 
 
-def test_the_page_is_blind_and_its_answers_count(removal_sets, chromium, tmp_path, capsys):
+def test_the_page_hides_methods_and_its_answers_are_counted(removal_sets, chromium, tmp_path, capsys):
     page_file = removal_sets / "people.html"
     evaluate("removal", removal_sets, "--judge", "people", "--page", page_file)
-    evaluate("removal", removal_sets, "--judge", "people", "--page", page_file)  # its own page may be written again
+    evaluate(
+        "removal", removal_sets, "--judge", "people", "--page", page_file
+    )  # the command's own page may be overwritten
     keys = keys_of(removal_sets)
     assert len(keys) == 36 and len(set(keys.values())) > 1
     page = chromium.new_page(viewport={"width": 900, "height": 900})
@@ -52,8 +55,8 @@ def test_the_page_is_blind_and_its_answers_count(removal_sets, chromium, tmp_pat
             page.wait_for_function("current() === 6 && seen()")
             page.keyboard.press("Backspace")
         if n == 20:
-            page.reload()  # a closed tab loses nothing
-        page.wait_for_function(f"current() === {n} && seen()")  # an image is not judged before it is there
+            page.reload()  # answers survive a closed tab
+        page.wait_for_function(f"current() === {n} && seen()")  # an image cannot be judged before it has loaded
         page.keyboard.press(keys[item["id"]])
     assert "All images are judged" in page.inner_text("body")
     with page.expect_download() as download:
@@ -71,7 +74,7 @@ def test_the_page_is_blind_and_its_answers_count(removal_sets, chromium, tmp_pat
         assert one["means"]["all"]["absent"] == other["means"]["all"]["absent"]
     assert people["judge"] == {"name": "people", "people": 1, "unanimous": 1.0}
 
-    # two more who see the unwanted everywhere outvote the first
+    # two more people, who answer "not removed" everywhere, outvote the first
     harsh = json.loads(answers.read_text(encoding="utf-8"))
     harsh["answers"] = dict.fromkeys(harsh["answers"], "1")
     (tmp_path / "harsh.json").write_text(json.dumps(harsh), encoding="utf-8")
@@ -95,7 +98,7 @@ def test_the_page_is_blind_and_its_answers_count(removal_sets, chromium, tmp_pat
     assert (tmp_path / "mine.html").read_text(encoding="utf-8") == "mine"
 
 
-def test_the_page_shows_any_words_and_is_not_judged_unseen(removal_sets, chromium, tmp_path):
+def test_the_page_shows_special_characters_and_ignores_keys_before_the_image(removal_sets, chromium, tmp_path):
     copy, negative = tmp_path / "copy", '<!--<script> $& "it" </script>'
     for name in ("none", "nasa-1"):
         shutil.copytree(removal_sets / name, copy / name)
@@ -111,7 +114,7 @@ def test_the_page_shows_any_words_and_is_not_judged_unseen(removal_sets, chromiu
     assert page.inner_text("#question") == f"Prompt: a <b>. Unwanted: {negative}."
     assert f"It shows {negative}" in page.inner_text("#keys")
     for _ in range(3):
-        page.keyboard.down("1")  # held: the browser repeats it
+        page.keyboard.down("1")  # held down, so the browser repeats the key
         page.wait_for_function("seen()")
     page.keyboard.up("1")
     assert page.evaluate("current()") == 1

@@ -1,4 +1,4 @@
-"""From a student to a report: every command of the README, the same figures on one process and on two."""
+"""From a student to a report: every command of the README, with the same results on one and on two processes."""
 
 import json
 import re
@@ -21,7 +21,7 @@ BUNDLED = [line for line in COMMANDS if "runs/evaluate" in line]
 
 
 def measured(path):
-    """What a file of figures says, but for when and where."""
+    """The content of a results file without times and paths."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return [{key: value for key, value in row.items() if key != "folder"} for row in content["sets"]]
 
@@ -35,8 +35,8 @@ def test_generate_score_removal_report(pairs_file, reference, inception, chromiu
     evaluate(*words, "--batch", 4, "--out", tmp_path / "one")
     for process in running:
         process.join(TIMEOUT)
-    said = (tmp_path / "log").read_text(encoding="utf-8")
-    assert [process.exitcode for process in running] == [0, 0], said[-3000:]
+    output = (tmp_path / "log").read_text(encoding="utf-8")
+    assert [process.exitcode for process in running] == [0, 0], output[-3000:]
     for name in ("one", "two"):
         evaluate("removal", tmp_path / name, "--judge", "shapes")
         evaluate(
@@ -58,7 +58,7 @@ def test_generate_score_removal_report(pairs_file, reference, inception, chromiu
     page.close()
 
 
-def test_the_readmes_commands_are_understood():
+def test_the_readmes_commands_parse():
     assert len(COMMANDS) >= 12
     for line in COMMANDS:
         apply_protocol(parser().parse_args(shlex.split(line)))
@@ -68,13 +68,13 @@ def test_the_readmes_small_world_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert [line.split()[0] for line in BUNDLED] == ["generate", "removal", "report", "generate"]
     for line in BUNDLED:
-        line = line.replace("--count 4", "--count 1")  # the same, sooner
+        line = line.replace("--count 4", "--count 1")  # the same with fewer images
         assert main(shlex.split(line)) == 0
     page = (tmp_path / "runs" / "evaluate" / "report.html").read_text(encoding="utf-8")
     assert "Removal over strength" in page and "nasa:0.5" in page
 
 
-def test_a_runs_folder_stands_for_what_it_exported(tmp_path):
+def test_a_run_folder_means_its_exported_model(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(FileNotFoundError, match=r"has not exported its student yet"):
         find_student(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Removals counted by pixel rules, by a classifier and by a plug-in: the same images, honest shares."""
+"""Removals counted by pixel rules, by a classifier and by a plug-in on the same images."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ from training.prompts.shapes.scene import ATTRIBUTES, render, sample_scenes
 
 
 def always(pictures, pair):
-    """A plug-in: nothing is there, and nothing is kept."""
+    """A plug-in: nothing unwanted is in the image, and nothing wanted either."""
     return [Verdict(absent=True, kept=False, valid=True) for _ in pictures]
 
 
@@ -47,27 +47,27 @@ def test_nasa_removes_what_cfg_does_not(result):
     assert by["nasa:1"]["means"]["all"]["absent"]["share"] == 1.0
     assert by["nasa:1"]["means"]["all"]["kept"]["share"] == 1.0
     assert by["cfg:1.5"]["means"]["all"]["absent"]["share"] <= 0.5
-    assert by["nasa:1"]["means"]["lower"]["images"] == 4  # of three pairs, the one with the lowest baseline
+    assert by["nasa:1"]["means"]["lower"]["images"] == 4  # the pair with the lowest baseline of three
     low, high = wilson(1.0, 12)
     assert by["nasa:1"]["means"]["all"]["absent"] == {"share": 1.0, "low": low, "high": high}
     assert result["kind"] == "removal" and result["judge"] == {"name": "shapes"} and result["versions"]["torch"]
 
 
-def test_wiping_the_image_out_is_no_clean_success(removal_sets, tmp_path):
+def test_a_blank_image_is_not_a_clean_removal(removal_sets, tmp_path):
     evaluate("removal", removal_sets, "--judge", f"{__name__}:always", "--out", tmp_path / "r.json")
     for row in json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["sets"]:
         assert row["means"]["all"]["absent"]["share"] == 1.0 and row["means"]["all"]["clean"]["share"] == 0.0
 
 
-def test_what_a_judge_cannot_tell_is_not_made_up(removal_sets, tmp_path, capsys):
+def test_undecided_images_are_not_counted(removal_sets, tmp_path, capsys):
     evaluate("removal", removal_sets, "--judge", f"{__name__}:unsure", "--out", tmp_path / "r.json")
     means = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["sets"][0]["means"]["all"]
     assert means["absent"]["share"] == 0.5 and means["kept"] is means["valid"] is means["clean"] is None
     assert "kept -" in capsys.readouterr().out
 
 
-def test_the_papers_means_come_from_its_own_table():
-    """Table 3's 38 -> 92 is the mean over the lower-baseline half of Table 7's six pairs, not over all."""
+def test_the_papers_means_follow_from_its_own_table():
+    """Table 3's 38 -> 92 is the mean over those three of Table 7's six pairs that have the lowest baselines."""
     before, after = (42, 58, 39, 61, 32, 68), (81, 88, 96, 79, 99, 99)
     rows = [[removal._with_interval(v / 100, 100) for v in column] for column in (before, after)]
     rows = [[{"images": 100, **dict.fromkeys(removal.SHARES, value)} for value in column] for column in rows]
@@ -77,7 +77,7 @@ def test_the_papers_means_come_from_its_own_table():
     assert round(100 * removal.mean(rows[0])["absent"]["share"]) == 50
 
 
-def test_the_pixel_rules_read_scenes_and_words_back():
+def test_the_pixel_rules_recognise_scenes_and_parse_words():
     scenes = sample_scenes(24, torch.Generator().manual_seed(3))
     pictures = [Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()) for image in render(scenes)]
     for scene, picture in zip(scenes, pictures, strict=True):
@@ -102,8 +102,8 @@ def test_the_classifier_takes_the_nearest_sentence(tmp_path):
     seen = seen / seen.norm(dim=1, keepdim=True)
 
     def nearest(one, other):
-        said = clip.model.encode_text(clip.tokenize([*one, *other]))
-        return [int(n) < len(one) for n in (seen @ (said / said.norm(dim=1, keepdim=True)).T).argmax(dim=1)]
+        text = clip.model.encode_text(clip.tokenize([*one, *other]))
+        return [int(n) < len(one) for n in (seen @ (text / text.norm(dim=1, keepdim=True)).T).argmax(dim=1)]
 
     verdicts = ZeroShot(clip)(pictures, pair)
     assert [not verdict.absent for verdict in verdicts] == nearest(unwanted, otherwise)
@@ -135,7 +135,7 @@ def test_the_papers_six_pairs_are_built_in(tmp_path):
             load_pairs(str(tmp_path / "pairs.json"))
 
 
-def test_what_cannot_be_judged_is_refused(removal_sets, tmp_path, capsys):
+def test_sets_that_cannot_be_judged_are_refused(removal_sets, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(removal_sets, copy)
     judged = ("removal", copy, "--judge", "shapes")

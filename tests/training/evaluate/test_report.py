@@ -1,4 +1,4 @@
-"""The report, from real measurements, in a real browser: every picture there, every figure the measured one."""
+"""The report of real measurements in a real browser: every picture is shown, and every number is the measured one."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from training.evaluate.report.tables import Table, preference
 
 @pytest.fixture(scope="module")
 def measured(removal_sets, tmp_path_factory):
-    """Images, removals and scores of a model that calls itself the paper's, in one folder."""
+    """Images, removals and scores of a model with the name of the paper's, in one folder."""
     out = tmp_path_factory.mktemp("report") / "run"
     shutil.copytree(removal_sets, out, ignore=shutil.ignore_patterns("*.html"))
     for folder in out.iterdir():
@@ -35,7 +35,7 @@ def measured(removal_sets, tmp_path_factory):
 
 
 @pytest.mark.browser
-def test_the_page_opens_with_every_picture_and_stands_alone(measured, chromium, tmp_path):
+def test_the_page_is_self_contained_and_shows_every_picture(measured, chromium, tmp_path):
     path = tmp_path / "alone" / "report.html"
     evaluate("report", measured, "--out", path, "--title", "A <report>", "--protocol", "paper")
     page = chromium.new_page(viewport={"width": 1300, "height": 900})
@@ -53,7 +53,7 @@ def test_the_page_opens_with_every_picture_and_stands_alone(measured, chromium, 
     row = page.locator("tr").filter(has_text="PG-SB SD2.1 + NASA (nasa:1)").first.inner_text().split("\t")
     assert row[1:5] == ["8.83", "0.34", "0.57", "0.50"]
     assert row[5:] == ["not run", f"{scores['nasa:1']['clip']['value']:.3f}", "not run", "not run", "12"]
-    # nothing is wider than the window but what can be scrolled
+    # only scrollable elements are wider than the window
     assert page.evaluate("document.documentElement.scrollWidth") <= 1300
     text = page.inner_text("body")
     for part in ("SwiftBrush v2", "not run", "12 images; the paper has", "Cost", "Versions", "Table 1"):
@@ -73,10 +73,10 @@ def test_the_two_pages_agree(measured, tmp_path):
     assert not [cell for cell in in_text if cell.strip() and cell.strip() not in known]
     pictures = re.findall(r"!\[.*\]\((.*)\)", text)
     assert pictures and all((tmp_path / picture).stat().st_size > 1000 for picture in pictures)
-    evaluate("report", measured, "--out", tmp_path / "report.html")  # its own report may be written again
+    evaluate("report", measured, "--out", tmp_path / "report.html")  # the command's own report may be overwritten
 
 
-def test_removals_are_the_measured_ones(measured):
+def test_removals_equal_the_measured_ones(measured):
     [means, pairs] = removal_tables(collect([measured]), everything=False)
     result = json.loads((measured / "removal-shapes.json").read_text(encoding="utf-8"))
     by = {row["method"]: row["means"]["all"] for row in result["sets"]}
@@ -87,8 +87,8 @@ def test_removals_are_the_measured_ones(measured):
     ]
 
 
-def test_the_papers_removals_have_its_means():
-    """Table 3 follows from Table 7, in the lower-baseline three alone."""
+def test_the_papers_removals_average_to_its_means():
+    """Table 3 follows from Table 7, from only the three pairs with the lowest baselines."""
     [table] = removal_tables(Collected(), everything=True)
     lower, everything = table.rows[-2:]
     assert lower[2:6] == ["43 -> 97", "27 -> 100", "25 -> 100", "38 -> 92"]
@@ -99,20 +99,20 @@ def test_the_papers_removals_have_its_means():
         assert abs(sum(styles) / 4 - average) < 0.02, name
 
 
-def test_pictures_need_what_they_show(measured):
-    found = collect([measured, measured, measured / "none"])  # what is named twice is there once
+def test_pictures_require_their_sets(measured):
+    found = collect([measured, measured, measured / "none"])  # duplicates are removed
     assert (len(found.sets), len(found.scores), len(found.removals)) == (3, 3, 1)
     assert len(grids(found, 2)) == 1
-    assert curves(found) == {}  # one strength of each method
+    assert curves(found) == {}  # a curve needs several strengths of a method
 
 
-def test_tables_escape_what_pages_would_read():
+def test_tables_escape_markup():
     table = Table(title="a <b>", head=["x"], rows=[["1 | 2 <i>"]])
     assert "&lt;i&gt;" in html("", "", [table], {}) and "1 \\| 2 &lt;i>" in table.markdown()
     assert "| a b |" in Table(title="", head=["x"], rows=[["a\nb"]]).markdown()
 
 
-def test_hpsv2s_average_is_that_of_its_four_styles():
+def test_hpsv2_average_is_the_mean_of_four_styles():
     styles = {"anime": 28.0, "photo": 27.0, "concept-art": 26.0, "paintings": 25.0, "drawbench": 10.0}
     score = {"value": 20.0, "styles": {name: {"value": value} for name, value in styles.items()}}
     row = {"title": "mine", "method": "none", "images": 9, "scores": {"hps-v2.1": score}, "shortfalls": {}}
@@ -120,7 +120,7 @@ def test_hpsv2s_average_is_that_of_its_four_styles():
     assert table.rows[-1][-6:] == ["28.00", "27.00", "26.00", "25.00", "26.50", "9"]
 
 
-def test_what_cannot_be_reported_is_refused(measured, tmp_path, capsys):
+def test_invalid_results_are_refused(measured, tmp_path, capsys):
     assert "no such folder" in refused(capsys, "report", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "other.json").write_text("[]", encoding="utf-8")

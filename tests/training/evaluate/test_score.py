@@ -1,4 +1,4 @@
-"""Scores as a command, with tiny or random weights of the right classes; what is missing, and what is wrong."""
+"""The score command, with tiny or random weights of the real classes; missing weights and invalid files."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ once.calls = []
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """A folder for local-dir:, and other weights for the same model as a file, as HPSv2's lie in theirs."""
+    """A folder for local-dir:, and a file with other weights of the same model, in the format of HPSv2's file."""
     folder = write_tiny_clip(tmp_path_factory.mktemp("clip"))
     torch.manual_seed(7)
     torch.save({"state_dict": open_clip.CLIP(**CONFIG).state_dict()}, folder / "hps.pt")
@@ -54,7 +54,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(removal_sets, tmp_path_factory):
-    """none/ and nasa-1/, of which only 5 images each are listed: Inception is slow."""
+    """none/ and nasa-1/ with only 5 images each listed, since Inception is slow."""
     out = tmp_path_factory.mktemp("two")
     for name in ("none", "nasa-1"):
         shutil.copytree(removal_sets / name, out / name)
@@ -89,12 +89,12 @@ def test_fid_precision_and_recall(two, reference, inception, tmp_path, capsys):
     made = [read_image(two / "none" / row.file) for row in read_manifest(two / "none").images]
     real = [read_image(path) for path in list_images(reference)]
     seen = [network.features(torch.stack([clean_resize(p) for p in some])).astype(float) for some in (made, real)]
-    # FID written out with a matrix square root
+    # FID by a matrix square root
     (mu_1, s_1), (mu_2, s_2) = ((f.mean(0), np.cov(f, rowvar=False)) for f in seen)
     low = np.linalg.svd((seen[0] - mu_1) @ (seen[1] - mu_2).T / np.sqrt(4 * 5), compute_uv=False).sum()
     expected = ((mu_1 - mu_2) ** 2).sum() + np.trace(s_1) + np.trace(s_2) - 2 * low
     assert first["none"]["scores"]["fid"]["value"] == pytest.approx(expected, rel=1e-3)
-    # the network itself gives the library's features where nothing is resized
+    # without resizing, the network's features equal the library's
     exact = clean_resize(real[0].resize((299, 299), Image.Resampling.NEAREST))[None]
     plain = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(inception))
     torch.testing.assert_close(
@@ -112,7 +112,7 @@ def test_fid_precision_and_recall(two, reference, inception, tmp_path, capsys):
                     assert row["scores"][metric][name] == pytest.approx(first[method]["scores"][metric][name], rel=1e-3)
 
 
-def test_clip_and_hps_are_the_cosines_they_claim_to_be(two, clip, tmp_path):
+def test_clip_and_hps_are_cosine_similarities(two, clip, tmp_path):
     out = tmp_path / "scores.json"
     evaluate("score", two, "--metrics", "clip", "hps-v2.0", "hps-v2.1", *tiny(clip), "--out", out, "--batch", 2)
     rows = read_manifest(two / "nasa-1").images
@@ -122,14 +122,14 @@ def test_clip_and_hps_are_the_cosines_they_claim_to_be(two, clip, tmp_path):
     @torch.no_grad()
     def cosines(prepare, prefix):
         images = torch.stack([prepare(read_image(two / "nasa-1" / row.file)) for row in rows])
-        seen, said = model.encode_image(images), model.encode_text(tokenize([prefix + row.prompt for row in rows]))
-        return torch.cosine_similarity(seen, said).double()
+        seen, texts = model.encode_image(images), model.encode_text(tokenize([prefix + row.prompt for row in rows]))
+        return torch.cosine_similarity(seen, texts).double()
 
     scores = read(out)["nasa:1"]["scores"]
     expected = cosines(prepare, "A photo depicts ")
     assert scores["clip"]["value"] == pytest.approx(expected.mean().item(), rel=1e-4)
     assert scores["clip"]["standard_error"] == pytest.approx((expected.std() / 5**0.5).item(), rel=1e-3)
-    assert (scores["clip"]["prefix"], scores["clip"]["weights"]) == ("A photo depicts ", "")  # the folder's own
+    assert (scores["clip"]["prefix"], scores["clip"]["weights"]) == ("A photo depicts ", "")  # from the folder
     own = hps_preparation(32, prepare.transforms[-1])
     assert scores["hps-v2.1"]["value"] == pytest.approx(100 * cosines(own, "").mean().item(), rel=1e-4)
     assert (scores["hps-v2.0"]["version"], scores["hps-v2.1"]["version"]) == ("v2.0", "v2.1")
@@ -137,23 +137,23 @@ def test_clip_and_hps_are_the_cosines_they_claim_to_be(two, clip, tmp_path):
     assert scores["hps-v2.0"]["value"] == pytest.approx(100 * cosines(own, "").mean().item(), rel=1e-4)
 
 
-def test_what_is_missing_is_said_and_the_rest_is_measured(two, clip, tmp_path, capsys, monkeypatch):
+def test_missing_weights_are_reported_and_other_metrics_run(two, clip, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     out = tmp_path / "scores.json"
     words = ("score", two, "--out", out, "--reference", two / "none", "--clip-weights", "laion2b_s12b_b42k")
     assert main([*map(str, words), "--plugins", f"{__name__}:brightness", "imagereward"]) == 0
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     for name, parts in {
         "fid": ("96 MB", "weights-inception-2015-12-05-6726825d.pth", str(tmp_path), "--inception-weights"),
         "clip": ("ViT-g-14 (5.5 GB)", "--clip-weights"),
         "hps-v2.1": ("HPS_v2.1_compressed.pt (2 GB)", "xswu/HPSv2", "--hps-v2.1-weights"),
         "imagereward": ("pip install image-reward",),
     }.items():
-        line = next(line for line in said.err.splitlines() if line.startswith(f"not run: {name}:"))
+        line = next(line for line in output.err.splitlines() if line.startswith(f"not run: {name}:"))
         assert all(part in line for part in parts), line
     row = read(out)["none"]
     assert list(row["scores"]) == [f"{__name__}:brightness"] and set(row["not_run"]) >= {"fid", "prc", "clip"}
-    # measured later, beside what was measured before
+    # measured later, and added to the earlier results
     evaluate("score", two, "--out", out, "--metrics", "clip", *tiny(clip))
     row = read(out)["none"]
     assert set(row["scores"]) == {f"{__name__}:brightness", "clip"} and "clip" not in row["not_run"]
@@ -213,14 +213,14 @@ def test_wrong_files_are_refused_and_nothing_is_written(two, clip, reference, in
     assert "--neighbours 5 (the paper's: 3)" in refused(capsys, *words)
 
 
-def test_what_was_measured_of_whole_sets_is_kept(two, tmp_path, capsys):
+def test_earlier_scores_of_full_sets_are_kept(two, tmp_path, capsys):
     out = tmp_path / "scores.json"
     words = ("score", two, "--metrics", "--plugins", f"{__name__}:once", "--batch", 5, "--out", out)
     assert "it broke" in refused(capsys, *words)
     assert [row["method"] for row in read(out).values()] == ["nasa:1"]
 
 
-def test_pickscore_reads_its_own_class(two, tmp_path, monkeypatch):
+def test_pickscore_loads_its_model_class(two, tmp_path, monkeypatch):
     """A tiny model of PickScore's class."""
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     tokenizer = clip_tokenizer()

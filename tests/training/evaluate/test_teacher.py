@@ -1,4 +1,4 @@
-"""The teacher beside its student: many steps, as diffusers' own pipelines make them."""
+"""Sampling the teacher in many steps, compared with diffusers' own pipelines."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def made(out, model, *more):
     return (*words, "--methods", *METHODS, "--out", out, *more)
 
 
-def test_our_teachers_file_is_sampled_as_its_own_figures_are(tmp_path):
+def test_the_shapes_teacher_is_sampled_as_in_its_published_figures(tmp_path):
     evaluate(*made(tmp_path / "out", TEACHER))
     generate = ManySteps(model=load_backbone(TEACHER), steps=3, cfg=2.5)
     for method, negative in zip(METHODS, (None, "blue"), strict=True):
@@ -38,7 +38,7 @@ def test_our_teachers_file_is_sampled_as_its_own_figures_are(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["sd15", "pixart"])
-def test_a_folder_is_sampled_by_its_own_scheduler(kind, tmp_path):
+def test_a_folder_is_sampled_with_its_own_scheduler(kind, tmp_path):
     folder = save_folder(tmp_path / "model", kind)
     evaluate(*made(tmp_path / "out", folder, "--size", 64))
     pipeline, more = StableDiffusionPipeline, {}
@@ -71,12 +71,12 @@ def test_a_scheduler_that_draws_noise_is_refused_by_name(tmp_path, capsys):
     config = folder / "scheduler" / "scheduler_config.json"
     content = json.loads(config.read_text(encoding="utf-8"))
     config.write_text(json.dumps(content | {"_class_name": "EulerAncestralDiscreteScheduler"}), encoding="utf-8")
-    said = refused(capsys, *made(tmp_path / "out", folder, "--size", 64))
-    assert "EulerAncestralDiscreteScheduler" in said and "supported, without random noise: DDIMScheduler" in said
+    output = refused(capsys, *made(tmp_path / "out", folder, "--size", 64))
+    assert "EulerAncestralDiscreteScheduler" in output and "supported, without random noise: DDIMScheduler" in output
     assert not (tmp_path / "out").exists()
 
 
-def test_its_words():
+def test_teacher_arguments():
     method = Method.parse("teacher-negative:25:7.5")
     assert (method.steps, method.strength, str(method)) == (25, 7.5, "teacher-negative:25:7.5")
     assert str(method.plain()) == "teacher:25:7.5" and str(Method.parse("nasa:0.3").plain()) == "none"
@@ -85,7 +85,7 @@ def test_its_words():
             Method.parse(wrong)
 
 
-def test_it_stands_in_its_row_and_is_its_own_baseline(pairs_file, tmp_path):
+def test_the_teacher_has_its_own_row_and_is_its_own_baseline(pairs_file, tmp_path):
     words = ("generate", TEACHER, "--pairs", pairs_file, "--count", 1, "--cpu", "--title", "SD2.1")
     evaluate(*words, "--methods", "teacher:25:2", "--out", tmp_path)
     evaluate("removal", tmp_path, "--judge", "shapes")

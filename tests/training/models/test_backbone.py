@@ -40,7 +40,7 @@ def test_a_diffusers_folder_and_a_contract_file_are_the_same_model(tmp_path):
     assert file.tokenizer("a red ring").input_ids == folder.tokenizer("a red ring").input_ids
 
 
-def test_schedule_is_fp32_and_right():
+def test_schedule_is_fp32_and_correct():
     beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     want = torch.cumprod(1 - beta, 0)
     got = tiny_backbone().alphas_cumprod()
@@ -54,7 +54,7 @@ def test_zero_terminal_snr_is_refused(tmp_path):
         load_backbone(save_folder(tmp_path, rescale_betas_zero_snr=True))
 
 
-def test_the_parameterisation_can_be_set(tmp_path):
+def test_the_prediction_type_can_be_set(tmp_path):
     path = export_backbone(tmp_path / "file.safetensors", tiny_backbone("epsilon"), title="t", role="teacher")
     assert load_backbone(str(path)).prediction_type == "epsilon"
     assert load_backbone(str(path), "v_prediction").prediction_type == "v_prediction"
@@ -70,6 +70,6 @@ def test_a_files_own_recipe_is_followed(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["nowhere", "models/nowhere.safetensors", "./a/b"])
-def test_a_missing_teacher_is_said_at_once(path):
+def test_a_missing_teacher_is_reported_immediately(path):
     with pytest.raises(FileNotFoundError, match="expected a diffusers folder"):
         load_backbone(path)

@@ -19,7 +19,7 @@ def test_known_ids():
     assert ids(tokenizer, "a photo of a cat")[:7] == [49406, 320, 1125, 539, 320, 2368, 49407]
 
 
-def test_saved_and_loaded_again_it_is_the_same(tmp_path):
+def test_save_and_load_round_trip(tmp_path):
     clip_tokenizer().save_pretrained(tmp_path)
     again = CLIPTokenizer.from_pretrained(tmp_path)
     assert again.model_max_length == 77
@@ -28,7 +28,7 @@ def test_saved_and_loaded_again_it_is_the_same(tmp_path):
 
 
 @pytest.mark.host
-def test_ids_are_the_hosts():
+def test_ids_equal_the_hosts():
     sd1_clip = pytest.importorskip("comfy.sd1_clip")
     host = sd1_clip.SDTokenizer()
     for text in TEXTS[:3]:

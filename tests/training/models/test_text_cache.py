@@ -1,4 +1,4 @@
-"""Cached text embeddings: what is read is what was encoded, and nothing else is ever taken for it."""
+"""Cached text embeddings equal the encoded ones; wrong or damaged caches are detected."""
 
 import shutil
 from pathlib import Path
@@ -29,7 +29,7 @@ def pixart():
 
 
 class Encoder:
-    """A backbone's text encoder that counts what it is given, and stops after `last` batches."""
+    """A backbone's text encoder that records its prompts, and stops after `last` batches."""
 
     def __init__(self, backbone, last=None):
         self.backbone, self.last, self.batches = backbone, last, []
@@ -49,14 +49,14 @@ class Encoder:
         return [prompt for batch in self.batches for prompt in batch]
 
 
-def build(folder, encoder, prompts=PROMPTS, said=ENCODER, **settings):
-    build_shards(folder, prompts, encoder, encoder.count_tokens, said, batch_size=8, shard_prompts=16, **settings)
+def build(folder, encoder, prompts=PROMPTS, identity=ENCODER, **settings):
+    build_shards(folder, prompts, encoder, encoder.count_tokens, identity, batch_size=8, shard_prompts=16, **settings)
 
 
-def built(folder, backbone, prompts=PROMPTS, said=ENCODER, masked=True):
-    build(folder, Encoder(backbone), prompts, said)
-    finish(folder, said, masked=masked)
-    return TextCache.open(folder, said)
+def built(folder, backbone, prompts=PROMPTS, identity=ENCODER, masked=True):
+    build(folder, Encoder(backbone), prompts, identity)
+    finish(folder, identity, masked=masked)
+    return TextCache.open(folder, identity)
 
 
 def assert_same(text, expected):
@@ -66,9 +66,9 @@ def assert_same(text, expected):
     assert not text.states[~text.mask].any()
 
 
-def test_a_lookup_is_what_encoding_in_bf16_gives(pixart, tmp_path):
+def test_a_lookup_equals_encoding_in_bf16(pixart, tmp_path):
     cache, encode = built(tmp_path, pixart), Encoder(pixart)
-    for start in range(0, len(PROMPTS), 8):  # in the batches in which they were encoded: rounding depends on the batch
+    for start in range(0, len(PROMPTS), 8):  # in the same batches as in the cache, since rounding depends on the batch
         prompts = PROMPTS[start : start + 8]
         assert_same(cache.lookup(prompts), encode(prompts))
     mixed = [PROMPTS[n] for n in (38, 3, 0, 20, 3)]
@@ -94,13 +94,13 @@ def test_the_network_gives_the_same_with_cached_text(pixart, tmp_path):
 
 def test_clip_has_no_mask_and_keeps_all_its_tokens(tmp_path):
     backbone = tiny_backbone()
-    said = ENCODER | {"family": "unet", "max_tokens": 77}
-    text = built(tmp_path, backbone, PROMPTS[:8], said, masked=False).lookup(PROMPTS[:8])
+    identity = ENCODER | {"family": "unet", "max_tokens": 77}
+    text = built(tmp_path, backbone, PROMPTS[:8], identity, masked=False).lookup(PROMPTS[:8])
     assert text.mask is None
     assert torch.equal(text.states, Encoder(backbone)(PROMPTS[:8]).states.bfloat16())
 
 
-def test_what_is_not_there_is_said_or_encoded(pixart, tmp_path):
+def test_missing_prompts_are_reported_or_encoded(pixart, tmp_path):
     cache, encode = built(tmp_path, pixart), Encoder(pixart)
     wanted = [PROMPTS[1], "new one", PROMPTS[2], "new two"]
     with pytest.raises(ValueError, match=r"2 of 4 prompts are not in the text cache .*first 'new one'; build it"):
@@ -116,7 +116,7 @@ def test_what_is_not_there_is_said_or_encoded(pixart, tmp_path):
         cache.check_holds(["a photo of thing 0"] * 8000 + ["x", "y"] + [""] * 1000 + ["z"])
 
 
-def test_shards_are_of_limited_size_and_every_prompt_is_in_one_of_them_once(pixart, tmp_path):
+def test_shards_are_limited_in_size_and_hold_every_prompt_once(pixart, tmp_path):
     encode = Encoder(pixart)
     build(tmp_path, encode, PROMPTS * 3)
     assert sorted(encode.seen) == sorted(PROMPTS)
@@ -128,7 +128,7 @@ def test_shards_are_of_limited_size_and_every_prompt_is_in_one_of_them_once(pixa
     assert manifest["bytes"] == sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
 
 
-def test_processes_share_the_work_and_a_later_one_adds_only_what_is_new(pixart, tmp_path):
+def test_processes_share_the_work_and_a_later_build_adds_only_new_prompts(pixart, tmp_path):
     encoders = [Encoder(pixart) for _ in range(3)]
     for rank, encode in enumerate(encoders):
         build(tmp_path, encode, rank=rank, processes=3)
@@ -146,7 +146,7 @@ def test_processes_share_the_work_and_a_later_one_adds_only_what_is_new(pixart, 
 
 
 @pytest.mark.parametrize("last", [0, 1, 2, 3, 4])
-def test_an_interrupted_build_goes_on_where_it_stopped(pixart, tmp_path, last):
+def test_an_interrupted_build_resumes(pixart, tmp_path, last):
     first, second = Encoder(pixart, last), Encoder(pixart)
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path, first)
@@ -155,13 +155,13 @@ def test_an_interrupted_build_goes_on_where_it_stopped(pixart, tmp_path, last):
     (tmp_path / ".0000-000001.safetensors.x.tmp").write_bytes(b"half a shard")
     build(tmp_path, second)
     written = 16 * (last // 2)
-    assert second.seen == PROMPTS[written:], "what was written is encoded again, or what was not is left out"
+    assert second.seen == PROMPTS[written:], "finished prompts are encoded again, or others are missing"
     finish(tmp_path, ENCODER, masked=True)
     TextCache.open(tmp_path, ENCODER).check_holds(PROMPTS)
     assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*"))
 
 
-def test_every_damaged_byte_is_noticed(pixart, tmp_path):
+def test_every_damaged_byte_is_detected(pixart, tmp_path):
     sound = built(tmp_path, pixart, PROMPTS[:9]).lookup(PROMPTS[:9]).states
     for path in (tmp_path / "0000-000000.safetensors", tmp_path / MANIFEST):
         whole = path.read_bytes()
@@ -172,7 +172,7 @@ def test_every_damaged_byte_is_noticed(pixart, tmp_path):
                 cache.lookup(PROMPTS[:9])
             except ValueError as error:
                 assert str(tmp_path) in str(error)
-            else:  # what the header of a shard says of its encoder, which the manifest says as well
+            else:  # the encoder's name in a shard's header, which the manifest contains too
                 assert path.name != MANIFEST
                 assert 8 < at < 8 + int.from_bytes(whole[:8], "little")
                 path.write_bytes(whole)
@@ -194,7 +194,7 @@ def test_a_shard_that_is_missing_or_cut_short_is_named(pixart, tmp_path):
         TextCache.open(tmp_path, ENCODER)
     again = Encoder(pixart)
     build(tmp_path, again)
-    assert again.seen == PROMPTS[16:32], "only what was lost is encoded again"
+    assert again.seen == PROMPTS[16:32], "more than the lost prompts is encoded again"
 
 
 @pytest.mark.parametrize(
@@ -203,12 +203,12 @@ def test_a_shard_that_is_missing_or_cut_short_is_named(pixart, tmp_path):
 def test_another_encoder_is_refused(pixart, tmp_path, key, value):
     built(tmp_path, pixart, PROMPTS[:3])
     other = ENCODER | {key: value, "source": "there"}
-    for attempt in (lambda: TextCache.open(tmp_path, other), lambda: build(tmp_path, Encoder(pixart), said=other)):
+    for attempt in (lambda: TextCache.open(tmp_path, other), lambda: build(tmp_path, Encoder(pixart), identity=other)):
         with pytest.raises(ValueError, match=rf"another encoder, 'here', than this teacher's, 'there' \({key}"):
             attempt()
 
 
-def test_an_encoder_is_known_by_its_files_if_they_are_here(tmp_path):
+def test_an_encoder_is_identified_by_its_files_if_present(tmp_path):
     backbone = tiny_pixart_backbone()
     for name, seed in (("one", 0), ("two", 1)):
         tiny_pixart_backbone(seed=seed).text_encoder.save_pretrained(tmp_path / name / "text_encoder")
@@ -219,12 +219,12 @@ def test_an_encoder_is_known_by_its_files_if_they_are_here(tmp_path):
     absent = describe_encoder(Teacher(path="nobody/nothing"), backbone)
     assert one["width"] == 32 and list(one["weights"]) == ["model.safetensors"]
     check_same_encoder(one, alone, tmp_path)
-    check_same_encoder(one, absent, tmp_path)  # a machine without the weights, which is what a cache is for
+    check_same_encoder(one, absent, tmp_path)  # a machine without the encoder's weights can use the cache
     with pytest.raises(ValueError, match="another encoder"):
         check_same_encoder(one, two, tmp_path)
 
 
-def test_embeddings_that_are_not_finite_are_not_kept(pixart, tmp_path):
+def test_non_finite_embeddings_are_not_stored(pixart, tmp_path):
     class Broken(Encoder):
         def __call__(self, prompts):
             text = super().__call__(prompts)
@@ -241,7 +241,7 @@ def teacher(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_builds_what_a_run_then_needs_no_encoder_for(teacher, tmp_path, caplog):
+def test_a_run_with_a_built_cache_needs_no_encoder(teacher, tmp_path, caplog):
     def command(*more, expect):
         caplog.clear()
         assert main(["--cpu", *settings, *more]) == 0
@@ -274,7 +274,7 @@ def test_the_command_builds_what_a_run_then_needs_no_encoder_for(teacher, tmp_pa
     cached, encoded = backbone.encode(prompts), whole.encode(prompts)
     assert cached.states.dtype == torch.float32
     assert torch.equal(cached.mask, encoded.mask)
-    # the same but for rounding: they were encoded in other batches
+    # equal up to rounding, since they were encoded in other batches
     torch.testing.assert_close(cached.states[cached.mask], encoded.states[cached.mask], rtol=0.02, atol=0.02)
 
     for part in ("text_encoder", "tokenizer"):
@@ -287,7 +287,7 @@ def test_the_command_builds_what_a_run_then_needs_no_encoder_for(teacher, tmp_pa
     assert (tmp_path / "run" / "export" / "student.safetensors").is_file()
 
 
-def test_the_command_says_what_is_missing(teacher, tmp_path, capsys):
+def test_the_command_lists_missing_arguments(teacher, tmp_path, capsys):
     settings = ["--cpu", "--recipe", "shapes", f"teacher.path={teacher}"]
     assert main(settings) == 2
     assert "add prompts.text_cache=FOLDER" in capsys.readouterr().err

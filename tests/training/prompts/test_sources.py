@@ -1,4 +1,4 @@
-"""Where prompts come from: every kind of file, columns, data sets of the hub, and errors that name the file."""
+"""Sources of prompts: every kind of file, columns, data sets of the hub, and errors that name the file."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +13,7 @@ WORDS = ["a, b", 'say "hi"', "None", "1984", "naïve café 猫", "NA", "true", "
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_file_gives_its_prompts_once_an_epoch(tmp_path, kind):
+def test_every_kind_of_file_yields_its_prompts_once_per_epoch(tmp_path, kind):
     prompts = [*WORDS, *numbered(7)]
     source = opened(write(tmp_path / f"some [1] prompts.{kind}", prompts), shuffle_block=4)
     epochs = [source.take(len(prompts)) for _ in range(6)]
@@ -37,7 +37,7 @@ def test_folders_and_globs_of_files(tmp_path):
     assert sorted(opened(tmp_path / "*.csv").take(5)) == numbered(5)
 
 
-def test_a_mark_of_windows_and_its_line_ends_are_no_part_of_a_prompt(tmp_path):
+def test_byte_order_marks_and_windows_line_ends_are_removed(tmp_path):
     (tmp_path / "a.txt").write_bytes("\ufeffone\r\ntwo\r\n".encode())
     (tmp_path / "a.csv").write_bytes("\ufeffprompt,n\r\none,1\r\ntwo,2\r\n".encode())
     (tmp_path / "a.jsonl").write_bytes('\ufeff{"prompt": "one"}\r\n{"prompt": "two"}\r\n'.encode())
@@ -55,7 +55,7 @@ def test_a_column_is_found_or_named(tmp_path, kind, column):
         opened(path, column="nothing")
 
 
-def test_which_column_is_meant_is_asked_where_it_is_not_plain(tmp_path):
+def test_an_ambiguous_column_must_be_named(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"title": ["a"], "url": ["b"], "n": [1]}), path)
     with pytest.raises(ValueError, match=r"2 columns hold text.*prompts\.column; its columns: title, url, n"):
@@ -67,7 +67,7 @@ def test_which_column_is_meant_is_asked_where_it_is_not_plain(tmp_path):
         opened(write(tmp_path / "b.parquet", [1, 2]))
 
 
-def test_nothing_there_is_said_with_what_is_possible(tmp_path, monkeypatch):
+def test_a_missing_source_is_reported_with_the_possible_sources(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no prompts at 'nowhere\.txt': looked for .*nowhere\.txt; possible"):
         opened("nowhere.txt")
@@ -106,7 +106,7 @@ def test_a_broken_file_is_named(tmp_path, name):
         opened(tmp_path / name)
 
 
-def test_a_file_that_is_broken_further_down_is_named_when_it_is_read(tmp_path):
+def test_a_file_damaged_in_the_middle_is_named_while_reading(tmp_path):
     for name in "abc":
         write(tmp_path / f"{name}.jsonl", numbered(5))
     with open(tmp_path / "b.jsonl", "a", encoding="utf-8") as file:
@@ -118,7 +118,7 @@ def test_a_file_that_is_broken_further_down_is_named_when_it_is_read(tmp_path):
 
 
 def test_a_hub_data_set_is_streamed_shard_by_shard(tmp_path):
-    """From a folder, which the same call of the library opens; a column of pictures is not decoded."""
+    """From a folder, which the library opens by the same call; a column of pictures is not decoded."""
     features = Features({"picture": Image(), "prompt": Value("string"), "tags": List(Value("string"))})
     for shard in range(3):
         rows = [

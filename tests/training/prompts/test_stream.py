@@ -1,4 +1,4 @@
-"""The stream of prompts: shuffling, exact resume, and what is left out and counted."""
+"""The stream of prompts: shuffling, exact resume, and skipped prompts."""
 
 import json
 import os
@@ -16,14 +16,14 @@ from training.prompts.shapes.captions import partial_caption
 from training.prompts.shapes.scene import sample_scenes
 
 
-def test_blocks_are_shuffled_and_one_means_in_order(tmp_path):
+def test_blocks_are_shuffled_and_block_size_one_keeps_the_order(tmp_path):
     path = write(tmp_path / "a.txt", numbered(100))
     assert opened(path, shuffle_block=1).take(250) == (numbered(100) * 3)[:250]
     shuffled = opened(path, shuffle_block=10).take(100)
     blocks = [shuffled[n : n + 10] for n in range(0, 100, 10)]
     assert all(sorted(block) == sorted(numbered(100)[10 * n : 10 * n + 10]) for n, block in enumerate(blocks))
     orders = {tuple(int(prompt.split()[1]) % 10 for prompt in block) for block in blocks}
-    assert len(orders) == 10, "blocks are permuted alike"
+    assert len(orders) == 10, "all blocks have the same permutation"
     assert opened(path, seed=1, shuffle_block=10).take(100) != shuffled
 
 
@@ -36,7 +36,7 @@ def test_blocks_are_shuffled_and_one_means_in_order(tmp_path):
     kind=st.sampled_from(["txt", "csv", "jsonl", "parquet"]),
     skip=st.booleans(),
 )
-def test_a_resumed_stream_goes_on_as_if_nothing_had_happened(tmp_path_factory, sizes, block, before, after, kind, skip):
+def test_a_resumed_stream_equals_an_uninterrupted_one(tmp_path_factory, sizes, block, before, after, kind, skip):
     folder = tmp_path_factory.mktemp("prompts")
     for file, size in enumerate(sizes):
         write(folder / f"{file}.{kind}", ["", *[f"{file} {n}" + " long" * (n % 3 == 1) for n in range(size)]])
@@ -57,7 +57,7 @@ def test_a_resumed_stream_goes_on_as_if_nothing_had_happened(tmp_path_factory, s
     assert stopped.counts == whole.counts
 
 
-def test_another_process_goes_on_at_the_same_place_and_nothing_is_written_at_home(tmp_path):
+def test_another_process_resumes_at_the_same_place_and_writes_nothing_to_home(tmp_path):
     write(tmp_path / "a.parquet", numbered(50))
     stream = opened(tmp_path, shuffle_block=7)
     stream.take(61)
@@ -80,7 +80,7 @@ def test_another_process_goes_on_at_the_same_place_and_nothing_is_written_at_hom
     assert not [path for path in home.rglob("*") if path.is_file()]
 
 
-def test_shapes_are_the_captions_of_each_iteration(tmp_path):
+def test_shapes_gives_the_captions_of_each_iteration(tmp_path):
     stream = opened("shapes", seed=3)
     for call, size in enumerate((8, 3, 8)):
         rng = generator(3, "prompts", call)
@@ -91,7 +91,7 @@ def test_shapes_are_the_captions_of_each_iteration(tmp_path):
     assert stream.counts["given"] == 23
 
 
-def test_what_is_no_prompt_is_left_out_and_counted(tmp_path):
+def test_invalid_prompts_are_skipped_and_counted(tmp_path):
     lines = [
         '{"prompt": "a cat", "n": 1}',
         '{"prompt": null}',
@@ -103,14 +103,14 @@ def test_what_is_no_prompt_is_left_out_and_counted(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join([*lines, '{"prompt": " a dog \\ud83d"}']), encoding="utf-8")
     stream = opened(path, shuffle_block=1)
-    assert stream.take(2) == ["a cat", "a dog"], "stripped, and without half a surrogate pair"
+    assert stream.take(2) == ["a cat", "a dog"], "stripped, and without lone surrogates"
     assert stream.counts == {"given": 2, "empty": 5, "over-long": 0, "epochs": 0}
     stream.take(2)
     assert stream.counts == {"given": 4, "empty": 10, "over-long": 0, "epochs": 1}
 
 
 @pytest.mark.parametrize("over_long, expected", [("cut", numbered(4)), ("skip", ["prompt 0", "prompt 2"])])
-def test_over_long_prompts_are_cut_or_left_out_and_counted(tmp_path, over_long, expected):
+def test_long_prompts_are_cut_or_skipped_and_counted(tmp_path, over_long, expected):
     path = write(tmp_path / "a.txt", numbered(4))
     stream = opened(
         path,
@@ -124,7 +124,7 @@ def test_over_long_prompts_are_cut_or_left_out_and_counted(tmp_path, over_long, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_prompt_at_all_is_an_error_and_not_an_endless_loop(tmp_path, kind):
+def test_no_prompts_is_an_error_not_an_endless_loop(tmp_path, kind):
     empty = tmp_path / f"empty.{kind}"
     empty.write_bytes(b"")
     with pytest.raises(ValueError, match=rf"empty\.{kind} is empty \(0 bytes\)"):
@@ -142,7 +142,7 @@ def test_no_prompt_at_all_is_an_error_and_not_an_endless_loop(tmp_path, kind):
         stream.take(1)
 
 
-def test_files_that_changed_since_are_told(tmp_path, caplog):
+def test_changed_files_are_reported(tmp_path, caplog):
     path = write(tmp_path / "a.txt", numbered(10))
     stream = opened(path, shuffle_block=3)
     stream.take(8)

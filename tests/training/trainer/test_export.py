@@ -150,9 +150,9 @@ def test_pixart_becomes_a_file_without_t5(tmp_path):
 
 def test_what_is_not_there(tmp_path, capsys):
     assert main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "x.safetensors")]) == 2
-    said = capsys.readouterr().err
-    assert f"looked for {tmp_path}/nowhere; expected a diffusers folder" in said
-    assert "a run folder or one of its checkpoints is accepted too" in said
+    message = capsys.readouterr().err
+    assert f"looked for {tmp_path}/nowhere; expected a diffusers folder" in message
+    assert "a run folder or one of its checkpoints is accepted too" in message
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     assert main([str(tmp_path / "run"), "--out", str(tmp_path / "x.safetensors")]) == 2
     assert "run holds no usable checkpoint" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Ways of using a negative prompt: against their formulas, one step and several."""
+"""Methods of using a negative prompt, against their formulas, in one step and in several."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def plain(model, text, z, recipe):
     return one_step_x0(model, model.network, text, z, timestep=t, alpha_T=alpha, sigma_T=sigma)
 
 
-def test_each_method_is_its_formula(model, texts, z):
+def test_each_method_equals_its_formula(model, texts, z):
     positive, negative = texts
     recipe = sampling_recipe(model)
     x0_pos, x0_neg = plain(model, positive, z, recipe), plain(model, negative, z, recipe)
@@ -71,7 +71,7 @@ def test_each_method_is_its_formula(model, texts, z):
         assert relative(got, x0_pos) > 1e-3
 
 
-def test_nag_is_its_formula_token_by_token():
+def test_nag_equals_its_formula_per_token():
     generator = torch.Generator().manual_seed(0)
     z_pos, z_neg = (torch.randn(2, 5, 8, generator=generator, dtype=torch.float64) for _ in range(2))
     phi, tau, a = 1.0, 2.5, 0.375
@@ -84,22 +84,22 @@ def test_nag_is_its_formula_token_by_token():
             ratio = far.abs().sum() / plus.abs().sum()
             bounded += int(ratio > tau)
             torch.testing.assert_close(got[b, n], a * min(ratio, tau) / ratio * far + (1 - a) * plus)
-    assert 0 < bounded < 10  # both sides of the bound are seen
+    assert 0 < bounded < 10  # some tokens are above the bound and some below
     torch.testing.assert_close(normalized_guidance(z_pos, z_neg, 0.0), z_pos)
 
 
-def test_the_orthogonal_part_is_what_is_left_of_the_projection():
+def test_the_orthogonal_part_is_the_remainder_of_the_projection():
     generator = torch.Generator().manual_seed(0)
     z_neg, z_pos = (torch.randn(2, 5, 8, generator=generator, dtype=torch.float64) for _ in range(2))
     got = orthogonal_part(z_neg, z_pos)
     for b in range(2):
         for n in range(5):
-            basis = torch.linalg.qr(z_pos[b, n, :, None]).Q  # projects by a basis of length 1, not by the formula
+            basis = torch.linalg.qr(z_pos[b, n, :, None]).Q  # projects on a unit vector instead of using the formula
             torch.testing.assert_close(got[b, n], z_neg[b, n] - basis @ (basis.T @ z_neg[b, n]))
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["all tokens", "padding"])
-def test_vsf_is_its_formula_head_by_head(masked):
+def test_vsf_equals_its_formula_per_head(masked):
     generator = torch.Generator().manual_seed(0)
     layer = Attention(query_dim=8, cross_attention_dim=6, heads=2, dim_head=4, out_dim=8).double()
     for weight in layer.parameters():
@@ -118,7 +118,7 @@ def test_vsf_is_its_formula_head_by_head(masked):
     torch.testing.assert_close(got[0], expected)
 
 
-def test_several_steps_take_fresh_noise_each(model, texts, z):
+def test_each_step_uses_fresh_noise(model, texts, z):
     positive, negative = texts
     noises = [z, z.flip(0)]
     recipe = sampling_recipe(model, (999, 499))
@@ -137,7 +137,7 @@ def test_several_steps_take_fresh_noise_each(model, texts, z):
         steered_x0(model, Method("none"), positive, None, euler, lambda step: z)
 
 
-def test_the_recipe_is_the_files_or_what_was_asked_for(model):
+def test_the_recipe_comes_from_the_file_or_the_arguments(model):
     assert sampling_recipe(model) == (model.recipe or sampling_recipe(model, (999,)))
     assert sampling_recipe(model, (399,)).timesteps == (399,)
     with pytest.raises(ValueError, match="ends at 999"):
@@ -145,12 +145,12 @@ def test_the_recipe_is_the_files_or_what_was_asked_for(model):
 
 
 @pytest.mark.parametrize("word", ["nasa:", "nasa:-1", "nasa:inf", "nasa:x", "none:1", "cfg", "other:1", ""])
-def test_words_that_are_no_method(word):
+def test_invalid_methods_are_refused(word):
     with pytest.raises(ValueError, match=r"method '.*': its strength|method '.*' is not known; available: none"):
         Method.parse(word)
 
 
-def test_nasa_alone_takes_the_files_alpha_and_doubles_fall_together():
+def test_nasa_without_alpha_uses_the_files_and_duplicates_are_merged():
     assert [str(m) for m in parse_methods(["none", "nasa", "nasa:1.0", "cfg:1.5"], STUDENT)] == [
         "none",
         "nasa:1",

@@ -1,4 +1,4 @@
-"""NASA in diffusers: the formula, and nothing left behind."""
+"""NASA in diffusers: it equals the formula, and the network is unchanged afterwards."""
 
 import pytest
 import torch
@@ -79,7 +79,7 @@ def test_it_is_the_formula(unet, inputs):
 
 
 @torch.no_grad()
-def test_alpha_zero_and_leaving_change_nothing(unet, inputs):
+def test_alpha_zero_and_leaving_the_context_change_nothing(unet, inputs):
     x, positive, negative = inputs
     plain, processors = unet(x, 999, positive).sample, dict(unet.attn_processors)
     with nasa(unet, TextEmbeddings(states=negative), 0.0):

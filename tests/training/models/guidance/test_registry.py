@@ -1,4 +1,4 @@
-"""A guidance method is one file and one entry: everything else follows from the entry."""
+"""A guidance method is one file and one entry; all commands work with a new entry."""
 
 from pkgutil import resolve_name
 
@@ -65,7 +65,7 @@ def test_a_new_method_needs_one_entry(half, tmp_path, capsys):
     assert any(title.startswith("Removal over strength") for title in curves(collect([out])))
 
 
-def test_every_entry_can_be_imported_and_has_one_way_to_act():
+def test_every_entry_can_be_imported_and_acts_in_one_way():
     for name, spec in METHODS.items():
         assert spec.name == name
         assert bool(spec.processor) + bool(spec.x0) == int(name != "none" and not spec.many_steps), name
@@ -75,7 +75,7 @@ def test_every_entry_can_be_imported_and_has_one_way_to_act():
             assert callable(resolve_name(spec.x0))
 
 
-def test_what_the_entries_of_today_say():
+def test_the_current_entries():
     assert {name: spec.neutral for name, spec in METHODS.items() if spec.neutral is not None} == {
         "nasa": 0.0,
         "cfg": 1.0,

@@ -1,4 +1,4 @@
-"""Teachers from every form of file: the parts are those that were saved, whatever they were saved as."""
+"""Teachers from every kind of file: the loaded parts equal the saved ones."""
 
 import json
 import logging
@@ -50,7 +50,7 @@ def ids(tokenizer, prompt=PROMPT):
 
 class TestFolders:
     @pytest.mark.parametrize("kind", KINDS)
-    def test_every_part_is_as_saved(self, folders, kind):
+    def test_every_part_equals_the_saved_one(self, folders, kind):
         parts, original = load_parts(folders[kind], t5=torch.float32), published(kind)
         for name in ("network", "text_encoder", "vae"):
             assert same(parts[name], original[name])
@@ -61,7 +61,7 @@ class TestFolders:
         assert parts["schedule"] == (PIXART_SCHEDULE if kind == "pixart" else Schedule())
         assert (parts["prediction_type"], parts["recipe"]) == ("epsilon", None)
 
-    def test_half_precision_becomes_single(self, tmp_path):
+    def test_half_precision_is_loaded_as_single(self, tmp_path):
         folder = save_folder(tmp_path, "sd15")
         path = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
         save_file({key: weight.half() for key, weight in load_file(path).items()}, path)
@@ -69,14 +69,14 @@ class TestFolders:
         assert {w.dtype for w in network.parameters()} == {torch.float32}
         assert torch.equal(network.conv_in.weight, published("sd15")["network"].conv_in.weight.half().float())
 
-    def test_t5_is_read_in_bf16_or_not_at_all(self, folders):
+    def test_t5_is_loaded_in_bf16_or_not_at_all(self, folders):
         parts = load_parts(folders["pixart"])
         assert parts["text_encoder"].dtype == torch.bfloat16 and parts["network"].dtype == torch.float32
         parts = load_parts(folders["pixart"], t5=None)
         assert parts["text_encoder"] is None and parts["tokenizer"] is None
 
-    def test_text_encoder_and_vae_from_elsewhere(self, folders, tmp_path):
-        """From a pipeline's folder, or from a folder that holds nothing else."""
+    def test_text_encoder_and_vae_from_another_folder(self, folders, tmp_path):
+        """From a pipeline's folder, or from a folder with only this part."""
         other = {"vae": published("sd21")["vae"], "text_encoder": published("sd21")["text_encoder"]}
         folder = Path(save_folder(tmp_path / "a", "sd15", **other))
         for text, vae in ((folder, folder), (folder / "text_encoder", folder / "vae")):
@@ -88,7 +88,7 @@ class TestFolders:
             assert same(parts["text_encoder"], other["text_encoder"]) and same(parts["vae"], other["vae"])
             assert torch.equal(ids(parts["tokenizer"]), ids(published("sd15")["tokenizer"]))
 
-    def test_pixarts_first_name_for_its_class(self, folders, tmp_path):
+    def test_pixarts_former_class_name(self, folders, tmp_path):
         folder = Path(save_folder(tmp_path, "pixart"))
         path = folder / "transformer" / "config.json"
         config = json.loads(path.read_text())
@@ -97,8 +97,8 @@ class TestFolders:
         path.write_text(json.dumps(config))
         assert same(load_parts(str(folder), t5=None)["network"], published("pixart")["network"])
 
-    def test_t5s_vocabulary_as_it_is_published(self, tmp_path):
-        """A sentencepiece file and nothing else; the one that is learnt here has words of its own."""
+    def test_t5_vocabulary_as_published(self, tmp_path):
+        """Only a sentencepiece file; the one trained here has its own vocabulary."""
         folder = Path(save_folder(tmp_path, "pixart"))
         for path in (folder / "tokenizer").iterdir():
             path.unlink()
@@ -113,8 +113,8 @@ class TestFolders:
         pieces = SentencePieceProcessor(str(folder / "tokenizer" / "spiece.model"))
         assert tokenizer("a red ring").input_ids == [*pieces.encode("a red ring"), pieces.eos_id()]
 
-    def test_from_the_hubs_cache(self, folders, tmp_path, monkeypatch):
-        """Offline, a model that was downloaded before; tests never reach the hub."""
+    def test_model_from_the_hub_cache(self, folders, tmp_path, monkeypatch):
+        """Offline, with a model that was downloaded before; tests never access the hub."""
         snapshot = tmp_path / "models--tiny--sd21" / "snapshots" / "0123abc"
         snapshot.parent.mkdir(parents=True)
         (snapshot.parent.parent / "refs").mkdir()
@@ -145,7 +145,7 @@ class TestSingleFiles:
         assert torch.allclose(parts["text_encoder"](tokens).last_hidden_state, expected, atol=1e-5)
 
     @pytest.mark.parametrize("kind", ["sd15", "sd21"])
-    def test_diffusers_own_reader_makes_the_same_of_the_file(self, tmp_path, folders, kind):
+    def test_the_file_loads_as_by_diffusers(self, tmp_path, folders, kind):
         path = write(tmp_path / "model.safetensors", single_file_weights(kind))
         pipeline = StableDiffusionPipeline.from_single_file(path, config=folders[kind], local_files_only=True)
         parts = load_parts(path)
@@ -160,7 +160,7 @@ class TestSingleFiles:
         assert torch.equal(tokens, ids(published("sd21")["tokenizer"]))
         assert torch.equal(*(e(tokens).last_hidden_state for e in (parts["text_encoder"], text_encoder)))
 
-    def test_what_published_files_carry_beside_the_model(self, tmp_path):
+    def test_extra_tensors_of_published_files_are_ignored(self, tmp_path):
         weights = single_file_weights("sd15") | {
             "alphas_cumprod": published("sd15")["scheduler"].alphas_cumprod.half(),
             "model_ema.decay": torch.zeros(()), "cond_stage_model.logit_scale": torch.zeros(()),
@@ -191,7 +191,7 @@ class TestSingleFiles:
         # the same weights at other addresses: some processors take other paths there
         assert (got - expected).norm() <= 1e-6 * expected.norm()
 
-    def test_pixarts_transformer_as_diffusers_saves_it(self, tmp_path, folders):
+    def test_pixart_transformer_saved_by_diffusers(self, tmp_path, folders):
         path = write(tmp_path / "model.safetensors", published("pixart")["network"].state_dict())
         parts = load_parts(path, text_encoder=folders["pixart"], vae=folders["pixart"])
         assert same(parts["network"], published("pixart")["network"])
@@ -206,7 +206,7 @@ class TestSingleFiles:
             ("sd15", {}, (), "epsilon"),
         ],
     )
-    def test_what_it_predicts(self, tmp_path, caplog, kind, header, marker, expected):
+    def test_prediction_type(self, tmp_path, caplog, kind, header, marker, expected):
         weights = single_file_weights(kind) | {name: torch.zeros(0) for name in marker}
         with caplog.at_level(logging.WARNING):
             parts = load_parts(write(tmp_path / "model.safetensors", weights, **header))
@@ -246,13 +246,13 @@ class TestNetworks:
         assert weights.keys() == expected.keys()
         assert all(torch.equal(weights[key], expected[key]) for key in expected)
 
-    def test_from_a_folder_that_holds_nothing_else(self, tmp_path):
+    def test_from_a_folder_with_only_the_network(self, tmp_path):
         folder = save_folder(tmp_path, "sd21")
         for part in ("vae", "text_encoder", "tokenizer"):
             shutil.rmtree(tmp_path / part)
         assert load_network(folder, self.teacher("sd21"))
 
-    def test_how_it_differs_is_said(self, tmp_path, folders):
+    def test_differences_from_the_teacher_are_listed(self, tmp_path, folders):
         with pytest.raises(ValueError, match=r"does not fit: family is pixart, the teacher's unet$"):
             load_network(folders["pixart"], self.teacher())
         with pytest.raises(ValueError, match=r"does not fit: attention_head_dim is \[1, 2\], the teacher's 8"):

@@ -1,4 +1,4 @@
-"""What cannot be a teacher is refused before anything starts, and the message says what it is and what to do."""
+"""Models that cannot be a teacher are refused before anything starts; the message says what they are and what to do."""
 
 import json
 import shutil
@@ -18,18 +18,18 @@ def folders(tmp_path_factory):
 
 
 @pytest.mark.parametrize("path", ["nowhere", "models/nowhere.safetensors", "./a/b", "/no/such/model"])
-def test_a_path_at_which_nothing_is(path):
+def test_a_missing_path(path):
     with pytest.raises(FileNotFoundError, match=r"looked for /.*; expected a diffusers folder"):
         load_backbone(path)
 
 
-def test_a_hub_id_that_cannot_be_had():
+def test_an_unavailable_hub_id():
     with pytest.raises(FileNotFoundError, match=r"looked for /.* and for models/nowhere on the hub") as caught:
         load_backbone("models/nowhere")
     assert "\n" not in str(caught.value)
 
 
-def test_a_text_encoder_at_which_nothing_is(folders):
+def test_a_missing_text_encoder(folders):
     with pytest.raises(FileNotFoundError, match="no model at 'nowhere'"):
         load_backbone(folders["sd15"], text_encoder="nowhere")
 
@@ -51,7 +51,7 @@ def test_a_text_encoder_at_which_nothing_is(folders):
         ("scheduler", {"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule 'squaredcos_cap_v2': Input should be"),
     ],
 )
-def test_models_of_another_kind(tmp_path, part, changes, message):
+def test_unsupported_models(tmp_path, part, changes, message):
     folder = Path(save_folder(tmp_path, "sd15"))
     path = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -67,7 +67,7 @@ def test_models_of_another_kind(tmp_path, part, changes, message):
         ("model_index.json", {"_class_name": "PixArtSigmaPipeline"}, "it is PixArt-Sigma, which has other latents"),
     ],
 )
-def test_other_transformers(tmp_path, path, changes, message):
+def test_unsupported_transformers(tmp_path, path, changes, message):
     path = Path(save_folder(tmp_path, "pixart"), path)
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(ValueError, match=message):
@@ -85,8 +85,8 @@ def test_pickles(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder", "vae"])
-def test_a_folder_that_lacks_a_weight(tmp_path, part):
-    """The libraries would fill it with random numbers and go on."""
+def test_a_folder_with_a_missing_weight(tmp_path, part):
+    """The libraries would fill it with random numbers without an error."""
     folder = Path(save_folder(tmp_path, "sd15"))
     (path,) = (folder / part).glob("*.safetensors")
     weights = load_file(path)
@@ -135,7 +135,7 @@ def test_single_files(tmp_path, change, message):
         ({"pos_embed": (1, 4096, 72)}, "has 4096 positions, expected 1024"),
     ],
 )
-def test_single_files_of_other_pixarts(tmp_path, folders, change, message):
+def test_single_files_of_unsupported_pixarts(tmp_path, folders, change, message):
     weights = single_file_weights("pixart") | {key: torch.zeros(shape) for key, shape in change.items()}
     with pytest.raises(ValueError, match=message):
         load_backbone(write(tmp_path / "model.safetensors", weights), t5=None, vae=folders["sd15"])

@@ -1,4 +1,4 @@
-"""Single files of the published models at their full size: sparse files, of which nothing is read but the header."""
+"""Single files of the published models at their full size: sparse files, of which only the header is read."""
 
 import json
 
@@ -10,7 +10,7 @@ from full_size_parts import TEXT, prefixed, vae_weights
 from training.models.loading import open_model
 from training.models.loading.infer_config import clip_config, pixart_config, unet_config, vae_config
 
-# Of the configs that the models were published with; the shapes say the rest.
+# Taken from the published configs; everything else follows from the shapes.
 CLIP = {
     "SD1.5": {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "hidden_act": "quick_gelu"},
     "SD2.1": {"num_hidden_layers": 23, "hidden_size": 1024, "num_attention_heads": 16, "hidden_act": "gelu"},
@@ -59,6 +59,6 @@ def test_whole_files_are_recognised(tmp_path, name):
         ("PixArt-alpha 1024", "like PixArt at 1024 px"),
     ],
 )
-def test_their_relatives_are_refused_by_name(tmp_path, name, message):
+def test_unsupported_variants_are_refused_by_name(tmp_path, name, message):
     with pytest.raises(ValueError, match=message):
         open_model(str(write_sparse(tmp_path / "model.safetensors", whole(name))))

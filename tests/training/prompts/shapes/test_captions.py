@@ -1,4 +1,4 @@
-"""Captions are true, leave things open, and say the same attribute in the same words everywhere."""
+"""Captions are true, may omit attributes, and use the same words for an attribute everywhere."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from training.prompts.shapes.captions import full_caption, partial_caption, phra
 from training.prompts.shapes.scene import ATTRIBUTES, sample_scenes
 
 
-def test_captions_state_only_what_is_there():
+def test_captions_are_true():
     generator = torch.Generator().manual_seed(0)
     for scene in sample_scenes(300, generator):
         caption, stated = partial_caption(scene, generator)

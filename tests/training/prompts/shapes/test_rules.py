@@ -1,4 +1,4 @@
-"""The pixel rules read back what was drawn, and do not call a broken image valid."""
+"""The pixel rules recognise what was drawn, and do not accept broken images as valid."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def drawn():
     return scenes, render(scenes)
 
 
-def test_every_attribute_is_read_back(drawn):
+def test_every_attribute_is_recognised(drawn):
     scenes, images = drawn
     reading = read(images)
     for name in ATTRIBUTES:
@@ -22,7 +22,7 @@ def test_every_attribute_is_read_back(drawn):
     assert reading.valid.float().mean() >= 0.99
 
 
-def test_noise_and_blur_do_not_change_what_is_read(drawn):
+def test_noise_and_blur_do_not_change_the_result(drawn):
     scenes, images = drawn
     scenes, images = scenes[:100], images[:100]
     noisy = images + 0.03 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
