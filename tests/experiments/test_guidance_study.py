@@ -1,4 +1,4 @@
-"""The study: two cells from end to end with the command itself, and its tables from numbers made up here."""
+"""The study: two cells from end to end by the command, and its tables from synthetic numbers."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ def run(folder, *more, cells=("pgsb", "swiftbrush"), iterations=2):
 
 
 def written(folder):
-    """Every checkpoint and measurement with the time of its writing."""
+    """Every checkpoint and measurement with its modification time."""
     paths = [*folder.glob("runs/*/checkpoints/step-*"), *folder.glob("runs/*/measured.json")]
     return {path: path.stat().st_mtime_ns for path in paths}
 
@@ -43,7 +43,7 @@ def done(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_cells_are_run_measured_and_written_down(done):
+def test_cells_are_run_measured_and_recorded(done):
     results = json.loads((done / "study.json").read_text(encoding="utf-8"))
     assert [(run["cell"], run["seed"], run["problem"]) for run in results["runs"]] == [
         ("pgsb", 7, ""),
@@ -64,7 +64,7 @@ def test_cells_are_run_measured_and_written_down(done):
 
 @pytest.mark.slow
 @pytest.mark.full
-def test_what_is_done_is_not_repeated_and_a_broken_cell_does_not_stop_the_rest(done, monkeypatch, capsys):
+def test_finished_cells_are_not_repeated_and_a_failed_cell_does_not_stop_the_others(done, monkeypatch, capsys):
     before = written(done)
     monkeypatch.setitem(CELLS, "broken", Cell(title="broken", overrides=("guidance.kappa_min=9",)))
     assert run(done, cells=("pgsb", "broken", "swiftbrush")) == 1
@@ -77,7 +77,7 @@ def test_what_is_done_is_not_repeated_and_a_broken_cell_does_not_stop_the_rest(d
 
 @pytest.mark.slow
 @pytest.mark.full
-def test_a_run_goes_on_from_its_last_checkpoint(done):
+def test_a_run_resumes_from_its_last_checkpoint(done):
     before = written(done)
     assert run(done, cells=("pgsb",), iterations=3) == 0
     kept = {path: when for path, when in before.items() if "pgsb" in str(path) and "step-" in path.name}
@@ -90,21 +90,21 @@ def test_a_run_goes_on_from_its_last_checkpoint(done):
 
 @pytest.mark.slow
 @pytest.mark.full
-def test_a_folder_of_other_settings_is_not_taken_for_done(done):
+def test_a_folder_with_other_settings_does_not_count_as_finished(done):
     before = written(done)
     assert run(done, "lora.loss=native", cells=("swiftbrush",)) == 1
     assert written(done) == before
     assert "choose another --out" in (done / "STUDY.md").read_text(encoding="utf-8")
 
 
-def test_a_wrong_setting_is_said_before_anything_starts(tmp_path, capsys):
+def test_an_invalid_setting_is_reported_before_anything_starts(tmp_path, capsys):
     assert run(tmp_path, "guidance.kapa_min=1") == 2
     assert "did you mean guidance.kappa_min?" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
 def made_up(levels):
-    """Results in which the share of a cell's run is levels[cell][seed], and its curve swings by a tenth of that."""
+    """Results in which a run's share is levels[cell][seed], and its curve fluctuates by a tenth of that."""
     point = {"gap": 0.01, "x0_std": 1.0, "student_grad": 0.1, "lora_grad": 0.2, "entropy": 0.5}
     runs = [
         {
@@ -143,7 +143,7 @@ def test_differences_are_taken_seed_by_seed():
     levels = {"pgsb": [0.8, 0.9, 0.7, 0.8], "swiftbrush": [0.7, 0.6, 0.6, 0.7], "fixed": [0.81, 0.89, 0.75, 0.81]}
     rows = {row.split(" | ")[0]: row.split(" | ")[1:] for row in tables.differences_table(made_up(levels)).splitlines()}
     assert rows["| valid, at the end"][:3] == ["0.150 (0.100 .. 0.300) *", "-0.015 (-0.050 .. 0.010)", "-"]
-    # the made-up curves swing by a tenth of the share; valid does not change at all
+    # the synthetic curves fluctuate by a tenth of the share; `valid` is constant
     assert rows["| fluctuation of stated right"][0] == "0.015 (0.010 .. 0.030) *"
     assert rows["| fluctuation of valid"][0] == "0.000 (0.000 .. 0.000)"
 
@@ -157,7 +157,7 @@ def test_fluctuation_leaves_out_the_first_half():
     assert tables.fluctuation("stated")(run) == pytest.approx(0.05)
 
 
-def test_the_tables_show_a_failed_run_and_survive_a_cell_without_any():
+def test_the_tables_show_a_failed_run_and_allow_a_cell_without_runs():
     results = made_up({"pgsb": [0.8, 0.9], "swiftbrush": [0.7, 0.6]})
     for failed in results["runs"][1:]:
         run = copy.copy(failed)

@@ -1,4 +1,4 @@
-"""What a negative does, measured: counts against the removal table, resuming, and how the tables are computed."""
+"""The study of negatives: counts against the removal table, resuming, and how the tables are computed."""
 
 import json
 from dataclasses import asdict
@@ -28,7 +28,7 @@ def model():
     return load_backbone(STUDENT)
 
 
-def test_an_arm_counts_what_the_removal_table_counts(model):
+def test_an_arm_has_the_counts_of_the_removal_table(model):
     protocol = Protocol(images=3, seeds=(10, 500))
     got = measure_arm(model, Arm(1, Method("nasa", 1.0)), PAIRS, protocol)
     for block, seed in enumerate(protocol.seeds):
@@ -39,17 +39,17 @@ def test_an_arm_counts_what_the_removal_table_counts(model):
     assert sum(map(sum, plain["absent"])) < sum(map(sum, got["absent"]))
 
 
-def test_what_a_picture_costs(model):
+def test_cost_of_a_picture(model):
     cost = {name: flops(model, Method(name, 1.0), PAIRS[0]) for name in ("none", *STRENGTHS)}
     assert cost["cfg"] == 2 * cost["none"] and cost["embeddings"] == cost["none"]
     assert cost["none"] < cost["nasa"] == cost["nag"] == cost["orthogonal"] < cost["cfg"]
 
 
-def test_a_random_scale_is_the_images_own(model):
-    """It lies in its range, and does not depend on the batch."""
+def test_each_image_has_its_own_random_scale(model):
+    """The scale is within its range, and does not depend on the batch."""
     drawn = ManySteps(model=model, cfg=(2.0, 5.0))._kappa([1, 2, 3])
     noise = torch.stack([torch.rand((), generator=torch.Generator().manual_seed(seed)) for seed in (1, 2, 3)])
-    assert not torch.allclose(drawn.flatten(), 2 + 3 * noise)  # torch keeps 32 bits of a seed
+    assert not torch.allclose(drawn.flatten(), 2 + 3 * noise)  # torch uses only 32 bits of a seed
     assert drawn.shape == (3, 1, 1, 1) and bool(((drawn >= 2) & (drawn < 5)).all()) and drawn.unique().numel() == 3
     assert torch.equal(ManySteps(model=model, cfg=(2.0, 5.0))._kappa([3]), drawn[2:])
     together = ManySteps(model=model, steps=2, cfg=(2.0, 5.0))(["a ring", "left"], [1, 2])
@@ -58,7 +58,7 @@ def test_a_random_scale_is_the_images_own(model):
 
 
 @pytest.mark.slow
-def test_what_is_measured_is_kept_and_another_protocol_refused(tmp_path, monkeypatch, capsys):
+def test_finished_arms_are_kept_and_another_protocol_is_refused(tmp_path, monkeypatch, capsys):
     first = [Arm(1, Method("none")), Arm(1, Method("cfg", 1.5)), Arm(1, Method("embeddings", 0.5))]
     first += [Arm(1, Method("nasa", 1.0))]
     monkeypatch.setattr(negatives, "arms", lambda: iter(first[:2]))
@@ -74,12 +74,12 @@ def test_what_is_measured_is_kept_and_another_protocol_refused(tmp_path, monkeyp
     assert "4 arms, 2 measured now" in capsys.readouterr().out
     assert after["pairs"] == before["pairs"] and {n: after["arms"][n] for n in before["arms"]} == before["arms"]
     written = (tmp_path / "n.json").read_bytes()
-    assert negatives.main([*call[:-1], "2"]) == 2  # what is there is not overwritten
+    assert negatives.main([*call[:-1], "2"]) == 2  # existing results are not overwritten
     assert "choose another --json" in capsys.readouterr().err and (tmp_path / "n.json").read_bytes() == written
 
 
 def made_up(clean):
-    """Results whose arms have these numbers of clean images out of 10, by pair, in each of two blocks; all are kept."""
+    """Results with these numbers of clean images out of 10, by arm and pair, for both blocks; all are kept."""
     found = {
         arm: {"absent": [row, row], "kept": [[10] * 4] * 2, "valid": [row, row], "clean": [row, row]}
         for arm, row in clean.items()
@@ -93,9 +93,9 @@ def test_the_tables_follow_from_the_numbers():
         | {"1 nag:1": [5, 8, 9, 9], "1 embeddings:1": [10, 10, 10, 10], "1 vsf:9": [9, 9, 9, 9]}
     )
     assert found.share(PLAIN, "absent") == pytest.approx(0.15)
-    assert found.strengths("nasa") == {0.5: "1 nasa:0.5", 1.0: "1 nasa:1"}  # rising
-    assert found.best("nasa") == "1 nasa:1" and found.strengths("vsf") == {}  # 9 is no strength any more
-    assert tables.best_alphas(found) == [0.5, 0.5, 1.0, 1.0]  # of equals the smaller
+    assert found.strengths("nasa") == {0.5: "1 nasa:0.5", 1.0: "1 nasa:1"}  # ascending
+    assert found.best("nasa") == "1 nasa:1" and found.strengths("vsf") == {}  # strength 9 is not measured any more
+    assert tables.best_alphas(found) == [0.5, 0.5, 1.0, 1.0]  # the smallest of equally good ones
     assert tables.held_out_gain(found) == pytest.approx([0.4, 0.0, 0.0, 0.0])
     assert methods.ahead(found, "cfg") == "NASA" and methods.ahead(found, "nag") == "not settled"
     assert methods.ahead(found, "embeddings") == "embedding subtraction"
@@ -107,15 +107,15 @@ def test_the_tables_follow_from_the_numbers():
     )
 
 
-def test_an_alpha_chosen_on_the_same_images_is_not_taken_for_a_gain():
-    """Two blocks that disagree: what each chooses is worse in the other."""
+def test_the_gain_of_alpha_is_measured_on_other_images():
+    """The two blocks disagree: the choice of each is worse in the other."""
     found = made_up({PLAIN: [0] * 4, "1 nasa:0.5": [5] * 4, "1 nasa:1": [5] * 4})
     found.found["arms"]["1 nasa:0.5"]["clean"] = [[9, 2, 2, 2], [1, 8, 8, 8]]
     found.found["arms"]["1 nasa:1"]["clean"] = [[6, 3, 3, 3], [2, 3, 3, 3]]
     assert sum(tables.held_out_gain(found)) <= 0
 
 
-def test_every_method_has_arms_and_every_arm_a_name_of_its_own():
+def test_every_method_has_arms_with_unique_names():
     names = [str(arm) for arm in arms()]
     known = {name for name in METHODS if not Method(name).many_steps}
     assert len(set(names)) == len(names) and {name.split()[1].partition(":")[0] for name in names} == known

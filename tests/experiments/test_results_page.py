@@ -1,4 +1,4 @@
-"""The tables of docs/RESULTS.md are those of its numbers; pages of missing or mixed numbers are refused."""
+"""The tables of docs/RESULTS.md match the measured numbers; missing or mixed numbers are refused."""
 
 import json
 
@@ -12,7 +12,7 @@ from experiments.tables import fill_page, filled
 from training.evaluate.judges.intervals import bootstrap, wilson
 
 
-def test_the_bootstrap_is_scipys():
+def test_the_bootstrap_equals_scipys():
     values = np.random.default_rng(1).beta(2, 1, size=16)
     theirs = stats.bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", rng=5).confidence_interval
     assert bootstrap(list(values)) == pytest.approx((theirs.low, theirs.high), abs=0.01)
@@ -43,7 +43,7 @@ def test_only_the_tables_of_a_page_are_replaced(tmp_path):
     assert (tmp_path / "new.md").read_text(encoding="utf-8") == "<!-- table a -->\n| 1 |\n<!-- end -->\n"
 
 
-def test_what_is_missing_or_of_another_model_fills_no_page(tmp_path, data, capsys):
+def test_missing_or_mixed_measurements_are_refused(tmp_path, data, capsys):
     for name in report.NAMES:
         content = dict(data[name])
         if name == "negatives":

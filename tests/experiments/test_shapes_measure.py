@@ -1,4 +1,4 @@
-"""The measures, on a model that is the renderer itself."""
+"""The measures, with the renderer in place of a model."""
 
 import math
 
@@ -21,7 +21,7 @@ def words(prompt):
 
 
 def generate(prompts, seeds, negative=None):
-    """Draws what is stated; a triangle where the shape is open, unless a negative forbids it."""
+    """Draws the stated attributes; if no shape is stated, a triangle, unless a negative forbids it."""
     scenes = []
     for prompt, seed in zip(prompts, seeds, strict=True):
         fixed = {"shape": "ring" if negative == "triangle" else "triangle", **words(prompt)}
@@ -29,7 +29,7 @@ def generate(prompts, seeds, negative=None):
     return render(scenes)
 
 
-def test_accuracy_of_a_perfect_and_of_a_wrong_model():
+def test_accuracy_of_a_perfect_and_a_wrong_model():
     captions, stated = measure.caption_set(60, 1, "partial")
     perfect = measure.accuracy(generate(captions, list(range(60))), stated)
     assert perfect.stated == perfect.valid == 1.0
@@ -40,7 +40,7 @@ def test_accuracy_of_a_perfect_and_of_a_wrong_model():
         measure.caption_set(1, 1, "some")
 
 
-def test_modal_pairs_name_what_the_model_draws():
+def test_modal_pairs_name_the_most_frequent_value():
     pairs = measure.modal_pairs(generate, per_attribute=2, count=6, seed=0)
     assert [pair.attribute for pair in pairs] == [name for name in ATTRIBUTES for _ in range(2)]
     shape = next(pair for pair in pairs if pair.attribute == "shape")
@@ -61,4 +61,4 @@ def test_entropy():
     assert measure.entropy(list(SHAPES) * 2) == pytest.approx(2.0)
     within = measure.prompt_entropy(generate, [STATED, {"shape": "plus"}], count=4, seed=0)
     assert within["shape"] == 0.0  # always a triangle
-    assert within["colour"] == pytest.approx(2.0)  # only the second prompt leaves it open
+    assert within["colour"] == pytest.approx(2.0)  # only the second prompt does not state it

@@ -1,4 +1,4 @@
-"""The build writes a whole pipeline folder, repeats nothing, and its sampler and codec keep their promises."""
+"""The build writes a complete pipeline folder and repeats no stage; properties of its sampler and codec."""
 
 import json
 from dataclasses import replace
@@ -46,7 +46,7 @@ def test_weights_are_exact_in_fp16(folder):
         assert all(torch.equal(weight, weight.half().float()) for weight in part.parameters())
 
 
-def test_done_stages_are_not_repeated_and_other_settings_are_refused(folder, monkeypatch):
+def test_finished_stages_are_not_repeated_and_other_settings_are_refused(folder, monkeypatch):
     monkeypatch.setattr(builder, "train_codec", None)
     monkeypatch.setattr(builder, "train_teacher", None)
     builder.build(folder, CODEC, TEACHER)
@@ -87,7 +87,7 @@ def test_the_files_stay_small_and_fit_the_host():
         assert channels % 32 == 0
 
 
-def test_perturbed_latents_stay_nearest_to_themselves():
+def test_perturbed_latents_are_nearest_to_their_originals():
     generator = torch.Generator().manual_seed(0)
     scenes = sample_scenes(64, generator)
     beside = neighbours(scenes, generator)

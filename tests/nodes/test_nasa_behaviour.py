@@ -42,7 +42,7 @@ class TestNeutral:
     def test_an_empty_window_hands_the_model_back(self, subject):
         assert steer(subject.patcher, subject, start=0.5, end=0.5) is subject.patcher
 
-    def test_outside_the_window_nothing_changes(self, subject):
+    def test_nothing_changes_outside_the_window(self, subject):
         late = steer(subject.patcher, subject, start=0.5)
         assert torch.equal(sampled(late, subject), sampled(subject.patcher, subject))
 
@@ -88,14 +88,14 @@ class TestNeutral:
 
 @pytest.mark.both_hosts
 class TestNothingLeaks:
-    def test_the_model_before_the_node_stays_as_it_was(self, subject):
+    def test_the_input_model_is_unchanged(self, subject):
         before = sampled(subject.patcher, subject)
         steered = steer(subject.patcher, subject)
         assert not torch.equal(sampled(steered, subject), before)
         assert torch.equal(sampled(subject.patcher, subject), before)
         assert not subject.patcher.model_options["transformer_options"].get("patches_replace")
 
-    def test_a_second_run_is_the_first(self, subject):
+    def test_a_second_run_equals_the_first(self, subject):
         steered = steer(subject.patcher, subject)
         first = sampled(steered, subject, cfg=2.0, steps=3)
         assert torch.equal(sampled(steered, subject, cfg=2.0, steps=3), first)
@@ -107,7 +107,7 @@ class TestNothingLeaks:
         sampled(strong, subject)
         assert torch.equal(sampled(weak, subject), alone)
 
-    def test_an_exception_in_mid_sampling_leaves_nothing(self, subject):
+    def test_an_exception_during_sampling_leaves_no_patches(self, subject):
         steered = steer(subject.patcher, subject)
         plain, good = sampled(subject.patcher, subject, steps=3), sampled(steered, subject, steps=3)
         found = own_forwards(subject.patcher)

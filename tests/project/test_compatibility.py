@@ -1,4 +1,4 @@
-"""scripts/compatibility.py: the page that it makes of noted figures."""
+"""scripts/compatibility.py: the page it writes from recorded measurements."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_page(script):
     assert "    python -m pytest -rP tests/nodes/test_x.py\n" in page
 
 
-def test_it_begins_with_the_answer(script):
+def test_the_page_begins_with_the_summary(script):
     entries = [
         entry("1", "families", "Wan", 1e-7, 1e-6),
         entry("1", "composition", "ControlNet", 1e-7, 1e-6),

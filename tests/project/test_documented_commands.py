@@ -1,6 +1,6 @@
-"""Every command in README and the other pages is run, or as much of it as fits in a test.
+"""Every command in README and the other pages is run, or at least its arguments are parsed.
 
-Each is covered by exactly one of RULES; a command that none covers fails, and so does a rule that no command needs.
+Each is covered by exactly one of RULES; an uncovered command and an unused rule fail.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from torch.distributed.run import get_args_parser
 
 COMMANDS = commands()
 Words = list[str]  # of a command line, without "python"
-Check = Callable[[list[Command]], list[Words]]  # gives what python is to parse, all of it in one process
+Check = Callable[[list[Command]], list[Words]]  # gives the command lines for python to parse, all in one process
 
 
 def run_by(file: str) -> Check:
-    """Another test takes exactly these words from the page, and runs them."""
+    """Another test takes exactly this command from the page and runs it."""
 
     def check(found: list[Command]) -> list[Words]:
         text = (ROOT / file).read_text(encoding="utf-8")
@@ -37,8 +37,8 @@ def run_by(file: str) -> Check:
     return check
 
 
-def make_knows_the_target(found: list[Command]) -> list[Words]:
-    """`make -n`, and what it would run is parsed too: some of these take an hour."""
+def make_has_the_target(found: list[Command]) -> list[Words]:
+    """Run `make -n` and parse the commands it lists, since some take an hour."""
     python = []
     for text in {command.text for command in found}:
         done = subprocess.run(["make", "-n", *text.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -51,25 +51,25 @@ def make_knows_the_target(found: list[Command]) -> list[Words]:
 
 
 def problems(lines: list[Words]) -> list[str]:
-    """What is wrong with each command line, or ""; all are parsed in one other process."""
+    """The error of each command line, or ""; all are parsed in one other process."""
     script = [sys.executable, str(ROOT / "tests" / "support" / "parse_only.py")]
     done = subprocess.run(script, input=json.dumps(lines), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def words_parse(found: list[Command]) -> list[Words]:
-    """The command's own parser takes the words, and the recipe they name can be resolved."""
+def arguments_parse(found: list[Command]) -> list[Words]:
+    """The command's own parser accepts the arguments, and their recipe can be resolved."""
     lines = []
     for command in found:
-        words = shlex.split(command.text.replace("[", "").replace("]", ""))[1:]  # what is optional too
+        words = shlex.split(command.text.replace("[", "").replace("]", ""))[1:]  # with the optional arguments
         named_only = command.inline and words[-1] == words[min(1, len(words) - 1)]
         lines.append([*words, "--help"] if named_only else words)
     return lines
 
 
 def torchrun_parses(found: list[Command]) -> list[Words]:
-    """tests/training starts several processes this way; here its parser takes its words, and the trainer's the rest."""
+    """torchrun's parser accepts its arguments, and the trainer's the rest. tests/training runs several processes."""
     lines = []
     for command in found:
         arguments = get_args_parser().parse_args(shlex.split(command.text)[1:])
@@ -79,7 +79,7 @@ def torchrun_parses(found: list[Command]) -> list[Words]:
 
 
 def accelerate_parses(found: list[Command]) -> list[Words]:
-    """Eight GPUs are not at hand: accelerate's parser takes its words, and the trainer's the rest."""
+    """accelerate's parser accepts its arguments, and the trainer's the rest; tests have no eight GPUs to run it."""
     lines = []
     for command in found:
         arguments = launch_command_parser().parse_args(shlex.split(command.text)[2:])
@@ -89,16 +89,16 @@ def accelerate_parses(found: list[Command]) -> list[Words]:
     return lines
 
 
-def files_are_there(found: list[Command]) -> list[Words]:
-    """CI runs all of tests/."""
+def paths_exist(found: list[Command]) -> list[Words]:
+    """The paths must exist; CI runs all of tests/."""
     for command in found:
         paths = [word for word in command.text.split() if word.startswith("tests/")]
         assert paths and all((ROOT / path).exists() for path in paths), command
     return []
 
 
-def message_says_the_same(found: list[Command]) -> list[Words]:
-    """Downloads are not for tests; the trainer gives the same advice where the package is missing."""
+def error_message_matches(found: list[Command]) -> list[Words]:
+    """Tests do not download; the trainer's error for the missing package must contain the same command."""
     for command in found:
         assert command.text in (ROOT / "training" / "distill" / "optimizers.py").read_text(encoding="utf-8")
     return []
@@ -111,7 +111,7 @@ class Rule(NamedTuple):
 
 CLONE = r"git clone <this repository> snoopi"
 RULES = {
-    "make": Rule(r"make [a-z-]+", make_knows_the_target),
+    "make": Rule(r"make [a-z-]+", make_has_the_target),
     "install": Rule(rf"cd ComfyUI/custom_nodes|{CLONE}", run_by("tests/live/install/test_fresh_install.py")),
     "comfy-cli install": Rule(r"comfy node install .*", run_by("tests/live/install/test_manager.py")),
     "comfy-cli": Rule(r"python -m scripts\.setup\.comfy_cli .*", run_by("tests/live/install/test_archive.py")),
@@ -122,12 +122,12 @@ RULES = {
     ),
     "python": Rule(
         r"python (-m experiments\.|-m training\.(?!pgsb --dry-run|pgsb --resume|export runs/mine)|benchmarks/).*",
-        words_parse,
+        arguments_parse,
     ),
     "accelerate": Rule(r"accelerate launch .*", accelerate_parses),
     "torchrun": Rule(r"torchrun .*", torchrun_parses),
-    "pytest": Rule(r"(python -m )?pytest( -rP)? tests/\S+( -rP)?", files_are_there),
-    "optional": Rule(r"pip install bitsandbytes", message_says_the_same),
+    "pytest": Rule(r"(python -m )?pytest( -rP)? tests/\S+( -rP)?", paths_exist),
+    "optional": Rule(r"pip install bitsandbytes", error_message_matches),
 }
 
 
@@ -145,7 +145,7 @@ def checked(name: str) -> list[Words]:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_the_rule_holds(name: str) -> None:
+def test_the_command_passes_its_rule(name: str) -> None:
     checked(name)
 
 
@@ -158,7 +158,7 @@ WRONG = {
 
 
 @pytest.mark.slow
-def test_python_takes_the_words_and_notices_wrong_ones() -> None:
+def test_valid_arguments_are_accepted_and_wrong_ones_reported() -> None:
     lines = [words for name in RULES for words in checked(name)]
     found = problems([*lines, *map(list, WRONG)])
     wrong = [f"python {shlex.join(line)}\n{one}" for line, one in zip(lines, found[: len(lines)], strict=True) if one]
@@ -167,7 +167,7 @@ def test_python_takes_the_words_and_notices_wrong_ones() -> None:
         assert expected in one
 
 
-def test_commands_are_found_wherever_they_stand() -> None:
+def test_commands_are_found_in_blocks_and_sentences() -> None:
     page = (
         "Say `make test`, `git  clone\nx` or `python`; `alpha 1` is none.\n\n    make demo    # comment\n"
         "    # accelerate in a comment\n    python -m a \\\n      b=1 \\\n      c=2\n\n    a -> b\n\n"

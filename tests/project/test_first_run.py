@@ -1,4 +1,4 @@
-"""The trainer's first half hour, as training/README.md tells it, word for word, in a clone; with a smaller run."""
+"""The commands of training/README.md for a first run, in a clone, with a smaller run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "HF_HUB_OFFLINE": "1",
 }
-# Of the bundled small world, but with prompts of one's own: no minute of measuring at the end.
+# The bundled shapes model, but with other prompts, so that there is no minute of measuring at the end.
 SMALL = "--cpu prompts.source=prompts.txt loop.iterations=2 loop.batch_size=2 output.sample_every=0 output.log_every=1"
 
 
@@ -44,14 +44,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def mine(clone: Path) -> Path:
-    """A run in runs/mine, as of the page's other commands."""
+    """A run in runs/mine, the folder in the page's other commands."""
     shell(f"python -m training.pgsb {SMALL} output.folder=runs/mine", clone)
     return clone / "runs" / "mine"
 
 
-def test_pip_finds_what_the_extra_asks_for(clone: Path) -> None:
+def test_pip_finds_the_requirements_of_the_extra(clone: Path) -> None:
     command = documented("pip install '.[training]'")
-    # From what is here: that these requirements can be met is what is asked, and not whether the network is there.
+    # From installed packages: the test checks that the requirements can be met, and not the network.
     assert "Would install snoopi-" in shell(f"{command} --dry-run --no-index --no-build-isolation", clone)
 
 
@@ -62,7 +62,7 @@ def test_the_dry_run_of_the_small_world(clone: Path) -> None:
 
 
 @pytest.mark.full
-def test_it_goes_on_and_is_exported(mine: Path, clone: Path) -> None:
+def test_the_run_resumes_and_is_exported(mine: Path, clone: Path) -> None:
     assert "resumed at iteration 2" in shell(documented("python -m training.pgsb --resume runs/mine"), clone)
     shell(documented("python -m training.export runs/mine --out student.safetensors"), clone)
     assert (clone / "student.safetensors").stat().st_size > 1e6

@@ -24,5 +24,5 @@ def test_the_host_reads_and_writes_below_a_temporary_base_directory(host_base: P
     assert Path(folder_paths.get_output_directory()) == host_base / "output"
 
 
-def test_the_pack_loads_as_the_host_loads_it(pack: object, pack_root: Path) -> None:
+def test_the_pack_loads_through_the_host(pack: object, pack_root: Path) -> None:
     assert Path(pack.__file__) == pack_root / "__init__.py"

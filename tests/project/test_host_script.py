@@ -1,4 +1,4 @@
-"""scripts/setup/host.py: which ComfyUI is taken, and what is refused."""
+"""scripts/setup/host.py: which ComfyUI is used, and which archives and paths are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LANDMARKS = {"main.py": "", "nodes.py": "", "folder_paths.py": "", "comfy/sd.py"
 
 @pytest.fixture
 def script(host_script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """The script with a cache of its own and no settings."""
+    """The script with its own cache and without environment variables."""
     for name in ("COMFYUI_PATH", "SNOOPI_HOST_VERSION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SNOOPI_CACHE", str(tmp_path / "cache"))
@@ -45,7 +45,7 @@ def test_a_given_path_wins(script: Any, tmp_path: Path, monkeypatch: pytest.Monk
     assert script.find_host() == mine
 
 
-def test_a_given_path_that_is_no_comfyui_is_refused(
+def test_a_given_path_that_is_not_comfyui_is_refused(
     script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
@@ -59,7 +59,7 @@ def test_the_enclosing_comfyui_is_found(script: Any, tmp_path: Path) -> None:
     assert script.enclosing_host(host / "elsewhere" / "snoopi") is None
 
 
-def test_a_cached_version_is_used_as_it_is(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_version_is_used_unchanged(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = write(tmp_path / "cache" / "hosts" / "0.24.0")
     monkeypatch.setenv("COMFYUI_PATH", "/nowhere")
     assert script.find_host("0.24.0") == cached
@@ -72,7 +72,7 @@ def test_an_unknown_version_lists_the_known_ones(script: Any) -> None:
         script.find_host("0.1.0")
 
 
-def test_only_the_vendored_tree_is_unpacked(script: Any, tmp_path: Path) -> None:
+def test_only_the_comfyui_folder_is_unpacked(script: Any, tmp_path: Path) -> None:
     members = {f"x-1/vendor/ComfyUI/{name}": text for name, text in LANDMARKS.items()}
     file = archive(tmp_path / "x.tar.gz", {**members, "x-1/setup.py": "", "x-1/vendor/other/a.py": ""})
     script.unpack(file, tmp_path / "out")

@@ -1,7 +1,7 @@
 """Imports point one way (CONTRIBUTING.md), also in nodes/, which import-linter cannot see.
 
-nodes/ and snoopi_core/ are loaded by the host under a name that nobody knows beforehand, so inside them everything of
-our own must be imported relatively.
+The host loads nodes/ and snoopi_core/ under a name that is not known in advance, so they must import our own modules
+relatively.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HOST = {
 
 @dataclass(frozen=True)
 class Rule:
-    """What the files below one folder may import of the host (absolutely) and of us (first folder below the root)."""
+    """Allowed imports of the files below one folder: from the host (absolute), from us (first folder below the root)."""
 
     folder: str
     host: frozenset[str]
@@ -63,7 +63,7 @@ def imports(source: str, path: Path) -> Iterator[tuple[int, str]]:
 
 
 def violations(source: str, path: Path) -> list[str]:
-    """What ``source``, as the file ``path`` (relative to the root), imports against the rules."""
+    """The forbidden imports of ``source``, as the file ``path`` (relative to the root)."""
     rule = next((rule for rule in RULES if path.is_relative_to(rule.folder)), None)
     if rule is None:
         return []
@@ -87,7 +87,7 @@ def violations(source: str, path: Path) -> list[str]:
     return found
 
 
-def test_every_file_keeps_to_the_directions(pack_root: Path) -> None:
+def test_every_file_follows_the_rules(pack_root: Path) -> None:
     files = sorted(file for folder in OURS for file in (pack_root / folder).rglob("*.py"))
     assert files
     found = [v for file in files for v in violations(file.read_text(encoding="utf-8"), file.relative_to(pack_root))]

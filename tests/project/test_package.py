@@ -1,4 +1,4 @@
-"""The package and the pack's metadata: what is installed, what is declared, what the registry and the host read."""
+"""The package's files and requirements, and the pack's metadata as read by the registry and the host."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def requirement_lines(file: Path) -> list[Requirement]:
     return [Requirement(line) for line in lines if line and not line.startswith("-")]
 
 
-def test_the_registrys_fields(pyproject: dict) -> None:
+def test_the_fields_of_the_registry(pyproject: dict) -> None:
     project, comfy = pyproject["project"], pyproject["tool"]["comfy"]
     assert re.fullmatch(r"[a-z][a-z0-9-]*", project["name"])
     assert "comfyui" not in project["name"].lower()
@@ -49,7 +49,7 @@ def test_the_host_reads_the_same_fields(pack_root: Path, pyproject: dict) -> Non
     assert read.project.name == pyproject["project"]["name"]
     assert read.project.version == pyproject["project"]["version"]
     assert read.tool_comfy.display_name == pyproject["tool"]["comfy"]["DisplayName"]
-    assert not read.tool_comfy.web, "it would mount web/ under a second name; WEB_DIRECTORY does it"
+    assert not read.tool_comfy.web, "this would mount web/ a second time; WEB_DIRECTORY already mounts it"
 
 
 def test_the_changelog_begins_with_this_version(pack_root: Path, pyproject: dict) -> None:
@@ -80,7 +80,7 @@ def test_a_wheel_holds_the_libraries_only_and_they_import_without_the_host(pack_
     assert "installed" in done.stdout
 
 
-# Imported where a setting asks for them; a message names what to install where they are missing.
+# Optional: imported only for some settings; if one is missing, the error says what to install.
 OPTIONAL = {"ImageReward", "bitsandbytes", "wandb"}
 
 
@@ -129,7 +129,7 @@ def test_the_lock_meets_every_requirement(pack_root: Path, pyproject: dict, pinn
     assert unmet == []
 
 
-def test_shipped_code_neither_unpickles_nor_runs_text_nor_installs(pack_root: Path) -> None:
+def test_shipped_code_does_not_unpickle_or_run_text_or_install(pack_root: Path) -> None:
     banned = {"eval", "exec", "pickle", "subprocess", "__import__", "torch.load"}
     found = []
     files = [

@@ -1,4 +1,4 @@
-"""README's figures are those of the pages that commands write, and it names every node."""
+"""README's numbers equal those of the generated pages, and it names every node."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from live_pack import ROOT
 
 Row = dict[str, str]
-# Row names of README's table, as docs/COMPATIBILITY.md has them, and the networks that benchmarks/RESULTS.md measures.
+# Row names of README's table: those of docs/COMPATIBILITY.md, and the networks measured in benchmarks/RESULTS.md.
 COSTS = {"UNet SD1.5": "SD1.5", "UNet SDXL": "SDXL", "PixArt-alpha 512": "PixArt-alpha"}
 REMOVAL = ("the unwanted is absent", "the prompt is kept", "both, and a valid picture")
 ERRORS = {"relative error", "relative error, cfg 1"}
@@ -21,7 +21,7 @@ def read(name: str) -> str:
 
 
 def tables(markdown: str) -> list[list[Row]]:
-    """Every table, as rows by column title; of columns with the same title the first."""
+    """Every table, as rows by column title; for repeated titles, the first column."""
     found = []
     for block in re.findall(r"(?:^\|.*\n?)+", markdown, re.M):
         head, _, *rows = ([cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines())
@@ -41,7 +41,7 @@ def supported() -> dict[str, Row]:
 
 @pytest.fixture(scope="module")
 def costs() -> dict[str, dict[str, Row]]:
-    """By network, then by case. SDXL was measured twice: time once more with more rounds, without CFG."""
+    """By network, then by case. SDXL's time was measured a second time, with more rounds and without CFG."""
     sections = re.findall(r"^### ([^,\n]+), latent.*?$(.*?)(?=^#|\Z)", read("benchmarks/RESULTS.md"), re.M | re.S)
     found: dict[str, dict[str, Row]] = {}
     for name, text in sections:
@@ -49,7 +49,7 @@ def costs() -> dict[str, dict[str, Row]]:
     return found
 
 
-def test_every_measured_family_stands_there_with_its_error(supported: dict[str, Row]) -> None:
+def test_every_measured_family_is_listed_with_its_error(supported: dict[str, Row]) -> None:
     page = read("docs/COMPATIBILITY.md")
     families = page[page.index("## Families") : page.index("## Presets")]
     (rows,) = tables(families)
@@ -65,7 +65,7 @@ def ratio(cell: str) -> str:
     return cell.split()[0]
 
 
-def test_costs_are_those_that_were_measured(supported: dict[str, Row], costs: dict[str, Any]) -> None:
+def test_costs_equal_the_measured_ones(supported: dict[str, Row], costs: dict[str, Any]) -> None:
     time, guided, work = "time of a step, NASA / plain", "CFG / plain", "FLOPs, NASA / plain"
     for name, row in supported.items():
         if name not in COSTS:
@@ -78,7 +78,7 @@ def test_costs_are_those_that_were_measured(supported: dict[str, Row], costs: di
         assert row[work] == cases["NASA"]["FLOPs / plain"]
 
 
-def test_the_help_pages_say_the_same_in_percent(costs: dict[str, Any]) -> None:
+def test_the_help_pages_have_the_same_percentages(costs: dict[str, Any]) -> None:
     page = " ".join(read("web/docs/SnoopiNASAApply.md").split())
     match = re.search(r"about (\d+) % of the time of a step of SD1\.5, (\d+) % of SDXL's, (\d+) % of PixArt's", page)
     assert match is not None
@@ -88,7 +88,7 @@ def test_the_help_pages_say_the_same_in_percent(costs: dict[str, Any]) -> None:
         assert int(percent) == round(100 * (float(ratio(cases[column])) - 1)), name
 
 
-def test_the_share_of_removals_is_that_of_the_results_page() -> None:
+def test_the_share_of_removals_equals_the_results_page() -> None:
     rows = {row["method"].strip("*"): row for row in table_of(read("docs/RESULTS.md"), "method", "absent")}
     shown = table_of(read("README.md"), "the unwanted is absent")
     assert len(shown) == 3
@@ -97,7 +97,7 @@ def test_the_share_of_removals_is_that_of_the_results_page() -> None:
         assert [row[key] for key in REMOVAL] == cells, method
 
 
-def test_the_examples_on_the_help_page_come_with_their_rates() -> None:
+def test_the_examples_on_the_help_page_have_their_rates() -> None:
     page = " ".join(read("web/docs/SnoopiNASAApply.md").split())
     match = re.search(r"is gone in (\d+) % of the pictures, and (\d+) % are clean", page)
     rows = {row["method"].strip("*"): row for row in table_of(read("docs/RESULTS.md"), "method", "absent")}
@@ -117,6 +117,6 @@ def test_every_node_is_named(pack: Any) -> None:
     assert set(asyncio.run(names())) <= told
 
 
-def test_its_links_lead_somewhere() -> None:
+def test_its_links_are_valid() -> None:
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", read("README.md")) if "://" not in link]
     assert links and [link for link in links if not (ROOT / link.partition("#")[0]).exists()] == []

@@ -1,4 +1,4 @@
-"""What is in the tree: nodes have their texts, workflows their files, nothing is too big or says where it was made."""
+"""Files in the repository: nodes have texts, workflows their files; no file is too big or contains local paths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from snoopi_core.formats.checkpoint import read_metadata
 
 MODELS_LIMIT = 25 * 1000**2
-# Folders that exist on one machine only. In two parts, so that this file does not find itself.
+# Local folders of one machine. Split in two, so that this file does not match itself.
 MACHINE_PATHS = re.compile(
     "|".join("/" + rest for rest in ("home/[a-z]", "root/", "Users/[a-z]", "work/", "tmp/[a-z]"))
 )
@@ -22,7 +22,7 @@ MACHINE_PATHS = re.compile(
 
 @pytest.fixture(scope="module")
 def schemas(pack: Any) -> list[Any]:
-    """The schema of every node, from the extension that the host would ask."""
+    """The schema of every node, from the extension that the host loads."""
     import asyncio
 
     async def ask() -> list[Any]:
@@ -63,7 +63,7 @@ def test_every_workflow_has_a_thumbnail_and_an_api_file(pack_root: Path) -> None
             assert min(picture.size) >= 256
 
 
-def test_a_workflows_two_files_hold_the_same_nodes(pack_root: Path) -> None:
+def test_both_files_of_a_workflow_have_the_same_nodes(pack_root: Path) -> None:
     for file in (pack_root / "workflows").glob("*.json"):
         graph = json.loads(file.read_text(encoding="utf-8"))
         prompt = json.loads((file.parent / "api" / file.name).read_text(encoding="utf-8"))
@@ -93,7 +93,7 @@ def test_the_bundled_models_are_small(pack_root: Path) -> None:
     assert sum(path.stat().st_size for path in files) <= MODELS_LIMIT
 
 
-def test_no_tracked_file_names_a_folder_of_one_machine(pack_root: Path) -> None:
+def test_no_tracked_file_contains_a_local_path(pack_root: Path) -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=pack_root, capture_output=True, check=True)
     found = []
     for name in filter(None, listed.stdout.decode().split("\0")):

@@ -120,11 +120,11 @@ def difference(first: torch.Tensor, second: torch.Tensor) -> float:
     return float((first - second).abs().max())
 
 
-def same(what: str, as_what: str, first: torch.Tensor, second: torch.Tensor) -> None:
+def assert_identical(what: str, as_what: str, first: torch.Tensor, second: torch.Tensor) -> None:
     """Assert equality bit for bit, as a figure of the table."""
     measured("composition", what, f"difference from {as_what}", difference(first, second), 0.0)
 
 
-def right(what: str, error: float, bar: float = TOLERANCE) -> None:
+def assert_close_to_exact(what: str, error: float, bar: float = TOLERANCE) -> None:
     """Assert a relative error against fp64, as a figure of the table."""
     measured("composition", what, "relative error", error, bar)

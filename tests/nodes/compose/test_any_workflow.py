@@ -22,16 +22,16 @@ pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 SIZES = [(8, 8), (8, 8), (8, 16), (16, 8)]
 DTYPES = [torch.float32, torch.float32, torch.float32, torch.bfloat16, torch.float16]
-FACTOR = 6  # of the plain model's error, which is another drawing of roundings
+FACTOR = 6  # times the plain model's error; the factor allows for different rounding in the two runs
 EXAMPLES = effort(gate=25, full=200)
-SHAPES = effort(gate=4, full=15)  # networks to choose from; making one costs more than sampling with it
+SHAPES = effort(gate=4, full=15)  # networks to choose from; creating one takes longer than sampling with it
 
 
 @functools.cache
 def network(number: int, dtype: torch.dtype) -> Case:
-    """A UNet of one or two levels; widths, depths, heads, text width and prediction type by chance.
+    """A UNet of one or two levels, with random widths, depths, heads, text width and prediction type.
 
-    The reference has the weights before they were rounded to `dtype`.
+    The reference uses the weights before rounding to `dtype`.
     """
     draw = torch.Generator().manual_seed(number)
 
@@ -86,7 +86,7 @@ def workflows(draw) -> Workflow:
         return subject.condition(draw(seeds), draw(tokens), size=size)
 
     def random_mask() -> torch.Tensor:
-        """(1 or rows, h, w): values by chance, a half black, or black and white."""
+        """(1 or rows, h, w): random values, random values with one half black, or random black and white."""
         noisy = torch.rand(
             draw(st.sampled_from([1, rows])), *size, generator=torch.Generator().manual_seed(draw(seeds))
         )
@@ -164,7 +164,7 @@ def test_the_host_and_the_formula_agree(workflow):
         exact_plain = exact_result(workflow, [])
         plain = relative_error(host_result(workflow, workflow.subject.patcher), exact_plain)
         bar = max(bar, FACTOR * plain)
-        # Where rounding hides all that NASA does, the example would pass without it.
+        # If rounding hides the effect of NASA, the example would pass without NASA.
         assume(relative_error(exact_plain, exact) > bar)
         note(f"plain model {plain:.1e}, steered {error:.1e}")
     dtype = str(patcher.model.get_dtype()).removeprefix("torch.")

@@ -1,10 +1,10 @@
-"""Prompts combined, for areas, under masks and for a part of the steps, under classifier-free guidance."""
+"""Several prompts: combined, for areas, with masks, for a range of steps; all with classifier-free guidance."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from composed import POSITIVE, UNCONDITIONAL, T, prompt, right, sampled, steer, subject, subtractions
+from composed import POSITIVE, UNCONDITIONAL, T, assert_close_to_exact, prompt, sampled, steer, subject, subtractions
 from reference import relative_error
 from regions import Part, blended, host_conditioning, with_opposites
 from unets import noise
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 CFG = 2.0
 OTHER, LONG = 5, 154
-SIZE = (16, 16)  # in smaller areas, norms over a pixel or two at the deepest level would magnify rounding
+SIZE = (16, 16)  # in smaller areas, the deepest level normalizes over a pixel or two, which would magnify rounding
 LEFT, INNER, BOTTOM = (16, 8, 0, 0), (8, 8, 4, 6), (8, 16, 8, 0)
 RAMP = torch.linspace(0, 1, SIZE[1]).expand(SIZE)
 FIRST, SECOND, BASE = Part(prompt(POSITIVE)), Part(prompt(OTHER)), Part(prompt(UNCONDITIONAL))
@@ -39,7 +39,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_each_prompt_is_steered_in_its_place(name, rows):
+def test_each_prompt_is_steered_in_its_region(name, rows):
     positive, negative = LAYOUTS[name]
     conditionings = host_conditioning(positive), host_conditioning(negative)
     got = sampled(steer(subject().patcher), *conditionings, cfg=CFG, rows=rows, size=SIZE)
@@ -49,4 +49,4 @@ def test_each_prompt_is_steered_in_its_place(name, rows):
     unguided = blended(reference, x, T, with_opposites(negative, positive))
     expected = unguided + CFG * (steered - unguided)
     assert relative_error(unguided + CFG * (plain - unguided), expected) > 1e-2
-    right(name, relative_error(got, expected))
+    assert_close_to_exact(name, relative_error(got, expected))

@@ -1,7 +1,7 @@
-"""Guiders and guidance with extra passes: the guider's positive conditioning is steered, and nothing else is.
+"""Guiders and guidance with extra passes: only the guider's positive conditioning is steered.
 
-Expected is each node's own formula between predictions in fp64. (The host numbers the conditionings of every pass from
-0, so a pass without the positive has a 0 too, and DualCFG's 0 is its negative.)
+Expected values are each node's own formula on predictions in fp64. (The host numbers the conditionings of every pass
+from 0, so a pass without the positive also has a number 0, and DualCFG's number 0 is its negative.)
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from composed import (
     POSITIVE,
     UNCONDITIONAL,
     T,
+    assert_close_to_exact,
     exact_model,
     guided,
     prompt,
-    right,
     sampled,
     steer,
     subject,
@@ -43,13 +43,15 @@ def text(seed: int) -> list:
 
 
 def check(name: str, got: torch.Tensor, expected: torch.Tensor, if_all_were_steered: torch.Tensor) -> None:
-    assert relative_error(if_all_were_steered, expected) > 1e-2, "steering the other passes would not be seen here"
-    right(name, relative_error(got, expected), GUIDED)
+    assert relative_error(if_all_were_steered, expected) > 1e-2, (
+        "this test would not detect steering of the other passes"
+    )
+    assert_close_to_exact(name, relative_error(got, expected), GUIDED)
 
 
 def test_basic_guider():
     guider = run_node("nodes_custom_sampler.BasicGuider", model=steer(subject().patcher), conditioning=text(POSITIVE))
-    right("BasicGuider", relative_error(guided(guider), x0(POSITIVE, steered=True)))
+    assert_close_to_exact("BasicGuider", relative_error(guided(guider), x0(POSITIVE, steered=True)))
 
 
 def test_cfg_guider():
@@ -68,7 +70,7 @@ def test_cfg_guider():
 
 
 def test_self_attention_guidance():
-    """What it adds comes from the unconditional pass and a second one of it; so all that NASA changes is CFG's part."""
+    """It adds a term from two unconditional passes, so NASA changes only CFG's part."""
     settings = {"scale": 1.0, "blur_sigma": 2.0}
 
     def node(patcher):
@@ -79,7 +81,7 @@ def test_self_attention_guidance():
     without = sampled(subject().patcher, cfg=CFG)
     assert relative_error(sampled(node(subject().patcher), cfg=CFG), without) > 1e-2, "the node changes nothing here"
     for patcher in (steer(node(subject().patcher)), node(steer(subject().patcher))):
-        right("SelfAttentionGuidance", relative_error(sampled(patcher, cfg=CFG), expected))
+        assert_close_to_exact("SelfAttentionGuidance", relative_error(sampled(patcher, cfg=CFG), expected))
 
 
 def perpendicular(steered: bool, scale: float) -> torch.Tensor:
@@ -137,7 +139,7 @@ def test_dual_cfg_guider(style):
 
 @pytest.mark.parametrize("also", ["neither", "both"])
 def test_dual_model_guider(also):
-    """The negative runs on another model, alone, whether that one has NASA Apply too or not."""
+    """The negative runs on another model and is never steered, even if that model has NASA Apply."""
     path = "nodes_custom_sampler.DualModelGuider"
     if not has_node(path):
         version = tuple(map(int, HOST_VERSION.split(".")))

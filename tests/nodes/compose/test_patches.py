@@ -1,6 +1,6 @@
 """Nodes that patch the model or the conditioning, before and after NASA Apply.
 
-Each is compared with NASA written out on the host's own network in fp64, under the same node.
+Each is compared with a simple implementation of NASA on the host's own network in fp64, with the same node.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from comfy.model_patcher import ModelPatcher
 from composed import (
     POSITIVE,
     UNCONDITIONAL,
+    assert_close_to_exact,
+    assert_identical,
     exact_model,
     prompt,
-    right,
-    same,
     sampled,
     steer,
     subject,
@@ -67,10 +67,10 @@ PATCHES = {
 
 
 def check(name, patch, positive=None, negative=None, exact_positive=None):
-    """`patch` maps a model to a model; the conditionings may carry something of their own, which may need fp64 too."""
+    """`patch` maps a model to a model; extra parts of the conditionings may need conversion to fp64 too."""
 
     def run(patcher, positive=positive):
-        torch.manual_seed(5)  # HyperTile and ToMe draw their tiles
+        torch.manual_seed(5)  # HyperTile and ToMe choose tiles at random
         return sampled(patcher, positive, negative, cfg=CFG)
 
     plain = subject().patcher
@@ -79,9 +79,9 @@ def check(name, patch, positive=None, negative=None, exact_positive=None):
     for what, mask in ((name, None), (f"{name}, with a mask", MASK)):
         got = run(steer(patch(plain), mask=mask))
         assert relative_error(got, patched) > 1e-3, "NASA changes nothing here"
-        same(what, "the other order", got, run(patch(steer(plain, mask=mask))))
+        assert_identical(what, "the other order", got, run(patch(steer(plain, mask=mask))))
         exact = run(written_out(patch(exact_model()), mask), exact_positive or positive)
-        right(what, relative_error(got, exact))
+        assert_close_to_exact(what, relative_error(got, exact))
 
 
 @pytest.mark.parametrize("name", PATCHES)
@@ -144,7 +144,7 @@ def test_gligen():
 
 
 def randomised(network):
-    """The host leaves its layers as the memory was."""
+    """The host does not initialize these layers."""
     generator = torch.Generator().manual_seed(2)
     for name, weight in network.named_parameters():
         weight.requires_grad_(False)

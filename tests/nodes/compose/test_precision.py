@@ -5,14 +5,14 @@ from __future__ import annotations
 import comfy.ldm.modules.attention as attention
 import pytest
 import torch
-from composed import POSITIVE, T, prompt, right, sampled, steer, subject, subtractions
+from composed import POSITIVE, T, assert_close_to_exact, prompt, sampled, steer, subject, subtractions
 from reference import relative_error
 from unets import noise, random_unet, stock_model
 
 pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 FP8, FP8_WIDE = torch.float8_e4m3fn, torch.float8_e5m2
-DTYPES = [  # of the weights, and of activations where the host casts layer by layer
+DTYPES = [  # of the weights; of the activations, if the host casts layer by layer
     (torch.bfloat16, None),
     (torch.float16, None),
     (torch.bfloat16, torch.float32),
@@ -32,19 +32,19 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 @pytest.mark.parametrize(("dtype", "computed_in"), DTYPES, ids=str)
-def test_fewer_bits(dtype, computed_in):
+def test_lower_precision(dtype, computed_in):
     patcher = stock_model(random_unet("sd15"), "sd15", dtype, computed_in)
     plain, steered = sampled(patcher, rows=4), sampled(steer(patcher), rows=4)
     error = relative_error(plain, exact(False))
     assert error > 1e-4, "nothing was rounded here"
     how = name_of(dtype) + (f" computed in {name_of(computed_in)}" if computed_in else "")
-    # Rounding differs with the values; a dtype lost on the way would cost far more than a half.
-    right(how, relative_error(steered, exact(True)), 1.5 * error)
+    # Rounding depends on the values. A lost dtype would increase the error by far more than half.
+    assert_close_to_exact(how, relative_error(steered, exact(True)), 1.5 * error)
 
 
 @pytest.mark.parametrize("name", ["basic", "split", "sub_quad", "pytorch"])
 def test_attention_functions_of_the_host(name, monkeypatch):
-    """The host chooses one at start; all of them answer for both texts."""
+    """The host chooses one at start; each must be used for both texts."""
     counts, function = [], getattr(attention, f"attention_{name}")
 
     def counted(*args, **kwargs):
@@ -58,5 +58,5 @@ def test_attention_functions_of_the_host(name, monkeypatch):
         counts.append(0)
         out.append(sampled(patcher, rows=4))
     assert counts[1] - counts[0] == len(subject().reference.cross_attention_names())
-    right(f"attention_{name}", relative_error(out[1], exact(True)))
+    assert_close_to_exact(f"attention_{name}", relative_error(out[1], exact(True)))
     assert relative_error(out[0], exact(False)) < 2e-6

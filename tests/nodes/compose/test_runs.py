@@ -1,11 +1,11 @@
-"""Sampling runs one after another, broken off, and on clones: each as if it were the only one."""
+"""Repeated and interrupted sampling runs, and runs of clones, do not affect each other."""
 
 from __future__ import annotations
 
 import comfy.model_management
 import pytest
 import torch
-from composed import POSITIVE, prompt, same, sampled, steer, subject
+from composed import POSITIVE, assert_identical, prompt, sampled, steer, subject
 from unets import conditioning, own_forwards
 
 from snoopi_core.host.conditioning.window import Window
@@ -22,13 +22,13 @@ def run(patcher, positive: int = POSITIVE, **settings) -> torch.Tensor:
 
 def test_queued_twice():
     steered = steer(subject().patcher)
-    same("Queued twice", "the first run", run(steered), run(steered))
+    assert_identical("Queued twice", "the first run", run(steered), run(steered))
 
 
-def test_built_anew():
-    """Another run of the graph makes new objects."""
+def test_nodes_built_again():
+    """Another run of the graph creates new objects."""
     first = run(steer(subject().patcher))
-    same("Queued twice, nodes run again", "the first run", run(steer(subject().patcher)), first)
+    assert_identical("Queued twice, nodes run again", "the first run", run(steer(subject().patcher)), first)
 
 
 def test_clones_of_clones():
@@ -36,16 +36,16 @@ def test_clones_of_clones():
     chain = steered
     for _ in range(5):
         chain = chain.clone()
-    same("Clone chain", "the first model", run(chain), run(steered))
+    assert_identical("Clone chain", "the first model", run(chain), run(steered))
 
 
 def test_the_plain_model_afterwards():
     before = run(subject().patcher)
     assert not torch.equal(run(steer(subject().patcher)), before)
-    same("Plain model after a steered run", "before", run(subject().patcher), before)
+    assert_identical("Plain model after a steered run", "before", run(subject().patcher), before)
 
 
-def test_two_prompts_by_turns():
+def test_two_prompts_alternating():
     """Both positive prompts on one model, and two negatives on two branches of it."""
     branches = [steer(subject().patcher), steer(subject().patcher, prompt(OTHER, 154), alpha=0.3)]
     alone = [[run(steer(subject().patcher)), run(steer(subject().patcher), OTHER)]]
@@ -53,20 +53,20 @@ def test_two_prompts_by_turns():
     for _ in range(2):
         for branch, results in zip(branches, alone, strict=True):
             for positive, expected in zip((POSITIVE, OTHER), results, strict=True):
-                same("Prompts and branches by turns", "each alone", run(branch, positive), expected)
+                assert_identical("Prompts and branches by turns", "each alone", run(branch, positive), expected)
 
 
 @pytest.mark.both_hosts
-def test_alpha_and_batch_by_turns():
+def test_batch_size_and_cfg_alternating():
     for settings in ({"rows": 3}, {"rows": 1}, {"cfg": 1.0}, {"size": (8, 16)}):
         fresh = run(steer(subject().patcher), **settings)
         steered = steer(subject().patcher)
         run(steered)
-        same("Batch, size and cfg by turns", "each alone", run(steered, **settings), fresh)
+        assert_identical("Batch, size and cfg by turns", "each alone", run(steered, **settings), fresh)
 
 
 def test_nodes_in_a_chain_in_either_order():
-    """Sums in fp32 depend on their order, by a rounding."""
+    """Equal up to rounding, since fp32 sums depend on their order."""
     first, second = {"alpha": 0.3}, {"unwanted": prompt(OTHER, 154), "alpha": 0.2}
     one, other = (
         run(steer(steer(subject().patcher, **a), **b), steps=1) for a, b in ((first, second), (second, first))
@@ -76,10 +76,10 @@ def test_nodes_in_a_chain_in_either_order():
 
 def test_windows_that_touch():
     halves = steer(steer(subject().patcher, window=Window(end_percent=0.5)), window=Window(start_percent=0.5))
-    same("Two windows that touch", "one over all steps", run(halves), run(steer(subject().patcher)))
+    assert_identical("Two windows that touch", "one over all steps", run(halves), run(steer(subject().patcher)))
 
 
-class TestBrokenOff:
+class TestInterrupted:
     def check(self, what, stop, error):
         steered = steer(subject().patcher)
         plain, good = run(subject().patcher), run(steered)
@@ -87,11 +87,11 @@ class TestBrokenOff:
         with pytest.raises(error):
             stop(steered)
         assert own_forwards(subject().patcher) == found
-        same(what, "before, steered", run(steered), good)
-        same(what, "before, plain", run(subject().patcher), plain)
+        assert_identical(what, "before, steered", run(steered), good)
+        assert_identical(what, "before, plain", run(subject().patcher), plain)
 
     def test_by_the_user(self):
-        """The host's button: its layers raise at the next call."""
+        """By the host's button, which makes its layers raise at the next call."""
 
         def press(step, *rest):
             comfy.model_management.interrupt_current_processing(step == 1)

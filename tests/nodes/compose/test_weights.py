@@ -1,4 +1,4 @@
-"""Weights that change after the model was loaded: the negative's keys and values come from those of the moment."""
+"""Weights that change after the model was loaded: the negative's keys and values use the current weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from comfy.model_patcher import LowVramPatch
 from comfy.patcher_extension import CallbacksMP
-from composed import POSITIVE, T, prompt, right, same, sampled, steer, subject, subtractions
+from composed import POSITIVE, T, assert_close_to_exact, assert_identical, prompt, sampled, steer, subject, subtractions
 from host_nodes import run_node
 from reference import Reference, relative_error
 from safetensors.torch import save_file
@@ -15,7 +15,7 @@ from unets import case, case_of, conditioning, noise, random_unet
 
 pytestmark = pytest.mark.host
 
-LAYERS = [  # what a LoRA of text-to-image models usually trains, at one cross-attention
+LAYERS = [  # the layers of one cross-attention that LoRAs usually train
     f"down_blocks.1.attentions.0.transformer_blocks.0.attn2.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")
 ]
 STRENGTH = 0.8
@@ -57,13 +57,13 @@ def expected(unet) -> torch.Tensor:
 def check(what, got, unet):
     exact = expected(unet)
     assert relative_error(sampled(steer(subject().patcher)), exact) > 1e-4, f"{what} changes nothing here"
-    right(what, relative_error(got, exact))
+    assert_close_to_exact(what, relative_error(got, exact))
 
 
 @pytest.mark.both_hosts
 def test_a_lora_before_and_after():
     got = sampled(with_lora(steer(subject().patcher)))
-    same("LoRA", "the other order", got, sampled(steer(with_lora(subject().patcher))))
+    assert_identical("LoRA", "the other order", got, sampled(steer(with_lora(subject().patcher))))
     check("LoRA", got, merged_unet())
 
 
@@ -73,7 +73,7 @@ def test_a_merged_lora():
 
 @pytest.mark.both_hosts
 def test_a_lora_as_a_hook(host_base):
-    """A LoRA of the positive prompt alone; the negative of NASA sees the same weights, as it stands beside it."""
+    """A LoRA for the positive prompt only; NASA's negative uses the same weights, since it runs in the same call."""
     folder = host_base / "models" / "loras"
     folder.mkdir(exist_ok=True)
     save_file(lora_file(), folder / "hook.safetensors")
@@ -89,14 +89,14 @@ def test_a_lora_as_a_hook(host_base):
     )
     steered = steer(subject().patcher)
     check("LoRA, as a hook", sampled(steered, positive), merged_unet())
-    # Its own prompt under guidance: hooked and other prompts run in calls of their own.
+    # With guidance: prompts with and without the hook run in separate calls.
     without = sampled(steered, cfg=2.0)
     assert not torch.equal(sampled(steered, positive, cfg=2.0), without)
-    same("LoRA, as a hook", "the model before it, afterwards", sampled(steered, cfg=2.0), without)
+    assert_identical("LoRA, as a hook", "the model before it, afterwards", sampled(steered, cfg=2.0), without)
 
 
 def test_low_vram():
-    """Most weights are off the device; the LoRA is applied while they are cast."""
+    """Most weights are not on the device; the LoRA is applied when they are cast."""
 
     def unload(patcher):
         patcher.partially_unload(patcher.offload_device, patcher.model_size())
@@ -110,7 +110,7 @@ def test_low_vram():
     short.add_callback(CallbacksMP.ON_PRE_RUN, unload)
     got = sampled(short)
     assert len(found) == len(LAYERS), "the host did not leave the LoRA to low-VRAM patches"
-    same("Low VRAM, with a LoRA", "all weights loaded", got, loaded)
+    assert_identical("Low VRAM, with a LoRA", "all weights loaded", got, loaded)
     check("Low VRAM, with a LoRA", got, merged_unet())
 
 
@@ -129,7 +129,7 @@ def test_merged_models(name):
         return run_node(f"nodes_model_merging.{name}", model1=patcher, model2=other.patcher, **MERGES[name])
 
     got = sampled(merge(steer(subject().patcher)))
-    same(name, "the other order", got, sampled(steer(merge(subject().patcher))))
+    assert_identical(name, "the other order", got, sampled(steer(merge(subject().patcher))))
     unet, second = random_unet("sd15"), dict(random_unet("sd15", seed=1).named_parameters())
     for key, weight in unet.named_parameters():
         ratio = MERGES[name].get("middle", RATIO) if key.startswith("mid_block.") else RATIO
@@ -137,11 +137,11 @@ def test_merged_models(name):
     check(name, got, unet)
 
 
-def test_merging_takes_the_first_models_negative():
-    """The host merges weights; of everything else that hangs on models, it keeps the first one's."""
+def test_merging_keeps_the_first_models_negative():
+    """The host merges weights, and keeps only the first model's patches and settings."""
     first, other = steer(subject().patcher), case("sd15", seed=1).patcher
     merged, again = (
         run_node("nodes_model_merging.ModelMergeSimple", model1=first, model2=second, ratio=RATIO)
         for second in (other, steer(other, prompt(8)))
     )
-    same("ModelMergeSimple, both steered", "the first steered", sampled(again), sampled(merged))
+    assert_identical("ModelMergeSimple, both steered", "the first steered", sampled(again), sampled(merged))

@@ -31,7 +31,7 @@ def subtract(condition: Condition, alpha=ALPHA, **settings) -> Subtraction:
     return Subtraction(condition=condition, alpha=alpha, **settings)
 
 
-def left_on(network: torch.nn.Module) -> dict[str, object]:
+def find_patches(network: torch.nn.Module) -> dict[str, object]:
     """Everything that could have been hung on a network's modules, and which modules these are."""
     return {
         name: (id(module), sorted(vars(module)), [*module._forward_hooks, *module._forward_pre_hooks])
@@ -116,7 +116,7 @@ class FamilyContract:
 
     @pytest.mark.both_hosts
     @pytest.mark.parametrize("cfg", [1.0, 2.0])
-    def test_a_mask_keeps_it_to_a_part_of_the_picture(self, subject, cfg):
+    def test_a_mask_limits_it_to_a_part_of_the_picture(self, subject, cfg):
         positive, other, negative = subject.condition(1), subject.condition(2), subject.condition(3)
         mask, tokens = subject.half()
         got = subject.sample(steer(subject.patcher, negative, mask=mask), positive, other, cfg=cfg, rows=2)
@@ -126,7 +126,7 @@ class FamilyContract:
         assert relative_error(everywhere, expected) > EFFECT
         measured("families", self.name, "relative error", relative_error(got, expected), BAR)
 
-    def test_a_mask_of_ones_is_none(self, subject):
+    def test_a_mask_of_ones_changes_nothing(self, subject):
         positive, negative = subject.condition(1), subject.condition(3)
         ones = torch.ones(subject.latent_shape[-2:])
         masked = subject.sample(steer(subject.patcher, negative, mask=ones), positive, positive)
@@ -166,7 +166,7 @@ class FamilyContract:
         assert steer(subject.patcher, subject.condition(3), alpha=0.0) is subject.patcher
 
     @pytest.mark.parametrize("cfg", [1.0, 2.0])
-    def test_outside_the_window_nothing_changes(self, subject, cfg):
+    def test_nothing_changes_outside_the_window(self, subject, cfg):
         positive, other = subject.condition(1), subject.condition(2)
         late = steer(subject.patcher, subject.condition(3), start=0.5)
         got = subject.sample(late, positive, other, cfg=cfg, rows=2)
@@ -174,34 +174,34 @@ class FamilyContract:
         measured("families", self.name, "outside the window", float((got - plain).abs().max()), 0.0)
 
     @pytest.mark.both_hosts
-    def test_the_model_before_the_node_stays_as_it_was(self, subject):
+    def test_the_input_model_is_unchanged(self, subject):
         positive, negative = subject.condition(1), subject.condition(3)
         before = subject.sample(subject.patcher, positive, positive)
         network = subject.patcher.model.diffusion_model
-        found, weights = left_on(network), {name: w.clone() for name, w in network.state_dict().items()}
+        found, weights = find_patches(network), {name: w.clone() for name, w in network.state_dict().items()}
         assert not torch.equal(subject.sample(steer(subject.patcher, negative), positive, positive), before)
-        assert left_on(network) == found
+        assert find_patches(network) == found
         assert all(torch.equal(weights[name], w) for name, w in network.state_dict().items())
         assert not any("forward" in vars(module) for module in network.modules())
         after = subject.sample(subject.patcher, positive, positive)
         measured("families", self.name, "model afterwards", float((after - before).abs().max()), 0.0)
 
     @pytest.mark.both_hosts
-    def test_an_exception_in_mid_sampling_leaves_nothing(self, subject):
+    def test_an_exception_during_sampling_leaves_no_patches(self, subject):
         positive, negative = subject.condition(1), subject.condition(3)
         steered = steer(subject.patcher, negative)
         plain, good = (subject.sample(patcher, positive, positive) for patcher in (subject.patcher, steered))
         network = subject.patcher.model.diffusion_model
-        found = left_on(network)
+        found = find_patches(network)
         error = RuntimeError("in mid-sampling")
         with failing(subject.last_block(), error), pytest.raises(RuntimeError, match="in mid-sampling"):
             subject.sample(steered, positive, positive)
-        assert left_on(network) == found
+        assert find_patches(network) == found
         assert not any("forward" in vars(module) for module in network.modules())
         assert torch.equal(subject.sample(subject.patcher, positive, positive), plain)
         assert torch.equal(subject.sample(steered, positive, positive), good)
 
-    def test_a_second_run_is_the_first(self, subject):
+    def test_a_second_run_equals_the_first(self, subject):
         positive, other, negative = subject.condition(1), subject.condition(2, subject.more), subject.condition(3)
         steered = steer(subject.patcher, negative)
         first = subject.sample(steered, positive, other, cfg=2.0, steps=3)
@@ -217,7 +217,7 @@ class FamilyContract:
         assert not torch.equal(subject.sample(strong, positive, positive), alone)
         assert torch.equal(subject.sample(weak, positive, positive), alone)
 
-    def test_the_negative_stays_as_it_was(self, subject):
+    def test_the_negative_is_unchanged(self, subject):
         """Some networks write into the prompt that they are given."""
         positive, negative = subject.condition(1), conditioning(subject.condition(3, padding=2))
         tensors = {"": negative[0][0], **negative[0][1]}
@@ -227,7 +227,7 @@ class FamilyContract:
         assert all(torch.equal(tensors[key], value) for key, value in before.items())
 
     @pytest.mark.both_hosts
-    def test_as_the_hosts_nodes_run(self, subject):
+    def test_in_inference_mode(self, subject):
         """In inference mode, where the host prepares some prompts at another place."""
         positive, negative = subject.condition(1), subject.condition(3)
         with torch.inference_mode():
@@ -238,7 +238,7 @@ class FamilyContract:
     # Looking on
 
     @pytest.mark.both_hosts
-    def test_looking_on_changes_nothing_and_sees_what_the_formula_has(self, subject):
+    def test_observing_changes_nothing_and_gives_the_formulas_values(self, subject):
         positive, first, second = subject.condition(1), subject.condition(3), subject.condition(4, padding=2)
         steered = steer(steer(subject.patcher, first), second, alpha=0.2)
         layers = family_of(subject.patcher.model).layers(subject.patcher.model)
@@ -259,7 +259,7 @@ class FamilyContract:
                 assert negative.ratio == pytest.approx(float(z_neg.norm() / z_pos.norm()), rel=1e-5)
                 assert negative.cosine == pytest.approx(float((z_pos * z_neg).sum() / norms), abs=1e-5)
 
-    def test_inspect_comes_back_with_a_report(self, subject):
+    def test_inspect_returns_a_report(self, subject):
         """It runs uncompiled, and so does the negative's way to the first block, inside it."""
         positive, steered = conditioning(subject.condition(1)), steer(subject.patcher, subject.condition(3))
         chart, report = inspect(steered, positive, {"samples": subject.latent()}, seed=7)
@@ -270,7 +270,7 @@ class FamilyContract:
 
     # Words
 
-    def test_an_unknown_block_is_refused_and_the_known_are_listed(self, subject):
+    def test_an_unknown_block_is_refused_with_a_list_of_known_ones(self, subject):
         with pytest.raises(ValueError, match=rf"block\.0-{subject.blocks - 1}"):
             steer(subject.patcher, subject.condition(3), blocks="block.99")
 
