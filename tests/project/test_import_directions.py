@@ -32,7 +32,7 @@ HOST = {
 
 @dataclass(frozen=True)
 class Rule:
-    """Allowed imports of the files below one folder: from the host (absolute), from us (first folder below the root)."""
+    """Allowed imports of the files below a folder: from the host (absolute), from us (first folder below the root)."""
 
     folder: str
     host: frozenset[str]
