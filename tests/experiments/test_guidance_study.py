@@ -103,7 +103,7 @@ def test_an_invalid_setting_is_reported_before_anything_starts(tmp_path, capsys)
     assert not (tmp_path / "runs").exists()
 
 
-def made_up(levels):
+def synthetic(levels):
     """Results in which a run's share is levels[cell][seed], and its curve fluctuates by a tenth of that."""
     point = {"gap": 0.01, "x0_std": 1.0, "student_grad": 0.1, "lora_grad": 0.2, "entropy": 0.5}
     runs = [
@@ -141,7 +141,9 @@ def made_up(levels):
 
 def test_differences_are_taken_seed_by_seed():
     levels = {"pgsb": [0.8, 0.9, 0.7, 0.8], "swiftbrush": [0.7, 0.6, 0.6, 0.7], "fixed": [0.81, 0.89, 0.75, 0.81]}
-    rows = {row.split(" | ")[0]: row.split(" | ")[1:] for row in tables.differences_table(made_up(levels)).splitlines()}
+    rows = {
+        row.split(" | ")[0]: row.split(" | ")[1:] for row in tables.differences_table(synthetic(levels)).splitlines()
+    }
     assert rows["| valid, at the end"][:3] == ["0.150 (0.100 .. 0.300) *", "-0.015 (-0.050 .. 0.010)", "-"]
     # the synthetic curves fluctuate by a tenth of the share; `valid` is constant
     assert rows["| fluctuation of stated right"][0] == "0.015 (0.010 .. 0.030) *"
@@ -149,16 +151,16 @@ def test_differences_are_taken_seed_by_seed():
 
 
 def test_one_seed_gets_no_star():
-    assert "*" not in tables.differences_table(made_up({"pgsb": [0.8], "swiftbrush": [0.7], "fixed": [0.9]}))
+    assert "*" not in tables.differences_table(synthetic({"pgsb": [0.8], "swiftbrush": [0.7], "fixed": [0.9]}))
 
 
 def test_fluctuation_leaves_out_the_first_half():
-    run = made_up({"pgsb": [0.5]})["runs"][0]
+    run = synthetic({"pgsb": [0.5]})["runs"][0]
     assert tables.fluctuation("stated")(run) == pytest.approx(0.05)
 
 
 def test_the_tables_show_a_failed_run_and_allow_a_cell_without_runs():
-    results = made_up({"pgsb": [0.8, 0.9], "swiftbrush": [0.7, 0.6]})
+    results = synthetic({"pgsb": [0.8, 0.9], "swiftbrush": [0.7, 0.6]})
     for failed in results["runs"][1:]:
         run = copy.copy(failed)
         failed.clear()

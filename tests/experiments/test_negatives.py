@@ -78,7 +78,7 @@ def test_finished_arms_are_kept_and_another_protocol_is_refused(tmp_path, monkey
     assert "choose another --json" in capsys.readouterr().err and (tmp_path / "n.json").read_bytes() == written
 
 
-def made_up(clean):
+def synthetic(clean):
     """Results with these numbers of clean images out of 10, by arm and pair, for both blocks; all are kept."""
     found = {
         arm: {"absent": [row, row], "kept": [[10] * 4] * 2, "valid": [row, row], "clean": [row, row]}
@@ -88,7 +88,7 @@ def made_up(clean):
 
 
 def test_the_tables_follow_from_the_numbers():
-    found = made_up(
+    found = synthetic(
         {PLAIN: [0, 3, 1, 2], "1 nasa:1": [5, 8, 9, 9], "1 nasa:0.5": [9, 8, 2, 1], "1 cfg:3": [1, 0, 0, 0]}
         | {"1 nag:1": [5, 8, 9, 9], "1 embeddings:1": [10, 10, 10, 10], "1 vsf:9": [9, 9, 9, 9]}
     )
@@ -109,7 +109,7 @@ def test_the_tables_follow_from_the_numbers():
 
 def test_the_gain_of_alpha_is_measured_on_other_images():
     """The two blocks disagree: the choice of each is worse in the other."""
-    found = made_up({PLAIN: [0] * 4, "1 nasa:0.5": [5] * 4, "1 nasa:1": [5] * 4})
+    found = synthetic({PLAIN: [0] * 4, "1 nasa:0.5": [5] * 4, "1 nasa:1": [5] * 4})
     found.found["arms"]["1 nasa:0.5"]["clean"] = [[9, 2, 2, 2], [1, 8, 8, 8]]
     found.found["arms"]["1 nasa:1"]["clean"] = [[6, 3, 3, 3], [2, 3, 3, 3]]
     assert sum(tables.held_out_gain(found)) <= 0

@@ -11,7 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from exports import RECIPE, export, pixart_export
 from figures import measured
 from full_size import PIXARTS, diffusers_weights, meta_network, write_sparse
-from loras import ALPHA, STYLES, about, adapter_settings, kohya, renamed, with_adapters
+from loras import ALPHA, STYLES, adapter_settings, kohya, lora_metadata, renamed, with_adapters
 from reference import relative_error
 from safetensors.torch import save_file
 from small_models import unet_file
@@ -62,7 +62,7 @@ class TestOnOurBase:
 
     def test_our_own_lora(self, base, loras, loader, caplog):
         merged, weights = with_adapters(base)
-        write_lora(loras / "ours.safetensors", about(), adapters_from_peft(weights), alpha=ALPHA)
+        write_lora(loras / "ours.safetensors", lora_metadata(), adapters_from_peft(weights), alpha=ALPHA)
         with caplog.at_level("INFO"):
             model = loader.execute("base.safetensors", "ours.safetensors").result[0]
         measured("loader", "LoRA on our export", "relative error, our names", error_against(model, merged), 2e-6)
@@ -96,7 +96,7 @@ class TestTheRecipe:
     def test_the_loras_wins_over_the_bases(self, base, loras, loader):
         _, weights = with_adapters(base)
         schedule = Schedule(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)
-        metadata = about(prediction_type="v_prediction", schedule=schedule)
+        metadata = lora_metadata(prediction_type="v_prediction", schedule=schedule)
         write_lora(loras / "wins.safetensors", metadata, adapters_from_peft(weights), alpha=ALPHA)
         model = loader.execute("base.safetensors", "wins.safetensors").result[0]
         got = get_metadata(model.clone())
@@ -113,7 +113,7 @@ class TestTheRecipe:
     @torch.no_grad()
     def test_and_is_how_the_model_is_sampled(self, base, loras, loader):
         merged, weights = with_adapters(base)
-        write_lora(loras / "sampled.safetensors", about(), adapters_from_peft(weights), alpha=ALPHA)
+        write_lora(loras / "sampled.safetensors", lora_metadata(), adapters_from_peft(weights), alpha=ALPHA)
         model = loader.execute("base.safetensors", "sampled.safetensors").result[0]
         context = torch.randn(1, 77, 32)
         latent = {"samples": torch.zeros(1, 4, 8, 8)}
@@ -126,7 +126,7 @@ class TestTheRecipe:
         """Which says nothing of itself; then the LoRA's is all there is."""
         unet = unet_file(folder / "others.safetensors")
         merged, weights = with_adapters(unet)
-        write_lora(loras / "ours.safetensors", about(), adapters_from_peft(weights), alpha=ALPHA)
+        write_lora(loras / "ours.safetensors", lora_metadata(), adapters_from_peft(weights), alpha=ALPHA)
         model = loader.execute("others.safetensors", "ours.safetensors").result[0]
         error = error_against(model, merged, width=768)
         measured("loader", "LoRA on a single file", "relative error, our names", error, 2e-6)
@@ -159,7 +159,7 @@ class TestPixArt:
         merged, weights = with_adapters(transformer)
         path = loras / "pixart.safetensors"
         if style == "ours":
-            write_lora(path, about(family="pixart"), adapters_from_peft(weights), alpha=ALPHA)
+            write_lora(path, lora_metadata(family="pixart"), adapters_from_peft(weights), alpha=ALPHA)
         elif style == "lora_unet_blocks":
             weights = {k: v for k, v in weights.items() if ".attn1.to_out" in k or ".attn2.to_q" in k}
             merged, weights = with_adapters(transformer, r".*(attn1\.to_out\.0|attn2\.to_q)")
@@ -199,7 +199,7 @@ def meta_patcher(path, name):
 def test_full_size_key_sets(tmp_path, name):
     adapters = lora_of(name)
     family = "pixart" if name in PIXARTS else "unet"
-    path = write_lora(tmp_path / "lora.safetensors", about(family=family), adapters, alpha=2.0)
+    path = write_lora(tmp_path / "lora.safetensors", lora_metadata(family=family), adapters, alpha=2.0)
     model, _ = apply_lora(path, meta_patcher(tmp_path / "base.safetensors", name), None)
     changes = sum(len(patches) for patches in model.patches.values())
     row = "PixArt" if name in PIXARTS else name

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from exports import export
-from loras import ALPHA, about, adapter_settings, kohya, renamed, with_adapters
+from loras import ALPHA, adapter_settings, kohya, lora_metadata, renamed, with_adapters
 from safetensors.torch import load_file, save_file
 
 from snoopi_core.formats.lora import adapters_from_peft, write_lora
@@ -49,8 +49,8 @@ def test_a_lora_of_another_size(base, loras, loader):
 
 def test_a_lora_for_another_family(base, loras, loader):
     _, weights = with_adapters(base)
-    path = write_lora(loras / "family.safetensors", about(), adapters_from_peft(weights), alpha=ALPHA)
-    header = {"snoopi.format": "1", "snoopi.lora": about(family="pixart").model_dump_json()}
+    path = write_lora(loras / "family.safetensors", lora_metadata(), adapters_from_peft(weights), alpha=ALPHA)
+    header = {"snoopi.format": "1", "snoopi.lora": lora_metadata(family="pixart").model_dump_json()}
     save_file(load_file(path), path, metadata=header)
     refuse(loader, "family.safetensors", "trained on a pixart network, this model is a unet network")
 

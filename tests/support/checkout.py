@@ -1,4 +1,4 @@
-"""The checkout as a repository of its own, with what is not committed yet: what `git clone` would give a user."""
+"""A copy of the checkout as a fresh repository, with uncommitted changes, as `git clone` would give it to a user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def make_repository(folder: Path) -> Path:
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
     for name in filter(None, names):
-        if (source := ROOT / name).is_file():  # not one that was deleted
+        if (source := ROOT / name).is_file():  # deleted files are skipped
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, folder / name)
     for command in (["init", "--quiet"], ["add", "--all"], [*_AUTHOR, "commit", "--quiet", "--message", "All"]):

@@ -1,7 +1,7 @@
-"""A virtual environment that holds what a ComfyUI asks for and nothing else: none of the trainer's packages.
+"""A virtual environment with only the requirements of ComfyUI, without the trainer's packages.
 
-Made of the packages that are installed here already: the host's requirements, and theirs in turn, are linked file by
-file, by each distribution's own list. That takes seconds, where installing them anew takes minutes and 6 GB.
+Built by linking the files of packages that are already installed: the host's requirements and their dependencies. That
+takes seconds; installing them takes minutes and 6 GB.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 
 def make_clean_env(folder: Path, requirements: Path) -> Path:
-    """An environment in ``folder`` with the closure of ``requirements`` and pip; gives its Python."""
+    """Create an environment in ``folder`` with pip, ``requirements`` and their dependencies; returns its Python."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
     for installed in closure([*requirement_lines(requirements), Requirement("pip")]):
@@ -28,7 +28,7 @@ def make_clean_env(folder: Path, requirements: Path) -> Path:
 
 
 def add_packages(python: Path, other: Path) -> None:
-    """Give the environment of ``python`` what that of ``other`` has and it has not."""
+    """Add to the environment of ``python`` the packages that only the environment of ``other`` has."""
     site = site_packages(python)
     there = {canonicalize_name(one.name) for one in distributions(path=[str(site)])}
     for installed in distributions(path=[str(site_packages(other))]):
@@ -43,13 +43,13 @@ def site_packages(python: Path) -> Path:
 
 
 def requirement_lines(file: Path) -> list[Requirement]:
-    """What a requirements.txt asks for."""
+    """The requirements in a requirements.txt."""
     lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
     return [Requirement(line) for line in lines if line]
 
 
 def closure(wanted: Iterable[Requirement]) -> list[Distribution]:
-    """The installed distributions that ``wanted`` name, and what those need in turn.
+    """The installed distributions named by ``wanted``, and their dependencies.
 
     Raises:
         importlib.metadata.PackageNotFoundError: one of them is not installed here.
@@ -72,7 +72,7 @@ def _applies(requirement: Requirement, extras: Iterable[str]) -> bool:
 
 
 def _without_marker(requirement: Requirement) -> Requirement:
-    """As one that applies: it has been asked already, with the extras of what needs it."""
+    """Without its marker, which was already evaluated with the parent's extras."""
     requirement.marker = None
     return requirement
 
@@ -86,7 +86,7 @@ def _link(installed: Distribution, site: Path) -> None:
 
 
 def _is_script(file: Path) -> bool:
-    """A script in bin/, which names the Python of the other environment."""
+    """Scripts in bin/ are skipped: they name the other environment's Python."""
     with file.open("rb") as opened:
         return file.parent.name == "bin" and opened.read(2) == b"#!"
 
@@ -94,5 +94,5 @@ def _is_script(file: Path) -> bool:
 def _link_file(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except OSError:  # on another disk, or one without hard links, or another user's file
+    except OSError:  # on another disk, a disk without hard links, or another user's file
         target.symlink_to(source)

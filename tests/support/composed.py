@@ -1,5 +1,5 @@
-"""One model with NASA Apply among other things, three ways: by the node, written out on the host's network in fp64, and
-by the formulas of `reference`.
+"""One model with NASA Apply and other nodes, computed three ways: by the node, by a simple implementation on the host's
+network in fp64, and by the formulas of `reference`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from snoopi_core.host.nasa.apply import apply_nasa
 
 ALPHA = 0.5
 T = 999  # the timestep of a one-step sampling run
-TOLERANCE = 3e-6  # relative, of fp32; at most 1.6e-6 on one kind of processor and 2.3e-6 on another
-GUIDED = 4e-6  # where a guider weighs predictions against each other: at most 1.3e-6 and 2.4e-6
+TOLERANCE = 3e-6  # relative error of fp32; measured: up to 1.6e-6 on one kind of processor, 2.3e-6 on another
+GUIDED = 4e-6  # for guiders, which combine predictions; measured: up to 1.3e-6 and 2.4e-6
 POSITIVE, UNCONDITIONAL, UNWANTED = 1, 2, 3  # seeds of the prompts
 
 
@@ -40,12 +40,12 @@ def steer(patcher: ModelPatcher, unwanted: Condition | None = None, **changes: A
 
 
 def subtractions(alpha: float = ALPHA) -> list[Subtraction]:
-    """What `steer` does, for `reference`."""
+    """The subtraction that `steer` adds, for `reference`."""
     return [Subtraction(prompt(UNWANTED)["context"], alpha)]
 
 
 def sampled(patcher: ModelPatcher, positive: list | None = None, negative: list | None = None, **settings: Any):
-    """The host's KSampler on the usual two prompts; other conditionings may take their place."""
+    """The host's KSampler on the two default prompts or other conditionings."""
     positive = conditioning(prompt(POSITIVE)) if positive is None else positive
     negative = conditioning(prompt(UNCONDITIONAL)) if negative is None else negative
     return host_sample(patcher, positive, negative, **settings)
@@ -73,8 +73,8 @@ def exact_model() -> ModelPatcher:
 
 
 def written_out(patcher: ModelPatcher, mask: torch.Tensor | None = None) -> ModelPatcher:
-    """What `steer` does, by the host's simplest means: a replacement of each cross-attention, for samplers whose first
-    conditioning is the positive one. Nothing of `snoopi_core` is used.
+    """NASA by plain replacement of each cross-attention, like `steer` but without `snoopi_core`; for samplers with the
+    positive conditioning first.
     """
     steered = patcher.clone()
     unet = patcher.model.diffusion_model
@@ -98,7 +98,7 @@ def _subtract(transformer, mask, q, k, v, options):
     rows = q.shape[0] // len(numbers)
     context = prompt(UNWANTED)["context"].to(q)
     weight = ALPHA
-    if mask is not None:  # square, as the picture
+    if mask is not None:  # a square, like the picture
         side = round(q.shape[1] ** 0.5)
         weight = ALPHA * torch.nn.functional.adaptive_avg_pool2d(mask.to(q)[None], side).reshape(1, -1, 1)
     for chunk, number in enumerate(numbers):
@@ -116,15 +116,15 @@ def _respond(q, k, v, heads):
 
 
 def difference(first: torch.Tensor, second: torch.Tensor) -> float:
-    """The largest; 0.0 is equal bit for bit."""
+    """The largest absolute difference; 0.0 means equal bit for bit."""
     return float((first - second).abs().max())
 
 
 def assert_identical(what: str, as_what: str, first: torch.Tensor, second: torch.Tensor) -> None:
-    """Assert equality bit for bit, as a figure of the table."""
+    """Assert equality bit for bit, and record it for the table."""
     measured("composition", what, f"difference from {as_what}", difference(first, second), 0.0)
 
 
 def assert_close_to_exact(what: str, error: float, bar: float = TOLERANCE) -> None:
-    """Assert a relative error against fp64, as a figure of the table."""
+    """Assert a relative error against fp64, and record it for the table."""
     measured("composition", what, "relative error", error, bar)

@@ -1,4 +1,4 @@
-"""One iteration of the trainer on tiny models of the three classes: what its tests share."""
+"""One iteration of the trainer on tiny models of the three classes: shared code of its tests."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def draws_for(recipe, iteration=0, dtype=torch.float32):
 
 
 def randomise_lora(teachers, seed=3):
-    """Adapters start at B = 0; give them values, so that both teachers differ from the first iteration on."""
+    """Adapters start at B = 0; set random values, so that both teachers differ from the first iteration on."""
     rng = torch.Generator().manual_seed(seed)
     for parameter in teachers.lora_parameters():
         parameter.data = torch.randn(parameter.shape, generator=rng, dtype=torch.float64).to(parameter.dtype) * 0.1

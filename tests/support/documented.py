@@ -1,4 +1,4 @@
-"""The commands that the documentation tells people to type: in blocks, and between backticks in a sentence."""
+"""The commands in the documentation: in code blocks, and between backticks in sentences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from live_pack import ROOT
 
 PROGRAMS = {
     *("accelerate", "cd", "comfy", "git", "make", "pip", "pre-commit", "pytest", "python", "tensorboard"),
-    # Not used so far; so that they are not overlooked when they are.
+    # Not in the pages so far, but must be recognised if they are added.
     *("apt-get", "bash", "brew", "conda", "curl", "docker", "huggingface-cli", "npm", "python3", "sudo", "torchrun"),
     *("uv", "wget"),
 }
@@ -34,7 +34,7 @@ def pages() -> list[Path]:
 
 
 def commands() -> list[Command]:
-    """Each command of each page once, without its comment and with its continuation lines."""
+    """Each command of each page once, without comments and with continuation lines joined."""
     found = {
         Command(page.relative_to(ROOT).as_posix(), text, inline): None
         for page in pages()
@@ -50,7 +50,7 @@ def documented(text: str) -> str:
 
 
 def commands_in(markdown: str) -> Iterator[tuple[str, bool]]:
-    """The commands of one page, and whether each stands in a sentence."""
+    """The commands of one page, and whether each is inside a sentence."""
     blocks = [match[1] for match in _FENCE.finditer(markdown)]
     prose = _FENCE.sub("", markdown)
     blocks += [match[0] for match in _INDENTED.finditer(prose)]

@@ -26,7 +26,7 @@ VARIABLE = "SNOOPI_TEST_EFFORT"  # set from --effort before any test file is imp
 
 
 def effort(*, gate: T, full: T) -> T:
-    """What this run is to use."""
+    """The value for this run."""
     return gate if os.environ.get(VARIABLE, "gate") == "gate" else full
 
 

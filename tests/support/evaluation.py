@@ -23,12 +23,12 @@ PAIRS = """[
 
 
 def evaluate(*words: object) -> None:
-    """Run a command, which must succeed."""
+    """Run a command that must succeed."""
     assert main([str(word) for word in words]) == 0
 
 
-def refused(capsys, *words: object) -> str:
-    """Run a command, which must fail; returns what it says."""
+def error_of(capsys, *words: object) -> str:
+    """Run a command that must fail; returns its error message."""
     capsys.readouterr()
     assert main([str(word) for word in words]) == 2
     message = capsys.readouterr().err
@@ -39,9 +39,9 @@ def refused(capsys, *words: object) -> str:
 def started(
     log: Path, *words: object, processes: int = 1, signalled: tuple[int, int] | None = None
 ) -> list[BaseProcess]:
-    """A command as one process, or as several of one run; see processes.py. Their output is in `log`.
+    """Start a command as one process, or as several of one run; see processes.py. Their output goes to `log`.
 
-    signalled: (a signal, a number of images) that a process sends itself once it has written so many images.
+    signalled: (signal, number of images): the process sends itself this signal after writing so many images.
     """
     environments = rank_environments(processes) if processes > 1 else [{"ACCELERATE_USE_CPU": "true"}]
     return [start(_run, log, list(map(str, words)), environment, signalled) for environment in environments]
@@ -69,7 +69,7 @@ def _signal_after_images(number: int, count: int) -> None:
 
 
 def pictures(folder: Path) -> dict[str, bytes]:
-    """Every image of a folder, as it is on the disk."""
+    """The bytes of every image file in a folder."""
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}
 
 

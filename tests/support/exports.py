@@ -1,4 +1,4 @@
-"""Files as the trainer exports them, of a tiny model; and the same files put together wrongly."""
+"""Files of a tiny model as the trainer exports them, and invalid variants of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RECIPE = OneStepRecipe(timesteps=(999,), alpha_T=0.0047**0.5, sigma_T=(1 - 0.004
 
 
 def export(path: Path, prediction_type: str = "epsilon") -> Backbone:
-    """A file in fp16 and, in fp32, exactly what is in it."""
+    """An fp16 file, and a backbone with the same values in fp32."""
     backbone = tiny_backbone(prediction_type)
     export_backbone(path, backbone, title="tiny", role="student", recipe=RECIPE, recommended_alpha=0.8)
     for module in (backbone.network, backbone.vae, backbone.text_encoder):
@@ -40,7 +40,7 @@ def export(path: Path, prediction_type: str = "epsilon") -> Backbone:
 
 
 def pixart_export(path: Path, recipe: OneStepRecipe | None = None, **config: Any) -> PixArtTransformer2DModel:
-    """A tiny PixArt in a file, in fp16, and in diffusers exactly what is in it, in fp32."""
+    """A tiny PixArt as an fp16 file, and as a diffusers network with the same values in fp32."""
     settings = {
         "num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 2, "cross_attention_dim": 24,
         "caption_channels": 16, "sample_size": 64, "use_additional_conditions": False, **config,
@@ -48,7 +48,7 @@ def pixart_export(path: Path, recipe: OneStepRecipe | None = None, **config: Any
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformer = PixArtTransformer2DModel(**settings).eval().requires_grad_(False)
-    for weight in transformer.parameters():  # not its table of positions, which no file holds
+    for weight in transformer.parameters():  # without the table of positions, which no file contains
         weight.data = weight.data.add(0.02 * torch.randn_like(weight)).half().float()
     metadata = Metadata(
         title="tiny PixArt", role="student", family="pixart", prediction_type="epsilon", latent_scale=0.18215,
@@ -61,7 +61,7 @@ def pixart_export(path: Path, recipe: OneStepRecipe | None = None, **config: Any
 
 
 def rewritten(good: Path, change: Callable[[dict, dict], Any], name: str = "changed.safetensors") -> Path:
-    """A good file with its tensors or metadata changed."""
+    """A copy of a valid file with changed tensors or metadata."""
     with safe_open(good, framework="pt") as file:
         header = file.metadata() or {}
     tensors = load_file(good)
@@ -84,7 +84,7 @@ def changed_config(part: str | None, **changes: Any) -> Callable[[dict, dict], N
 
 
 def assert_refused(path: Path, message: str, **settings: Any) -> None:
-    """Opening the file says what is wrong, after the file's name."""
+    """Opening the file must raise an error with the file's name and this message."""
     with pytest.raises(CheckpointError, match=message) as caught:
         load_checkpoint(path, **settings)
     assert str(caught.value).startswith(path.name)

@@ -1,4 +1,4 @@
-"""The figures of docs/COMPATIBILITY.md: each is asserted where it is measured, and recorded on request.
+"""The measurements of docs/COMPATIBILITY.md: asserted in the tests, and recorded on request.
 
 SNOOPI_FIGURES names a file; every measurement of a run is appended to it, one JSON object a line. See
 scripts/compatibility.py, which makes the page.
@@ -16,7 +16,7 @@ MEASURED: set[tuple[str, str]] = set()
 
 
 def measured(table: str, row: str, column: str, value: float, bar: float) -> None:
-    """Assert `value <= bar` and note both.
+    """Assert `value <= bar` and record both.
 
     Args:
         table: such as "families", "presets" or "composition".

@@ -83,7 +83,7 @@ _DTYPES = {torch.float16: "F16", torch.float32: "F32", torch.int64: "I64"}
 
 @functools.cache
 def meta_network(name: str) -> torch.nn.Module:
-    """The diffusers network, without memory."""
+    """The diffusers network on the meta device."""
     with torch.device("meta"):
         if name in PIXARTS:
             return PixArtTransformer2DModel(**PIXARTS[name])
@@ -95,7 +95,7 @@ def diffusers_weights(name: str) -> dict[str, torch.Tensor]:
 
 
 def single_file_weights(name: str) -> dict[str, torch.Tensor]:
-    """By our own table, which tests/snoopi_core/formats/test_layouts.py holds against diffusers' converters."""
+    """By our own table, which tests/snoopi_core/formats/test_layouts.py compares with diffusers' converters."""
     network = meta_network(name)
     if name in PIXARTS:
         return pixart_to_single_file(network.state_dict())
@@ -109,7 +109,7 @@ def write_sparse(
     metadata: Mapping[str, str] | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> Path:
-    """A safetensors file of any size that takes no room on the disk: meta tensors are holes, which read as zeros."""
+    """A sparse safetensors file: meta tensors are holes, which take no disk space and read as zeros."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset, filled = 0, []
     for name, weight in weights.items():

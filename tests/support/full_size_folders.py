@@ -1,4 +1,4 @@
-"""Diffusers folders of the published teachers at their full size, without weights: what `without_weights` reads."""
+"""Diffusers folders of the published teachers at their full size, with only the files that `without_weights` reads."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ _VALUES: tuple[Any, ...] = (
 
 
 def _config_mutants(template: Template, draw: random.Random) -> Iterator[Mutant]:
-    """Every field of our metadata, and every setting of the parts' configs, becomes something else; and is left out."""
+    """Replace or remove every field of our metadata and every setting of the parts' configs."""
     key = next((key for key in template.header.get("__metadata__", {}) if key in ("snoopi.model", "snoopi.lora")), None)
     if key is None:
         return
@@ -64,7 +64,7 @@ def _config_mutants(template: Template, draw: random.Random) -> Iterator[Mutant]
         template.write(path, header=template.with_metadata(**{key: json.dumps(changed)}))
 
     for place in _places(model):
-        # Fields of our own twice as often: the parts' settings are many, and mostly read by the same few functions.
+        # Our own fields get two values; the parts' many settings get one, since a few functions read most of them.
         for value in draw.sample(_VALUES, 2 if len(place) == 1 else 1):
             drop = draw.random() < 0.1
             new = "left out" if drop else repr(value)[:20]

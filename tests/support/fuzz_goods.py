@@ -1,4 +1,4 @@
-"""The good files that fuzz_files.py damages, and the memory that opening a file takes."""
+"""The valid files that fuzz_files.py damages, and the memory needed to open a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from snoopi_core.formats.lora import LoraMetadata, write_lora
 
 
 def good_files(checkpoints: Path, loras: Path) -> dict[str, Path]:
-    """An export of ours, a student LoRA on it, and a Stable Diffusion 1.5 of one level in a single file."""
+    """Our own export, a student LoRA for it, and a Stable Diffusion 1.5 of one level in a single file."""
     files = {
         "own": checkpoints / "good.safetensors",
         "foreign": checkpoints / "good-foreign.safetensors",
@@ -57,13 +57,13 @@ def _write_foreign(path: Path) -> None:
 
 
 def reset_memory_peak() -> int:
-    """Bytes that this process holds now; from here on `memory_peak` counts. Linux only."""
+    """Reset the peak for `memory_peak`; returns the bytes that this process uses now. Linux only."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return _status("VmRSS")
 
 
 def memory_peak() -> int:
-    """The most bytes that this process has held since `reset_memory_peak`."""
+    """The peak memory of this process since `reset_memory_peak`, in bytes."""
     return _status("VmHWM")
 
 

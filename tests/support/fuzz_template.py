@@ -1,4 +1,4 @@
-"""A good model file as its header and its body, and files that differ from it in one of them."""
+"""A valid model file as header and body, and files that differ from it in one of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MiB = 2**20
 
 @dataclass(frozen=True)
 class Template:
-    """A good file: what it is used as, its header as JSON, and its body, or the number of zeros in it."""
+    """A valid file: its kind, its header as JSON, and its body or the number of zeros in it."""
 
     kind: str  # "own", "foreign" or "lora"
     header: dict[str, Any]
@@ -44,7 +44,7 @@ class Template:
 
     def write(self, path: Path, *, header: Any = None, raw: bytes | None = None, length: int | None = None,
               body: bytes | int | None = None) -> None:  # fmt: skip
-        """With another header (as JSON or as bytes), another length given for it, or another body."""
+        """Write the file with another header (JSON or bytes), another stated header length, or another body."""
         if raw is None:
             raw = json.dumps(self.header if header is None else header).encode()
         body = self.body if body is None else body
@@ -58,7 +58,7 @@ class Template:
 
 @dataclass(frozen=True)
 class Mutant:
-    """`write(path)` makes the file; `nasty` ones are also tried on a real server."""
+    """`write(path)` creates the file; `nasty` ones are also tried on a real server."""
 
     name: str
     kind: str

@@ -1,4 +1,4 @@
-"""Ways to damage a good model file, each with its name and whether a real server is tried with it too."""
+"""Ways to damage a valid model file, each with its name and whether it is also tried on a real server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Tricks = Iterator[tuple[str, bool, Callable[[Path], None]]]
 
 
 def lengths(template: Template) -> Tricks:
-    """The eight bytes in front lie about the header's length."""
+    """The first eight bytes state a wrong length of the header."""
     size = len(template.raw())
     nasty = {2**63, 2**64 - 1, 50 * MiB}
     for length in (0, 1, size - 1, size + 1, size + template.size, size + template.size + 1, *nasty):
@@ -24,7 +24,7 @@ def lengths(template: Template) -> Tricks:
 
 
 def cuts(template: Template) -> Tricks:
-    """Cut off where something begins or ends, and a byte beside it."""
+    """Cut off at boundaries in the file, and one byte before and after them."""
     header = 8 + len(template.raw())
     ends = sorted(entry["data_offsets"][1] for name, entry in template.header.items() if name != "__metadata__")
     places = {0, 1, 7, 8, 9, header // 2, header - 1, header, header + 1, header + template.size - 1}
@@ -41,7 +41,7 @@ def cuts(template: Template) -> Tricks:
 
 
 def structures(template: Template) -> Tricks:
-    """The header as a whole is something else."""
+    """The whole header is replaced."""
     raw, first = template.raw(), template.tensors[0]
     entry = json.dumps(template.header[first])
     again = b"{" + json.dumps(first).encode() + b": " + entry.encode() + b", " + raw[1:]
@@ -79,7 +79,7 @@ def structures(template: Template) -> Tricks:
 
 
 def offsets_and_shapes(template: Template) -> Tricks:
-    """One tensor's entry lies."""
+    """One tensor's entry is wrong."""
     names = template.tensors
     name, other = names[len(names) // 2], names[0]
     start, end = template.header[name]["data_offsets"]
@@ -122,7 +122,7 @@ def offsets_and_shapes(template: Template) -> Tricks:
 
 
 def names(template: Template) -> Tricks:
-    """A tensor is gone, comes by another name, or one comes too much."""
+    """A tensor is missing, renamed, or unexpected."""
     name = template.tensors[len(template.tensors) // 2]
     stem = name.rpartition(".")[0]
     strange = {
@@ -141,7 +141,7 @@ def names(template: Template) -> Tricks:
 
 
 def headers_of_ours(template: Template) -> Tricks:
-    """The entries under `__metadata__`."""
+    """Wrong entries under `__metadata__`."""
     key = {"lora": "snoopi.lora"}.get(template.kind, "snoopi.model")
 
     def write(path: Path, entries: dict[str, str]) -> None:
@@ -167,7 +167,7 @@ def headers_of_ours(template: Template) -> Tricks:
 
 
 def weights(template: Template) -> Tricks:
-    """Numbers that are none."""
+    """All weights NaN, infinite, or the largest number."""
     for label, pattern in {"NaN": b"\xff\x7f", "infinity": b"\x00\x7c", "the largest": b"\xff\x7b"}.items():
         yield label, False, lambda path, p=pattern: template.write(path, body=p * (template.size // 2))
 

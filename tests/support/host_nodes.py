@@ -1,4 +1,4 @@
-"""Call the host's own nodes, whichever way this version of the host writes them."""
+"""Call the host's own nodes, in the API style of this host version."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 
 def has_node(path: str) -> bool:
-    """Whether this host has the node: they come and go with versions."""
+    """Whether this version of the host has the node."""
     module, _, name = path.rpartition(".")
     try:
         return hasattr(importlib.import_module(_module_path(module)), name)

@@ -23,13 +23,13 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# Off: what covers the graph on a first visit.
+# Disables what covers the graph on a first visit.
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Notification.ShowVersionUpdates": False,
     "Comfy.Minimap.Visible": False,
 }
-# A graph of one node alone, near the corner of the view.
+# Shows a graph of one node, near the corner of the view.
 PLACE = """type => {
   app.graph.clear();
   const node = LiteGraph.createNode(type), view = app.canvas.ds;
@@ -41,7 +41,7 @@ PLACE = """type => {
 }"""
 # Loads a graph in the UI's file format.
 LOAD = "async text => { await app.loadGraphData(JSON.parse(text)); }"
-# Pairs of nodes that overlap, title bars included. In Nodes 2.0 they are elements of the page.
+# Returns pairs of nodes that overlap, with title bars. In Nodes 2.0, nodes are elements of the page.
 OVERLAPS = """() => {
   const drawn = n => document.querySelector(`[data-node-id="${n.id}"]`)?.getBoundingClientRect();
   const given = n => ({
@@ -53,14 +53,14 @@ OVERLAPS = """() => {
     .filter(([, b]) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
     .map(([other]) => [name, other]));
 }"""
-# Workflows are restored and the default graph is loaded, which the front end shows a spinner for.
+# True once workflows are restored and the default graph is loaded; until then the front end shows a spinner.
 READY = "() => window.app?.extensionManager?.spinner === false && app.graph.nodes.length > 0"
 # Redraws the canvas now, and waits until the browser has shown it.
 DRAW = """() => {
   app.canvas.draw(true, true);
   return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
 }"""
-# The view moves for a moment after a command: waits until it has stood still for some frames; gives the zoom.
+# The view moves briefly after a command: waits until it is unchanged for ten frames; returns the zoom.
 STILL = """() => new Promise(done => {
   let last = null, frames = 0;
   const look = () => {
@@ -71,7 +71,7 @@ STILL = """() => new Promise(done => {
   };
   requestAnimationFrame(look);
 })"""
-HANG = 300_000  # ms: no test waits so long for a state, however busy the machine
+HANG = 300_000  # ms; longer than any wait on a busy machine
 
 
 def find_chromium() -> str:
@@ -96,7 +96,7 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def open_front_end(browser: Browser, client: Client, size: tuple[int, int] = (1600, 1000)) -> Iterator[Page]:
-    """The front end of ``client``'s server, ready, in a window that shares nothing with others."""
+    """Open the front end of ``client``'s server in a separate browser context, and wait until it is ready."""
     for name, value in SETTINGS.items():
         client.post(f"/settings/{name}", value)
     context = browser.new_context(viewport={"width": size[0], "height": size[1]})
@@ -112,21 +112,21 @@ def open_front_end(browser: Browser, client: Client, size: tuple[int, int] = (16
 
 @contextmanager
 def front_end(client: Client, size: tuple[int, int] = (1600, 1000)) -> Iterator[Page]:
-    """As ``open_front_end``, in its own browser."""
+    """Like ``open_front_end``, with its own browser."""
     with chromium() as browser, open_front_end(browser, client, size) as page:
         yield page
 
 
 def place(page: Page, node: str) -> None:
-    """Replace the graph by this node alone, drawn at its own size."""
+    """Replace the graph by only this node, drawn at its default size."""
     page.evaluate(PLACE, node)
     page.evaluate(DRAW)
-    # The canvas finds a node under the mouse among those that it has drawn.
+    # The canvas finds only nodes that are already drawn.
     page.wait_for_function("type => app.canvas.visible_nodes?.some(node => node.type === type)", arg=node)
 
 
 def show_all(page: Page) -> float:
-    """Bring the whole graph into view; returns the zoom that this takes."""
+    """Fit the whole graph into view; returns the zoom."""
     page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     zoom = page.evaluate(STILL)
     page.evaluate(DRAW)
@@ -134,7 +134,7 @@ def show_all(page: Page) -> float:
 
 
 def screenshot(page: Page, path: Path) -> Path:
-    """Keep a picture of the whole window."""
+    """Save a screenshot of the whole window."""
     path.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=str(path))
     return path

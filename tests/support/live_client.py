@@ -17,8 +17,8 @@ from typing import Any
 import websocket
 
 Prompt = Mapping[str, Mapping[str, Any]]
-HANG = 300.0  # seconds: nothing takes so long, however busy the machine
-# Something that the host does at once.
+HANG = 300.0  # seconds; longer than any operation on a busy machine
+# a prompt that the host runs immediately
 _TRIVIAL = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
     "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
@@ -35,7 +35,7 @@ class PromptRejected(RuntimeError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one prompt, from the server's history."""
+    """The result of one prompt, from the server's history."""
 
     prompt_id: str
     status: str
@@ -51,7 +51,7 @@ class Outcome:
 
     @property
     def images(self) -> list[Mapping[str, str]]:
-        """All of them in one list; ``Client.view`` fetches one."""
+        """All images in one list; ``Client.view`` downloads one."""
         return [image for result in self.results for image in result]
 
     @property
@@ -67,7 +67,7 @@ class Outcome:
 
 @dataclass
 class Stream:
-    """What came over the websocket while a prompt ran."""
+    """The websocket messages while a prompt ran."""
 
     messages: list[Mapping[str, Any]] = field(default_factory=list)
     previews: list[bytes] = field(default_factory=list)
@@ -114,7 +114,7 @@ class Client:
         """Wait until ``prompt_id`` is in the history."""
         started = time.monotonic()
         while time.monotonic() - started < timeout:
-            # A failed prompt appears a moment after its execution_error event, on old hosts.
+            # On old hosts, a failed prompt appears in the history a moment after its execution_error event.
             if entry := self.get_json(f"/history/{prompt_id}").get(prompt_id):
                 return _outcome(prompt_id, entry)
             time.sleep(0.05)
@@ -142,7 +142,7 @@ class Client:
         return self.get("/view", filename=image["filename"], subfolder=image["subfolder"], type=image["type"])
 
     def free(self) -> None:
-        """Unload models and forget outputs; returns when the server has done so.
+        """Unload models and clear cached outputs; returns when the server has done so.
 
         The server does it between two prompts, possibly only after one that is already queued.
         """
@@ -169,7 +169,7 @@ class Client:
 
 
 def _is_the_end(message: Mapping[str, Any], prompt_id: str | None) -> bool:
-    """Whether this is the last message that the server sends about a prompt."""
+    """Whether this is the server's last message about a prompt."""
     data = message["data"]
     return message["type"] == "executing" and data.get("node") is None and data.get("prompt_id") == prompt_id
 

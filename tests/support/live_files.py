@@ -1,4 +1,4 @@
-"""Files that no one should be able to load, or that NASA cannot steer, for a server's models folders."""
+"""Files for a server's models folders that must be refused, or that NASA cannot steer."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from safetensors.torch import save_file
 
 
 def truncated(path: Path, good: Path) -> None:
-    """The first third of a good file, as a download that broke off leaves it."""
+    """The first third of a valid file, like an interrupted download."""
     content = good.read_bytes()
     path.write_bytes(content[: len(content) // 3])
 
 
 def foreign(path: Path) -> None:
-    """A safetensors file that something else wrote."""
+    """A safetensors file of another program."""
     save_file({"weight": torch.zeros(4)}, path, metadata={"format": "pt"})
 
 
 def disguised_pickle(path: Path, marker: Path) -> None:
-    """A pickle under a safetensors name, which creates ``marker`` if it is ever unpickled."""
+    """A pickle with the extension .safetensors, which creates ``marker`` if it is ever unpickled."""
 
     class Payload:
         def __reduce__(self) -> tuple[object, tuple[str, str]]:
@@ -33,7 +33,7 @@ def disguised_pickle(path: Path, marker: Path) -> None:
 
 
 def newer(path: Path, good: Path) -> None:
-    """A good file whose header claims a format from the future."""
+    """A valid file with a future format version in its header."""
     content = good.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
@@ -44,7 +44,7 @@ def newer(path: Path, good: Path) -> None:
 
 
 def tiny_vace(path: Path) -> None:
-    """Just enough of a Wan 2.1 VACE for the host to build one: a network that NASA does not know."""
+    """A minimal Wan 2.1 VACE that the host can build: a network that NASA does not support."""
     dim = 256
     shapes = {
         "head.modulation": (1, 2, dim),

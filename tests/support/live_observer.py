@@ -1,7 +1,7 @@
-"""Watch a server's process from its first moment: what it logs as a warning or worse, and whom it calls.
+"""Watch a server's process from its start: logged warnings and errors, and network connections.
 
-Python imports a module sitecustomize before anything else, so nothing of the host or of a pack comes before it, and
-neither has to be changed.
+Python imports a module sitecustomize before everything else, so it runs before the host and the packs, without changes
+to them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ sys.addaudithook(hook)
 
 
 class Observer:
-    """Give `environment` to a server; `calls` and `warnings` are what has been noted so far."""
+    """Pass `environment` to a server; `calls` and `warnings` are the records so far."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Put the pack into a ComfyUI's custom_nodes/, as a user has it."""
+"""Install the pack into a ComfyUI's custom_nodes/, as users have it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# With a hyphen: most packs' folders have one, so the host cannot import them by name.
+# With a hyphen, like most packs' folders, which therefore cannot be imported by name.
 FOLDER = "ComfyUI-SNOOPI"
-# Everything the published pack needs at run time; the trainer, tests and tools are left out to prove it.
+# Everything the pack needs at run time; without the trainer, tests and tools, to check that they are not needed.
 SHIPPED_FOLDERS = ("nodes", "snoopi_core", "models", "workflows", "subgraphs", "web", "locales")
 SHIPPED_FILES = ("__init__.py", "pyproject.toml", "requirements.txt")
 
 
 def install_pack(base: Path) -> Path:
-    """Copy the pack into ``base/custom_nodes``. A copy and not a link: it must work away from its repository."""
+    """Copy the pack into ``base/custom_nodes``. Not a link, since it must work outside its repository."""
     target = base / "custom_nodes" / FOLDER
     target.mkdir(parents=True)
     for name in SHIPPED_FILES:

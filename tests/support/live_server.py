@@ -15,19 +15,19 @@ import psutil
 from live_client import Client
 from live_pack import install_pack
 
-START_SECONDS = 300  # not a bound on speed: a server that hangs
+START_SECONDS = 300  # only for a server that hangs
 STOP_SECONDS = 60
 
 
 class ServerError(RuntimeError):
-    """The server did not start or ended early; the message holds the end of its log."""
+    """The server did not start, or exited; the message contains the end of its log."""
 
 
 class Server:
     """``with Server(host, base) as server: server.client.run(...)``. ``base`` must not exist or be empty.
 
-    ``arguments`` are more of the host's own, for its command line. ``python`` and ``environment`` are what it runs in,
-    ``install`` puts the pack into the base directory.
+    ``arguments`` are added to the host's command line. It runs with ``python`` and ``environment``; ``install`` copies
+    the pack into the base directory.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Server:
         self.log_file = base / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
-        self.start_log = ""  # what it had printed when it was ready
+        self.start_log = ""  # its output up to the moment it was ready
         self.client = Client("")
 
     def __enter__(self) -> Server:
-        # The host lists custom_nodes/ without looking whether it is there.
+        # The host lists custom_nodes/ without checking that it exists.
         for folder in ("custom_nodes", "models/checkpoints", "models/diffusion_models", "input", "output", "user"):
             (self.base / folder).mkdir(parents=True, exist_ok=True)
         self.pack = self.install(self.base)
@@ -71,7 +71,7 @@ class Server:
         arguments += ["--database-url", f"sqlite:///{self.base / 'comfyui.db'}", "--preview-method", "latent2rgb"]
         # Also keeps the front end from calling the internet.
         arguments += ["--disable-api-nodes", "--disable-auto-launch", *self.arguments]
-        # One thread: on models this small, more only wait for each other (six times slower on a busy machine).
+        # One thread: for such small models, more are slower (six times on a busy machine).
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
         environment |= self.environment
         with self.log_file.open("ab") as log:
@@ -106,7 +106,7 @@ class Server:
 
     @property
     def memory(self) -> int:
-        """Bytes of ordinary memory that the process holds at the moment."""
+        """Resident memory of the process, in bytes."""
         assert self._process is not None
         return psutil.Process(self._process.pid).memory_info().rss
 
@@ -115,7 +115,7 @@ class Server:
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
     def stop(self) -> None:
-        """End the process; harmless when it has ended."""
+        """Stop the process; does nothing if it has already ended."""
         if self._process is None or self._process.poll() is not None:
             return
         self._process.terminate()

@@ -12,13 +12,13 @@ _HAS_PICTURE = "card => document.querySelector(card + ' img')?.naturalWidth > 0"
 
 
 def choose_pack(page: Page) -> None:
-    """In the open template browser, choose this pack's section; returns when it shows all its cards and no others."""
+    """In the open template browser, choose this pack's section; returns when exactly its cards are shown."""
     page.get_by_text(FOLDER, exact=True).click()
     page.wait_for_function(_COUNT, arg=len(NAMES))
 
 
 def show_card(page: Page, name: str) -> None:
-    """Scroll to a template's card and wait for its picture, which is loaded when it comes into view."""
+    """Scroll to a template's card and wait for its picture, which loads when it becomes visible."""
     card = CARD.format(name)
     page.locator(card).scroll_into_view_if_needed()
     page.wait_for_function(_HAS_PICTURE, arg=card)

@@ -1,6 +1,6 @@
-"""A custom node that writes down what is logged as a warning or worse, and by which file.
+"""A custom node that records logged warnings and errors, and the file that logged them.
 
-The server's own log has the messages, but not their level, or where they come from.
+The server's own log has the messages without level and origin.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Logged(NamedTuple):
 
 
 def install_recorder(base: Path) -> Path:
-    """Put the node into ``base/custom_nodes``; gives the file for ``recorded``."""
+    """Install the node into ``base/custom_nodes``; returns the file for ``recorded``."""
     folder = base / "custom_nodes" / "aaa_recorder"  # the host imports in alphabetical order
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text(_SOURCE, encoding="utf-8")
@@ -40,7 +40,7 @@ def install_recorder(base: Path) -> Path:
 
 
 def recorded(file: Path) -> list[Logged]:
-    """What has been logged so far, in order."""
+    """The records so far, in order."""
     if not file.exists():
         return []
     return [Logged(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]

@@ -1,4 +1,4 @@
-"""LoRAs on tiny networks, by peft, in the key styles that are found in files."""
+"""LoRAs of tiny networks, made by peft, in the key styles of published files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RANK, ALPHA = 4, 8.0
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
-def about(**changes):
+def lora_metadata(**changes):
     settings = {
         "title": "student", "prediction_type": "epsilon",
         "recipe": OneStepRecipe(timesteps=(600,), alpha_T=0.6, sigma_T=0.8), "recommended_alpha": 0.3,

@@ -1,9 +1,9 @@
-"""The order of test files: the slowest first, so that none is left for the end."""
+"""The order of test files: the slowest first, so that none of them runs last."""
 
 from __future__ import annotations
 
 SLOWEST_FIRST: tuple[str, ...] = (
-    # A file, or the beginning of several: these keep their order.
+    # A file, or a common prefix of several, which keep their order.
     "tests/live/server/test_soak.py",
     "tests/live/browser/",
     "tests/live/install/",
@@ -23,5 +23,5 @@ SLOWEST_FIRST: tuple[str, ...] = (
 
 
 def rank(path: str) -> int:
-    """The place of a test file, given relative to the repository's root with forward slashes."""
+    """Position of a test file, given relative to the repository's root with forward slashes."""
     return next((place for place, start in enumerate(SLOWEST_FIRST) if path.startswith(start)), len(SLOWEST_FIRST))

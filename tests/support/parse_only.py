@@ -1,8 +1,8 @@
-"""Let commands of ours read their arguments and stop there: `python parse_only.py < commands.json`.
+"""Parse the arguments of our commands without running them: `python parse_only.py < commands.json`.
 
-Reads a JSON list of command lines, each as words without "python", and writes what is wrong with each, or "". A module
-runs as its command would run it, up to the moment at which argparse has accepted the words; a recipe that they name is
-resolved. In a process of its own, since modules of benchmarks/ and tests/support/ have the same names.
+Reads a JSON list of command lines, each a list of arguments without "python", and writes each one's error, or "". A
+module runs until argparse has accepted the arguments; their recipe is resolved too. Runs in a separate process, since
+benchmarks/ and tests/support/ have modules of the same names.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def stopping(parse: Callable[..., argparse.Namespace]) -> Callable[..., argparse
 
 
 def problem(words: list[str]) -> str:
-    """What argparse or the recipe's reader say against `words`."""
+    """The error of argparse or of the recipe for `words`; "" if there is none."""
     output = io.StringIO()
     patches = [
         mock.patch.object(argparse.ArgumentParser, name, stopping(getattr(argparse.ArgumentParser, name)))

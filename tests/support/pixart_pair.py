@@ -1,4 +1,4 @@
-"""One small PixArt with random weights twice: in the host, and as diffusers' own transformer in fp64."""
+"""One small PixArt with random weights: in the host, and as diffusers' own transformer in fp64."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def pixart_pair(seed: int = 0) -> PixArtPair:
 
 
 def _in_host_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """By the host's own table of names, which says where in q, k, v a weight belongs."""
+    """Rename by the host's own table, which has the place of each weight in q, k, v."""
     table = comfy.utils.pixart_to_diffusers({"depth": 2, "hidden_size": HIDDEN})
     parts: dict[str, dict[int, torch.Tensor]] = {}
     for name, weight in state.items():

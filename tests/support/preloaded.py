@@ -1,4 +1,4 @@
-"""Imported by the fork server, once: our commands, and the heavy libraries that they import when they need them."""
+"""Imported once by the fork server: our commands, and the heavy libraries that they import lazily."""
 
 from __future__ import annotations
 

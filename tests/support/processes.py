@@ -1,4 +1,4 @@
-"""Commands of ours as processes of their own, forked from one process that has imported them already.
+"""Run our commands in processes that are forked from one process with everything imported.
 
 A fresh Python needs about ten seconds of CPU to import torch, diffusers and accelerate; a forked one needs none. There
 is one such fork server per pytest process, for all commands.
@@ -19,12 +19,12 @@ from unittest import mock
 import torch
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-TIMEOUT = 600  # seconds after which a process counts as hanging; no test expects anything to be faster
+TIMEOUT = 600  # seconds after which a process counts as hanging; not a limit on speed
 
 
 def start(command: Callable[..., None], *arguments: object) -> BaseProcess:
     """Call `command`, a function at the top level of a module, in a new process."""
-    _CONTEXT.set_forkserver_preload(["preloaded"])  # effective on the first call only
+    _CONTEXT.set_forkserver_preload(["preloaded"])  # has an effect only on the first call
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
         multiprocessing.forkserver.ensure_running()
         process = _CONTEXT.Process(target=command, args=arguments)

@@ -33,10 +33,10 @@ def write(path, prompts, column="prompt"):
     return path
 
 
-def opened(source, seed=0, *, count_tokens=None, max_tokens=None, **settings):
+def open_stream(source, seed=0, *, count_tokens=None, max_tokens=None, **settings):
     section = Prompts(source=str(source), **settings)
     return open_prompts(section, seed, count_tokens=count_tokens, max_tokens=max_tokens)
 
 
-def numbered(count):
+def numbered_prompts(count):
     return [f"prompt {n}" for n in range(count)]

@@ -1,4 +1,4 @@
-"""Tiny models to the rules that published ones keep, so that their single files say enough about them; and such files.
+"""Tiny models that follow the conventions of published ones, which readers of single files rely on; and their files.
 
 8 heads in Stable Diffusion 1, heads of 64 channels in 2 and in CLIP, of 72 in PixArt; latents scaled by 0.18215.
 """
@@ -44,7 +44,7 @@ _CLIP = {
 
 @functools.cache
 def published(kind: str) -> dict[str, Any]:
-    """network, text_encoder, tokenizer, vae and scheduler; made once, not to be changed."""
+    """network, text_encoder, tokenizer, vae and scheduler; cached, so tests must not change them."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         if kind == "pixart":
@@ -88,7 +88,7 @@ def save_folder(folder: Path, kind: str, **changed: Any) -> str:
 
 
 def single_file_weights(kind: str) -> dict[str, torch.Tensor]:
-    """A model as the single file that it was published in; PixArt's transformer alone."""
+    """A model in the layout of its published single file; for PixArt, only the transformer."""
     parts = published(kind)
     network = parts["network"]
     if kind == "pixart":
@@ -105,14 +105,14 @@ def single_file_weights(kind: str) -> dict[str, torch.Tensor]:
 
 
 def clip_weights(text_encoder: CLIPTextModel) -> dict[str, torch.Tensor]:
-    """A text encoder as a file of Stable Diffusion 1 has it."""
+    """A text encoder in the layout of Stable Diffusion 1 files."""
     weights = text_encoder.state_dict()
     return {f"cond_stage_model.transformer.{text_encoder_rename(key)}": weight for key, weight in weights.items()}
 
 
 @functools.cache
 def open_clip_tower() -> open_clip.CLIP:
-    """OpenCLIP's own model, four layers of text, of which Stable Diffusion 2 reads three."""
+    """OpenCLIP's own model with four text layers; Stable Diffusion 2 uses three."""
     with torch.random.fork_rng():
         torch.manual_seed(4)
         text = {"context_length": 77, "vocab_size": 49408, "width": TEXT_WIDTH, "heads": 1, "layers": 4}
@@ -122,7 +122,7 @@ def open_clip_tower() -> open_clip.CLIP:
 
 @torch.no_grad()
 def open_clip_states(ids: torch.Tensor) -> torch.Tensor:
-    """What Stable Diffusion 2's original code reads: the last layer but one, normed."""
+    """The text encoding of Stable Diffusion 2's original code: the normed output of the last layer but one."""
     tower = open_clip_tower()
     x = tower.token_embedding(ids) + tower.positional_embedding
     for block in tower.transformer.resblocks[:-1]:

@@ -1,4 +1,4 @@
-"""What the nodes should compute, from other code than theirs: diffusers in fp64 with the softmax written out.
+"""Expected results of the nodes from independent code: diffusers in fp64 with explicit softmax.
 
 Nothing of `snoopi_core` is used here.
 Dimensions: B batch rows, N image tokens, T text tokens, H heads, D head width.

@@ -1,4 +1,4 @@
-"""Prompts for a part of the picture or of the sampling run: as the host's nodes say it, and blended by formula in fp64.
+"""Prompts for a part of the picture or of the sampling run: by the host's nodes, and blended by formula in fp64.
 
 The host predicts each prompt on its own (an area on its crop) and takes the mean, weighted by masks and strengths.
 """
@@ -15,12 +15,12 @@ from unets import conditioning
 
 Area = tuple[int, int, int, int]
 """Height, width, y, x in latent pixels."""
-FUZZ = 8  # the host fades areas in over so many pixels, or a quarter of them
+FUZZ = 8  # the host fades areas in over so many pixels, at most a quarter of the area
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One prompt, and where and when it acts; `mask` is (h, w) in [0, 1]; strength belongs to the area."""
+    """One prompt, and where and when it acts; `mask` is (h, w) in [0, 1]; `strength` is the area's."""
 
     condition: Condition
     area: Area | None = None
@@ -78,7 +78,7 @@ def blended(
 
 
 def weight(part: Part, size: Sequence[int]) -> torch.Tensor:
-    """How much a part counts, (h, w) of its own area."""
+    """The weight of a part, (h, w) of its own area."""
     height, width, top, left = part.area or (*size, 0, 0)
     if part.mask is not None:
         return part.mask.double()[top : top + height, left : left + width] * part.mask_strength * part.strength
@@ -90,7 +90,7 @@ def weight(part: Part, size: Sequence[int]) -> torch.Tensor:
 
 
 def _faded(length: int, at_start: bool, at_end: bool) -> torch.Tensor:
-    """1 with linear ramps at the ends that lie inside the picture."""
+    """1, with linear ramps at ends inside the picture."""
     steps = min(FUZZ, length // 4)
     line = torch.ones(length, dtype=torch.float64)
     ramp = (torch.arange(steps, dtype=torch.float64) + 1) / max(steps, 1)
@@ -102,8 +102,8 @@ def _faded(length: int, at_start: bool, at_end: bool) -> torch.Tensor:
 
 
 def with_opposites(parts: Sequence[Part], others: Sequence[Part]) -> list[Part]:
-    """`parts`, and what the host adds to them: for each area of `others` that they lack, their own prompt there, which
-    takes everything else from the other part. (For parts without areas, or with those of `others`.)
+    """`parts`, and those that the host adds: for each area only in `others`, a copy of the other part with the first
+    prompt of `parts`. (For parts without areas, or with those of `others`.)
     """
     out = list(parts)
     for other in others:

@@ -1,4 +1,4 @@
-"""A folder whose disk can be full: a small tmpfs where one may be mounted, else a limit on a process's files."""
+"""A folder on a disk that can be filled: a small tmpfs if it can be mounted, else a size limit for files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class SmallDisk:
-    """folder: on it. Enter before anything is written there."""
+    """folder: on the disk. Enter the context before writing to it."""
 
     def __init__(self, folder: Path, megabytes: int) -> None:
         self.folder, self.megabytes = folder, megabytes
@@ -33,7 +33,7 @@ class SmallDisk:
             subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
 
     def fill(self, process: int) -> None:
-        """Nothing more can be written, by this process at least; under a limit, no file of more than 64 KiB."""
+        """Fill the disk; without a tmpfs, limit the files of `process` to 64 KiB."""
         if not self.mounted:
             resource.prlimit(process, resource.RLIMIT_FSIZE, (2**16, resource.RLIM_INFINITY))
             return
@@ -47,7 +47,7 @@ class SmallDisk:
                         raise
 
     def free(self, process: int) -> None:
-        """process: the one that was limited; 0 where it is gone."""
+        """Free the disk, or lift the limit of `process`; 0 if it has ended."""
         if self.mounted:
             self._filler.unlink()
         elif process:

@@ -1,4 +1,4 @@
-"""The smallest networks that the host takes for the published families, with random weights, in fp32."""
+"""The smallest networks that the host recognises as the published families, with random weights, in fp32."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from snoopi_core.formats.layouts import to_single_file, unet_rename
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 BLOCK, UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
-# The smallest networks that the host takes for these families: their widths, fewer levels.
+# The smallest networks that the host recognises: the families' widths, with fewer levels.
 SMALL = {
     "SD1.5": {"cross_attention_dim": 768, "attention_head_dim": 8, "layers_per_block": 1},
     "SD2.1": {
@@ -31,7 +31,7 @@ PIXART = {"num_layers": 1, "caption_channels": 4096, "sample_size": 64}
 
 
 def seeded(build: type[Network], **config: Any) -> Network:
-    """A network with random weights, none of them zero or one."""
+    """A network with random weights, without zeros and ones."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = build(**config).eval().requires_grad_(False)
@@ -58,7 +58,7 @@ def small_pixart(conditions: bool) -> PixArtTransformer2DModel:
 
 
 def unet_file(path: Path, name: str = "SD1.5", **more: torch.Tensor) -> UNet2DConditionModel:
-    """The network as a single file, with more weights in it."""
+    """The network as a single file with additional weights."""
     unet = small_unet(name)
     save_file({**prefixed(to_single_file(unet.state_dict(), unet_rename(unet.config))), **more}, path)
     return unet

@@ -1,4 +1,4 @@
-"""Thirty small workflows of the bundled models that have as little in common as possible, as the API takes them."""
+"""Thirty small workflows of the bundled models, as different as possible, in the API format."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ FOUR_STEPS = "999, 749, 499, 249"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Away:
-    """One NASA Apply."""
+class Negative:
+    """One NASA Apply node."""
 
     text: str
     alpha: float = 1.0
@@ -21,11 +21,11 @@ class Away:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One workflow. With a `cfg` it uses the host's KSampler, with None ours."""
+    """One workflow. It uses the host's KSampler if `cfg` is set, else ours."""
 
     text: str
     model: str = STUDENT
-    away: tuple[Away, ...] = ()
+    negatives: tuple[Negative, ...] = ()
     timesteps: str = "auto"
     preset: str = "auto"
     cfg: float | None = None
@@ -37,12 +37,12 @@ class Case:
 
 _SUBJECTS = ("a red square", "a blue shape", "two green circles", "a yellow triangle on the left", "")
 _SETTINGS: tuple[Case, ...] = (
-    Case(text="", away=()),
-    Case(text="", away=(Away(text="square"),), batch=2),
+    Case(text="", negatives=()),
+    Case(text="", negatives=(Negative(text="square"),), batch=2),
     Case(text="", model=TEACHER, timesteps=FOUR_STEPS),
-    Case(text="", away=(Away(text="circle", alpha=0.5, masked=True),)),
-    Case(text="", model=TEACHER, away=(Away(text="red", alpha=0.3),), cfg=3.0),
-    Case(text="", away=(Away(text="red", alpha=0.4), Away(text="triangle", alpha=0.6, masked=True))),
+    Case(text="", negatives=(Negative(text="circle", alpha=0.5, masked=True),)),
+    Case(text="", model=TEACHER, negatives=(Negative(text="red", alpha=0.3),), cfg=3.0),
+    Case(text="", negatives=(Negative(text="red", alpha=0.4), Negative(text="triangle", alpha=0.6, masked=True))),
 )
 
 
@@ -60,16 +60,16 @@ def _cases() -> tuple[Case, ...]:
         11: {"preset": "LCM-LoRA, 4 steps", "timesteps": "auto"},
         12: {"preset": "Hyper-SD LoRA, 1 step", "timesteps": "auto"},
         13: {"preset": "SD-Turbo, 4 steps", "timesteps": "auto"},
-        16: {"away": (Away(text="circle " * 90, alpha=0.5, masked=True),)},
-        17: {"away": (Away(text="circle", alpha=0.5, masked=True, blocks="middle"),)},
+        16: {"negatives": (Negative(text="circle " * 90, alpha=0.5, masked=True),)},
+        17: {"negatives": (Negative(text="circle", alpha=0.5, masked=True, blocks="middle"),)},
         21: {"cfg": 1.0},
         22: {"steps": 1},
         23: {"batch": 3},
-        26: {"away": (Away(text="", alpha=0.4), Away(text="triangle", alpha=2.5, masked=True))},
+        26: {"negatives": (Negative(text="", alpha=0.4), Negative(text="triangle", alpha=2.5, masked=True))},
     }
     for number, changes in variations.items():
         cases[number] = replace(cases[number], **changes)
-    # Neighbours in the list differ in the model and in nearly everything else.
+    # Reordered so that neighbours differ in the model and in most settings.
     return tuple(cases[(7 * number) % len(cases)] for number in range(len(cases)))
 
 
@@ -77,7 +77,7 @@ CASES = _cases()
 
 
 def graph(case: Case, *, blanks: int = 0) -> dict[str, dict[str, Any]]:
-    """The workflow, with so many blanks behind the prompt and half as many behind the negatives."""
+    """The workflow, with `blanks` spaces after the prompt and half as many after the negatives."""
     nodes: dict[str, dict[str, Any]] = {}
 
     def add(kind: str, **inputs: Any) -> str:
@@ -89,15 +89,15 @@ def graph(case: Case, *, blanks: int = 0) -> dict[str, dict[str, Any]]:
     positive = add("CLIPTextEncode", clip=[loader, 1], text=case.text + " " * blanks)
     latent = add("EmptyLatentImage", width=case.side, height=case.side, batch_size=case.batch)
     model = loader
-    for away in case.away:
-        negative = add("CLIPTextEncode", clip=[loader, 1], text=away.text + " " * (blanks // 2))
-        inputs = {"model": [model, 0], "negative": [negative, 0], "alpha": away.alpha, "start_percent": 0.0}
-        if away.masked:
+    for entry in case.negatives:
+        negative = add("CLIPTextEncode", clip=[loader, 1], text=entry.text + " " * (blanks // 2))
+        inputs = {"model": [model, 0], "negative": [negative, 0], "alpha": entry.alpha, "start_percent": 0.0}
+        if entry.masked:
             dark = add("SolidMask", value=0.0, width=64, height=64)
             light = add("SolidMask", value=1.0, width=32, height=64)
             half = add("MaskComposite", destination=[dark, 0], source=[light, 0], x=case.seed, y=0, operation="add")
             inputs["mask"] = [half, 0]
-        model = add("SnoopiNASAApply", end_percent=1.0, blocks=away.blocks, **inputs)
+        model = add("SnoopiNASAApply", end_percent=1.0, blocks=entry.blocks, **inputs)
     inputs = {"model": [model, 0], "positive": [positive, 0], "latent_image": [latent, 0], "seed": case.seed}
     if case.cfg is None:
         sampler = add("SnoopiOneStepSampler", timesteps=case.timesteps, preset=case.preset, **inputs)
@@ -111,13 +111,15 @@ def graph(case: Case, *, blanks: int = 0) -> dict[str, dict[str, Any]]:
 
 
 def slow() -> dict[str, dict[str, Any]]:
-    """Takes much longer than anybody waits."""
-    return graph(Case(text="slow", model=TEACHER, away=(Away(text="square", masked=True),), cfg=2.0, steps=5000))
+    """A workflow that runs until it is interrupted."""
+    return graph(
+        Case(text="slow", model=TEACHER, negatives=(Negative(text="square", masked=True),), cfg=2.0, steps=5000)
+    )
 
 
 def failing() -> list[dict[str, dict[str, Any]]]:
-    """Fails in NASA Apply; fails in the sampler."""
+    """Two workflows: one fails in NASA Apply, one in the sampler."""
     return [
-        graph(Case(text="a shape", away=(Away(text="square"), Away(text="circle", blocks="attic")))),
-        graph(Case(text="a shape", away=(Away(text="square"),), timesteps="5000")),
+        graph(Case(text="a shape", negatives=(Negative(text="square"), Negative(text="circle", blocks="attic")))),
+        graph(Case(text="a shape", negatives=(Negative(text="square"),), timesteps="5000")),
     ]

@@ -1,4 +1,4 @@
-"""The shipped workflows as tests ask for them: which there are, which run as they are, which files the others need."""
+"""The shipped workflows: which run without more files, and which files the others need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from live_pack import ROOT
 FOLDER = ROOT / "workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 _BUNDLED = {path.name for path in (ROOT / "models").glob("*.safetensors")}
-# Inputs that name a file, by the folder of models/ in which the host or the pack looks for it.
+# Inputs that name a file, with the folder below models/ in which it is searched.
 _FILE_INPUTS = {
     ("CheckpointLoaderSimple", "ckpt_name"): "checkpoints",
     ("UNETLoader", "unet_name"): "diffusion_models",
@@ -23,7 +23,7 @@ _FILE_INPUTS = {
 
 
 class Needed(NamedTuple):
-    """A file that the pack does not bring, and the node and input that name it."""
+    """A file that is not in the pack, and the node and input that name it."""
 
     node: str
     input: str

@@ -1,4 +1,4 @@
-"""Tiny models of the real classes, with random weights: what the trainer and the loader see, in milliseconds."""
+"""Tiny models of the real classes, with random weights, for fast tests of the trainer and the loader."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tiny_backbone(
 ) -> Backbone:
     """A model in Stable Diffusion 1.5's form, about 2 million parameters, nearly all of them CLIP's vocabulary.
 
-    latent_scale: with Stable Diffusion's, STOCK_SCALE, an export is three times as fast: it fits no preview colours.
+    latent_scale: with Stable Diffusion's, STOCK_SCALE, an export is three times as fast, without preview colours.
     """
 
     def networks() -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _clip_text_encoder(layers: int, **config: Any) -> CLIPTextModel:
 
 
 def _frozen(networks: Callable[[], dict[str, Any]], seed: int, dtype: torch.dtype) -> dict[str, Any]:
-    """The same weights for the same seed, whatever was drawn before."""
+    """Random weights that depend only on the seed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         modules = networks()

@@ -20,7 +20,9 @@ def write_inception(path: Path) -> Path:
         torch.manual_seed(0)
         network = kind("inception-v3-compat", ["2048"])
         for module in network.modules():
-            if isinstance(module, torch.nn.Conv2d):  # as large out as in; the default fades away over fifty layers
+            if isinstance(
+                module, torch.nn.Conv2d
+            ):  # keeps the scale; with the default, outputs vanish over fifty layers
                 torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     torch.save(network.state_dict(), path)
     return path

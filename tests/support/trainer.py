@@ -1,4 +1,4 @@
-"""The trainer's command in processes of their own: see processes.py."""
+"""Run the trainer's command in other processes; see processes.py."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _LOG = "SNOOPI_TEST_LOG"  # environment variable of a process: its log
 class Trainer:
     """One process of a run; its output is in `log`.
 
-    alter: changes something in the process before it starts: one of the functions at the end of this module.
-    command: the function of another command.
+    alter: changes the process before it starts; one of the functions at the end of this module.
+    command: the main function of another command.
     """
 
     def __init__(
@@ -51,18 +51,18 @@ class Trainer:
             time.sleep(0.005)
 
     def wait_for_pause(self) -> None:
-        """Wait until the process has come to a place where `paused_after` or `paused_before_export` stops it."""
+        """Wait until `paused_after` or `paused_before_export` has paused the process."""
         self.wait_for(_file_of(self.log, "paused").exists)
 
-    def go_on(self) -> None:
-        """Let a process that pauses go on."""
+    def unpause(self) -> None:
+        """Continue a paused process."""
         _file_of(self.log, "paused").unlink()
 
     def signal(self, number: int) -> None:
         os.kill(self.process.pid, number)
 
     def end(self, expect: int = 0) -> str:
-        """Output of the process once it has ended with this exit code; negative: the signal that killed it."""
+        """Wait for the end, assert the exit code (negative for a signal) and return the output."""
         self.process.join(TIMEOUT)
         code = self.process.exitcode
         if code != expect:
@@ -79,8 +79,8 @@ def train(log: Path, *arguments: str, expect: int = 0, **settings: object) -> st
     return Trainer(log, *arguments, **settings).end(expect)
 
 
-def together(log: Path, *arguments: str, processes: int = 2, **settings: object) -> list[Trainer]:
-    """The processes of one distributed run (gloo)."""
+def start_distributed(log: Path, *arguments: str, processes: int = 2, **settings: object) -> list[Trainer]:
+    """Start the processes of one distributed run (gloo)."""
     return [
         Trainer(log.with_suffix(f".{rank}"), *arguments, **settings, **environment)
         for rank, environment in enumerate(rank_environments(processes))
@@ -88,7 +88,7 @@ def together(log: Path, *arguments: str, processes: int = 2, **settings: object)
 
 
 def iterations(folder: Path) -> list[int]:
-    """Iterations in metrics.jsonl, without a last line that is cut short."""
+    """Iterations in metrics.jsonl, without an incomplete last line."""
     try:
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     except FileNotFoundError:
@@ -96,7 +96,7 @@ def iterations(folder: Path) -> list[int]:
     return [json.loads(line)["iteration"] for line in lines]
 
 
-def newest(folder: Path) -> int:
+def newest_iteration(folder: Path) -> int:
     """Iteration of the newest checkpoint, by its name; 0 if there is none."""
     found = checkpoints(folder / "checkpoints")
     return int(found[-1].name.removeprefix("step-")) if found else 0
@@ -109,7 +109,7 @@ def tensor_files(folder: Path, name: str = "") -> dict[str, bytes]:
 
 
 def assert_same(folder: Path, other: Path) -> None:
-    assert newest(folder) == newest(other)
+    assert newest_iteration(folder) == newest_iteration(other)
     ours, theirs = tensor_files(folder), tensor_files(other)
     names = ("student", "ema", "lora", "optimizer_student", "optimizer_lora")
     assert ours.keys() == theirs.keys() == {f"{name}.safetensors" for name in names}
@@ -134,7 +134,7 @@ def _file_of(log: Path, name: str) -> Path:
 
 
 def _pause() -> None:
-    """In the process: stand still until `Trainer.go_on` is called."""
+    """In the process: wait until `Trainer.unpause` is called."""
     paused = _file_of(Path(os.environ[_LOG]), "paused")
     paused.touch()
     while paused.exists():
@@ -142,7 +142,7 @@ def _pause() -> None:
 
 
 def paused_after(*iterations: int) -> None:
-    """Stand still in the middle of the iteration that follows each of these (counted from the start or resume)."""
+    """Pause in the middle of the iteration after each of these (counted from the start or resume)."""
     original, calls = Distillation.run, []
 
     def run(self: Distillation, *args: object) -> object:
@@ -155,7 +155,7 @@ def paused_after(*iterations: int) -> None:
 
 
 def paused_before_export() -> None:
-    """Stand still after the last checkpoint."""
+    """Pause after the last checkpoint."""
     original = trainer.Trainer.export
 
     def export(self: trainer.Trainer) -> object:
@@ -166,7 +166,7 @@ def paused_before_export() -> None:
 
 
 def signalled_in_save(folder: Path, number: int, flush: int) -> None:
-    """The process sends itself a signal at a flush to disk (from 1, in a row) while it saves a checkpoint of a run."""
+    """The process sends itself a signal at the given flush to disk (from 1) while it saves a checkpoint."""
     original, calls = os.fsync, []
 
     def fsync(handle: int) -> None:
@@ -180,7 +180,7 @@ def signalled_in_save(folder: Path, number: int, flush: int) -> None:
 
 
 def with_a_full_log() -> None:
-    """The first process writes its log to a disk without room."""
+    """The first process writes its log to a full disk."""
     if os.environ["RANK"] == "0":
         sys.stderr = io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=True)
 

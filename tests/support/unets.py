@@ -21,10 +21,10 @@ from snoopi_core.formats.checkpoint import Metadata
 from snoopi_core.formats.layouts import to_single_file, unet_rename
 from snoopi_core.host.loading.build import build_model
 
-CONTEXT = 48  # not a multiple of any other width here, so nothing fits by accident
+CONTEXT = 48  # not a multiple of any other width here, so mix-ups of dimensions raise errors
 POOLED = 40
-AESTHETIC_SCORE = 6.0  # what the host gives the refiner for a positive prompt
-SIDE = 8  # latent height and width, where nothing else is asked for
+AESTHETIC_SCORE = 6.0  # the host's value for a positive prompt of the refiner
+SIDE = 8  # default latent height and width
 Size = tuple[int, int]
 """Latent height and width."""
 
@@ -76,7 +76,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "addition_time_embed_dim": 256,
         "projection_class_embeddings_input_dim": POOLED + 6 * 256,
     },
-    # SDXL's refiner: nothing at the first and the last level, four layers elsewhere, five sizes.
+    # SDXL's refiner: no attention at the first and the last level, four layers elsewhere, five sizes.
     "refiner": {
         "block_out_channels": (32, 64, 64, 64),
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
@@ -107,9 +107,8 @@ _STOCK = {
 def random_unet(kind: str | Mapping[str, Any], seed: int = 0) -> UNet2DConditionModel:
     """A network of a shape in CONFIGS, or of other settings.
 
-    Cross-attention is made to carry weight, so that what happens in it shows in the output.
-
-    Its logits stay as they are: sharper ones would magnify rounding.
+    Value and output weights of cross-attention are doubled, so that changes there are visible in the output.
+    Queries and keys are not, since larger logits would magnify rounding.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -134,7 +133,7 @@ def metadata_of(unet: UNet2DConditionModel, prediction_type: str = "epsilon", **
 
 @dataclass(frozen=True)
 class Case:
-    """One model twice: in the host, and as a reference."""
+    """One model in the host and as a reference."""
 
     kind: str
     patcher: ModelPatcher
@@ -142,7 +141,7 @@ class Case:
 
     @property
     def size(self) -> Size:
-        """Of latents. At the refiner's fourth level, norms over a single pixel would magnify rounding."""
+        """Size of latents. Larger for the refiner: norms over a single pixel at its fourth level magnify rounding."""
         return (16, 16) if self.kind == "refiner" else (SIDE, SIDE)
 
     def condition(self, seed: int, tokens: int = 77, rows: int = 1, size: Size | None = None) -> Condition:
@@ -160,7 +159,7 @@ class Case:
 
 @functools.cache
 def case(kind: str, prediction_type: str = "epsilon", seed: int = 0) -> Case:
-    """Made once for a whole test run; tests work on clones of its patcher, as nodes do."""
+    """Cached for the whole test run; tests use clones of its patcher, as nodes do."""
     unet = random_unet(kind, seed)
     if kind in ("sd15", "sd21", "sdxl"):
         return case_of(unet, kind, prediction_type)
@@ -168,7 +167,7 @@ def case(kind: str, prediction_type: str = "epsilon", seed: int = 0) -> Case:
 
 
 def case_of(unet: UNet2DConditionModel, kind: str = "other", prediction_type: str = "epsilon") -> Case:
-    """`unet`, opened in the host as the pack's loader opens it, and as a reference."""
+    """`unet` in the host, opened like by the pack's loader, and as a reference."""
     weights = to_single_file(unet.state_dict(), unet_rename(unet.config))
     patcher = build_model(metadata_of(unet, prediction_type), weights)
     return Case(kind, patcher, Reference(unet, prediction_type))
@@ -177,12 +176,12 @@ def case_of(unet: UNet2DConditionModel, kind: str = "other", prediction_type: st
 def stock_model(
     unet: UNet2DConditionModel, kind: str, dtype: torch.dtype = torch.float32, computed_in: torch.dtype | None = None
 ) -> ModelPatcher:
-    """`unet` as the host's own loader opens it, which reads the shape off the weights; predicts epsilon.
+    """`unet` as opened by the host's own loader, which infers the shape from the weights; predicts epsilon.
 
     Args:
         kind: in CONFIGS.
         dtype: of the weights.
-        computed_in: another dtype for activations, as the host has them on hardware that lacks `dtype`.
+        computed_in: another dtype for activations, as on hardware without support for `dtype`.
     """
     weights = {
         name: weight.to(dtype) for name, weight in to_single_file(unet.state_dict(), unet_rename(unet.config)).items()
@@ -223,13 +222,13 @@ def empty_latent(rows: int = 1, size: Size = (SIDE, SIDE)) -> torch.Tensor:
 
 
 def noise(rows: int = 1, seed: int = 7, size: Size = (SIDE, SIDE)) -> torch.Tensor:
-    """What the host draws for this seed, (rows, 4, h, w)."""
+    """The host's noise for this seed, (rows, 4, h, w)."""
     return comfy.sample.prepare_noise(empty_latent(rows, size), seed)
 
 
 def own_forwards(patcher: ModelPatcher) -> dict[str, Any]:
-    """The forwards that modules have of their own. A model that other tests have used may have some: where the host
-    takes a patched one away, it puts the class's own, bound, in its place.
+    """Modules' own `forward` attributes. A model from other tests may have some: after removing a patched one, the host
+    sets the class's bound method.
     """
     return {name: vars(m)["forward"] for name, m in patcher.model.named_modules() if "forward" in vars(m)}
 
@@ -248,7 +247,7 @@ def host_sample(
 ) -> torch.Tensor:
     """The host's own KSampler, (rows, 4, h, w).
 
-    Of its samplers, lcm hands the last x0 over as it is; euler takes it from x and adds it again, which costs 1e-6.
+    Uses lcm, which returns the last x0 unchanged; euler subtracts it from x and adds it again, with an error of 1e-6.
     """
     return comfy.sample.sample(
         patcher, noise(rows, seed, size), steps, cfg, "lcm", "simple", positive, negative, empty_latent(rows, size),

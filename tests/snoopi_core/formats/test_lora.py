@@ -10,7 +10,7 @@ RECIPE = OneStepRecipe(timesteps=(999,), alpha_T=0.6, sigma_T=0.8)
 PAIR = (torch.ones(2, 6), torch.ones(4, 2))
 
 
-def about(**changes):
+def lora_metadata(**changes):
     return LoraMetadata(title="student", prediction_type="epsilon", recipe=RECIPE, recommended_alpha=0.3, **changes)
 
 
@@ -27,7 +27,7 @@ def path(tmp_path):
     ],
 )
 def test_what_is_written(path, family, names):
-    metadata = about(family=family, base="a teacher")
+    metadata = lora_metadata(family=family, base="a teacher")
     assert write_lora(path, metadata, {"mid_block.to_q": PAIR}, alpha=128) == path
     weights = load_file(path)
     alpha = next(iter(names)).rsplit(".lora_", 1)[0] + ".alpha"
@@ -49,13 +49,13 @@ def test_what_is_written(path, family, names):
 )
 def test_what_cannot_be_written(path, adapters, settings, message):
     with pytest.raises(CheckpointError, match=message):
-        write_lora(path, about(), adapters, **{"alpha": 1.0, **settings})
+        write_lora(path, lora_metadata(), adapters, **{"alpha": 1.0, **settings})
     assert not path.exists()
 
 
 def test_a_recipe_outside_of_its_schedule():
     with pytest.raises(ValueError, match="starts at timestep 999, the schedule has 500 timesteps"):
-        about(schedule={"num_train_timesteps": 500})
+        lora_metadata(schedule={"num_train_timesteps": 500})
 
 
 def test_a_file_of_others_has_no_metadata_and_a_broken_one_says_so(path):

@@ -1,11 +1,11 @@
 """Small models of the families beyond UNets: `case("Wan 2.1 I2V")`; see base.Case for what one can do.
 
-    base, formula   what they share: the host's model, its sampling, the formula in fp64
+    base, formula   shared code: the host's model, its sampling, the formula in fp64
     contract        the tests that every family has to pass
     refused         models that NASA does not steer
 
-PixArt's is importable by itself for whatever needs a small PixArt: `families.pixart.pixart("alpha-512")` gives the
-host's model and its reference, `random_pixart` diffusers' network, `to_original` the names of its weights in the host.
+PixArt's can be imported directly: `families.pixart.pixart("alpha-512")` gives the host's model and its reference,
+`random_pixart` diffusers' network, `to_original` the names of its weights in the host.
 Its latents have a side of 34 (`SIDE`): the host cannot place fewer than 33.
 """
 

@@ -1,4 +1,4 @@
-"""Small transformers of the host's own classes with random weights, and what every family's case has in common.
+"""Small transformers of the host's own classes with random weights; shared code of all families.
 
 Nothing of `snoopi_core` is used here. Dimensions: B batch rows, N image tokens, T text tokens, H heads, D head width.
 """
@@ -18,14 +18,14 @@ import torch
 
 from .formula import Subtraction
 
-CONTEXT = 48  # not a multiple of any other width here, so nothing fits by accident
+CONTEXT = 48  # not a multiple of any other width here, so mix-ups of dimensions raise errors
 
 Condition = dict[str, Any]
 """A prompt as the host keeps it: `context` (B, T, C), and what else the family's text encoder hands over."""
 
 
 class Reference(Protocol):
-    """What the network should compute, in fp64."""
+    """The expected output of the network, in fp64."""
 
     def output(
         self, x: torch.Tensor, t: torch.Tensor, condition: Condition, subtractions: Sequence[Subtraction] = ()
@@ -41,11 +41,11 @@ def build(
     adjust: Callable[[torch.nn.Module], None] | None = None,
     seed: int = 0,
 ) -> comfy.model_patcher.ModelPatcher:
-    """A model of the host in fp32 on the CPU, by the way its own loaders go: config, get_model, patcher.
+    """A model of the host in fp32 on the CPU, built like the host's loaders do: config, get_model, patcher.
 
     Args:
-        arguments: of the network, over those that the config class adds.
-        adjust: changes the network before it gets its weights.
+        arguments: of the network; they override those of the config class.
+        adjust: changes the network before its weights are set.
     """
     config = config_class(dict(arguments))
     config.set_inference_dtype(torch.float32, None)
@@ -59,10 +59,10 @@ def build(
 
 @torch.no_grad()
 def randomize(network: torch.nn.Module, seed: int) -> None:
-    """Weights that keep the scale of what passes through; the host's layers start without any.
+    """Set random weights that keep the scale of activations; the host's layers are not initialized.
 
-    Values and outputs of cross-attention are doubled, so that what happens there shows in the output. Its logits stay
-    as they are: sharper ones would magnify rounding.
+    Value and output weights of cross-attention are doubled, so that changes there are visible in the output.
+    Queries and keys are not, since larger logits would magnify rounding.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, weight in network.named_parameters():
@@ -102,12 +102,12 @@ class Case:
     """Lengths of prompts to try: the usual one, a shorter and a longer one."""
 
     def condition(self, seed: int, tokens: int | None = None, *, rows: int = 1, padding: int = 0) -> Condition:
-        """A random prompt; the last `padding` tokens are marked as padding where the family keeps such a mask."""
+        """A random prompt; the last `padding` tokens are marked as padding if the family has such a mask."""
         generator = torch.Generator().manual_seed(seed)
         return self.make_condition(generator, self.tokens if tokens is None else tokens, rows, padding)
 
     def last_block(self) -> torch.nn.Module:
-        """The host's."""
+        """The last block of the host's network."""
         network = self.patcher.model.diffusion_model
         return (network.transformer_blocks if hasattr(network, "transformer_blocks") else network.blocks)[-1]
 
@@ -124,7 +124,7 @@ class Case:
         return torch.zeros(rows, *self.latent_shape)
 
     def noise(self, rows: int = 1, seed: int = 7) -> torch.Tensor:
-        """What the host draws for this seed, (rows, C, ...)."""
+        """The host's noise for this seed, (rows, C, ...)."""
         return comfy.sample.prepare_noise(self.latent(rows), seed)
 
     def sample(
@@ -140,7 +140,7 @@ class Case:
     ) -> torch.Tensor:
         """The host's own KSampler, (rows, C, ...); several positive prompts as Conditioning (Combine) joins them.
 
-        Of its samplers, lcm hands the last x0 over as it is; euler takes it from x and adds it again, which costs 1e-6.
+        Uses lcm, which returns the last x0 unchanged; euler subtracts it from x and adds it again (error 1e-6).
         """
         prompts = [positive] if isinstance(positive, dict) else positive
         combined = [entry for prompt in prompts for entry in conditioning(prompt)]
@@ -161,7 +161,7 @@ class Case:
         rows: int = 1,
         seed: int = 7,
     ) -> torch.Tensor:
-        """What one step of `sample` should give, fp64: the reference network between the host's scalar formulas."""
+        """Expected result of one step of `sample`, fp64: the reference network with the host's scalar formulas."""
         sampling = self.patcher.model.model_sampling
         sigma = sampling.sigma_max.double().expand(rows)
         x = sampling.noise_scaling(sigma, self.noise(rows, seed).double(), self.latent(rows).double(), True)
@@ -180,9 +180,9 @@ def conditioning(condition: Condition, **settings: Any) -> list:
 
 
 def host_inputs(patcher: comfy.model_patcher.ModelPatcher, x: torch.Tensor, condition: Condition) -> dict[str, Any]:
-    """The arguments that the host gives its network for a prompt, by its own extra_conds; floats as fp64."""
+    """The arguments that the host passes to its network for a prompt, from its extra_conds; floats as fp64."""
     settings = {key: value for key, value in condition.items() if key != "context"}
-    # The host's sampling says these where the prompt does not.
+    # Defaults of the host's sampling.
     sizes = {"width": 8 * x.shape[3], "height": 8 * x.shape[2]}
     settings = {"noise": x.float(), "device": torch.device("cpu"), **sizes, **settings}
     conds = patcher.model.extra_conds(cross_attn=condition["context"].clone(), **settings)
@@ -200,8 +200,8 @@ def draw(generator: torch.Generator, *shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=generator)
 
 
-def kept(tokens: int, padding: int, rows: int) -> torch.Tensor:
-    """A mask as the host's text encoders hand over, (rows, tokens): 1 for a token, 0 for padding behind them."""
+def padding_mask(tokens: int, padding: int, rows: int) -> torch.Tensor:
+    """A mask as from the host's text encoders, (rows, tokens): 1 for tokens, then 0 for padding."""
     mask = torch.ones(rows, tokens, dtype=torch.long)
     mask[:, tokens - padding :] = 0
     return mask
@@ -209,7 +209,7 @@ def kept(tokens: int, padding: int, rows: int) -> torch.Tensor:
 
 @contextmanager
 def failing(module: torch.nn.Module, error: Exception) -> Iterator[None]:
-    """While it lasts, `module` raises when it is called."""
+    """Within the block, `module` raises `error` when called."""
 
     def fail(*_: Any) -> None:
         raise error

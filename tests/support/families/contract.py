@@ -1,4 +1,4 @@
-"""What NASA has to do in a family: the tests that every family shares. A family's test is a class derived from this."""
+"""Requirements for NASA in a family: tests that all families share. A family's test is a subclass of FamilyContract."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def subtract(condition: Condition, alpha=ALPHA, **settings) -> Subtraction:
 
 
 def find_patches(network: torch.nn.Module) -> dict[str, object]:
-    """Everything that could have been hung on a network's modules, and which modules these are."""
+    """Attributes and hooks of a network's modules, and the identity of each module."""
     return {
         name: (id(module), sorted(vars(module)), [*module._forward_hooks, *module._forward_pre_hooks])
         for name, module in network.named_modules()
@@ -50,7 +50,7 @@ class FamilyContract:
     # The formula
 
     def check(self, subject: Case, negative: Condition, *, cfg=1.0, tokens=None, unconditional_tokens=None, padding=0):
-        """One step with NASA against the formula, and one without, both recorded."""
+        """Compare one step with NASA and one without against the formula, and record both errors."""
         positive = subject.condition(1, tokens, padding=padding)
         other = subject.condition(2, unconditional_tokens if unconditional_tokens is not None else tokens)
         guidance = {"cfg": cfg, "rows": 2, "unconditional": other if cfg != 1.0 else None}
@@ -78,7 +78,7 @@ class FamilyContract:
 
     @pytest.mark.both_hosts
     def test_matches_the_formula_where_the_host_makes_two_calls(self, subject):
-        """Prompts of different length do not fit into one batch of these networks."""
+        """For these networks, prompts of different lengths cannot share a batch."""
         self.check(subject, subject.condition(3), cfg=2.0, unconditional_tokens=subject.more)
 
     def test_each_row_has_its_own_negative(self, subject):
@@ -97,7 +97,7 @@ class FamilyContract:
 
     @pytest.mark.parametrize("cfg", [1.0, 2.0])
     def test_every_combined_positive_is_steered(self, subject, cfg):
-        """Conditioning (Combine): all in one call of the network; the host averages their predictions."""
+        """Conditioning (Combine): one call of the network for all prompts; the host averages their predictions."""
         positives = [subject.condition(1), subject.condition(5)]
         other, negative = subject.condition(2), subject.condition(3)
         got = subject.sample(steer(subject.patcher, negative), positives, other, cfg=cfg, rows=2)
@@ -133,7 +133,7 @@ class FamilyContract:
         unmasked = subject.sample(steer(subject.patcher, negative), positive, positive)
         assert torch.equal(masked, unmasked)
 
-    # Whether the comparison would see a wrong formula
+    # The comparison must detect wrong formulas
 
     @pytest.mark.parametrize("mutant", ["plus", "after the projection", "on the unconditional rows too", "no masks"])
     def test_the_comparison_sees_a_wrong_formula(self, subject, mutant):
@@ -160,7 +160,7 @@ class FamilyContract:
     invisible: tuple[str, ...] = ()
     """Mutants that are no mistake in this family."""
 
-    # What it leaves alone
+    # What must not change
 
     def test_alpha_zero_returns_the_model_itself(self, subject):
         assert steer(subject.patcher, subject.condition(3), alpha=0.0) is subject.patcher
@@ -218,7 +218,7 @@ class FamilyContract:
         assert torch.equal(subject.sample(weak, positive, positive), alone)
 
     def test_the_negative_is_unchanged(self, subject):
-        """Some networks write into the prompt that they are given."""
+        """Some networks modify the prompt that they get."""
         positive, negative = subject.condition(1), conditioning(subject.condition(3, padding=2))
         tensors = {"": negative[0][0], **negative[0][1]}
         before = {key: value.clone() for key, value in tensors.items() if isinstance(value, torch.Tensor)}
@@ -228,14 +228,14 @@ class FamilyContract:
 
     @pytest.mark.both_hosts
     def test_in_inference_mode(self, subject):
-        """In inference mode, where the host prepares some prompts at another place."""
+        """The host's nodes run in inference mode, where some prompts are prepared in other code."""
         positive, negative = subject.condition(1), subject.condition(3)
         with torch.inference_mode():
             got = subject.sample(steer(subject.patcher, negative), positive, positive, rows=2)
         expected = subject.expected(positive, [subtract(negative)], rows=2)
         measured("families", self.name, "relative error", relative_error(got, expected), BAR)
 
-    # Looking on
+    # Observing
 
     @pytest.mark.both_hosts
     def test_observing_changes_nothing_and_gives_the_formulas_values(self, subject):
@@ -260,7 +260,7 @@ class FamilyContract:
                 assert negative.cosine == pytest.approx(float((z_pos * z_neg).sum() / norms), abs=1e-5)
 
     def test_inspect_returns_a_report(self, subject):
-        """It runs uncompiled, and so does the negative's way to the first block, inside it."""
+        """It runs uncompiled, including the processing of the negative before the first block."""
         positive, steered = conditioning(subject.condition(1)), steer(subject.patcher, subject.condition(3))
         chart, report = inspect(steered, positive, {"samples": subject.latent()}, seed=7)
         family = family_of(subject.patcher.model).name
@@ -268,7 +268,7 @@ class FamilyContract:
         assert "The negative " in report and "nan" not in report and chart.isfinite().all()
         assert inspect(steered, positive, {"samples": subject.latent()}, seed=7)[1] == report
 
-    # Words
+    # Error messages
 
     def test_an_unknown_block_is_refused_with_a_list_of_known_ones(self, subject):
         with pytest.raises(ValueError, match=rf"block\.0-{subject.blocks - 1}"):

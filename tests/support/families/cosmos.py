@@ -1,4 +1,4 @@
-"""Cosmos-Predict2 (text to image) and Anima, which is the same network behind an adapter of its text."""
+"""Cosmos-Predict2 (text to image), and Anima, which is the same network with a text adapter in front."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Attention(WrittenOutAttention):
         return attend(q, k, v, layer.n_heads)
 
     def __call__(self, x, context, rope_emb=None, transformer_options=None):
-        layer = self.layer  # positions turn self-attention only
+        layer = self.layer  # positions rotate only self-attention
         q = rms_norm(project(x, layer.q_proj).unflatten(-1, (layer.n_heads, -1)), layer.q_norm).flatten(-2)
         return self.steer(q, self.response(q, context, None), layer.output_proj)
 
@@ -43,7 +43,7 @@ def _self_attention(layer):
     def forward(x, context, rope_emb, transformer_options=None):
         q, k, v = (project(x, part).unflatten(-1, (layer.n_heads, -1)) for part in _projections(layer))
         q, k = rms_norm(q, layer.q_norm), rms_norm(k, layer.k_norm)
-        # A pair is a channel of the first half and one of the second.
+        # A pair is one channel of the first half and one of the second.
         q, k = (rotate(part.unflatten(-1, (2, -1)).mT, rope_emb).mT.flatten(-3) for part in (q, k))
         return project(attend(q, k, v.flatten(-2), layer.n_heads), layer.output_proj)
 
@@ -75,7 +75,7 @@ class _Reference(TransformerReference):
 
 class _AnimaReference(_Reference):
     def prepare(self, condition, rows):
-        """The adapter's tokens, weighted, filled up with zeros; encoded text without T5's tokens goes in as it is."""
+        """The adapter's tokens, weighted and padded with zeros; text without T5's tokens is used unchanged."""
         context = condition["context"].double()
         if "t5xxl_ids" in condition:
             context = self.network.llm_adapter(context, condition["t5xxl_ids"][None])
@@ -84,7 +84,7 @@ class _AnimaReference(_Reference):
         return to_rows(context, rows), None
 
     def run(self, x, t, condition):
-        # Not the host's conds: in inference mode it runs the adapter there, in fp32.
+        # Not the host's conds, since in inference mode the host runs the adapter there, in fp32.
         tokens, _ = self.prepare(condition, x.shape[0])
         return self.network(x, t, tokens, transformer_options={})
 
@@ -94,7 +94,7 @@ def _text(generator: torch.Generator, tokens: int, rows: int, padding: int) -> C
 
 
 def _qwen_and_t5(generator: torch.Generator, tokens: int, rows: int, padding: int) -> Condition:
-    """As the host's AnimaTEModel hands it over: Qwen's hidden states, T5's token numbers and their weights."""
+    """Like the host's AnimaTEModel: Qwen's hidden states, T5's token ids and their weights."""
     return {
         "context": draw(generator, rows, tokens, _ENCODER_WIDTH),
         "t5xxl_ids": torch.randint(_VOCABULARY, (tokens + 3,), generator=generator, dtype=torch.int),
@@ -103,7 +103,7 @@ def _qwen_and_t5(generator: torch.Generator, tokens: int, rows: int, padding: in
 
 
 def _small_adapter(network: torch.nn.Module) -> None:
-    """The host's adapter has one size, 134 million parameters; its class has others. (No memory is touched before.)"""
+    """Replace the host's adapter of 134 million parameters by a small one of the same class."""
     network.llm_adapter = comfy.ldm.anima.model.LLMAdapter(
         source_dim=_ENCODER_WIDTH, target_dim=CONTEXT, model_dim=32, num_layers=2, num_heads=2, device="cpu",
         dtype=torch.float32, operations=comfy.ops.disable_weight_init,

@@ -32,7 +32,7 @@ class Subtraction:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A subtraction with its negative as one network's blocks take it: tokens (B, T, C), mask (B, T) of 0 and 1."""
+    """A subtraction with its negative prepared for a network's blocks: tokens (B, T, C), mask (B, T) of 0 and 1."""
 
     tokens: torch.Tensor
     mask: torch.Tensor | None
@@ -67,7 +67,7 @@ def layer_norm(x: torch.Tensor, layer: torch.nn.Module) -> torch.Tensor:
 
 
 def rotate(pairs: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
-    """Turn pairs of channels (..., D/2, 2) by matrices (..., D/2, 2, 2)."""
+    """Rotate pairs of channels (..., D/2, 2) by matrices (..., D/2, 2, 2)."""
     return torch.einsum("...ij,...j->...i", matrices.double(), pairs)
 
 
@@ -76,7 +76,7 @@ def project(x: torch.Tensor, layer: torch.nn.Linear) -> torch.Tensor:
 
 
 class WrittenOutAttention:
-    """The forward of one cross-attention; each family says how its keys and values come about."""
+    """The forward pass of one cross-attention; each family defines its keys and values."""
 
     def __init__(self, layer: torch.nn.Module, block: int) -> None:
         self.layer, self.block = layer, block
@@ -107,9 +107,9 @@ class WrittenOutAttention:
 
 
 class TransformerReference:
-    """A copy of a network of the host in fp64 whose attentions are written out; each family fills in the rest.
+    """A copy of a network of the host in fp64 with explicit attention; each family adds the rest.
 
-    Self-attention too where positions turn it: newer hosts do that in kernels that have no fp64.
+    Self-attention with rotary positions is explicit too: newer hosts use kernels without fp64.
     """
 
     attention: type[WrittenOutAttention]
@@ -127,7 +127,7 @@ class TransformerReference:
         raise NotImplementedError
 
     def prepare(self, condition: dict[str, Any], rows: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Text tokens as the blocks take them, (B, T, C) fp64, and their mask (B, T)."""
+        """Text tokens as the blocks get them, (B, T, C) fp64, and their mask (B, T)."""
         raise NotImplementedError
 
     def run(self, x: torch.Tensor, t: torch.Tensor, condition: dict[str, Any]) -> torch.Tensor:
@@ -148,5 +148,5 @@ class TransformerReference:
 
 
 def to_rows(tensor: torch.Tensor, rows: int) -> torch.Tensor:
-    """One row for every row of the batch, (rows, ...), from one or as many."""
+    """Expand one row to (rows, ...); a tensor that already has `rows` rows is unchanged."""
     return tensor.expand(rows, *tensor.shape[1:])

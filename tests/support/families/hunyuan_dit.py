@@ -8,10 +8,10 @@ from typing import Any
 import comfy.supported_models as supported
 import torch
 
-from .base import CONTEXT, Case, Condition, build, draw, host_inputs, kept
+from .base import CONTEXT, Case, Condition, build, draw, host_inputs, padding_mask
 from .formula import TransformerReference, WrittenOutAttention, attend, layer_norm, project, to_rows
 
-_CLIP, _T5 = 12, 9  # tokens that the network keeps paddings for, at least so many must come
+_CLIP, _T5 = 12, 9  # tokens for which the network has paddings; the minimum length
 _T5_WIDTH = 40
 _ARGUMENTS: dict[str, Any] = {
     "hidden_size": 64, "depth": 4, "num_heads": 4, "mlp_ratio": 1.5,
@@ -29,7 +29,9 @@ class _Attention(WrittenOutAttention):
     def __call__(self, x, y, freqs_cis_img):
         layer = self.layer
         q = layer_norm(project(x, layer.q_proj).unflatten(-1, (layer.num_heads, -1)), layer.q_norm)
-        cos, sin = (freqs[None, :, None, :] for freqs in freqs_cis_img)  # of each pair of channels, twice
+        cos, sin = (
+            freqs[None, :, None, :] for freqs in freqs_cis_img
+        )  # each value is repeated for both channels of a pair
         even, odd = q[..., 0::2], q[..., 1::2]
         q = (q * cos + torch.stack([-odd, even], -1).flatten(-2) * sin).flatten(-2)
         return (self.steer(q, self.response(q, y, None), layer.out_proj),)
@@ -41,13 +43,13 @@ class _Reference(TransformerReference):
     def __init__(self, patcher):
         super().__init__(patcher)
         for block in self.network.blocks:
-            block.attn1.attn_precision = None  # stands for fp32
+            block.attn1.attn_precision = None  # its value means fp32
 
     def cross_attentions(self):
         return [block.attn2 for block in self.network.blocks]
 
     def prepare(self, condition, rows):
-        """Both encoders' tokens; a learned token stands at the place of each padding."""
+        """Both encoders' tokens; each padding is replaced by a learned token."""
         network = self.network
         first, silu, second = network.mlp_t5
         t5 = project(silu(project(condition["conditioning_mt5xl"].double(), first)), second)
@@ -56,7 +58,7 @@ class _Reference(TransformerReference):
             (condition["context"].double(), condition["attention_mask"], network.text_embedding_padding[:_CLIP]),
             (t5, condition["attention_mask_mt5xl"], network.text_embedding_padding[_CLIP:]),
         ):
-            last = len(padding)  # tokens before these stay whatever the mask says
+            last = len(padding)  # earlier tokens stay, whatever the mask is
             tail = torch.where(mask[:, -last:, None] == 0, padding, tokens[:, -last:])
             parts.append(torch.cat([tokens[:, :-last], tail], 1))
         return to_rows(torch.cat(parts, 1), rows), None
@@ -67,13 +69,13 @@ class _Reference(TransformerReference):
 
 
 def _condition(generator: torch.Generator, tokens: int, rows: int, padding: int) -> Condition:
-    """`tokens` of each encoder above the least."""
+    """A prompt with `tokens` more than the minimum for each encoder."""
     clip, t5 = _CLIP + tokens, _T5 + tokens
     return {
         "context": draw(generator, rows, clip, CONTEXT),
-        "attention_mask": kept(clip, padding, rows),
+        "attention_mask": padding_mask(clip, padding, rows),
         "conditioning_mt5xl": draw(generator, rows, t5, _T5_WIDTH),
-        "attention_mask_mt5xl": kept(t5, padding, rows),
+        "attention_mask_mt5xl": padding_mask(t5, padding, rows),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import comfy.supported_models as supported
 import torch
 
-from .base import CONTEXT, Case, Condition, build, draw, host_inputs, kept
+from .base import CONTEXT, Case, Condition, build, draw, host_inputs, padding_mask
 from .formula import TransformerReference, WrittenOutAttention, attend, project, rms_norm, rotate, to_rows
 
 _ARGUMENTS: dict[str, Any] = {
@@ -26,15 +26,15 @@ class _Attention(WrittenOutAttention):
     def __call__(self, x, context, mask, transformer_options=None):
         layer = self.layer
         q = rms_norm(project(x, layer.to_q), layer.q_norm)
-        # The network has made 0 for a token and the lowest number for padding of its mask, (B, 1, 1, T).
+        # The network has converted its mask, (B, 1, 1, T): 0 for tokens, the lowest number for padding.
         return self.steer(q, self.response(q, context, mask[:, 0, 0] == 0), layer.to_out[0])
 
 
 def _matrices(pe, heads):
-    """Rotations of each pair of channels, (B, N, H, D/2, 2, 2), from what hosts of different age make of positions."""
+    """Rotations of each pair of channels, (B, N, H, D/2, 2, 2), from the formats of older and newer hosts."""
     if len(pe) == 2:
         return pe[0]
-    cos, sin = (part[..., ::2].unflatten(-1, (heads, -1)) for part in pe[:2])  # each stands there twice
+    cos, sin = (part[..., ::2].unflatten(-1, (heads, -1)) for part in pe[:2])  # each value is repeated
     return torch.stack([cos, -sin, sin, cos], -1).unflatten(-1, (2, 2))
 
 
@@ -71,7 +71,7 @@ class _Reference(TransformerReference):
 def _condition(generator: torch.Generator, tokens: int, rows: int, padding: int) -> Condition:
     return {
         "context": draw(generator, rows, tokens, CONTEXT),
-        "attention_mask": kept(tokens, padding, rows),
+        "attention_mask": padding_mask(tokens, padding, rows),
         "frame_rate": 24.0,
     }
 

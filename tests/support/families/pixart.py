@@ -12,7 +12,7 @@ import comfy.supported_models as supported
 import torch
 from diffusers import PixArtTransformer2DModel
 
-from .base import CONTEXT, Case, Condition, build, draw, kept, randomize
+from .base import CONTEXT, Case, Condition, build, draw, padding_mask, randomize
 from .formula import Prepared, Subtraction, WrittenOutAttention, attend, project, to_rows
 
 SIDE = 34  # the host cannot place fewer than 33
@@ -36,7 +36,7 @@ _KINDS = {
 
 
 class WrittenOutProcessor(WrittenOutAttention):
-    """A diffusers attention processor. The host gives its cross-attention no mask, so there is none here either."""
+    """A diffusers attention processor. Without masks, like the host's cross-attention."""
 
     def response(self, q, tokens, mask):
         return attend(q, project(tokens, self.layer.to_k), project(tokens, self.layer.to_v), self.layer.heads)
@@ -50,7 +50,7 @@ class WrittenOutProcessor(WrittenOutAttention):
 
 
 class PixArtReference:
-    """diffusers' PixArt in fp64 with the softmax written out."""
+    """diffusers' PixArt in fp64 with explicit softmax."""
 
     def __init__(self, network: PixArtTransformer2DModel) -> None:
         self.network = copy.deepcopy(network).double().eval()
@@ -77,7 +77,7 @@ class PixArtReference:
         ]
         for attention in self.attentions:
             attention.subtractions = prepared
-        height, width = (8 * side for side in x.shape[-2:])  # where the prompt says nothing
+        height, width = (8 * side for side in x.shape[-2:])  # default
         height, width = condition.get("height", height), condition.get("width", width)
         sizes = {
             "resolution": torch.tensor([[height, width]], dtype=torch.float64).expand(rows, -1),
@@ -124,10 +124,10 @@ _FUSED = {"attn.qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"), "cross_attn.kv
 
 
 def to_original(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """diffusers' names of PixArt's weights to those of its authors, which the host uses.
+    """Rename PixArt's weights from diffusers' names to the original ones, which the host uses.
 
     Raises:
-        KeyError: a name that has no counterpart.
+        KeyError: for an unknown name.
     """
     weights = dict(weights)
     weights.pop("pos_embed.pos_embed", None)
@@ -151,7 +151,7 @@ def to_original(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @functools.cache
 def pixart(kind: str = "alpha-512", seed: int = 0) -> Case:
-    """One PixArt twice. Made once for a whole test run; tests work on clones of its patcher, as nodes do."""
+    """One PixArt in the host and as a reference. Cached for the test run; tests use clones of its patcher."""
     settings = _KINDS[kind]
     network = random_pixart(kind, seed)
     arguments: dict[str, Any] = {
@@ -162,18 +162,18 @@ def pixart(kind: str = "alpha-512", seed: int = 0) -> Case:
     patcher = build(settings.config, arguments)
     target = patcher.model.diffusion_model
     missing, unexpected = target.load_state_dict(to_original(network.state_dict()), strict=False)
-    # What training without a prompt used.
+    # the null prompt of training
     assert missing == ["y_embedder.y_embedding"] and not unexpected, (missing, unexpected)
 
     def condition(generator: torch.Generator, tokens: int, rows: int, padding: int) -> Condition:
         made: Condition = {"context": draw(generator, rows, tokens, CONTEXT)}
         if settings.sizes:
-            # As PixArt's own text-encode node of the host sets them.
+            # As set by the host's text-encode node for PixArt.
             made |= {"height": 768, "width": 1024}
         if padding:
-            # The host has no use for it: its tokenizer does not pad, and its cross-attention takes no mask. Padding
-            # that somebody encoded counts as text, in the positive and so in the negative.
-            made["attention_mask"] = kept(tokens, padding, rows)
+            # The host ignores it: its tokenizer does not pad, and its cross-attention has no mask. Encoded padding
+            # counts as text, in the positive and in the negative.
+            made["attention_mask"] = padding_mask(tokens, padding, rows)
         return made
 
     return Case(

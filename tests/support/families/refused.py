@@ -18,7 +18,7 @@ _LUMINA: dict[str, Any] = {
     "n_kv_heads": 4, "cap_feat_dim": 48, "axes_dims": [4, 6, 6], "axes_lens": [32, 32, 32],
 }  # fmt: skip
 
-# By the name of the host's config class, which the message has to say.
+# By the name of the host's config class, which must be in the error message.
 REFUSED: dict[str, dict[str, Any]] = {
     "SD3": {
         "in_channels": 16, "patch_size": 2, "depth": 1, "input_size": None, "adm_in_channels": 32, "num_patches": 64,
@@ -40,7 +40,7 @@ REFUSED: dict[str, dict[str, Any]] = {
         **_FLUX, "image_model": "hunyuan_video", "patch_size": [1, 2, 2], "guidance_embed": True, "byt5": False,
         "meanflow": False, "use_cond_type_embedding": False, "vision_in_dim": None, "meanflow_sum": False,
     },
-    # Cross-attention in a second row of blocks too, which is not implemented.
+    # Has cross-attention in a second list of blocks, which is not implemented.
     "WAN21_Vace": {
         "image_model": "wan2.1", "model_type": "vace", "vace_layers": 1, "vace_in_dim": 96, "dim": 64, "ffn_dim": 64,
         "freq_dim": 32, "text_dim": 48, "num_heads": 4, "num_layers": 1,

@@ -53,7 +53,7 @@ class _Reference(TransformerReference):
         super().__init__(patcher)
         for block in self.network.blocks:
             block.self_attn.forward = _self_attention(block.self_attn)
-        # The host patchifies in fp32 whatever the dtype is.
+        # The host always patchifies in fp32.
         embed = self.network.patch_embedding
         embed.forward = lambda x: torch.nn.functional.conv3d(x.double(), embed.weight, embed.bias, embed.stride)
 
@@ -75,7 +75,7 @@ def _text(generator: torch.Generator, tokens: int, rows: int, padding: int) -> C
 
 
 def _text_and_image(generator: torch.Generator, tokens: int, rows: int, padding: int) -> Condition:
-    """As WanImageToVideo makes it; every prompt has an image of its own, so that a negative's would show."""
+    """Like WanImageToVideo's; every prompt has its own image, so that use of the negative's image would be detected."""
     condition = _text(generator, tokens, rows, padding)
     vision = comfy.clip_vision.Output()
     vision["penultimate_hidden_states"] = draw(generator, 1, _VISION_TOKENS, _VISION_WIDTH)

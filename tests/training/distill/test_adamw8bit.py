@@ -2,7 +2,7 @@
 
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
-from trainer import assert_same, newest, tensor_files
+from trainer import assert_same, newest_iteration, tensor_files
 
 from training.pgsb import main
 from training.trainer.run_folder.checkpoint import checkpoints
@@ -29,7 +29,7 @@ def test_moments_of_the_other_optimizer_are_refused(tiny_run, tmp_path, capsys):
     before = tensor_files(tmp_path)
     assert main(tiny_run(tmp_path, ADAM8, "loop.iterations=2", "--resume", "--accept-changes")) == 2
     assert "loop.optimizer: adamw -> adamw8bit" in capsys.readouterr().err
-    assert newest(tmp_path) == 1 and tensor_files(tmp_path) == before
+    assert newest_iteration(tmp_path) == 1 and tensor_files(tmp_path) == before
 
 
 def test_it_is_refused_with_fsdp(tiny_run, tmp_path, monkeypatch, capsys):

@@ -38,7 +38,7 @@ def compile_by(monkeypatch, backend):
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=backend))
 
 
-def spoiling(change):
+def with_wrong_gradient(change):
     """A compiler with correct forward passes and one wrong gradient in each backward pass."""
 
     def backward(graph, inputs):
@@ -54,7 +54,7 @@ def spoiling(change):
 
 
 # the largest error that was seen with inductor
-FIVE_PERCENT_OFF = spoiling(lambda gradient: 1.05 * gradient)
+FIVE_PERCENT_OFF = with_wrong_gradient(lambda gradient: 1.05 * gradient)
 # rounds in other places, like compiled kernels
 RIGHT = "aot_eager_decomp_partition"
 
@@ -124,7 +124,7 @@ def test_wrong_gradients_of_the_lora_teacher_alone_are_refused(monkeypatch, mode
 @pytest.mark.parametrize("value", [math.nan, None])
 def test_nan_and_missing_gradients_are_refused(monkeypatch, value):
     d, text, draws = distillation("PixArt")
-    spoilt = spoiling(lambda gradient: None if value is None else torch.full_like(gradient, value))
+    spoilt = with_wrong_gradient(lambda gradient: None if value is None else torch.full_like(gradient, value))
     compile_by(monkeypatch, spoilt)
     compile_blocks(d.student)
     with pytest.raises(RecipeError, match="wrong gradients on cpu: the student's gradient"):

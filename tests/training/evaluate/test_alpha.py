@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from evaluation import STUDENT, evaluate, refused
+from evaluation import STUDENT, error_of, evaluate
 from published import save_folder
 from safetensors.torch import save_file
 
@@ -49,18 +49,18 @@ def test_nothing_is_measured_if_the_result_cannot_be_written(tmp_path, pairs_fil
     other = tmp_path / "other.safetensors"
     save_file({"a": torch.zeros(2)}, other)
     content = other.read_bytes()
-    assert "is not a file of this project" in refused(capsys, "alpha", other)
+    assert "is not a file of this project" in error_of(capsys, "alpha", other)
     assert other.read_bytes() == content
-    assert "no model at" in refused(capsys, "alpha", tmp_path / "nowhere.safetensors")
-    assert "has no unet/config.json" in refused(capsys, "alpha", tmp_path)
+    assert "no model at" in error_of(capsys, "alpha", tmp_path / "nowhere.safetensors")
+    assert "has no unet/config.json" in error_of(capsys, "alpha", tmp_path)
     folder = save_folder(tmp_path / "model", "sd15")
-    assert "is not a file of this project: an alpha can be measured" in refused(capsys, "alpha", folder)
+    assert "is not a file of this project: an alpha can be measured" in error_of(capsys, "alpha", folder)
     shutil.rmtree(folder)
     copy = tmp_path / "student.safetensors"
     shutil.copy(STUDENT, copy)
     content = copy.read_bytes()
     words = ("alpha", copy, "--pairs", pairs_file, "--count", 1, "--cpu", "--alphas")
-    assert "expected numbers above 0" in refused(capsys, *words, 0)
-    assert "removes anything" in refused(capsys, *words, 0.0001)
-    assert "the judge people needs two runs" in refused(capsys, *words, 0.5, "--judge", "people")
+    assert "expected numbers above 0" in error_of(capsys, *words, 0)
+    assert "removes anything" in error_of(capsys, *words, 0.0001)
+    assert "the judge people needs two runs" in error_of(capsys, *words, 0.5, "--judge", "people")
     assert copy.read_bytes() == content

@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from evaluation import STUDENT, evaluate, pictures, refused, started
+from evaluation import STUDENT, error_of, evaluate, pictures, started
 from filelock import FileLock
 from processes import TIMEOUT
 from published import published, save_folder
@@ -80,7 +80,7 @@ def test_answers_about_other_images_are_refused(copy, tmp_path, capsys):
     )
     evaluate(*judged)
     shutil.copy(copy / "none" / "000000.png", copy / "none" / "000001.png")
-    assert "about other images" in refused(capsys, *judged)
+    assert "about other images" in error_of(capsys, *judged)
 
 
 def test_each_setup_is_compared_with_its_own_plain_images(pairs_file, tmp_path, capsys):
@@ -93,7 +93,7 @@ def test_each_setup_is_compared_with_its_own_plain_images(pairs_file, tmp_path, 
     for name in ("one", "two"):
         own = [row for row in sets if row["folder"].startswith(str(tmp_path / name))]
         assert {row["before"] for row in own} == {row["digest"] for row in own if row["method"] == "none"}
-    output = refused(capsys, "removal", tmp_path / "one" / "none", tmp_path / "two" / "nasa-0.5", "--judge", "shapes")
+    output = error_of(capsys, "removal", tmp_path / "one" / "none", tmp_path / "two" / "nasa-0.5", "--judge", "shapes")
     assert "nasa-0.5 has nothing to compare with" in output
 
 
@@ -101,11 +101,11 @@ def test_inconsistent_lists_are_refused(copy, capsys):
     judged = ("removal", copy, "--judge", "shapes")
     images = changed(copy / "none")["images"]
     changed(copy / "none", images=[*images, images[3]])
-    assert "lists 000003.png twice" in refused(capsys, *judged)
+    assert "lists 000003.png twice" in error_of(capsys, *judged)
     changed(copy / "none", images=[row for row in images if row["pair"] != 1])
-    assert "its images name pairs [0, 2]; expected each to name one, and images of all 3" in refused(capsys, *judged)
+    assert "its images name pairs [0, 2]; expected each to name one, and images of all 3" in error_of(capsys, *judged)
     changed(copy / "none", images=[{key: row[key] for key in row if key != "pair"} for row in images])
-    assert "name pairs [] or none" in refused(capsys, *judged)
+    assert "name pairs [] or none" in error_of(capsys, *judged)
 
 
 def test_labels_can_change_and_images_cannot(pairs_file, copy):
@@ -130,7 +130,7 @@ def test_nothing_is_generated_if_one_folder_is_in_use(pairs_file, tmp_path, caps
     (tmp_path / "nasa-0.3").mkdir()
     (tmp_path / "nasa-0.3" / "mine.txt").write_text("mine", encoding="utf-8")
     made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 1, "--cpu", "--out", tmp_path)
-    assert "nasa-0.3 is not empty" in refused(capsys, *made, "--methods", "none", "nasa:0.3")
+    assert "nasa-0.3 is not empty" in error_of(capsys, *made, "--methods", "none", "nasa:0.3")
     assert not (tmp_path / "none").exists() and os.listdir(tmp_path / "nasa-0.3") == ["mine.txt"]
 
 
@@ -141,14 +141,14 @@ def test_settings_can_change_before_the_first_image(pairs_file, tmp_path, capsys
         path.unlink()
     evaluate(*made, "--batch", 2)
     assert read_manifest(tmp_path / "none").batch == 2
-    assert "batch: 2 -> 16" in refused(capsys, *made)
+    assert "batch: 2 -> 16" in error_of(capsys, *made)
 
 
 def test_one_run_writes_at_a_time(pairs_file, tmp_path, capsys):
     made = ("generate", STUDENT, "--pairs", pairs_file, "--count", 1, "--methods", "none", "--cpu", "--out", tmp_path)
     (tmp_path / "none").mkdir()
     with FileLock(tmp_path / "none" / ".lock"):
-        assert "another process is making images in" in refused(capsys, *made)
+        assert "another process is making images in" in error_of(capsys, *made)
     assert not pictures(tmp_path / "none")
     evaluate(*made)
     assert len(pictures(tmp_path / "none")) == 3
@@ -161,7 +161,7 @@ def test_non_finite_images_are_refused(pairs_file, tmp_path, capsys):
     network.conv_out.weight.data.fill_(torch.inf)
     folder = save_folder(tmp_path / "model", "sd15", network=network)
     made = ("generate", folder, "--pairs", pairs_file, "--count", 1, "--methods", "none", "--size", 64, "--cpu")
-    assert "none gave values that are not finite" in refused(capsys, *made, "--out", tmp_path / "out")
+    assert "none gave values that are not finite" in error_of(capsys, *made, "--out", tmp_path / "out")
     assert not pictures(tmp_path / "out" / "none")
 
 
@@ -180,7 +180,7 @@ def test_a_full_disk_is_named_in_the_error(pairs_file, tmp_path, capsys):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))  # enough for the manifest, not for an image
     try:
-        output = refused(capsys, *made)
+        output = error_of(capsys, *made)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "File too large" in output and str(tmp_path / "none" / "000000.png") in output

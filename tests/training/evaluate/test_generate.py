@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from evaluation import STUDENT, evaluate, pictures, pixels, refused, started
+from evaluation import STUDENT, error_of, evaluate, pictures, pixels, started
 from PIL import Image
 from processes import TIMEOUT
 from published import KINDS, save_folder
@@ -149,14 +149,14 @@ def test_damaged_and_foreign_images_are_regenerated_and_valid_ones_kept(prompts,
 
 def test_other_settings_are_refused_and_nothing_is_overwritten(prompts, whole, tmp_path, capsys):
     before = pictures(whole / "none")
-    output = refused(capsys, *words(prompts, whole, "--seed", 1))
+    output = error_of(capsys, *words(prompts, whole, "--seed", 1))
     assert "seed: 0 -> 1" in output and "choose another --out" in output
-    output = refused(capsys, *words(prompts, whole, "--count", 2))
+    output = error_of(capsys, *words(prompts, whole, "--count", 2))
     assert "12 images -> 8" in output
     assert pictures(whole / "none") == before
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "000000.png").write_bytes(b"mine")
-    assert "not empty" in refused(capsys, *words(prompts, tmp_path))
+    assert "not empty" in error_of(capsys, *words(prompts, tmp_path))
     assert (tmp_path / "none" / "000000.png").read_bytes() == b"mine"
 
 
@@ -179,12 +179,12 @@ def test_invalid_arguments(prompts, tmp_path, capsys, change, expected):
         evaluate(*line)  # the file's own alpha
         assert (tmp_path / "out" / "nasa-1").is_dir()
         return
-    assert expected in refused(capsys, *line)
+    assert expected in error_of(capsys, *line)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_papers_protocol_fixes_its_settings(prompts, tmp_path, capsys):
-    output = refused(
+    output = error_of(
         capsys, "generate", STUDENT, "--prompts", prompts, "--out", tmp_path, "--protocol", "paper", "--count", "3"
     )
     assert "--count 3 (the paper's: 1)" in output
@@ -219,15 +219,15 @@ def test_published_models_are_sampled_by_their_presets(prompts, tmp_path, capsys
             expected = (model.decode(x0)[0] * 255).round().int().permute(1, 2, 0).numpy()
             assert np.abs(pixels(out / "none" / row.file) - expected).max() <= 1
     out = tmp_path / "InstaFlow-0.9B"
-    assert "prediction: flow -> epsilon" in refused(capsys, *made, "--methods", "none", "--out", out)
+    assert "prediction: flow -> epsilon" in error_of(capsys, *made, "--methods", "none", "--out", out)
     for preset, expected in (
         ("PixArt-DMD", "is for PixArt, the model is SD1/SD2; presets for it: PG-SB SD1.5"),
         ("SD-Turbo, 4 steps", "takes 4 euler step(s)"),
         ("DMD3", "available: auto, PG-SB SD1.5"),
     ):
-        output = refused(capsys, *made, "--preset", preset, "--methods", "none", "--out", tmp_path / "x")
+        output = error_of(capsys, *made, "--preset", preset, "--methods", "none", "--out", tmp_path / "x")
         assert expected in output
-    output = refused(capsys, *made, "--preset", "SwiftBrush", "--out", tmp_path / "x")
+    output = error_of(capsys, *made, "--preset", "SwiftBrush", "--out", tmp_path / "x")
     assert "preset 'SwiftBrush' recommends no alpha" in output
 
 

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import torch
-from evaluation import evaluate, pictures, pixels, refused
+from evaluation import error_of, evaluate, pictures, pixels
 from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from tiny import tiny_backbone
@@ -46,7 +46,7 @@ def test_a_lora_student(tmp_path, capsys):
     assert recommended_alpha(str(lora)) == 0.4
 
     base.unlink()
-    assert "its base is not there" in refused(capsys, "generate", lora, *words, "--out", tmp_path / "x")
-    assert "is not a LoRA of this project" in refused(
+    assert "its base is not there" in error_of(capsys, "generate", lora, *words, "--out", tmp_path / "x")
+    assert "is not a LoRA of this project" in error_of(
         capsys, "generate", full, *words, "--base", lora, "--out", tmp_path / "x"
     )

@@ -5,7 +5,7 @@ import json
 import shutil
 
 import pytest
-from evaluation import evaluate, refused
+from evaluation import error_of, evaluate
 
 from training.evaluate.judges.people import names_of
 from training.evaluate.judges.shapes import judge
@@ -15,7 +15,7 @@ from training.evaluate.sets.manifest import find_sets, read_manifest
 pytestmark = pytest.mark.browser
 
 
-def keys_of(folder):
+def correct_keys(folder):
     """The correct answers by the pixel rules; image name: key."""
     keys = {}
     for place in find_sets([folder]):
@@ -34,7 +34,7 @@ def test_the_page_hides_methods_and_its_answers_are_counted(removal_sets, chromi
     evaluate(
         "removal", removal_sets, "--judge", "people", "--page", page_file
     )  # the command's own page may be overwritten
-    keys = keys_of(removal_sets)
+    keys = correct_keys(removal_sets)
     assert len(keys) == 36 and len(set(keys.values())) > 1
     page = chromium.new_page(viewport={"width": 900, "height": 900})
     page.goto(page_file.as_uri())
@@ -91,10 +91,10 @@ def test_the_page_hides_methods_and_its_answers_are_counted(removal_sets, chromi
         ([], "holds no answers"),
     ):
         (tmp_path / "wrong.json").write_text(json.dumps(changed), encoding="utf-8")
-        assert expected in refused(capsys, *judged, tmp_path / "wrong.json")
+        assert expected in error_of(capsys, *judged, tmp_path / "wrong.json")
     (tmp_path / "mine.html").write_text("mine", encoding="utf-8")
     words = ("removal", removal_sets, "--judge", "people", "--page", tmp_path / "mine.html")
-    assert "is not such a page" in refused(capsys, *words)
+    assert "is not such a page" in error_of(capsys, *words)
     assert (tmp_path / "mine.html").read_text(encoding="utf-8") == "mine"
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from evaluation import STUDENT, evaluate, refused
+from evaluation import STUDENT, error_of, evaluate
 from PIL import Image
 from tiny_clip import write_tiny_clip
 
@@ -140,14 +140,14 @@ def test_sets_that_cannot_be_judged_are_refused(removal_sets, tmp_path, capsys):
     shutil.copytree(removal_sets, copy)
     judged = ("removal", copy, "--judge", "shapes")
     (copy / "none" / "000002.png").write_bytes((copy / "none" / "000002.png").read_bytes()[:300])
-    assert "1 of 12 images are missing or damaged, first 000002.png" in refused(capsys, *judged)
+    assert "1 of 12 images are missing or damaged, first 000002.png" in error_of(capsys, *judged)
     Image.new("RGB", (32, 32)).save(copy / "none" / "000002.png")
-    assert "images of 2 sizes: 64x64" in refused(capsys, *judged)
+    assert "images of 2 sizes: 64x64" in error_of(capsys, *judged)
     shutil.rmtree(copy / "none")
-    assert "cfg-1.5 has nothing to compare with" in refused(capsys, *judged)
-    assert "no such folder" in refused(capsys, "removal", tmp_path / "nowhere", "--judge", "shapes")
+    assert "cfg-1.5 has nothing to compare with" in error_of(capsys, *judged)
+    assert "no such folder" in error_of(capsys, "removal", tmp_path / "nowhere", "--judge", "shapes")
     (tmp_path / "empty").mkdir()
-    assert "the folder holds nothing" in refused(capsys, "removal", tmp_path / "empty", "--judge", "shapes")
+    assert "the folder holds nothing" in error_of(capsys, "removal", tmp_path / "empty", "--judge", "shapes")
     for name, expected in (
         ("magic", "available: people, clip, shapes"),
         ("nowhere.at:all", "cannot be imported"),
@@ -155,12 +155,12 @@ def test_sets_that_cannot_be_judged_are_refused(removal_sets, tmp_path, capsys):
         (f"{__name__}:STUDENT", "is a str"),
         (f"{__name__}:broken", "expected 4"),
     ):
-        assert expected in refused(capsys, "removal", removal_sets, "--judge", name, "--out", tmp_path / "r.json")
+        assert expected in error_of(capsys, "removal", removal_sets, "--judge", name, "--out", tmp_path / "r.json")
     assert not (tmp_path / "r.json").exists()
     (tmp_path / "mine.json").write_text("{}", encoding="utf-8")
     words = ("removal", removal_sets, "--judge", f"{__name__}:always", "--out", tmp_path / "mine.json")
-    assert "holds no removal" in refused(capsys, *words)
+    assert "holds no removal" in error_of(capsys, *words)
     assert (tmp_path / "mine.json").read_text(encoding="utf-8") == "{}"
     evaluate("generate", STUDENT, "--prompts", "shapes", "--limit", 1, "--methods", "none", "--out", tmp_path / "p")
-    assert "was not made for pairs" in refused(capsys, "removal", tmp_path / "p", "--judge", "shapes")
+    assert "was not made for pairs" in error_of(capsys, "removal", tmp_path / "p", "--judge", "shapes")
     assert read_manifest(tmp_path / "p" / "none").pairs == ()

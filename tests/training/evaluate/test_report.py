@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from evaluation import evaluate, refused
+from evaluation import error_of, evaluate
 from live_pack import ROOT
 from tiny_clip import write_tiny_clip
 
@@ -121,13 +121,13 @@ def test_hpsv2_average_is_the_mean_of_four_styles():
 
 
 def test_invalid_results_are_refused(measured, tmp_path, capsys):
-    assert "no such folder" in refused(capsys, "report", tmp_path / "nowhere")
+    assert "no such folder" in error_of(capsys, "report", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "other.json").write_text("[]", encoding="utf-8")
-    assert "nothing to report" in refused(capsys, "report", tmp_path / "empty", "--out", tmp_path / "r.html")
+    assert "nothing to report" in error_of(capsys, "report", tmp_path / "empty", "--out", tmp_path / "r.html")
     (tmp_path / "mine.html").write_text("mine", encoding="utf-8")
-    assert "is not such a report" in refused(capsys, "report", measured, "--out", tmp_path / "mine.html")
+    assert "is not such a report" in error_of(capsys, "report", measured, "--out", tmp_path / "mine.html")
     assert (tmp_path / "mine.html").read_text(encoding="utf-8") == "mine"
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "scores.json").write_text('{"kind": "scores", "format": 2}', encoding="utf-8")
-    assert "measure it again" in refused(capsys, "report", tmp_path / "bad", "--out", tmp_path / "r.html")
+    assert "measure it again" in error_of(capsys, "report", tmp_path / "bad", "--out", tmp_path / "r.html")

@@ -8,7 +8,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from evaluation import evaluate, refused
+from evaluation import error_of, evaluate
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_clip import CONFIG, write_tiny_clip
@@ -169,21 +169,21 @@ def test_missing_weights_are_reported_and_other_metrics_run(two, clip, tmp_path,
 def test_wrong_files_are_refused_and_nothing_is_written(two, clip, reference, inception, tmp_path, capsys):
     out = tmp_path / "scores.json"
     fid = ("score", two, "--out", out, "--metrics", "fid", "--inception-weights")
-    assert "no such file" in refused(capsys, *fid, tmp_path / "nowhere.pth", "--reference", reference)
-    assert "does not hold Inception's weights" in refused(capsys, *fid, clip / "hps.pt", "--reference", reference)
+    assert "no such file" in error_of(capsys, *fid, tmp_path / "nowhere.pth", "--reference", reference)
+    assert "does not hold Inception's weights" in error_of(capsys, *fid, clip / "hps.pt", "--reference", reference)
     (tmp_path / "text.pth").write_text("<html>not found</html>", encoding="utf-8")
-    assert "does not hold Inception" in refused(capsys, *fid, tmp_path / "text.pth", "--reference", reference)
+    assert "does not hold Inception" in error_of(capsys, *fid, tmp_path / "text.pth", "--reference", reference)
     (tmp_path / "empty").mkdir()
     for place, expected in (
         (tmp_path / "empty", "the folder has none"),
         (tmp_path / "nowhere", "no such folder"),
         (clip / "hps.pt", "holds no statistics"),
     ):
-        assert expected in refused(capsys, *fid, inception, "--reference", place)
+        assert expected in error_of(capsys, *fid, inception, "--reference", place)
     mixed = tmp_path / "mixed"
     shutil.copytree(reference, mixed)
     Image.new("RGB", (32, 40)).save(mixed / "z.png")
-    assert "images of several sizes" in refused(capsys, *fid, inception, "--reference", mixed, "--batch", 7)
+    assert "images of several sizes" in error_of(capsys, *fid, inception, "--reference", mixed, "--batch", 7)
     evaluate(
         "score",
         two / "none",
@@ -200,23 +200,23 @@ def test_wrong_files_are_refused_and_nothing_is_written(two, clip, reference, in
     )
     assert read(tmp_path / "side.json")["none"]["scores"]["fid"]["side"] == 32
     (mixed / "z.png").write_bytes((mixed / "0.png").read_bytes()[:80])
-    assert "z.png is damaged" in refused(capsys, *fid, inception, "--reference", mixed, "--batch", 7)
+    assert "z.png is damaged" in error_of(capsys, *fid, inception, "--reference", mixed, "--batch", 7)
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
     words = ("score", two, "--out", out, "--metrics", "clip", "--clip-model", f"local-dir:{clip}")
-    assert "does not hold the weights of" in refused(capsys, *words, "--clip-weights", tmp_path / "other.safetensors")
+    assert "does not hold the weights of" in error_of(capsys, *words, "--clip-weights", tmp_path / "other.safetensors")
     words = ("score", two, "--out", out, "--metrics", "clip", "--clip-model", "ViT-Z", "--clip-weights", "x")
-    assert "'ViT-Z' cannot be built" in refused(capsys, *words)
+    assert "'ViT-Z' cannot be built" in error_of(capsys, *words)
     words = ("score", two, "--out", out, "--plugins", f"{__name__}:wrong", "--metrics", "clip", *tiny(clip))
-    assert "expected 5 numbers, got 1" in refused(capsys, *words)
+    assert "expected 5 numbers, got 1" in error_of(capsys, *words)
     assert not out.exists()
     words = ("score", two, "--protocol", "paper", "--neighbours", "5")
-    assert "--neighbours 5 (the paper's: 3)" in refused(capsys, *words)
+    assert "--neighbours 5 (the paper's: 3)" in error_of(capsys, *words)
 
 
 def test_earlier_scores_of_full_sets_are_kept(two, tmp_path, capsys):
     out = tmp_path / "scores.json"
     words = ("score", two, "--metrics", "--plugins", f"{__name__}:once", "--batch", 5, "--out", out)
-    assert "it broke" in refused(capsys, *words)
+    assert "it broke" in error_of(capsys, *words)
     assert [row["method"] for row in read(out).values()] == ["nasa:1"]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diffusers import PixArtAlphaPipeline, StableDiffusionPipeline
-from evaluation import ROOT, evaluate, pixels, refused
+from evaluation import ROOT, error_of, evaluate, pixels
 from published import save_folder
 
 from experiments.shapes.sampling import ManySteps, noise
@@ -71,7 +71,7 @@ def test_a_scheduler_that_draws_noise_is_refused_by_name(tmp_path, capsys):
     config = folder / "scheduler" / "scheduler_config.json"
     content = json.loads(config.read_text(encoding="utf-8"))
     config.write_text(json.dumps(content | {"_class_name": "EulerAncestralDiscreteScheduler"}), encoding="utf-8")
-    output = refused(capsys, *made(tmp_path / "out", folder, "--size", 64))
+    output = error_of(capsys, *made(tmp_path / "out", folder, "--size", 64))
     assert "EulerAncestralDiscreteScheduler" in output and "supported, without random noise: DDIMScheduler" in output
     assert not (tmp_path / "out").exists()
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from published import save_folder
 from tiny import tiny_backbone, tiny_pixart_backbone
-from trainer import together
+from trainer import start_distributed
 
 from training.config import Teacher, load_recipe
 from training.models.loading import describe_encoder, load_teacher
@@ -255,7 +255,7 @@ def test_a_run_with_a_built_cache_needs_no_encoder(teacher, tmp_path, caplog):
     ]
     command("--dry-run", expect="41 prompts, 41 of them not yet in")
     assert not (tmp_path / "cache").exists()
-    pair = together(tmp_path / "log", "--cpu", *settings, command=main)
+    pair = start_distributed(tmp_path / "log", "--cpu", *settings, command=main)
     assert "41 prompts in 2 shard(s)" in "".join(process.end() for process in pair)
     command(expect="41 prompts, all of them in")
 

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Features, Image, List, Value
-from prompt_files import KINDS, numbered, opened, write
+from prompt_files import KINDS, numbered_prompts, open_stream, write
 
 from training.prompts.shards import hub_shards
 from training.prompts.stream import StreamedPrompts
@@ -14,8 +14,8 @@ WORDS = ["a, b", 'say "hi"', "None", "1984", "naïve café 猫", "NA", "true", "
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_file_yields_its_prompts_once_per_epoch(tmp_path, kind):
-    prompts = [*WORDS, *numbered(7)]
-    source = opened(write(tmp_path / f"some [1] prompts.{kind}", prompts), shuffle_block=4)
+    prompts = [*WORDS, *numbered_prompts(7)]
+    source = open_stream(write(tmp_path / f"some [1] prompts.{kind}", prompts), shuffle_block=4)
     epochs = [source.take(len(prompts)) for _ in range(6)]
     assert all(sorted(epoch) == sorted(prompts) for epoch in epochs)
     assert len(set(map(tuple, epochs))) == 6, "epochs in the same order"
@@ -24,17 +24,17 @@ def test_every_kind_of_file_yields_its_prompts_once_per_epoch(tmp_path, kind):
 
 def test_folders_and_globs_of_files(tmp_path):
     (tmp_path / "inner").mkdir()
-    write(tmp_path / "b.csv", numbered(5))
+    write(tmp_path / "b.csv", numbered_prompts(5))
     write(tmp_path / "inner" / "a.csv", ["x", "y"])
     write(tmp_path / ".hidden.csv", ["never"])
     (tmp_path / "README.md").write_text("never", encoding="utf-8")
-    both = sorted([*numbered(5), "x", "y"])
+    both = sorted([*numbered_prompts(5), "x", "y"])
     for source in (tmp_path, tmp_path / "**" / "*.csv"):
-        stream = opened(source, shuffle_block=3)
+        stream = open_stream(source, shuffle_block=3)
         epochs = [stream.take(7) for _ in range(8)]
         assert all(sorted(epoch) == both for epoch in epochs)
         assert len({epoch.index("x") < 3 for epoch in epochs}) == 2, "files always come in the same order"
-    assert sorted(opened(tmp_path / "*.csv").take(5)) == numbered(5)
+    assert sorted(open_stream(tmp_path / "*.csv").take(5)) == numbered_prompts(5)
 
 
 def test_byte_order_marks_and_windows_line_ends_are_removed(tmp_path):
@@ -42,49 +42,49 @@ def test_byte_order_marks_and_windows_line_ends_are_removed(tmp_path):
     (tmp_path / "a.csv").write_bytes("\ufeffprompt,n\r\none,1\r\ntwo,2\r\n".encode())
     (tmp_path / "a.jsonl").write_bytes('\ufeff{"prompt": "one"}\r\n{"prompt": "two"}\r\n'.encode())
     for path in tmp_path.iterdir():
-        assert opened(path, shuffle_block=1).take(2) == ["one", "two"], path.name
+        assert open_stream(path, shuffle_block=1).take(2) == ["one", "two"], path.name
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "json", "parquet"])
 @pytest.mark.parametrize("column", ["prompt", "caption", "text", "words"])
 def test_a_column_is_found_or_named(tmp_path, kind, column):
     path = write(tmp_path / f"a.{kind}", ["x", "y"], column)
-    assert opened(path, shuffle_block=1).take(2) == ["x", "y"]
-    assert opened(path, shuffle_block=1, column=column).take(2) == ["x", "y"]
+    assert open_stream(path, shuffle_block=1).take(2) == ["x", "y"]
+    assert open_stream(path, shuffle_block=1, column=column).take(2) == ["x", "y"]
     with pytest.raises(ValueError, match=rf"has no column 'nothing'; its columns: id, {column}"):
-        opened(path, column="nothing")
+        open_stream(path, column="nothing")
 
 
 def test_an_ambiguous_column_must_be_named(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"title": ["a"], "url": ["b"], "n": [1]}), path)
     with pytest.raises(ValueError, match=r"2 columns hold text.*prompts\.column; its columns: title, url, n"):
-        opened(path)
-    assert opened(path, column="title").take(1) == ["a"]
+        open_stream(path)
+    assert open_stream(path, column="title").take(1) == ["a"]
     pq.write_table(pa.table({"text": ["a"], "caption": ["b"]}), path)
-    assert opened(path).take(1) == ["b"]
+    assert open_stream(path).take(1) == ["b"]
     with pytest.raises(ValueError, match="no columns hold text"):
-        opened(write(tmp_path / "b.parquet", [1, 2]))
+        open_stream(write(tmp_path / "b.parquet", [1, 2]))
 
 
 def test_a_missing_source_is_reported_with_the_possible_sources(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no prompts at 'nowhere\.txt': looked for .*nowhere\.txt; possible"):
-        opened("nowhere.txt")
+        open_stream("nowhere.txt")
     with pytest.raises(FileNotFoundError, match=r"no prompts match 'no\*\.csv'"):
-        opened("no*.csv")
+        open_stream("no*.csv")
     with pytest.raises(FileNotFoundError, match=r"there is no such file or folder, and the data set.*Possible sources"):
-        opened("nobody/nothing")
+        open_stream("nobody/nothing")
     (tmp_path / "some").mkdir()
     (tmp_path / "some" / "notes.md").write_text("x", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match=r"expected \.txt, .*it has notes\.md"):
-        opened("some")
+        open_stream("some")
     write(tmp_path / "some" / "a.txt", ["x"])
     write(tmp_path / "some" / "b.csv", ["x"])
     with pytest.raises(ValueError, match=r"several kinds \(\.csv, \.txt\).*some/\*\*/\*\.csv"):
-        opened("some")
+        open_stream("some")
     with pytest.raises(ValueError, match=r"unknown file extension .\.md"):
-        opened("some/notes.md")
+        open_stream("some/notes.md")
 
 
 BROKEN = {
@@ -103,15 +103,15 @@ BROKEN = {
 def test_a_broken_file_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(BROKEN[name])
     with pytest.raises(ValueError, match=rf"prompts .*{name} cannot be read: "):
-        opened(tmp_path / name)
+        open_stream(tmp_path / name)
 
 
 def test_a_file_damaged_in_the_middle_is_named_while_reading(tmp_path):
     for name in "abc":
-        write(tmp_path / f"{name}.jsonl", numbered(5))
+        write(tmp_path / f"{name}.jsonl", numbered_prompts(5))
     with open(tmp_path / "b.jsonl", "a", encoding="utf-8") as file:
         file.write("oops\n")
-    stream = opened(tmp_path, shuffle_block=1)
+    stream = open_stream(tmp_path, shuffle_block=1)
     assert len(stream.take(10)) == 10
     with pytest.raises(ValueError, match=r"b\.jsonl cannot be read: a line is not valid JSON.*'oops'"):
         stream.take(1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prompt_files import KINDS, numbered, opened, write
+from prompt_files import KINDS, numbered_prompts, open_stream, write
 
 from training.distill.rng import generator
 from training.prompts.shapes.captions import partial_caption
@@ -17,14 +17,14 @@ from training.prompts.shapes.scene import sample_scenes
 
 
 def test_blocks_are_shuffled_and_block_size_one_keeps_the_order(tmp_path):
-    path = write(tmp_path / "a.txt", numbered(100))
-    assert opened(path, shuffle_block=1).take(250) == (numbered(100) * 3)[:250]
-    shuffled = opened(path, shuffle_block=10).take(100)
+    path = write(tmp_path / "a.txt", numbered_prompts(100))
+    assert open_stream(path, shuffle_block=1).take(250) == (numbered_prompts(100) * 3)[:250]
+    shuffled = open_stream(path, shuffle_block=10).take(100)
     blocks = [shuffled[n : n + 10] for n in range(0, 100, 10)]
-    assert all(sorted(block) == sorted(numbered(100)[10 * n : 10 * n + 10]) for n, block in enumerate(blocks))
+    assert all(sorted(block) == sorted(numbered_prompts(100)[10 * n : 10 * n + 10]) for n, block in enumerate(blocks))
     orders = {tuple(int(prompt.split()[1]) % 10 for prompt in block) for block in blocks}
     assert len(orders) == 10, "all blocks have the same permutation"
-    assert opened(path, seed=1, shuffle_block=10).take(100) != shuffled
+    assert open_stream(path, seed=1, shuffle_block=10).take(100) != shuffled
 
 
 @settings(max_examples=15, deadline=None)
@@ -46,11 +46,11 @@ def test_a_resumed_stream_equals_an_uninterrupted_one(tmp_path_factory, sizes, b
         "count_tokens": lambda prompts: [len(prompt.split()) for prompt in prompts],
         "max_tokens": 2,
     }
-    whole, stopped = opened(folder, **section), opened(folder, **section)
+    whole, stopped = open_stream(folder, **section), open_stream(folder, **section)
     for count in before:
         assert stopped.take(count) == whole.take(count)
         state = json.loads(json.dumps(stopped.state_dict()))
-        stopped = opened(folder, **section)
+        stopped = open_stream(folder, **section)
         stopped.load_state_dict(state)
         assert stopped.counts == whole.counts
     assert stopped.take(after) == whole.take(after)
@@ -58,8 +58,8 @@ def test_a_resumed_stream_equals_an_uninterrupted_one(tmp_path_factory, sizes, b
 
 
 def test_another_process_resumes_at_the_same_place_and_writes_nothing_to_home(tmp_path):
-    write(tmp_path / "a.parquet", numbered(50))
-    stream = opened(tmp_path, shuffle_block=7)
+    write(tmp_path / "a.parquet", numbered_prompts(50))
+    stream = open_stream(tmp_path, shuffle_block=7)
     stream.take(61)
     (tmp_path / "state.txt").write_text(json.dumps(stream.state_dict()), encoding="utf-8")
     home = tmp_path / "home"
@@ -81,11 +81,11 @@ def test_another_process_resumes_at_the_same_place_and_writes_nothing_to_home(tm
 
 
 def test_shapes_gives_the_captions_of_each_iteration(tmp_path):
-    stream = opened("shapes", seed=3)
+    stream = open_stream("shapes", seed=3)
     for call, size in enumerate((8, 3, 8)):
         rng = generator(3, "prompts", call)
         assert stream.take(size) == [partial_caption(scene, rng)[0] for scene in sample_scenes(size, rng)]
-    resumed = opened("shapes", seed=3)
+    resumed = open_stream("shapes", seed=3)
     resumed.load_state_dict(json.loads(json.dumps(stream.state_dict())))
     assert resumed.take(4) == stream.take(4)
     assert stream.counts["given"] == 23
@@ -102,17 +102,17 @@ def test_invalid_prompts_are_skipped_and_counted(tmp_path):
     ]
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join([*lines, '{"prompt": " a dog \\ud83d"}']), encoding="utf-8")
-    stream = opened(path, shuffle_block=1)
+    stream = open_stream(path, shuffle_block=1)
     assert stream.take(2) == ["a cat", "a dog"], "stripped, and without lone surrogates"
     assert stream.counts == {"given": 2, "empty": 5, "over-long": 0, "epochs": 0}
     stream.take(2)
     assert stream.counts == {"given": 4, "empty": 10, "over-long": 0, "epochs": 1}
 
 
-@pytest.mark.parametrize("over_long, expected", [("cut", numbered(4)), ("skip", ["prompt 0", "prompt 2"])])
+@pytest.mark.parametrize("over_long, expected", [("cut", numbered_prompts(4)), ("skip", ["prompt 0", "prompt 2"])])
 def test_long_prompts_are_cut_or_skipped_and_counted(tmp_path, over_long, expected):
-    path = write(tmp_path / "a.txt", numbered(4))
-    stream = opened(
+    path = write(tmp_path / "a.txt", numbered_prompts(4))
+    stream = open_stream(
         path,
         over_long=over_long,
         shuffle_block=1,
@@ -128,11 +128,11 @@ def test_no_prompts_is_an_error_not_an_endless_loop(tmp_path, kind):
     empty = tmp_path / f"empty.{kind}"
     empty.write_bytes(b"")
     with pytest.raises(ValueError, match=rf"empty\.{kind} is empty \(0 bytes\)"):
-        opened(empty)
+        open_stream(empty)
     if kind != "json":  # an empty list has no columns
         with pytest.raises(ValueError, match=rf"blank\.{kind}.*no usable prompt in any of it \(2 rows without text\)"):
-            opened(write(tmp_path / f"blank.{kind}", [" ", ""]))
-    stream = opened(
+            open_stream(write(tmp_path / f"blank.{kind}", [" ", ""]))
+    stream = open_stream(
         write(tmp_path / f"long.{kind}", ["x", "y"]),
         over_long="skip",
         count_tokens=lambda prompts: [99] * len(prompts),
@@ -143,11 +143,11 @@ def test_no_prompts_is_an_error_not_an_endless_loop(tmp_path, kind):
 
 
 def test_changed_files_are_reported(tmp_path, caplog):
-    path = write(tmp_path / "a.txt", numbered(10))
-    stream = opened(path, shuffle_block=3)
+    path = write(tmp_path / "a.txt", numbered_prompts(10))
+    stream = open_stream(path, shuffle_block=3)
     stream.take(8)
-    write(path, numbered(4))
-    resumed = opened(path, shuffle_block=3)
+    write(path, numbered_prompts(4))
+    resumed = open_stream(path, shuffle_block=3)
     resumed.load_state_dict(stream.state_dict())
     assert "have changed since the run was started" in caplog.text
     assert len(resumed.take(10)) == 10

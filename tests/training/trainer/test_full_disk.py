@@ -54,12 +54,12 @@ def test_a_run_survives_a_full_disk(tiny_run, uninterrupted, tmp_path, disk):
     trainer.wait_for_pause()
     assert newest(folder) == 2
     disk.fill(trainer.process.pid)
-    trainer.go_on()
+    trainer.unpause()
     trainer.wait_for_pause()
     assert "no checkpoint could be written" in trainer.output()
     assert newest(folder) == 2 and nothing_half_written(folder)
     disk.free(trainer.process.pid)
-    trainer.go_on()
+    trainer.unpause()
     output = trainer.end(0)
     assert (
         "the last good checkpoint is " in output
@@ -78,7 +78,7 @@ def test_a_failed_last_save_is_an_error_that_names_the_last_good_checkpoint(tiny
     trainer.wait_for_pause()
     assert newest(folder) == 4
     disk.fill(trainer.process.pid)
-    trainer.go_on()
+    trainer.unpause()
     output = trainer.end(2)
     assert f"error: iteration {LAST}: no checkpoint could be written" in output and "Traceback" not in output
     assert "the last good checkpoint is " in output and "step-00000004" in output
@@ -95,7 +95,7 @@ def test_an_export_that_fails_is_an_error_and_leaves_no_file(tiny_run, tmp_path,
     trainer.wait_for_pause()
     assert newest(folder) == 1
     disk.fill(trainer.process.pid)
-    trainer.go_on()
+    trainer.unpause()
     output = trainer.end(2)
     assert "student.safetensors could not be written" in output and "Traceback" not in output
     assert f"the last good checkpoint is {newest_intact(folder / 'checkpoints')}" in output

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 from effort import effort
-from trainer import Trainer, assert_same, iterations, newest, paused_after, signalled_in_save, train
+from trainer import Trainer, assert_same, iterations, newest_iteration, paused_after, signalled_in_save, train
 
 SAVE_EVERY = 2
 KILLS = effort(gate=5, full=25)
@@ -39,19 +39,19 @@ def test_a_run_that_is_killed_many_times_ends_as_one_that_never_was(tiny_run, tm
     hit_a_save = resumed = 0
     arguments = tiny_run(folder, f"output.save_every={SAVE_EVERY}", "loop.iterations=1000", "--resume")
     for life in range(KILLS):
-        before = newest(folder)
+        before = newest_iteration(folder)
         output = kill(tmp_path / f"{life}.log", arguments, folder, life, choose)
         hit_a_save += bool(list(saving.glob(".step-*.tmp")))
         if found := re.search(r"resumed at iteration (\d+)", output):
             resumed += 1
             assert int(found[1]) == before, "it did not go on from the newest checkpoint"
         done = max([before, *iterations(folder)])
-        assert done - newest(folder) <= SAVE_EVERY, "more than the iterations since the last save are lost"
-    last = f"loop.iterations={newest(folder) + 3}"
+        assert done - newest_iteration(folder) <= SAVE_EVERY, "more than the iterations since the last save are lost"
+    last = f"loop.iterations={newest_iteration(folder) + 3}"
     train(tmp_path / "last.log", *arguments, last)
     train(tmp_path / "uninterrupted.log", *tiny_run(tmp_path / "uninterrupted", "output.save_every=1000", last))
     assert_same(folder, tmp_path / "uninterrupted")
     assert iterations(folder) == iterations(tmp_path / "uninterrupted")
     assert not list(saving.glob(".*")) and not list(saving.glob("damaged*"))
-    print(f"{KILLS} kills, {hit_a_save} inside a save, {resumed} resumes, {newest(folder)} iterations")
+    print(f"{KILLS} kills, {hit_a_save} inside a save, {resumed} resumes, {newest_iteration(folder)} iterations")
     assert hit_a_save == KILLS // 5 * 2 and resumed >= KILLS // 5

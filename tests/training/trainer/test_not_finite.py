@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from trainer import iterations, nan_on_the_second, newest, tensor_files, together
+from trainer import iterations, nan_on_the_second, newest_iteration, start_distributed, tensor_files
 
 from training.distill.step import Distillation
 from training.pgsb import main
@@ -83,7 +83,7 @@ def test_many_in_a_row_end_the_run_and_are_counted_over_a_resume(tiny_run, tmp_p
     output = capsys.readouterr().err
     assert "in 3 iterations in a row a loss or gradient was not finite (the last: the student's)" in output
     assert f"the last good checkpoint is {tmp_path / 'checkpoints' / 'step-00000004'}" in output
-    assert newest(tmp_path) == 4
+    assert newest_iteration(tmp_path) == 4
 
 
 def test_a_clip_loss_that_is_not_finite_is_noticed_though_its_gradient_is_zero(tiny_run, tmp_path, monkeypatch):
@@ -101,12 +101,12 @@ def test_a_clip_loss_that_is_not_finite_is_noticed_though_its_gradient_is_zero(t
 def test_a_nan_in_one_process_skips_the_update_in_all(tiny_run, tmp_path):
     """Both processes do the same iterations and skip the same updates."""
     folder = tmp_path / "run"
-    pair = together(tmp_path / "log", *tiny_run(folder, *EVERY, "loop.iterations=3"), alter=nan_on_the_second)
+    pair = start_distributed(tmp_path / "log", *tiny_run(folder, *EVERY, "loop.iterations=3"), alter=nan_on_the_second)
     output = [trainer.end(0) for trainer in pair]
     assert "iteration 2: the student's loss" in output[0] and iterations(folder) == [1, 2, 3]
     assert moved(folder, 1, 2) == set() and moved(folder, 2, 3) == {*STUDENT, *LORA}
     shutil.rmtree(folder)
     arguments = tiny_run(folder, *EVERY, "loop.iterations=9", "loop.max_skipped=1")
-    output = [trainer.end(2) for trainer in together(tmp_path / "log", *arguments, alter=nan_on_the_second)]
+    output = [trainer.end(2) for trainer in start_distributed(tmp_path / "log", *arguments, alter=nan_on_the_second)]
     assert [text.count("error:") for text in output] == [1, 0] and "Traceback" not in "".join(output)
-    assert newest(folder) == 1
+    assert newest_iteration(folder) == 1

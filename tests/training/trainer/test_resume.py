@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import tiny_backbone
-from trainer import Trainer, assert_same, iterations, newest, tensor_files
+from trainer import Trainer, assert_same, iterations, newest_iteration, tensor_files
 
 from snoopi_core.formats.checkpoint import read_metadata
 from training.config import load_recipe
@@ -88,7 +88,7 @@ def test_leftovers_of_a_killed_save_are_removed(tiny_run, run, caplog):
     shutil.copytree(run / "checkpoints" / "step-00000003", left)
     (left / "state.json").unlink()
     assert main(tiny_run(run, *EVERY, "loop.iterations=3", "--resume")) == 0
-    assert not left.exists() and "damaged" not in caplog.text and newest(run) == 3
+    assert not left.exists() and "damaged" not in caplog.text and newest_iteration(run) == 3
 
 
 def test_a_run_with_only_damaged_checkpoints_is_not_started_anew(tiny_run, run, capsys):
@@ -134,7 +134,7 @@ def test_a_changed_recipe_is_refused_with_the_difference_and_takes_effect_when_a
     output = capsys.readouterr().err
     for line in ("student.learning_rate: 0.0004 -> 1e-30", "guidance.kappa_max: 4.0 -> 2.0", "weight_decay: 0.0001 ->"):
         assert line in output
-    assert "--accept-changes" in output and newest(run) == 3
+    assert "--accept-changes" in output and newest_iteration(run) == 3
     accepted = [*changes, "loop.weight_decay=0", "loop.iterations=4", "--resume", "--accept-changes"]
     assert main(tiny_run(run, *EVERY, *accepted)) == 0
     state = load_state(checkpoints(run / "checkpoints")[-1])
@@ -162,7 +162,7 @@ def test_a_run_of_an_older_version_goes_on_where_new_settings_are_as_by_default(
 def test_changes_that_no_checkpoint_fits_are_refused_even_when_accepted(tiny_run, run, capsys, change):
     assert main(tiny_run(run, *EVERY, change, "--resume", "--accept-changes")) == 2
     assert f"{change.partition('=')[0]}: " in capsys.readouterr().err
-    assert newest(run) == 3
+    assert newest_iteration(run) == 3
 
 
 def test_another_teacher_is_refused(tiny_run, run, tmp_path, capsys):
@@ -177,7 +177,7 @@ def test_a_run_goes_on_by_its_folder_alone_wherever_that_was_moved(run, tmp_path
     moved = run.rename(tmp_path / "1_000")  # for TOML, a number
     monkeypatch.chdir(tmp_path)
     assert main(["--cpu", "--resume", moved.name, "loop.iterations=4"]) == 0
-    assert not run.exists() and newest(moved) == 4
+    assert not run.exists() and newest_iteration(moved) == 4
     assert_same(moved, uninterrupted)
     assert load_recipe(str(moved / "recipe.toml")).output.folder == moved.name
     assert main(["--cpu", "--resume", str(moved), "--recipe", "shapes"]) == 2
@@ -189,7 +189,7 @@ def test_a_run_goes_on_by_its_folder_alone_wherever_that_was_moved(run, tmp_path
 def test_the_position_of_other_prompts_is_not_taken_over(tiny_run, run, caplog):
     more = ["prompts.source=shapes", "loop.iterations=4", "--resume", "--accept-changes"]
     assert main(tiny_run(run, *EVERY, *more, "loop.threads=1")) == 0
-    assert "it starts from its beginning" in caplog.text and newest(run) == 4
+    assert "it starts from its beginning" in caplog.text and newest_iteration(run) == 4
 
 
 def test_a_second_run_on_the_same_folder_is_refused_until_the_first_is_gone(tiny_run, tmp_path, capsys):
@@ -200,16 +200,16 @@ def test_a_second_run_on_the_same_folder_is_refused_until_the_first_is_gone(tiny
     assert f"another process is training in {folder}" in capsys.readouterr().err
     first.process.kill()
     first.end(-9)
-    done = newest(folder)
+    done = newest_iteration(folder)
     assert main(tiny_run(folder, *EVERY, f"loop.iterations={done + 1}", "--resume")) == 0
-    assert newest(folder) == done + 1
+    assert newest_iteration(folder) == done + 1
 
 
 def test_fewer_iterations_than_already_done_are_refused(tiny_run, run, capsys):
     before = (run / "recipe.toml").read_bytes()
     assert main(tiny_run(run, *EVERY, "loop.iterations=2", "--resume")) == 2
     assert "has done 3; give at least 3, or export its student" in capsys.readouterr().err
-    assert newest(run) == 3 and (run / "recipe.toml").read_bytes() == before
+    assert newest_iteration(run) == 3 and (run / "recipe.toml").read_bytes() == before
 
 
 class _Distances:

@@ -10,7 +10,16 @@ from functools import partial
 import pytest
 from processes import TIMEOUT
 from safetensors.torch import load_file
-from trainer import Trainer, assert_same, iterations, newest, paused_after, signalled_in_save, together, train
+from trainer import (
+    Trainer,
+    assert_same,
+    iterations,
+    newest_iteration,
+    paused_after,
+    signalled_in_save,
+    start_distributed,
+    train,
+)
 
 from training.distill.step import Distillation
 from training.pgsb import main
@@ -34,7 +43,7 @@ def at_iteration(folder, number):
 
 def assert_within_rounding(folder, other):
     """Adam's first steps go by the sign of a gradient, however small: rounding moves some weights by a whole step."""
-    assert newest(folder) == newest(other)
+    assert newest_iteration(folder) == newest_iteration(other)
     place, where = (checkpoints(run / "checkpoints")[-1] for run in (folder, other))
     for name in ("student", "ema", "lora"):
         ours, theirs = load_file(place / f"{name}.safetensors"), load_file(where / f"{name}.safetensors")
@@ -49,10 +58,10 @@ def test_stopped_and_resumed_equals_never_stopped(tiny_run, uninterrupted, tmp_p
     trainer = Trainer(tmp_path / "log", *arguments, alter=partial(paused_after, 2))
     trainer.wait_for_pause()
     trainer.signal(number)
-    trainer.go_on()
+    trainer.unpause()
     output = trainer.end(code)
     assert f"continue with --resume {folder}" in output and "Traceback" not in output
-    assert [newest(folder)] == iterations(folder)[-1:], "finished iterations were not saved"
+    assert [newest_iteration(folder)] == iterations(folder)[-1:], "finished iterations were not saved"
     train(tmp_path / "log", "--cpu", "--resume", str(folder), f"loop.iterations={LAST}")
     assert_same(folder, uninterrupted)
 
@@ -72,7 +81,7 @@ def test_a_signal_within_an_iteration_waits_for_its_end(tiny_run, uninterrupted,
         patch.setattr(*where, interrupted)
         assert main(tiny_run(tmp_path, "loop.iterations=1000", "output.sample_every=2")) == 130
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    assert newest(tmp_path) == (1 if where[0] is Distillation else 2)
+    assert newest_iteration(tmp_path) == (1 if where[0] is Distillation else 2)
     assert main(tiny_run(tmp_path, f"loop.iterations={LAST}", "--resume")) == 0
     assert_same(tmp_path, uninterrupted)
 
@@ -86,7 +95,7 @@ def test_a_run_stopped_before_its_first_update_can_be_resumed(tiny_run, uninterr
     with monkeypatch.context() as patch:
         patch.setattr(Monitor, "start", interrupted)
         assert main(tiny_run(tmp_path, "loop.iterations=1000")) == 143
-    assert newest(tmp_path) == 0 and checkpoints(tmp_path / "checkpoints")
+    assert newest_iteration(tmp_path) == 0 and checkpoints(tmp_path / "checkpoints")
     assert main(tiny_run(tmp_path, f"loop.iterations={LAST}", "--resume")) == 0
     assert_same(tmp_path, uninterrupted)
 
@@ -106,12 +115,12 @@ def test_a_signal_to_one_process_stops_all_and_another_number_goes_on(tiny_run, 
     folder = tmp_path / "run"
     more = tiny_run(folder, "--resume", "output.save_every=1000")
     train(tmp_path / "one", *more, "loop.iterations=1")
-    pair = together(tmp_path / "two", *more, "loop.iterations=1000", alter=partial(paused_after, 2))
+    pair = start_distributed(tmp_path / "two", *more, "loop.iterations=1000", alter=partial(paused_after, 2))
     for trainer in pair:
         trainer.wait_for_pause()
     pair[1].signal(signal.SIGTERM)
     for trainer in pair:
-        trainer.go_on()
+        trainer.unpause()
     output = [trainer.end(143) for trainer in pair]
     assert "resumed at iteration 1" in output[0]
     assert [path.name for path in checkpoints(folder / "checkpoints")] == ["step-00000001", "step-00000004"]
@@ -138,4 +147,4 @@ def test_torchrun_passes_sigterm_on(tiny_run, tmp_path):
         launcher.kill()
     output = (tmp_path / "log").read_text(encoding="utf-8")
     saved = re.findall(r"saved .*step-(\d+)", output)
-    assert len(saved) == 1 and int(saved[0]) == newest(folder) == iterations(folder)[-1], output[-2000:]
+    assert len(saved) == 1 and int(saved[0]) == newest_iteration(folder) == iterations(folder)[-1], output[-2000:]

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import STOCK_SCALE, tiny_backbone
-from trainer import together, with_fsdp
+from trainer import start_distributed, with_fsdp
 
 from training.config import load_recipe
 from training.pgsb import main
@@ -161,7 +161,7 @@ def test_tiles_are_neither_tiny_nor_huge():
 @pytest.mark.parametrize("alter", [None, pytest.param(with_fsdp, marks=pytest.mark.full)], ids=["DDP", "FSDP"])
 def test_two_processes_draw_the_same_pictures(teacher, finished, tmp_path, alter):
     """Three prompts on two processes: they do not come out even."""
-    pair = together(tmp_path / "log", *arguments(teacher, tmp_path), alter=alter)
+    pair = start_distributed(tmp_path / "log", *arguments(teacher, tmp_path), alter=alter)
     output = "".join(trainer.end() for trainer in pair)
     assert output.count("PG-SB 4/4") >= 1 and "PG-SB 0/4" in output
     ours, theirs = (load_file(folder / "samples" / "teacher.safetensors") for folder in (tmp_path, finished))
