@@ -20,11 +20,11 @@ OLDEST := $(firstword $(HOSTS))
 # $(call part,NAME,COMMAND): run it, and print how long it took.
 part = @echo "== $(1)"; start=$$(date +%s); $(2); code=$$?; echo "== $(1): $$(($$(date +%s) - start)) s"; exit $$code
 
-.PHONY: help demo test lint test-hosts compatibility models results shapes-study study bench workflows lock setup setup-browser clean
+.PHONY: help demo test test-all test-beyond lint test-hosts compatibility models results shapes-study study bench workflows lock setup setup-browser clean
 
 help:
 	@sed -n '1,9p' Makefile
-	@echo 'Targets: demo test lint test-hosts compatibility models results shapes-study study bench workflows lock clean'
+	@echo 'Targets: demo test test-all lint test-hosts compatibility models results shapes-study study bench workflows lock clean'
 
 setup:
 	@"$(PYTHON)" -m scripts.setup.bootstrap

@@ -1,6 +1,6 @@
 """The registry of guidance methods: the ways in which a negative prompt can act.
 
-To add a method, write a file beside this one and add an entry to `METHODS`. Parsing, sampling, help texts and reports
+To add a method, write a file beside this one and add an entry to `_SPECS`. Parsing, sampling, help texts and reports
 all use the entry. Implementations are imported when they are needed, so this module is quick to import.
 """
 
