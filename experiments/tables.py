@@ -1,4 +1,4 @@
-"""Tables in pages that are written by hand: a command replaces what stands between a table's two marks.
+"""Tables in pages that are written by hand: a command replaces the text between a table's two marks.
 
 <!-- table NAME -->
 | a | b |
@@ -26,7 +26,7 @@ def filled(text: str, tables: Mapping[str, str]) -> str:
         start = f"<!-- table {name} -->\n"
         pattern = re.compile(re.escape(start) + ".*?" + re.escape(END), re.DOTALL)
         if (places := len(pattern.findall(text))) != 1:
-            raise ValueError(f"expected one place marked {start.strip()!r} ... {END!r}, found {places}")
+            raise ValueError(f"expected exactly one {start.strip()!r} ... {END!r} in the page, found {places}")
         text = pattern.sub(lambda _, new=f"{start}{table}{END}": new, text)
     return text
 

@@ -42,7 +42,7 @@ def features(images: torch.Tensor) -> Any:
 
 
 def measure(generate: Generate, count: int, seed: int) -> tuple[dict[str, float], torch.Tensor]:
-    """(shares of stated-right and valid images, entropy in bits of what captions leave open), and the images."""
+    """(shares of stated-right and valid images, entropy in bits of unstated attributes), and the images."""
     texts, stated = caption_set(count, seed, "partial")
     images = generate(texts, list(range(seed, seed + count)))
     row = accuracy(images, stated)

@@ -37,7 +37,7 @@ from training.prompts.shapes.rules import read
 ONE = ROOT / "workflows" / "api" / "one_step_with_negative_prompt.json"
 BOTH = ROOT / "workflows" / "api" / "with_and_without_negative.json"
 OUT = ROOT / "out" / "demo.png"
-SAMPLE, SHOWN = 40, 8  # pictures per pair that are counted, and that are shown
+SAMPLE, SHOWN = 40, 8  # pictures per pair: number counted, number shown
 PAIR_SEED, SEED = 50_000, 90_000  # negatives are chosen and measured on different seeds
 Prompt = dict[str, dict[str, Any]]
 

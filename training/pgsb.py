@@ -55,8 +55,8 @@ def _recipe(args: argparse.Namespace) -> Recipe:
         return load_recipe(names or "shapes", overrides, check_files=True)
     if names:
         raise RecipeError(
-            f"got --recipe {' '.join(names)} and --resume {args.resume}, which has its own recipe; give only one: "
-            "--resume without a folder resumes in the recipe's output.folder"
+            f"got --recipe {' '.join(names)} and --resume {args.resume}, which has its own recipe; give only one. "
+            "With --recipe, use --resume without a folder: it resumes in the recipe's output.folder"
         )
     saved = Path(args.resume) / "recipe.toml"
     if not saved.is_file():

@@ -25,7 +25,7 @@ METRICS = ("gap", "x0_std", "student_grad", "lora_grad")
 def quality(generate: Generate, captions: int, prompt_images: int, kind: str = "partial") -> dict[str, float]:
     """Shares of stated-right and of valid images for fixed captions, and the entropy within a prompt.
 
-    The entropy is in bits: the mean over the attributes and the prompts that leave them open.
+    The entropy is in bits: the mean over the attributes and the prompts that do not state them.
     """
     texts, stated = measure.caption_set(captions, CAPTION_SEED, kind)
     row = measure.accuracy(generate(texts, list(range(NOISE_SEED, NOISE_SEED + captions))), stated)
@@ -37,7 +37,7 @@ def quality(generate: Generate, captions: int, prompt_images: int, kind: str = "
 
 
 def final(model: Backbone, protocol: Protocol) -> dict[str, Any]:
-    """More images of the last checkpoint: both kinds of captions, and NASA on the student's own modal pairs."""
+    """Measure more images of the last checkpoint: both kinds of captions, and NASA on the student's own modal pairs."""
     plain = one_step(model)
     pairs = measure.modal_pairs(plain, per_attribute=protocol.pairs, count=protocol.curve_prompt_images)
 

@@ -50,7 +50,7 @@ class Protocol:
     prompt_images: int = 50
     pairs: int = 2
     pair_images: int = 50
-    alpha: float = 1.0  # of NASA; the shapes recipe recommends it
+    alpha: float = 1.0  # of NASA, as recommended in the shapes recipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from training.prompts.shapes.scene import ATTRIBUTES
 
 
 def measure_arm(model: Backbone, arm: Arm, pairs: list[Pair], protocol: Protocol) -> dict[str, Any]:
-    """Counts of images by block and pair; by pair the mean entropy (bits) of what prompt and negative leave open."""
+    """Counts of images by block and pair; by pair the mean entropy (bits) of the other attributes."""
     generate = one_step(model, arm.method.name, arm.method.strength)
     if arm.steps > 1:
         generate = FewSteps(model=model, recipe=sampling_recipe(model, FOUR_STEPS), method=arm.method)

@@ -24,7 +24,7 @@ Data = dict[str, dict[str, Any]]
 
 
 def load(folder: Path) -> Data:
-    """The content of the measuring commands' files, by name.
+    """Read the files of the measuring commands, by name.
 
     Raises:
         ValueError: a file or a measurement is missing, or files are of different models.
@@ -35,7 +35,9 @@ def load(folder: Path) -> Data:
     data = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()}
     for one, other in (("student", "negatives"), ("teacher", "teacher_scale")):
         if data[one]["fingerprint"] != data[other]["fingerprint"]:
-            raise ValueError(f"{paths[one]} and {paths[other]} are of different models; delete them and `make results`")
+            raise ValueError(
+                f"{paths[one]} and {paths[other]} are of different models; delete them and run `make results`"
+            )
     if missing := [str(arm) for arm in arms() if str(arm) not in data["negatives"]["arms"]]:
         raise ValueError(f"{paths['negatives']} lacks {', '.join(missing)}; `make results` measures what is missing")
     if missing := [name_of(scale) for scale in SCALES if name_of(scale) not in data["teacher_scale"]["scales"]]:

@@ -17,14 +17,14 @@ TITLES = {
 LEVELS = (("kept", 0.99), ("kept", 0.95), ("valid", 0.85), ("valid", 0.8), ("valid", 0.75), ("valid", 0.7))
 
 
-def lead(found: Negatives, name: str) -> list[float]:
+def clean_difference(found: Negatives, name: str) -> list[float]:
     """For each pair: clean removals by NASA minus those by another method, both at their best strength."""
     return found.gain(found.best("nasa"), "clean", found.best(name))
 
 
-def ahead(found: Negatives, name: str) -> str:
+def better_method(found: Negatives, name: str) -> str:
     """Which of NASA and another method removes more, if the 95 % interval over the pairs settles it."""
-    low, high = bootstrap(lead(found, name))
+    low, high = bootstrap(clean_difference(found, name))
     return "NASA" if low > 0 else TITLES[name] if high < 0 else "not settled"
 
 
@@ -49,7 +49,11 @@ def methods_table(found: Negatives) -> str:
         arm = found.best(name)
         edge = " (the highest)" if arm == list(found.strengths(name).values())[-1] else ""
         rows.append([title, arm.rpartition(":")[2] + edge, *_cells(found, arm), f"{flops[name] / flops['none']:.3f}"])
-        rows[-1] += ["", ""] if name == "nasa" else [mean_with_interval(lead(found, name)), ahead(found, name)]
+        rows[-1] += (
+            ["", ""]
+            if name == "nasa"
+            else [mean_with_interval(clean_difference(found, name)), better_method(found, name)]
+        )
     head = ["negative by", "strength", "absent", "kept", "valid", "clean", "entropy", "FLOPs", "lead of NASA", "ahead"]
     return table(head, rows)
 

@@ -23,7 +23,7 @@ def captions_table(teacher: dict[str, Any], student: dict[str, Any]) -> str:
 
 
 def entropy_table(teacher: dict[str, Any], student: dict[str, Any]) -> str:
-    """Entropy of an attribute that is left open, over many prompts and within one."""
+    """Entropy of an attribute that is not stated, over many prompts and within one."""
     rows = [
         [attribute, len(values)]
         + [measured["accuracy"]["partial"]["entropy"][attribute] for measured in (teacher, student)]
@@ -89,7 +89,7 @@ def best_alphas(found: Negatives) -> list[float]:
 
 
 def held_out_gain(found: Negatives) -> list[float]:
-    """For each pair: clean removals at its own alpha minus those at one alpha for all.
+    """For each pair: clean removals at the best alpha of the pair minus those at the best common alpha.
 
     Both alphas are chosen on all blocks of seeds but one, and counted on that one.
     """

@@ -31,7 +31,7 @@ OPEN: tuple[dict[str, str], ...] = (
 
 
 def removal_means(model: Backbone, alphas: list[float], count: int) -> dict[str, dict[str, float]]:
-    """What NASA removes of the student's own modal pairs: mean over the pairs, by alpha; 0 is without the negative."""
+    """Effect of NASA on the student's own modal pairs: mean over the pairs, by alpha; 0 is without the negative."""
     pairs = measure.modal_pairs(one_step(model))
     means = {}
     for alpha in (0.0, *alphas):

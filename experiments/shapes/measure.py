@@ -30,7 +30,7 @@ class Accuracy:
     """How well images follow captions.
 
     `per_attribute`: share of the images whose caption states it that show it; `stated`: share with all stated
-    attributes right; `entropy`: of an attribute over the images that leave it open.
+    attributes right; `entropy`: of an attribute over the images whose caption does not state it.
     """
 
     count: int
@@ -42,7 +42,7 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A prompt that leaves `attribute` open, and the value that a model draws most there, as the negative."""
+    """A prompt that does not state `attribute`, and as the negative the value that the model draws most often."""
 
     prompt: str
     stated: dict[str, str]
@@ -118,7 +118,7 @@ def accuracy(images: torch.Tensor, stated: list[dict[str, str]]) -> Accuracy:
 
 
 def prompt_entropy(generate: Generate, stated: list[dict[str, str]], *, count: int, seed: int) -> dict[str, float]:
-    """Entropy of each attribute over `count` images of one prompt, mean over the prompts that leave it open."""
+    """Entropy of each attribute over `count` images of one prompt, mean over the prompts that do not state it."""
     found: dict[str, list[float]] = {name: [] for name in ATTRIBUTES}
     for each in stated:
         values = read(generate([sentence(each)] * count, list(range(seed, seed + count)))).values

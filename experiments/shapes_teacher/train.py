@@ -90,7 +90,7 @@ class CentringPenalty:
         z = inputs[0]  # (B, N, C)
         self._terms.append(z.mean(dim=(0, 1)).square().sum() / (z.square().sum(dim=2).mean() + 1e-6))
 
-    def take(self) -> torch.Tensor:
+    def pop_penalty(self) -> torch.Tensor:
         """The penalty of the last forward pass; scalar."""
         terms, self._terms = self._terms, []
         return torch.stack(terms).mean()
@@ -128,7 +128,7 @@ def train_teacher(recipe: TeacherRecipe, text: TextCache, log: Log) -> UNet2DCon
         alpha_t, sigma_t = alpha_bar[t].sqrt()[:, None, None, None], (1 - alpha_bar[t]).sqrt()[:, None, None, None]
         eps = torch.randn(x0.shape, generator=generator)
         v = unet(alpha_t * x0 + sigma_t * eps, t, context).sample
-        mse, penalty = (v - (alpha_t * eps - sigma_t * x0)).square().mean(), centring.take()
+        mse, penalty = (v - (alpha_t * eps - sigma_t * x0)).square().mean(), centring.pop_penalty()
         return {"loss": mse + recipe.centring * penalty, "mse": mse, "centring": penalty}
 
     def update_average(iteration: int) -> None:

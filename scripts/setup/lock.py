@@ -19,7 +19,7 @@ LOCK = ROOT / "requirements-lock.txt"
 # CPU-only torch breaks torchvision's wheel on PyPI, so these three are fixed here and not left to the resolver.
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 LINUX_ONLY = re.compile(r"(nvidia-|cuda-|triton$)")
-TOOLS = {"pip", "wheel"}  # setuptools stays: the test of the wheel builds with it
+TOOLS = {"pip", "wheel"}  # setuptools stays, since the test of the wheel builds with it
 HEADER = f"""\
 # Exact versions for CI, `make demo` and `make test`. Written by `make lock`; do not edit.
 # ComfyUI {NEWEST} and the extras training and test, resolved on Linux x86-64 with Python {{python}}.

@@ -31,8 +31,8 @@ ALPHA = 1.0
 PROMPT = "a magenta shape"
 NEGATIVE = "triangle"
 SEED = 1
-LOWER = 540  # where the lower of two branches starts
-SMALL = (300, 360)  # a result, where there are several
+LOWER = 540  # y of the lower of two branches
+SMALL = (300, 360)  # size of a result if there are several
 NO_DOWNLOAD = "Nothing to download: the small model comes with this pack. It draws 64 x 64 pixels, enlarged here."
 FROM_REPOSITORY = (
     "The small teacher is in the pack's git repository (models/snoopi-shapes-teacher.safetensors). If the pack came "

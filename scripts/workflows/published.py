@@ -21,7 +21,7 @@ SDXL = _hub("checkpoints", "stabilityai/stable-diffusion-xl-base-1.0", "sd_xl_ba
 LIGHTNING = _hub("checkpoints", "ByteDance/SDXL-Lightning", "sdxl_lightning_4step.safetensors")
 DMD2_1 = _hub("diffusion_models", "tianweiy/DMD2", "dmd2_sdxl_1step_unet_fp16.bin")
 DMD2_4 = _hub("loras", "tianweiy/DMD2", "dmd2_sdxl_4step_lora_fp16.safetensors")
-# Published under a name that says nothing; this is the usual one.
+# The published name is not descriptive; this name is the usual one.
 LCM_LORA = _hub(
     "loras",
     "latent-consistency/lcm-lora-sdxl",

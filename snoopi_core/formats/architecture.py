@@ -91,7 +91,7 @@ def unet_arguments(config: Config) -> dict[str, Any]:
     up = _depths("up", part, config, depths[::-1])[::-1]
     channels = read_count(part, config, "in_channels", most=_MAX_CHANNELS)
     if (out_channels := read_count(part, config, "out_channels", most=_MAX_CHANNELS)) != channels:
-        raise ValueError(f"UNet out_channels is {out_channels}, expected {channels}, as in_channels")
+        raise ValueError(f"UNet out_channels is {out_channels}, expected {channels}, like in_channels")
     read_flag(part, config, "upcast_attention")
     arguments = {
         "image_size": 32,  # unused by the host

@@ -50,7 +50,7 @@ def pixart_arguments(config: Config) -> dict[str, Any]:
     if width > _MAX_WIDTH or width % 4:
         raise ValueError(f"PixArt is {width} wide, expected a multiple of 4 up to {_MAX_WIDTH}")
     if (inner := settings.get("cross_attention_dim", width)) not in (None, width):
-        raise ValueError(f"PixArt cross_attention_dim is {str(inner)[:80]}, expected {width}, as its own width")
+        raise ValueError(f"PixArt cross_attention_dim is {str(inner)[:80]}, expected {width}, the network's width")
     channels = read_count(part, settings, "in_channels", most=_MAX_CHANNELS)
     if (out := settings["out_channels"] or channels) not in (channels, 2 * channels):
         raise ValueError(f"PixArt out_channels is {str(out)[:80]}, expected {channels} or {2 * channels}")

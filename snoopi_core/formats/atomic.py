@@ -18,7 +18,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: it cannot be written; names the file. The temporary file is removed and an older file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")  # one name: what a killed process left is overwritten
+    temporary = path.with_name(f".{path.name}.tmp")  # a fixed name, so leftovers of a killed process are overwritten
     try:
         temporary.write_bytes(b"")
         permissions = temporary.stat().st_mode
@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno is None:  # not from the system: setting a file name would replace the message
+        if error.errno is None:  # not a system error: setting a file name would replace the message
             raise OSError(f"{path}: {error}") from error
         error.filename = error.filename or str(path)  # a full disk's error does not name the file
         raise

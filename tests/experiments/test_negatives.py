@@ -97,8 +97,8 @@ def test_the_tables_follow_from_the_numbers():
     assert found.best("nasa") == "1 nasa:1" and found.strengths("vsf") == {}  # strength 9 is not measured any more
     assert tables.best_alphas(found) == [0.5, 0.5, 1.0, 1.0]  # the smallest of equally good ones
     assert tables.held_out_gain(found) == pytest.approx([0.4, 0.0, 0.0, 0.0])
-    assert methods.ahead(found, "cfg") == "NASA" and methods.ahead(found, "nag") == "not settled"
-    assert methods.ahead(found, "embeddings") == "embedding subtraction"
+    assert methods.better_method(found, "cfg") == "NASA" and methods.better_method(found, "nag") == "not settled"
+    assert methods.better_method(found, "embeddings") == "embedding subtraction"
     assert methods.matched(found, "nasa", "kept", 0.99) == "0.78 (1)"
     assert methods.matched(found, "nasa", "valid", 0.7) == "0.78 (1)"
     assert (

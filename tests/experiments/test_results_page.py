@@ -37,7 +37,7 @@ def test_only_the_tables_of_a_page_are_replaced(tmp_path):
     page = "Text, \\1.\n\n<!-- table a -->\nold\n<!-- end -->\n\n<!-- table b -->\n<!-- end -->\n"
     new = filled(page, {"a": "| \\1 |\n", "b": "| 2 |\n"})
     assert new == page.replace("old\n", "| \\1 |\n").replace("b -->\n", "b -->\n| 2 |\n")
-    with pytest.raises(ValueError, match=r"expected one place marked '<!-- table c -->'.*found 0"):
+    with pytest.raises(ValueError, match=r"expected exactly one '<!-- table c -->'.*found 0"):
         filled(page, {"c": ""})
     fill_page(tmp_path / "new.md", {"a": "| 1 |\n"})
     assert (tmp_path / "new.md").read_text(encoding="utf-8") == "<!-- table a -->\n| 1 |\n<!-- end -->\n"

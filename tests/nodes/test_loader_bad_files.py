@@ -61,7 +61,7 @@ class TestExports:
             ("unet", {"down_block_types": [["K"], {}]}, "UNet down_block_types is .*, expected a list of 2 names"),
             ("unet", {"up_block_types": ["UpBlock2D"]}, "UNet up_block_types is .*, expected a list of 2 names"),
             ("unet", {"in_channels": 4.0}, "UNet in_channels is 4.0, expected a whole number"),
-            ("unet", {"in_channels": 8}, "UNet out_channels is 4, expected 8, as in_channels"),
+            ("unet", {"in_channels": 8}, "UNet out_channels is 4, expected 8, like in_channels"),
             ("unet", {"cross_attention_dim": [32, 32]}, r"UNet cross_attention_dim is \[32, 32\], expected"),
             ("unet", {"use_linear_projection": "no"}, "UNet use_linear_projection is 'no', expected true or false"),
             ("unet", {"addition_embed_type": "text_time"}, "addition_time_embed_dim is None, expected a whole number"),

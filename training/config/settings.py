@@ -92,8 +92,8 @@ class Lora(_Section):
 class Guidance(_Section):
     """Random guidance scale of the two teachers: kappa ~ U(kappa_min, kappa_max), drawn once an iteration for both.
 
-    A fixed scale replaces the random one for its teacher: both at 4.5 is SwiftBrush, one of them is a cell of the
-    paper's Table 2.
+    A fixed scale replaces the random one for its teacher: fixing both at 4.5 gives SwiftBrush, fixing one gives
+    a cell of the paper's Table 2.
     """
 
     kappa_min: float = Field(default=0.5, ge=0)

@@ -31,7 +31,7 @@ def looks_like_hub_id(name: str) -> bool:
 
 
 def package_versions(*names: str) -> dict[str, str]:
-    """Versions of those packages that pip installed; `find_spec` also finds a mere folder, such as W&B's logs."""
+    """Versions of the packages that pip installed; `find_spec` would also find plain folders, such as W&B's logs."""
     found: dict[str, str] = {}
     for name in names:
         with suppress(PackageNotFoundError):

@@ -57,7 +57,7 @@ class Difference:
 
 
 def compile_blocks(network: nn.Module) -> None:
-    """torch.compile each block: takes minutes, the whole network would take an hour, and runs nearly as fast."""
+    """torch.compile each block. This takes minutes, not an hour as for the whole network, and runs nearly as fast."""
     # Blocks of one class share a limit of 8 graphs, above which torch runs them uncompiled. A UNet has residual blocks
     # of twelve shapes, and the teacher runs with and without adapters, with and without gradients.
     torch.compiler.config.recompile_limit = max(64, torch.compiler.config.recompile_limit)
@@ -143,7 +143,7 @@ def _gradients(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 @contextmanager
 def _no_zeros(network: nn.Module) -> Iterator[None]:
-    """Within it, trained weights that are all zero have random values: an adapter's zero weights make the gradients of
+    """Inside this context, all-zero trained weights are random: an adapter's zero weights make the gradients of
     its other weights zero."""
     rng = generator(0, "no zeros")
     zeros = [weight for weight in map(_local, trainable(network)) if not weight.any()]

@@ -33,7 +33,7 @@ class EMA:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within it, the network has the averaged weights."""
+        """Inside this context, the network has the averaged weights."""
         self._swap()
         try:
             yield

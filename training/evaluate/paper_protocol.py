@@ -1,4 +1,4 @@
-"""The paper's evaluation settings: the defaults of the command line, and what `--protocol paper` insists on.
+"""The paper's evaluation settings: the defaults of the command line, and the settings required by `--protocol paper`.
 
 They are taken from the public code of the paper's line of work. FID, CLIP score, precision and recall: one image for
 each of the first 30,000 captions of COCO-2014 val, against the whole val set. HPSv2: four styles of 800 prompts.
@@ -50,12 +50,12 @@ def apply_protocol(args: argparse.Namespace) -> argparse.Namespace:
         elif strict and given != value and name != "clip_weights":  # may be a local copy of the paper's weights
             wrong.append(f"--{name.replace('_', '-')} {given} (the paper's: {value})")
     if wrong:
-        raise ValueError(f"--protocol paper does not allow {'; '.join(wrong)}; leave these out, or --protocol")
+        raise ValueError(f"--protocol paper does not allow {'; '.join(wrong)}; remove these options, or --protocol")
     return args
 
 
 def shortfalls(groups: dict[str, int], scores: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Differences from the paper's protocol, by metric ("fid", "prc", "clip", "hps"); without those that match.
+    """Differences from the paper's protocol, by metric ("fid", "prc", "clip", "hps"); metrics that match are left out.
 
     Args:
         groups: number of images by group of prompts, such as an HPSv2 style.

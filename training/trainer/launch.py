@@ -25,10 +25,10 @@ class StopSignal:
     """Turns Ctrl-C and SIGTERM into a request to stop after the current iteration, when the state can be saved."""
 
     requested = False
-    exit_code = 128 + signal.SIGTERM  # where another process got the signal
+    exit_code = 128 + signal.SIGTERM  # if another process got the signal
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def handle_signals(self) -> Iterator[None]:
         """Handle signals within the block. A second Ctrl-C ends the process at once. A second SIGTERM does not, since
         a process may get one from the cluster's scheduler and another from torchrun."""
         before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -81,7 +81,7 @@ def start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> i
             check_compiled_gradients(trainer)
         if accelerator.num_processes > 1:
             log.info("to stop: %s", how_to_stop(accelerator.num_processes))
-        with stop.listening():
+        with stop.handle_signals():
             finished = trainer.train(lambda: stop.requested)
         log.info("prompts: %s", ", ".join(f"{count} {name}" for name, count in trainer.prompts.counts.items()))
         if not finished:

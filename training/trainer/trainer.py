@@ -115,7 +115,7 @@ class Trainer:
         )
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Within it, the student has the averaged weights."""
+        """Inside this context, the student has the averaged weights."""
         return nullcontext() if self.ema is None else self.ema.in_place()
 
     def draw_samples(self) -> None:
@@ -143,7 +143,7 @@ class Trainer:
         )
 
     def load_state_dict(self, state: RunState) -> None:
-        """Continue from `state`, in every process. Settings that the recipe has changed since then take effect.
+        """Continue from `state`, in every process. Settings that were changed in the recipe take effect.
 
         Raises:
             RecipeError: the teacher has changed.
@@ -155,7 +155,7 @@ class Trainer:
                 "differ); give the old teacher, or start another run in another output.folder"
             )
         d = self.distillation
-        if self.ema is not None:  # if averaging was switched on since, it starts from the student's weights
+        if self.ema is not None:  # if the checkpoint has no average, it starts from the student's weights
             load_trained_state(d.student, state.averaged)
             self.ema.load(state.counts["averaged"])
         load_trained_state(d.student, state.networks["student"])

@@ -19,7 +19,7 @@ class Window:
 
     @property
     def covers_all(self) -> bool:
-        """Check this before `is_active`: reading sigma makes the CPU wait for the GPU."""
+        """Whether every step is inside. Check this before `is_active`, where reading sigma waits for the GPU."""
         return self.start_percent <= 0.0 and self.end_percent >= 1.0
 
     def is_active(self, sigma: float, sampling: Any) -> bool:

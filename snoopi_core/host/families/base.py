@@ -158,7 +158,7 @@ class Attachment(Protocol):
     def __call__(
         self, model: BaseModel, options: Options, call: Call, proceed: Callable[..., torch.Tensor]
     ) -> torch.Tensor:
-        """Carry out `call`.
+        """Run a call of the model with the steering of `call`.
 
         Args:
             model: the host's model, with its weights as during sampling.

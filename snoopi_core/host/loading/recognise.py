@@ -55,7 +55,7 @@ class Foreign:
 
     @property
     def guesses_latents(self) -> bool:
-        """Whether the file may be PixArt-alpha 512: in diffusers' layout, only the latents differ from PixArt-sigma."""
+        """Whether PixArt-sigma is a guess: in diffusers' layout, PixArt-alpha 512 differs only in its latents."""
         return self.kind == "PixArtSigma" and "model_max_length" not in self.config.unet_config
 
 

@@ -103,9 +103,11 @@ def test_inconsistent_lists_are_refused(copy, capsys):
     changed(copy / "none", images=[*images, images[3]])
     assert "lists 000003.png twice" in error_of(capsys, *judged)
     changed(copy / "none", images=[row for row in images if row["pair"] != 1])
-    assert "its images name pairs [0, 2]; expected each to name one, and images of all 3" in error_of(capsys, *judged)
+    assert "its images have pair numbers [0, 2]; expected a number for each image, and images of all 3" in error_of(
+        capsys, *judged
+    )
     changed(copy / "none", images=[{key: row[key] for key in row if key != "pair"} for row in images])
-    assert "name pairs [] or none" in error_of(capsys, *judged)
+    assert "have pair numbers [] or none" in error_of(capsys, *judged)
 
 
 def test_labels_can_change_and_images_cannot(pairs_file, copy):

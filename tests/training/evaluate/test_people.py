@@ -94,7 +94,7 @@ def test_the_page_hides_methods_and_its_answers_are_counted(removal_sets, chromi
         assert expected in error_of(capsys, *judged, tmp_path / "wrong.json")
     (tmp_path / "mine.html").write_text("mine", encoding="utf-8")
     words = ("removal", removal_sets, "--judge", "people", "--page", tmp_path / "mine.html")
-    assert "is not such a page" in error_of(capsys, *words)
+    assert "was not written by this command" in error_of(capsys, *words)
     assert (tmp_path / "mine.html").read_text(encoding="utf-8") == "mine"
 
 

@@ -126,7 +126,7 @@ def test_invalid_results_are_refused(measured, tmp_path, capsys):
     (tmp_path / "empty" / "other.json").write_text("[]", encoding="utf-8")
     assert "nothing to report" in error_of(capsys, "report", tmp_path / "empty", "--out", tmp_path / "r.html")
     (tmp_path / "mine.html").write_text("mine", encoding="utf-8")
-    assert "is not such a report" in error_of(capsys, "report", measured, "--out", tmp_path / "mine.html")
+    assert "was not written by this command" in error_of(capsys, "report", measured, "--out", tmp_path / "mine.html")
     assert (tmp_path / "mine.html").read_text(encoding="utf-8") == "mine"
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "scores.json").write_text('{"kind": "scores", "format": 2}', encoding="utf-8")

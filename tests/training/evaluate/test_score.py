@@ -103,7 +103,7 @@ def test_fid_precision_and_recall(two, reference, inception, tmp_path, capsys):
     with np.load(kept) as file:
         np.savez(tmp_path / "other.npz", **{name: file[name] for name in file} | {"weights": "0" * 64})
     other = main([*map(str, words), "--reference", str(tmp_path / "other.npz")])
-    assert other == 2 and "by other weights of Inception (000000000000, got" in capsys.readouterr().err
+    assert other == 2 and "with other Inception weights (000000000000, got" in capsys.readouterr().err
     evaluate(*words, "--reference", kept, "--neighbours", 2)
     for method, row in read(out).items():
         for name in ("value", "precision", "recall"):

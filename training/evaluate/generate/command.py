@@ -87,7 +87,7 @@ def generate(args: argparse.Namespace) -> int:
         for folder, manifest in manifests.items():
             check_folder(folder, manifest)
 
-    on_main(accelerator, check_folders)  # all of them, before the first image is made
+    on_main(accelerator, check_folders)  # check all folders before the first image is made
     for folder, manifest in manifests.items():
         with locked(folder, accelerator):
             manifest = on_main(accelerator, partial(claim_folder, folder, manifest, labels))

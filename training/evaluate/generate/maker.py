@@ -104,7 +104,7 @@ class Maker:
         if not torch.isfinite(x0).all():  # otherwise black images would be judged like any other
             raise ValueError(
                 f"{method} gave values that are not finite in the batch of prompt {rows[0].prompt!r} (--precision "
-                f"{self.accelerator.mixed_precision}); instead of fp16 try bf16 or no, else a lower strength"
+                f"{self.accelerator.mixed_precision}); use --precision bf16 or no instead of fp16, or a lower strength"
             )
         if device.type == "cuda":
             torch.cuda.synchronize(device)

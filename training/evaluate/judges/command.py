@@ -58,8 +58,8 @@ def open_sets(places: list[Path]) -> Sets:
         named = {row.pair for row in manifest.images}
         if named != set(range(len(manifest.pairs))):
             raise ValueError(
-                f"{folder}: its images name pairs {sorted(named - {None})}{' or none' if None in named else ''}; "
-                f"expected each to name one, and images of all {len(manifest.pairs)}"
+                f"{folder}: its images have pair numbers {sorted(named - {None})}{' or none' if None in named else ''}; "
+                f"expected a number for each image, and images of all {len(manifest.pairs)} pairs"
             )
         check_images(folder, manifest)
     lists = {manifest.pairs for manifest in sets.values()}

@@ -40,10 +40,12 @@ def write_page(page: Path, sets: Sets, *, order: int) -> Path:
     """Write the page; `order` is the random seed of the order of the images.
 
     Raises:
-        ValueError: `page` exists and is not such a page; it is left unchanged.
+        ValueError: `page` exists and was not written by this command; it is left unchanged.
     """
     if page.exists() and TITLE not in page.read_text(encoding="utf-8", errors="replace"):
-        raise ValueError(f"{page} exists and is not such a page; nothing was written, choose another --page")
+        raise ValueError(
+            f"{page} exists and was not written by this command; nothing was changed, choose another --page"
+        )
     items, names = [], _names(sets)
     for folder, manifest in sets.items():
         for row in manifest.images:
@@ -80,8 +82,8 @@ def read_answers(paths: list[Path], sets: Sets) -> tuple[Verdicts, dict[str, Any
     wanted = {name for files in names.values() for name in files.values()}
     if left := wanted - given.keys():
         raise ValueError(
-            f"{len(left)} of {len(wanted)} images have no answer in {', '.join(map(str, paths))}; open the page again, "
-            "it continues where it was left"
+            f"{len(left)} of {len(wanted)} images have no answer in {', '.join(map(str, paths))}; open the page "
+            "again to continue, and save the answers"
         )
     found = {folder: {file: _majority(given[name]) for file, name in files.items()} for folder, files in names.items()}
     agreed = sum(len(set(verdicts)) == 1 for verdicts in given.values())

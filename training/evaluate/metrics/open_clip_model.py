@@ -65,13 +65,13 @@ class OpenClip:
             ) from error
         if from_file:
             self._load(name, str(file))
-        self.weights = weights if from_file or not name.startswith(_LOCAL) else ""  # "": those in the folder
+        self.weights = weights if from_file or not name.startswith(_LOCAL) else ""  # "": the weights in the folder
         self.model = self.model.to(device).eval().requires_grad_(False)
         self.device = device
         self.tokenize = open_clip.get_tokenizer(name)
         size = self.model.visual.image_size
         side = size if isinstance(size, int) else size[0]
-        normalise = preprocess.transforms[-1]  # the last transform of all of open_clip's
+        normalise = preprocess.transforms[-1]  # in every open_clip preprocessing, the last transform
         self.prepare = preprocess if prepare is None else prepare(side, normalise)
 
     def _load(self, name: str, path: str) -> None:

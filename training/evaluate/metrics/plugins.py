@@ -32,7 +32,7 @@ def load_callable(name: str, what: str, built_in: Iterable[str]) -> Callable[...
         built_in: other names that are available, for messages.
 
     Raises:
-        ValueError: the name has another form, cannot be imported, or is not a function's.
+        ValueError: the name has another form, cannot be imported, or is not a function.
     """
     module, _, function = name.partition(":")
     if not module or not function:

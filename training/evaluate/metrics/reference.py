@@ -102,7 +102,7 @@ def _read(path: Path, network: Inception, side: int | None) -> Reference:
         raise ValueError(f"{path} was made with --side {saved_side or 'none'}, got --side {side or 'none'}")
     if weights != network.fingerprint:
         raise ValueError(
-            f"{path} was made by other weights of Inception ({weights[:12]}, got {network.fingerprint[:12]})"
+            f"{path} was made with other Inception weights ({weights[:12]}, got {network.fingerprint[:12]})"
         )
     images = 0 if features is None else len(features)
     return Reference(gaussian=Gaussian.of_statistics(mu, sigma), features=features, images=images, name=str(path))

@@ -31,7 +31,9 @@ def report(args: argparse.Namespace) -> int:
     page = args.out if args.out.suffix == ".html" else args.out.with_name(args.out.name + ".html")
     for path in (page, page.with_suffix(".md")):
         if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
-            raise ValueError(f"{path} exists and is not such a report; nothing was written, choose another --out")
+            raise ValueError(
+                f"{path} exists and was not written by this command; nothing was changed, choose another --out"
+            )
     found = collect(args.folders)
     tables = all_tables(found, everything=args.protocol == "paper")
     pictures = grids(found, args.grid) | curves(found)

@@ -81,7 +81,7 @@ def _alike(sets: dict[Path, Manifest]) -> Iterable[dict[Path, Manifest]]:
 
 
 def _chosen(manifest: Manifest, prompts: int) -> list[list[Row]]:
-    """Of each of the first prompts (with its negative) the first rows, equally many of each."""
+    """The first rows of each of the first prompts (with its negative), the same number for each."""
     by: dict[tuple[str, str | None, int | None], list[Row]] = {}
     for row in manifest.images:
         by.setdefault((row.prompt, row.negative, row.pair), []).append(row)
@@ -108,7 +108,7 @@ def _series(rows: list[Result]) -> Series:
     for row in rows:
         name, strength = parsed(row["method"])
         if name != "none":
-            series = row["method"].rpartition(":")[0] or name  # a teacher's includes the steps
+            series = row["method"].rpartition(":")[0] or name  # for a teacher, with the number of steps
             found.setdefault((row["title"], row["setup"], row["prompts"], series), []).append((strength, row))
     drawn: Series = []
     for (title, setup, prompts, name), points in found.items():

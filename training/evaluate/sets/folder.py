@@ -60,7 +60,7 @@ def claim_folder(folder: Path, manifest: Manifest, labels: Mapping[str, str] = M
 
 @contextmanager
 def locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Lock a folder against other runs, and create it if needed; all processes must enter.
+    """Lock a folder against other runs, and create it if needed; all processes must enter this context.
 
     Raises:
         ValueError: another run holds the lock.

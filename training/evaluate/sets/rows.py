@@ -12,7 +12,7 @@ from training.config import Prompts
 from training.evaluate.sets.manifest import Row
 from training.evaluate.sets.pairs import Pair
 
-SHAPES_COUNT = 100  # of the captions of the shapes data, which are endless
+SHAPES_COUNT = 100  # number of captions to use from the shapes data, which has no end
 
 
 def seed_of(base: int, prompt: str, number: int) -> int:

@@ -66,7 +66,7 @@ def find_folder(path: str) -> Folder:
 
 
 def scheduler_config(path: str) -> dict[str, Any] | None:
-    """The scheduler config of a diffusers folder, as the model is sampled; None for a single file.
+    """The scheduler config with which a diffusers folder is sampled; None for a single file.
 
     Raises:
         FileNotFoundError: nothing is there, or the folder has no scheduler.

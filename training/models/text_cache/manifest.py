@@ -49,7 +49,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_same_encoder(cached: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
-    """Check that a cache in `folder` was made by the encoder that is wanted; both as `describe_encoder` returns them.
+    """Check that a cache in `folder` was made by the wanted encoder; both as `describe_encoder` returns them.
 
     Weights are compared only if both sides list some.
 

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from snoopi_core.formats.tensor_file import save_atomically
 
 _HEADER = "snoopi.text_cache"
-_BYTES = 16  # of a hash: 2^64 prompts before two are likely to share a key
+_BYTES = 16  # bytes of a hash; two of 2^64 prompts are likely to share a key, but not of fewer
 
 
 def key(prompt: str) -> bytes:

@@ -21,7 +21,7 @@ UNIFORM_TOLERANCE = 0.06  # mean distance of the background's pixels from its co
 STRAY_TOLERANCE = 0.08  # mean distance of a pixel from the best drawing of the scene
 MASK_MARGIN = 0.15  # faint traces on either side of the mask do not count as object or hole
 MIN_OVERLAP = 0.85  # intersection over union with the best shape
-RADIUS_MARGIN = 2.0  # pixels beyond the range of radii in scenes
+RADIUS_MARGIN = 2.0  # pixels by which a radius may be outside the range in scenes
 
 # area / R^2, and distance of the centroid below the centre of the bounding box, over R
 _AREA = {"square": 2.89, "triangle": 1.785, "plus": 2.2044, "ring": torch.pi * (1 - RING_HOLE**2)}

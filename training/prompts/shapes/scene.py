@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 SIZE = 64
-OFFSET = 11.0  # of the four outer positions from the centre
+OFFSET = 11.0  # distance of the four outer positions from the centre
 JITTER = 1.5  # the centre moves by U(-JITTER, JITTER) on either axis
 RADIUS = (16.6, 19.4)
 RING_HOLE = 0.55  # inner over outer radius

@@ -109,7 +109,7 @@ def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:
     if accelerator.is_main_process:
         try:
             result = action()
-        except Exception as caught:  # of any kind: the others must not wait for a result forever
+        except Exception as caught:  # any error: otherwise the other processes would wait forever
             error = caught
     shared = [result, error is None]
     broadcast_object_list(shared)

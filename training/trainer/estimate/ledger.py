@@ -77,7 +77,7 @@ class AsOnCuda(TorchFunctionMode):
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Within it, each trained weight is cast once; copies live until its end, or as long as a graph needs them."""
+        """Inside this context, each trained weight is cast once; copies live until its end, or while a graph needs them."""
         self._kept = []
         try:
             yield

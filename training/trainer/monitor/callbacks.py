@@ -147,7 +147,7 @@ class Monitor:
 
     @contextmanager
     def _log_errors(self, iteration: int | None = None) -> Iterator[None]:
-        """Around what the main process does alone: an error there would leave the other processes waiting."""
+        """For work of the main process only: log errors, since raising would leave the other processes waiting."""
         try:
             yield
         except Exception as exception:
@@ -158,7 +158,7 @@ class Monitor:
                 log.warning("%s: metrics or samples cannot be written (%s)", when, error)
 
     def _open_files(self, done: int) -> None:
-        """In the first process, which alone writes."""
+        """Open and prepare the run's files; only in the first process."""
         describe_run(self.folder, self.recipe, self.accelerator, done)
         self.metrics_log = MetricsLog(self.folder / "metrics.jsonl", done)
         for grid in (self.folder / "samples").glob("step-*.png"):

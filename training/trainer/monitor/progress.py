@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-LINE_EVERY = 30.0  # seconds: about a thousand lines a night
+LINE_EVERY = 30.0  # seconds between lines: about a thousand lines per night
 _LINE = "{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 _SHOWN = {"vsd": ".1e", "clip": ".3f", "lora": ".4f", "kappa": ".2f", "gap": ".1e"}
 

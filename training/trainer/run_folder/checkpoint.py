@@ -26,7 +26,7 @@ from training.trainer.distributed.state_dicts import OptimizerState
 
 log = logging.getLogger(__name__)
 _STATE, _SUMS = "state.json", "sha256sums.txt"
-_VALUES = ("iteration", "distance", "counts", "position", "teacher")  # of RunState, in state.json as they are
+_VALUES = ("iteration", "distance", "counts", "position", "teacher")  # fields of RunState that are stored in state.json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def save_state(folder: Path, state: RunState, recipe: Recipe) -> Path:
         OSError: it cannot be written, for instance because the disk is full; what was written is removed.
     """
     final = folder / f"step-{state.iteration:08d}"
-    if (final / _STATE).is_file():  # stopped right after a save
+    if (final / _STATE).is_file():  # already saved: the run was stopped right after a save
         return final
     temporary = _temporary(final)
     try:
@@ -216,7 +216,9 @@ def _prune(folder: Path, keep_last: int, *, keep_best: bool) -> None:
     for old in checkpoints(folder)[:-keep_last]:
         if old != best:
             shutil.rmtree(_temporary(old), ignore_errors=True)
-            os.rename(old, _temporary(old))  # if killed here, nothing looks like a checkpoint
+            os.rename(
+                old, _temporary(old)
+            )  # renamed first, so that a half-deleted folder does not look like a checkpoint
             shutil.rmtree(_temporary(old))
 
 

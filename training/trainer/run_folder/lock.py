@@ -18,7 +18,7 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Lock a run folder until the end of the block or of the process. Every process must enter.
+    """Lock a run folder until the end of the block or of the process. Every process must enter this context.
 
     Raises:
         RecipeError: another run holds the lock.
