@@ -1,4 +1,4 @@
-"""Settings of accelerate that the trainer refuses, because it does the same itself."""
+"""The trainer refuses settings of accelerate for things that it does itself."""
 
 import pytest
 from trainer import train
@@ -11,6 +11,6 @@ from trainer import train
         ("ACCELERATE_DYNAMO_BACKEND", "eager", "and use loop.compile=true"),
     ],
 )
-def test_settings_of_accelerate_that_the_loop_has_itself_are_refused(tiny_run, tmp_path, setting, value, message):
+def test_conflicting_settings_of_accelerate_are_refused(tiny_run, tmp_path, setting, value, message):
     assert message in train(tmp_path / "log", *tiny_run(tmp_path / "run"), expect=2, **{setting: value})
     assert not (tmp_path / "run").exists()

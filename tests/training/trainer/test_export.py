@@ -1,4 +1,4 @@
-"""What the exporter writes of each family, opened by the host: the same numbers as in diffusers."""
+"""Exported files of each family give the same numbers in the host as in diffusers."""
 
 import nodes as host_nodes
 import pytest
@@ -30,19 +30,19 @@ def recipe_for(teacher="tiny/teacher", **student):
     student = {"timestep": 999, "lora_rank": 4, "lora_scaling": 8} | student
     output = {"title": "S", "recommended_alpha": 0.3}
     tree = {"teacher": {"path": teacher}, "student": student, "prompts": {"source": "shapes"}, "output": output}
-    tree["loop"] = {"latent_size": 8}  # of the images that the preview colours are fitted on
+    tree["loop"] = {"latent_size": 8}  # size of the images for fitting the preview colours
     return Recipe.model_validate(tree)
 
 
 def as_in_the_file(network):
-    """Weights as half precision leaves them."""
+    """Weights rounded to half precision."""
     for weight in network.parameters():
         weight.data = weight.data.half().float()
     return network
 
 
 def images(backbone, network, text, levels, recipe):
-    """x0 by diffusers' network, for the noise that the host draws from seed 5."""
+    """x0 by diffusers' network, for the host's noise of seed 5."""
     size = SIZES[backbone.family.name]
     z = torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(5))
     settings = {"timestep": recipe.student.timestep, "alpha_T": levels.alpha_T, "sigma_T": levels.sigma_T}
@@ -111,7 +111,7 @@ def test_a_lora_student_makes_the_same_images_in_the_host(tmp_path, kind):
     assert metadata.recipe.timesteps == (999,) and metadata.provenance.recipe_sha256 == recipe.sha256()
 
 
-def test_a_lora_says_what_it_was_trained_on_but_not_where_that_lies(tmp_path):
+def test_a_lora_names_its_base_without_local_paths(tmp_path):
     backbone = tiny_backbone()
     student = make_student(backbone.network, recipe_for(train="lora"))
     for teacher, changes, expected in [
@@ -140,7 +140,7 @@ def test_a_folder_and_a_single_file_become_the_same_file_of_ours(tmp_path, kind)
 def test_pixart_becomes_a_file_without_t5(tmp_path):
     folder, out = save_folder(tmp_path / "folder", "pixart"), tmp_path / "a.safetensors"
     for path in (tmp_path / "folder" / "text_encoder").glob("*.safetensors"):
-        path.unlink()  # of no use here, and at full size it would take 19 GB to read
+        path.unlink()  # not needed here; at full size, reading it would take 19 GB
     single = write(tmp_path / "single.safetensors", single_file_weights("pixart"))
     for source in ([folder], [single, "--vae", folder]):
         assert main([*source, "--out", str(out)]) == 0
@@ -148,7 +148,7 @@ def test_pixart_becomes_a_file_without_t5(tmp_path):
         assert model.metadata.family == "pixart" and model.text_encoder is None and model.vae
 
 
-def test_what_is_not_there(tmp_path, capsys):
+def test_missing_models_are_reported(tmp_path, capsys):
     assert main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "x.safetensors")]) == 2
     message = capsys.readouterr().err
     assert f"looked for {tmp_path}/nowhere; expected a diffusers folder" in message
@@ -168,7 +168,7 @@ def test_what_is_not_there(tmp_path, capsys):
         ("pixart", "network", {"sample_size": 32}, "PixArt sample_size is 32, expected a whole number from 33"),
     ],
 )
-def test_what_the_host_could_not_build_is_said_before_a_run(kind, part, changes, message):
+def test_networks_that_the_host_cannot_build_are_refused_before_a_run(kind, part, changes, message):
     backbone = KINDS[kind]()
     getattr(backbone, part).register_to_config(**changes)
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""No space left on the disk: the run continues where it can, names what it could not write, leaves no partial file."""
+"""On a full disk, a run continues if it can, names what it could not write, and leaves no partial file."""
 
 from functools import partial
 

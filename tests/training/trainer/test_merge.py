@@ -42,7 +42,7 @@ def student_of(path, backbone, **changes):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """Another model than the student's, in a file."""
+    """The file of a model other than the student's."""
     backbone = tiny_backbone(seed=1)
     path = tmp_path_factory.mktemp("base") / "base.safetensors"
     return backbone, export_backbone(path, backbone, title="base", role="teacher")
@@ -67,7 +67,7 @@ def test_the_mean_of_two_students(base, tmp_path, weight):
     for name, other in merged.state_dict().items():
         assert torch.allclose(got[name], weight * own[name] + (1 - weight) * other, atol=4e-3, rtol=2e-3), name
     assert not torch.allclose(merged.conv_in.weight, backbone.network.conv_in.weight, atol=1e-2), (
-        "a LoRA that does much"
+        "the LoRA must have a large effect"
     )
 
 

@@ -1,4 +1,4 @@
-"""Runs that are killed and resumed: the result is that of an uninterrupted run, bit for bit."""
+"""Killed and resumed runs end with the result of an uninterrupted run, bit for bit."""
 
 import random
 import re
@@ -16,7 +16,7 @@ KILLS = effort(gate=5, full=25)
 def kill(log, arguments, folder, life, choose):
     """Kill a run in a save (lives 0 and 1 of 5), in an iteration (2 and 3) or before the first one (4)."""
     if life % 5 < 2:
-        at = choose.randint(1, 7)  # a save flushes seven files: five of tensors and two of records
+        at = choose.randint(1, 7)  # a save flushes seven files: five with tensors and two others
         trainer = Trainer(log, *arguments, alter=partial(signalled_in_save, folder, signal.SIGKILL, at))
     elif life % 5 < 4:
         trainer = Trainer(log, *arguments, alter=partial(paused_after, choose.randint(1, 4)))
@@ -33,7 +33,7 @@ def kill(log, arguments, folder, life, choose):
 @pytest.mark.slow
 @pytest.mark.scaled
 @pytest.mark.timeout(3600)
-def test_a_run_that_is_killed_many_times_ends_as_one_that_never_was(tiny_run, tmp_path):
+def test_a_run_killed_many_times_equals_an_uninterrupted_one(tiny_run, tmp_path):
     choose, folder = random.Random(0), tmp_path / "run"
     saving = folder / "checkpoints"
     hit_a_save = resumed = 0
@@ -44,7 +44,7 @@ def test_a_run_that_is_killed_many_times_ends_as_one_that_never_was(tiny_run, tm
         hit_a_save += bool(list(saving.glob(".step-*.tmp")))
         if found := re.search(r"resumed at iteration (\d+)", output):
             resumed += 1
-            assert int(found[1]) == before, "it did not go on from the newest checkpoint"
+            assert int(found[1]) == before, "it did not resume from the newest checkpoint"
         done = max([before, *iterations(folder)])
         assert done - newest_iteration(folder) <= SAVE_EVERY, "more than the iterations since the last save are lost"
     last = f"loop.iterations={newest_iteration(folder) + 3}"

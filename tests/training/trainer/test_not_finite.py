@@ -49,7 +49,7 @@ def moved(folder, before, after):
         "inf gradient",
     ],
 )
-def test_a_student_update_that_is_not_finite_moves_nothing(tiny_run, tmp_path, monkeypatch, caplog, value):
+def test_a_non_finite_student_update_changes_nothing(tiny_run, tmp_path, monkeypatch, caplog, value):
     spoil(monkeypatch, "student_loss", value, when=[3])
     assert main(tiny_run(tmp_path, *EVERY, "loop.iterations=4")) == 0
     assert moved(tmp_path, 2, 3) == set()
@@ -59,7 +59,7 @@ def test_a_student_update_that_is_not_finite_moves_nothing(tiny_run, tmp_path, m
 
 
 @pytest.mark.parametrize("value", [pytest.param("nan", marks=pytest.mark.full), "inf gradient"])
-def test_a_lora_update_that_is_not_finite_moves_the_student_alone(tiny_run, tmp_path, monkeypatch, caplog, value):
+def test_a_non_finite_lora_update_changes_only_the_student(tiny_run, tmp_path, monkeypatch, caplog, value):
     spoil(monkeypatch, "lora_teacher_loss", value, when=[3])
     assert main(tiny_run(tmp_path, *EVERY, "loop.iterations=4")) == 0
     assert moved(tmp_path, 2, 3) == set(STUDENT)
@@ -67,7 +67,7 @@ def test_a_lora_update_that_is_not_finite_moves_the_student_alone(tiny_run, tmp_
     assert "iteration 3: the LoRA teacher's loss" in caplog.text
 
 
-def test_one_bad_micro_batch_spoils_the_whole_update(tiny_run, tmp_path, monkeypatch):
+def test_one_bad_micro_batch_skips_the_whole_update(tiny_run, tmp_path, monkeypatch):
     spoil(monkeypatch, "student_loss", "nan", when=[6])  # the second of iteration 3
     assert main(tiny_run(tmp_path, *EVERY, "loop.micro_batch=1", "loop.iterations=3")) == 0
     assert moved(tmp_path, 2, 3) == set()
@@ -86,7 +86,7 @@ def test_many_in_a_row_end_the_run_and_are_counted_over_a_resume(tiny_run, tmp_p
     assert newest_iteration(tmp_path) == 4
 
 
-def test_a_clip_loss_that_is_not_finite_is_noticed_though_its_gradient_is_zero(tiny_run, tmp_path, monkeypatch):
+def test_a_non_finite_clip_loss_with_zero_gradient_is_detected(tiny_run, tmp_path, monkeypatch):
     """The gradient of relu(margin - x) is zero for a NaN."""
 
     class Judge:

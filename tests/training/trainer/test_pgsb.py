@@ -111,7 +111,7 @@ def test_dry_run_writes_nothing(teacher, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_is_of_the_run_in_its_folder(finished, teacher, capsys):
+def test_a_dry_run_describes_the_run_in_its_folder(finished, teacher, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
     assert main(arguments(teacher, finished, "--dry-run")) == 2
     assert "already holds a run; continue it with --resume" in capsys.readouterr().err
@@ -139,7 +139,7 @@ def test_a_model_that_the_host_could_not_build_is_not_exported(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_exported_file_does_not_say_where_it_was_made(finished, tmp_path):
+def test_an_exported_file_contains_no_local_paths(finished, tmp_path):
     header = (finished / "export" / "student.safetensors").read_bytes()[:20_000]
     assert b"_name_or_path" not in header and str(finished.parent).encode() not in header
 

@@ -59,7 +59,7 @@ def damage(path, how):
 
 @pytest.mark.parametrize("how", ["missing", "cut short", "empty", "one bit"])
 @pytest.mark.parametrize("name", ["student", "ema", "lora", "optimizer_student", "optimizer_lora"])
-def test_damage_to_any_tensor_is_noticed(run, name, how):
+def test_damage_to_any_tensor_is_detected(run, name, how):
     last = checkpoints(run / "checkpoints")[-1]
     damage(last / f"{name}.safetensors", how)
     with pytest.raises(ValueError, match=f"{name}.safetensors"):
@@ -94,7 +94,7 @@ def test_leftovers_of_a_killed_save_are_removed(tiny_run, run, caplog):
 def test_a_run_with_only_damaged_checkpoints_is_not_started_anew(tiny_run, run, capsys):
     for path in checkpoints(run / "checkpoints"):
         damage(path / "student.safetensors", "one bit")
-    for _ in range(2):  # a scheduler tries again
+    for _ in range(2):  # a cluster's scheduler would try again
         assert main(tiny_run(run, *EVERY, "--resume")) == 2
         output = capsys.readouterr().err
         assert "all checkpoints in" in output and "damaged-step-00000001, damaged-step-00000002" in output
@@ -120,7 +120,7 @@ def test_a_running_mean_can_be_switched_on_and_off(tiny_run, run, caplog):
     more = ["student.ema_decay=0.5", "loop.iterations=5", "--resume", "--accept-changes"]
     assert main(tiny_run(run, *EVERY, *more)) == 0
     taken = load_state(checkpoints(run / "checkpoints")[-1])
-    decay = 1 / 10  # of the first update, as it rises to 0.5
+    decay = 1 / 10  # decay of the first update, as it rises to 0.5
     for name, mean in taken.networks["ema"].items():
         expected = decay * dropped.networks["student"][name] + (1 - decay) * taken.networks["student"][name]
         assert torch.allclose(mean, expected, rtol=1e-6, atol=1e-9), name
@@ -140,7 +140,7 @@ def test_a_changed_recipe_is_refused_with_the_difference_and_takes_effect_when_a
     state = load_state(checkpoints(run / "checkpoints")[-1])
     before = tensor_files(begun)
     after = tensor_files(run)
-    assert after["student.safetensors"] == before["student.safetensors"], "the old learning rate or decay is in force"
+    assert after["student.safetensors"] == before["student.safetensors"], "the old learning rate or decay is used"
     assert after["lora.safetensors"] != before["lora.safetensors"]
     assert {group["weight_decay"] for group in state.optimizers["lora"].settings["param_groups"]} == {0}
     last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
@@ -148,7 +148,7 @@ def test_a_changed_recipe_is_refused_with_the_difference_and_takes_effect_when_a
     assert main(tiny_run(run, *EVERY, *changes, "loop.weight_decay=0", "loop.iterations=4", "--resume")) == 0
 
 
-def test_a_run_of_an_older_version_goes_on_where_new_settings_are_as_by_default(tiny_run, run, begun, capsys):
+def test_a_run_of_an_older_version_resumes_with_defaults_for_new_settings(tiny_run, run, begun, capsys):
     state = checkpoints(run / "checkpoints")[-1] / "state.json"
     content = json.loads(state.read_text(encoding="utf-8"))
     del content["recipe"]["guidance"]["kappa_per"], content["recipe"]["student"]["ema_decay"]
@@ -173,7 +173,7 @@ def test_another_teacher_is_refused(tiny_run, run, tmp_path, capsys):
     assert "is not the one that this run was started with" in capsys.readouterr().err
 
 
-def test_a_run_goes_on_by_its_folder_alone_wherever_that_was_moved(run, tmp_path, uninterrupted, capsys, monkeypatch):
+def test_a_moved_run_resumes_by_its_folder_only(run, tmp_path, uninterrupted, capsys, monkeypatch):
     moved = run.rename(tmp_path / "1_000")  # for TOML, a number
     monkeypatch.chdir(tmp_path)
     assert main(["--cpu", "--resume", moved.name, "loop.iterations=4"]) == 0
@@ -213,7 +213,7 @@ def test_fewer_iterations_than_already_done_are_refused(tiny_run, run, capsys):
 
 
 class _Distances:
-    """Stands for `draw_samples`: sets given distances by iteration."""
+    """Replaces `draw_samples`: sets given distances by iteration."""
 
     def __init__(self, distances):
         self.distances = distances

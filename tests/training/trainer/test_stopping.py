@@ -42,7 +42,7 @@ def at_iteration(folder, number):
 
 
 def assert_within_rounding(folder, other):
-    """Adam's first steps go by the sign of a gradient, however small: rounding moves some weights by a whole step."""
+    """Adam's first steps depend on the sign of a gradient only, so rounding can change some weights by a whole step."""
     assert newest_iteration(folder) == newest_iteration(other)
     place, where = (checkpoints(run / "checkpoints")[-1] for run in (folder, other))
     for name in ("student", "ema", "lora"):
@@ -111,7 +111,7 @@ def test_a_second_ctrl_c_ends_a_run_at_once_but_not_a_second_sigterm(tiny_run, t
     assert len(checkpoints(folder / "checkpoints")) == (code == 143)
 
 
-def test_a_signal_to_one_process_stops_all_and_another_number_goes_on(tiny_run, uninterrupted, tmp_path):
+def test_a_signal_to_one_process_stops_all_and_another_number_of_processes_resumes(tiny_run, uninterrupted, tmp_path):
     folder = tmp_path / "run"
     more = tiny_run(folder, "--resume", "output.save_every=1000")
     train(tmp_path / "one", *more, "loop.iterations=1")

@@ -58,7 +58,7 @@ def open_sets(places: list[Path]) -> Sets:
         named = {row.pair for row in manifest.images}
         if named != set(range(len(manifest.pairs))):
             raise ValueError(
-                f"{folder}: its images have pair numbers {sorted(named - {None})}{' or none' if None in named else ''}; "
+                f"{folder}: its images have pair numbers {sorted(named - {None})}{' or none' * (None in named)}; "
                 f"expected a number for each image, and images of all {len(manifest.pairs)} pairs"
             )
         check_images(folder, manifest)

@@ -1,1 +1,1 @@
-"""The report: one HTML and one Markdown page with what was measured beside the paper's figures."""
+"""The report: one HTML and one Markdown page with the measured numbers beside the paper's."""

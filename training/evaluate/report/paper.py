@@ -1,4 +1,4 @@
-"""The paper's figures (SNOOPI, arXiv 2412.02687), by table, for comparison.
+"""The paper's results (SNOOPI, arXiv 2412.02687), by table, for comparison.
 
 Names of rows are the `--title` of `generate`, with " + NASA" for images made with NASA. Removal is in percent, before
 and after NASA.

@@ -1,4 +1,4 @@
-"""The tables of removal: Tables 3 and 7 with the measured figures, and all shares of each method."""
+"""The tables of removal: Tables 3 and 7 with the measured results, and all shares of each method."""
 
 from __future__ import annotations
 

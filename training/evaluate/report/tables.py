@@ -1,4 +1,4 @@
-"""The tables of scores: the paper's figures and the measured ones side by side."""
+"""The tables of scores: the paper's numbers and the measured ones side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON files that `score` and `removal` write: figures, and the images and software that they belong to."""
+"""The JSON files that `score` and `removal` write: results, and the images and software that they belong to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LIBRARIES = ("numpy", "open_clip_torch", "pillow", "torch-fidelity", "torchvisi
 
 
 def about_set(folder: Path, manifest: Manifest) -> Result:
-    """Describes the images that figures belong to.
+    """Describes the images that results belong to.
 
     Sets that differ in their method only have the same `setup` and `prompts`; `digest` identifies the images.
     """
@@ -39,7 +39,7 @@ def about_set(folder: Path, manifest: Manifest) -> Result:
 
 
 def write_result(path: Path, kind: str, content: Result) -> None:
-    """Write figures of a `kind` ("scores" or "removal") atomically.
+    """Write results of a `kind` ("scores" or "removal") atomically.
 
     Raises:
         ValueError: the file exists and is not of this kind; it is left unchanged.
@@ -66,7 +66,7 @@ def kind_of(path: Path) -> str:
 
 
 def read_result(path: Path, kind: str) -> Result:
-    """Read figures. Raises ValueError if the file does not hold figures of this kind."""
+    """Read results. Raises ValueError if the file does not hold results of this kind."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         known = result["kind"] == kind and result["format"] == 1 and isinstance(result["sets"], list)

@@ -77,7 +77,7 @@ class AsOnCuda(TorchFunctionMode):
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Inside this context, each trained weight is cast once; copies live until its end, or while a graph needs them."""
+        """In this context, trained weights are cast once; copies live until its end, or while a graph needs them."""
         self._kept = []
         try:
             yield

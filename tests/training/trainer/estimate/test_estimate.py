@@ -1,4 +1,4 @@
-"""What a run would take: the count against real runs of small models, and the shipped recipes at full size."""
+"""Estimates: compared with real runs of small models, and for the shipped recipes at full size."""
 
 import gc
 
@@ -44,7 +44,7 @@ def small(teacher, *overrides):
 
 def estimated(recipe, **options) -> Estimate:
     with without_weights():
-        if recipe.prompts.text_cache:  # as a run with its cache, which need not be there to count
+        if recipe.prompts.text_cache:  # like a run with its cache, which need not exist for the estimate
             backbone = load_teacher(recipe.teacher, t5=None)
             levels = NoiseLevels.from_schedule(backbone.alphas_cumprod(), recipe)
         else:
@@ -56,7 +56,7 @@ def activations(found):
     return next(size for part, size in found.memory.items() if part.startswith("activations"))
 
 
-def test_the_ledger_counts_what_is_alive():
+def test_the_ledger_counts_live_memory():
     weight = torch.empty(16, 8, device="meta", requires_grad=True)
     with Ledger() as ledger:
         x = torch.empty(4, 8, device="meta")
@@ -106,7 +106,7 @@ LORA = ("student.train=lora", "lora.updates=3", "loop.gradient_checkpointing=fal
 
 
 @pytest.mark.parametrize("overrides", [(), LORA])
-def test_a_run_is_what_was_estimated(teacher, tmp_path, overrides):
+def test_the_estimate_matches_a_run(teacher, tmp_path, overrides):
     """Parameters, their bytes, and torch's own count of operations in the trainer's own iteration."""
     recipe = small(teacher, "loop.micro_batch=2", f"output.folder={tmp_path}", *overrides)
     found, run = estimated(recipe), build_trainer(recipe, start_accelerator(recipe, cpu=True))
@@ -133,7 +133,7 @@ def test_a_run_is_what_was_estimated(teacher, tmp_path, overrides):
     assert found.flops == pytest.approx(counter.get_total_flops(), rel=0.03)
 
 
-def test_settings_change_what_they_should(sd15, tmp_path):
+def test_settings_change_the_estimate(sd15, tmp_path):
     base = estimated(small(sd15))
 
     def ratio(part, *overrides, **options):
@@ -141,7 +141,7 @@ def test_settings_change_what_they_should(sd15, tmp_path):
 
     assert ratio("moments of adamw", "loop.optimizer=adamw8bit") == 0  # has another name
     eight_bit = estimated(small(sd15, "loop.optimizer=adamw8bit")).memory["moments of adamw8bit"]
-    assert 0.25 < eight_bit / base.memory["moments of adamw"] < 0.4  # its many small weights keep 32 bits
+    assert 0.25 < eight_bit / base.memory["moments of adamw"] < 0.4  # its many small weights keep 32-bit moments
     assert ratio("EMA of the student", "student.ema_decay=0") == 0
     assert ratio("frozen: teacher", "loop.precision=bf16") == 0.5
     assert ratio("trained weights, fp32", "student.train=lora", "student.lora_rank=4") < 0.3
@@ -155,7 +155,7 @@ def test_settings_change_what_they_should(sd15, tmp_path):
     assert estimated(small(sd15), cuda=False).total == base.total - base.memory["CUDA context (assumed)"]
 
 
-def test_rows_and_checkpoints_decide_what_activations_take(sd15):
+def test_activations_depend_on_rows_and_checkpointing(sd15):
     rows = [activations(estimated(small(sd15, f"loop.micro_batch={n}"))) for n in (1, 2, 4)]
     assert rows[2] - rows[1] == pytest.approx(2 * (rows[1] - rows[0]), rel=0.1)
     kept = estimated(small(sd15, "loop.gradient_checkpointing=false"))
@@ -190,7 +190,7 @@ def test_autocast_casts_as_on_cuda():
 @pytest.mark.parametrize("size", [pytest.param(24, marks=pytest.mark.full), 12])
 @pytest.mark.parametrize("kind", KINDS)
 def test_low_memory_recipes_fit(tmp_path, kind, size):
-    """At full size, with a twentieth to spare; prompts that are cached need no text encoder."""
+    """At full size, with 5 % of memory unused; cached prompts need no text encoder."""
     folder = write_description(tmp_path / kind, kind)
     recipe = load_recipe(f"{kind}_{size}gb", [f"teacher.path={folder}", "prompts.source=shapes"])
     if recipe.student.init:
@@ -200,7 +200,7 @@ def test_low_memory_recipes_fit(tmp_path, kind, size):
     assert found.trained["LoRA teacher"] > 5e6
 
 
-def test_descriptions_are_of_the_same_models(teacher):
+def test_models_without_weights_have_the_same_parts(teacher):
     loaded = vars(load_backbone(teacher))
     with without_weights():
         described = vars(load_backbone(teacher))

@@ -1,4 +1,4 @@
-"""Statistics of latents against closed forms, and against sets whose figures are known."""
+"""Statistics of latents against closed forms, and on sets with known results."""
 
 import math
 
@@ -41,7 +41,7 @@ def test_frechet_distance_of_known_gaussians():
 
 
 def test_frechet_distance_of_a_singular_gaussian():
-    """A flat picture has no covariance: what is left is the other's trace."""
+    """A flat picture has no covariance, so only the other's trace remains."""
     cov = torch.diag(torch.tensor([1.0, 4.0])).double()
     zero = torch.zeros(2).double()
     assert frechet(zero, torch.zeros(2, 2).double(), zero, cov).item() == pytest.approx(5)
@@ -94,7 +94,7 @@ def test_diversity_of_known_sets():
         diversity(one)
 
 
-def test_compare_tells_seeds_from_prompts_and_layout_from_texture():
+def test_compare_distinguishes_seeds_from_prompts_and_layout_from_texture():
     """teacher: prompts, and seeds within them, differ. The students lack one of these."""
     of_prompt, of_seed, texture = noise(8, 1, 4, 2, 2), noise(8, 4, 4, 2, 2, seed=1), noise(8, 4, 4, 16, 16, seed=2)
     large = torch.nn.Upsample(scale_factor=8)

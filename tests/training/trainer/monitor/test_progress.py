@@ -21,7 +21,7 @@ def run(iterations=1000, **settings):
     return stream.getvalue()
 
 
-def test_a_log_file_gets_a_line_now_and_then():
+def test_a_log_file_gets_occasional_lines():
     text = run(every=3600.0)
     assert "\r" not in text and text.endswith("\n")
     first, last = text.splitlines()
@@ -30,7 +30,7 @@ def test_a_log_file_gets_a_line_now_and_then():
         assert part in last
 
 
-def test_every_line_is_whole_when_they_come_fast():
+def test_every_line_is_complete_at_a_high_rate():
     lines = run(50, every=0.0).splitlines()
     assert len(lines) >= 50 and all(line.startswith("PG-SB ") and line.endswith("]") for line in lines)
 
@@ -47,7 +47,7 @@ def test_a_resumed_run_counts_from_where_it_was():
     assert "PG-SB 991/1000" in stream.getvalue()
 
 
-def test_figures_that_an_iteration_lacks_are_left_out():
+def test_missing_metrics_are_left_out():
     """A skipped iteration has no LoRA loss."""
     stream = io.StringIO()
     progress = Progress(0, 1, stream=stream, every=0.0)
@@ -57,19 +57,19 @@ def test_figures_that_an_iteration_lacks_are_left_out():
 
 
 def read_all(parent):
-    """What was written to a pseudo-terminal, now that its other end is closed."""
+    """The text written to a pseudo-terminal, after its other end was closed."""
     with os.fdopen(parent, "rb", buffering=0) as written:
         parts = []
         try:
             while part := written.read(4096):
                 parts.append(part)
-        except OSError:  # Linux's way to say that this is all
+        except OSError:  # the end of the text on Linux
             pass
     return b"".join(parts).decode()
 
 
 def as_seen(text):
-    """Lines as a terminal shows them: what follows a carriage return is written over what stands there."""
+    """Lines as a terminal shows them: text after a carriage return overwrites the line."""
     found = []
     for line in text.split("\n"):
         shown = ""
@@ -79,7 +79,7 @@ def as_seen(text):
     return found
 
 
-def test_a_terminal_gets_one_bar_and_what_is_logged_above_it(monkeypatch):
+def test_a_terminal_gets_one_bar_with_log_lines_above(monkeypatch):
     termios = pytest.importorskip("termios")
     parent, child = os.openpty()
     termios.tcsetwinsize(child, (24, 200))
@@ -101,7 +101,7 @@ def test_a_terminal_gets_one_bar_and_what_is_logged_above_it(monkeypatch):
     assert "2/3" in bar and "it/s" in bar and "vsd=1.2e-03" in bar and "memory=" in bar
 
 
-def test_memory_is_what_this_process_takes():
+def test_memory_of_this_process():
     before = memory_gib()
     held = bytearray(b"x" * 2**28)
     assert 0.15 < memory_gib() - before < 0.5

@@ -1,4 +1,4 @@
-"""What a run leaves for a person, by the command itself, on one process and on two."""
+"""Outputs of a run for its user, made by the command on one process and on two."""
 
 import json
 import resource
@@ -47,7 +47,7 @@ def arguments(teacher, folder, *more):
 
 @pytest.fixture(scope="module")
 def finished(teacher, tmp_path_factory):
-    """Two iterations, and a resume to the fourth, in a folder with a title that HTML would take for tags."""
+    """Two iterations, and a resume to the fourth, with a title that HTML would read as tags."""
     folder = tmp_path_factory.mktemp("finished")
     more = ["output.title=a <student>"]
     assert main(arguments(teacher, folder, "loop.iterations=2", *more)) == 0
@@ -60,7 +60,7 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def test_every_logged_iteration_says_how_the_student_is(finished):
+def test_every_logged_iteration_has_the_students_metrics(finished):
     found = lines(finished)
     assert [line["iteration"] for line in found] == [1, 2, 3, 4]
     for line in found:
@@ -122,7 +122,7 @@ def test_the_report_shows_the_grids_newest_first(finished):
     assert page.images[0].startswith("data:image/png;base64,")
     assert page.images[1:] == ["samples/step-00000004.png", "samples/step-00000002.png"]
     assert all((finished / image).is_file() for image in page.images[1:])
-    assert "student" not in page.tags, "what people write must not become tags"
+    assert "student" not in page.tags, "text of users must not become tags"
 
 
 def test_a_report_of_nothing_yet_and_of_warnings(tmp_path):
@@ -134,7 +134,7 @@ def test_a_report_of_nothing_yet_and_of_warnings(tmp_path):
 
 
 def test_curves_hold_zeros_and_long_runs():
-    """The first gap is 0, which a logarithmic axis cannot show."""
+    """A logarithmic axis cannot show the first gap, which is 0."""
     zero = curves([{"iteration": 1, "vsd": 0.0, "gap_t20": 0.0}])
     long = curves([{"iteration": n, "vsd": 1.0 / n, "gap_t20": 1.0, "gap_t260": 2.0} for n in range(1, 5000)])
     assert zero.startswith(b"\x89PNG") and long.startswith(b"\x89PNG") and len(long) > len(zero)
@@ -160,7 +160,7 @@ def test_tiles_are_neither_tiny_nor_huge():
 @pytest.mark.slow
 @pytest.mark.parametrize("alter", [None, pytest.param(with_fsdp, marks=pytest.mark.full)], ids=["DDP", "FSDP"])
 def test_two_processes_draw_the_same_pictures(teacher, finished, tmp_path, alter):
-    """Three prompts on two processes: they do not come out even."""
+    """Three prompts cannot be divided evenly on two processes."""
     pair = start_distributed(tmp_path / "log", *arguments(teacher, tmp_path), alter=alter)
     output = "".join(trainer.end() for trainer in pair)
     assert output.count("PG-SB 4/4") >= 1 and "PG-SB 0/4" in output
@@ -180,7 +180,7 @@ def test_two_processes_draw_the_same_pictures(teacher, finished, tmp_path, alter
 
 
 def test_a_full_disk_leaves_no_half_line(tmp_path):
-    """A line that does not fit is not there, so the next one that does stands by itself."""
+    """A line that does not fit is not written at all, so the next line is complete."""
     path = tmp_path / "metrics.jsonl"
     log = MetricsLog(path, 0)
     log.write(1, {"vsd": 1.0})
@@ -197,7 +197,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path):
     assert path.read_text(encoding="utf-8") == '{"iteration": 1, "vsd": 1.0}\n{"iteration": 3, "vsd": null}\n'
 
 
-def test_the_log_is_cut_to_what_a_resumed_run_has_done(tmp_path):
+def test_the_log_is_cut_to_the_iterations_of_a_resumed_run(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"iteration": 1, "vsd": 1.0}\nno JSON\n{"iteration": 2, "vsd": 2.0}\n{"iteration": 3, "vs')
     assert [line["iteration"] for line in MetricsLog(path, 1).before] == [1]

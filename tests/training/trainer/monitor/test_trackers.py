@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run, read back with its own reader."""
+"""TensorBoard's data of a run, read with its own reader."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ def recipe(*more):
 
 
 def session(folder, done, last, value):
-    """Iterations done + 1 to last, all figures equal to `value`."""
+    """Log iterations done + 1 to last, with all metrics equal to `value`."""
     found = Trackers(folder, recipe(), done)
     for iteration in range(done + 1, last + 1):
         found.log(dict.fromkeys(FIGURES, value), iteration)
@@ -51,8 +51,8 @@ def test_tensorboard_shows_figures_by_group_and_grids(tmp_path):
     assert "    [guidance]\n" in text and "kappa_max" in text
 
 
-def test_a_resumed_run_shows_no_abandoned_future(tmp_path):
-    """Killed after 10, the last checkpoint at 4: iterations 5 to 10 are done again, and shown once."""
+def test_a_resumed_run_hides_repeated_iterations(tmp_path):
+    """Killed after 10, with the last checkpoint at 4: iterations 5 to 10 are repeated, and shown once."""
     session(tmp_path, 0, 10, 1.0)
     session(tmp_path, 4, 8, 2.0)
     shown = read(tmp_path)
@@ -63,14 +63,14 @@ def test_a_resumed_run_shows_no_abandoned_future(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_full_disk_costs_the_tracker_and_not_the_run(tmp_path, caplog):
-    """TensorBoard's writer does not come back; a resumed run has a new one, and shows what was there before."""
+def test_a_full_disk_stops_the_tracker_and_not_the_run(tmp_path, caplog):
+    """TensorBoard's writer does not recover; a resumed run has a new one, and earlier data stay visible."""
     with SmallDisk(tmp_path / "disk", megabytes=20) as disk:
         found = Trackers(disk.folder, recipe(), 0)
         found.log({"vsd": 1.0}, 1)
-        found.trackers[0].writer.flush()  # what is still in memory when the disk is full may be lost
+        found.trackers[0].writer.flush()  # data in memory may be lost when the disk is full
         disk.fill(os.getpid())
-        for iteration in range(2, 50):  # it writes in a thread of its own
+        for iteration in range(2, 50):  # it writes in a separate thread
             found.log_image("samples/grid", np.random.randint(0, 255, (200, 200, 3), np.uint8), iteration)
             found.log({"vsd": 1.0}, iteration)
         disk.free(os.getpid())
