@@ -1,4 +1,4 @@
-"""What is compared must be the same iteration: the plain reference step against the trainer's own."""
+"""The plain reference step and the trainer's own must do the same iteration."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_the_reference_and_our_step_have_the_same_images_losses_and_gradients(fo
 @pytest.mark.parametrize(
     "change", [{"lora": {"scaling": 127}}, {"guidance": {"teacher_kappa": 3}}, {"student": {"alpha_T_squared": 0.0047}}]
 )
-def test_another_iteration_is_noticed(folder, change):
+def test_another_iteration_is_detected(folder, change):
     """Each is a setting that the reference step does not have."""
     reference = make_bench("reference", folder).first()
     with pytest.raises(AssertionError, match="the variants differ"):

@@ -12,7 +12,7 @@ from live_server import Server
 
 @pytest.fixture(scope="session")
 def server_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Server]]:
-    """Gives the running server of a ComfyUI, with the pack as shipped; starts it on first use or after a crash."""
+    """Returns the running server of a ComfyUI with the shipped pack; starts it on first use or after a crash."""
     servers: dict[Path, Server] = {}
     with ExitStack() as stack:
 

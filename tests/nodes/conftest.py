@@ -1,4 +1,4 @@
-"""What tests of the nodes share."""
+"""Fixtures for tests of the nodes."""
 
 from __future__ import annotations
 

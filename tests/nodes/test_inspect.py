@@ -1,4 +1,4 @@
-"""NASA Inspect: it changes nothing, its numbers are those of the formula, and it says what they mean."""
+"""NASA Inspect changes nothing, its numbers equal the formula's, and it explains them."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def report_of(patcher, subject, **settings):
 
 @pytest.mark.both_hosts
 @pytest.mark.parametrize("kind", ["sd15", "sd21", "sdxl", "refiner", "ssd1b"])
-def test_it_changes_nothing_and_sees_what_the_formula_has(kind):
-    """The transformers' are in the contract of the families."""
+def test_it_changes_nothing_and_measures_the_formulas_values(kind):
+    """For UNets; transformers are tested in the contract of the families."""
     subject = case(kind)
     steered = steer(subject, steer(subject), negative=4, alpha=0.2)
     way, latent = first_step(steered), {"samples": empty_latent(2, subject.size)}
@@ -85,7 +85,7 @@ def test_nothing_is_left_behind(subject):
     assert "snoopi_observer" not in steered.model_options["transformer_options"]
 
 
-def test_only_noise_is_looked_at(subject):
+def test_it_measures_the_step_from_pure_noise(subject):
     steered, positive = steer(subject), positive_of(subject)
     expected = inspect(steered, positive, {"samples": empty_latent()}, seed=SEED)[1]
     picture = torch.randn(empty_latent().shape, generator=torch.Generator().manual_seed(1))
@@ -95,7 +95,7 @@ def test_only_noise_is_looked_at(subject):
     assert latent["noise_mask"] is mask
 
 
-def test_threads_of_several_gpus_may_look_on_at_once():
+def test_threads_of_several_gpus_can_be_observed_at_once():
     threads, times = 4, 200
     watch, z_pos, z_neg = StrengthObserver({0: "middle.0"}), torch.ones(8), torch.full((8,), 0.5)
 
@@ -110,7 +110,7 @@ def test_threads_of_several_gpus_may_look_on_at_once():
     assert float(layer.negatives[0].pos) == float(layer.difference.pos) == threads * times * 8
 
 
-def test_a_presets_first_step_is_looked_at(subject):
+def test_a_presets_first_step_is_measured(subject):
     steered = steer(subject)
     way = first_step(steered, "SD-Turbo, 4 steps")
     assert way.sigmas.tolist() == [sigma_at(subject.patcher.get_model_object("model_sampling"), 999), 0.0]
@@ -120,7 +120,7 @@ def test_a_presets_first_step_is_looked_at(subject):
     assert early != late
 
 
-def test_a_compiled_model_is_looked_at_too(subject):
+def test_a_compiled_model_is_measured(subject):
     plain = report_of(steer(subject), subject)
     compiled = subject.patcher.clone()
     set_torch_compile_wrapper(compiled, keys=["diffusion_model"], backend="eager")
@@ -148,8 +148,8 @@ class TestReport:
     def test_the_step_is_outside_of_the_window(self, subject, settings):
         assert "NASA Apply does not act in this step" in report_of(steer(subject, **settings), subject)
 
-    def test_another_patch_takes_layers_away(self, subject):
-        """Not through the host's hooks, which NASA chains; but a wrapper may do anything to a call's options."""
+    def test_another_patch_removes_layers(self, subject):
+        """Not by the host's hooks, which NASA chains, but by a wrapper, which can change a call's options freely."""
 
         def taking(executor, *args, **kwargs):
             *others, options = args
@@ -192,7 +192,7 @@ class TestReport:
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_a_model_that_is_broken(self, subject, value):
-        """Its attention gives no numbers, as a damaged file's or an overflow in half precision does."""
+        """Its attention gives NaN, as with a damaged file or an overflow in half precision."""
 
         def breaking(q, *args):
             return torch.full_like(q, value)

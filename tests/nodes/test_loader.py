@@ -1,4 +1,4 @@
-"""PG-SB Loader: a file of the exporter, opened in the host, computes what diffusers and transformers do."""
+"""PG-SB Loader: an exported file gives the same results in the host as in diffusers and transformers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TestRoundTrip:
         assert relative_error(got, backbone.encode([prompt]).states) <= 1e-5
 
     def test_prompts_that_are_padded_with_zero(self, folder, loader):
-        """As those of SD2.x. Weighted words are measured against the empty prompt, which must be padded so too."""
+        """As in SD2.x. Weighted words are compared with the empty prompt, which must have the same padding."""
         backbone = export(folder / "sd1.safetensors")
         stock = read_checkpoint(folder / "sd1.safetensors")
         zero = dataclasses.replace(stock, metadata=stock.metadata.model_copy(update={"pad_token_id": 0}))
@@ -82,7 +82,7 @@ class TestRoundTrip:
         assert relative_error(got, expected) <= 1e-5
         pixels = torch.rand(1, 3, 64, 64) * 2 - 1
         with torch.no_grad():
-            # Mean and log variance; the host's encode then draws from them.
+            # Mean and log variance; the host's encode then samples from them.
             moments = vae.first_stage_model.quant_conv(vae.first_stage_model.encoder(pixels))
             assert relative_error(moments, backbone.vae.encode(pixels).latent_dist.parameters) <= 1e-5
         assert model.model.latent_format.scale_factor == pytest.approx(0.7)
@@ -212,7 +212,7 @@ class TestFiles:
         shipped = {path.name for path in (pack_root / "models").glob("*.safetensors")}
         assert shipped <= set(names) and shipped <= set(options)
 
-    def test_a_new_file_of_the_same_name_is_noticed(self, folder, loader):
+    def test_a_new_file_of_the_same_name_is_detected(self, folder, loader):
         export(folder / "again.safetensors")
         before = loader.fingerprint_inputs("again.safetensors")
         assert loader.fingerprint_inputs("again.safetensors") == before

@@ -1,4 +1,4 @@
-"""PG-SB Loader: files that cannot be used are refused with a sentence, whatever is wrong with them."""
+"""PG-SB Loader: unusable files are refused with a one-sentence message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TestExports:
 
         assert_refused(rewritten(good, change), "UNet weights and config do not match: missing time_embed.0.weight")
 
-    def test_weights_that_belong_nowhere(self, good):
+    def test_unexpected_weights(self, good):
         def change(tensors, header):
             tensors[PREFIXES["vae"] + "decoder.extra.weight"] = torch.zeros(1)
 
@@ -98,7 +98,7 @@ class TestExports:
         assert_refused(rewritten(good, changed_config(part, **changes)), message)
 
     def test_a_config_costs_no_memory_before_it_is_compared(self, good, monkeypatch):
-        """The network that this one claims would take more than the machine has."""
+        """The network in the config would need more memory than the machine has."""
         built = []
         monkeypatch.setattr("comfy.model_base.BaseModel.__init__", lambda *_, **__: built.append("model"))
         path = rewritten(good, changed_config("unet", block_out_channels=[65536, 65536]))
@@ -106,7 +106,7 @@ class TestExports:
         assert not built
 
     @pytest.mark.parametrize("kind", [TypeError, ZeroDivisionError, IndexError, AttributeError])
-    def test_whatever_else_a_config_makes_the_host_raise_names_the_file(self, good, kind, monkeypatch):
+    def test_other_errors_of_the_host_name_the_file(self, good, kind, monkeypatch):
         def fail(*_):
             raise kind("of no use")
 
@@ -114,7 +114,7 @@ class TestExports:
         assert_refused(good, rf"cannot use its config \({kind.__name__}: of no use\)")
 
     @pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError, MemoryError])
-    def test_what_the_machine_lacks_is_not_laid_on_the_file(self, good, kind, monkeypatch):
+    def test_out_of_memory_is_not_blamed_on_the_file(self, good, kind, monkeypatch):
         def fail(*_):
             raise kind("out of memory")
 
@@ -139,7 +139,7 @@ class TestExports:
             ("encoder.conv_in.weight", "it is a VAE .*Load VAE node"),
         ],
     )
-    def test_a_file_of_another_kind_is_sent_where_it_belongs(self, folder, key, words):
+    def test_a_file_of_another_kind_names_the_right_loader(self, folder, key, words):
         path = folder / "misplaced.safetensors"
         save_file({key: torch.zeros(4, 4, 1, 1)}, path)
         assert_refused(path, words)

@@ -1,4 +1,4 @@
-"""PG-SB Loader: models of other makers, recognised by the host, compute what diffusers does on the same weights."""
+"""PG-SB Loader: third-party models, recognised by the host, give diffusers' results for the same weights."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TestOutputs:
 
 
 class TestMessages:
-    def test_a_foreign_model_has_no_metadata_and_the_log_says_what_was_taken(self, folder, loader, caplog):
+    def test_a_foreign_model_has_no_metadata_and_its_settings_are_logged(self, folder, loader, caplog):
         unet_file(folder / "plain.safetensors")
         with caplog.at_level("INFO"):
             model, clip, _ = loader.execute("plain.safetensors").result
@@ -128,13 +128,13 @@ class TestMessages:
             ("proj_out.bias", "missing final_layer.linear.bias"),
         ],
     )
-    def test_what_the_hosts_conversion_would_leave_as_memory_was(self, folder, gone, message):
+    def test_weights_that_the_host_would_leave_uninitialised(self, folder, gone, message):
         weights = dict(small_pixart(False).state_dict())
         del weights[gone]
         save_file(weights, folder / "hole.safetensors")
         assert_refused(folder / "hole.safetensors", message)
 
-    def test_what_the_hosts_conversion_would_stretch(self, folder):
+    def test_weights_that_the_hosts_conversion_would_expand(self, folder):
         weights = dict(small_pixart(False).state_dict())
         weights["transformer_blocks.0.attn1.to_k.weight"] = torch.zeros(1, 1152)
         save_file(weights, folder / "stretched.safetensors")
@@ -154,7 +154,7 @@ def usual_schedule():
 
 class TestPredictionAndSchedule:
     def test_a_schedule_in_the_file_is_used(self, folder, loader, caplog):
-        """Down to alpha_T^2 = 0, whose noise level the host writes as a very large one."""
+        """Down to alpha_T^2 = 0, for which the host uses a very large noise level."""
         bars = usual_schedule().sqrt()
         bars = (bars - bars[-1]) / (bars[0] - bars[-1]) * bars[0]
         unet_file(folder / "zero.safetensors", alphas_cumprod=bars**2)
@@ -193,7 +193,7 @@ class TestPredictionAndSchedule:
             torch.full((1000,), float("nan")),
         ],
     )
-    def test_schedules_that_are_none(self, folder, bars):
+    def test_invalid_schedules(self, folder, bars):
         unet_file(folder / "bad.safetensors", alphas_cumprod=bars)
         assert_refused(folder / "bad.safetensors", "its alphas_cumprod (is|do not decrease)")
 
@@ -210,7 +210,7 @@ class TestPredictionAndSchedule:
 
     @pytest.mark.parametrize(("spread", "kind"), [(0.2, "V_PREDICTION"), (0.01, "EPS")])
     def test_sd2_by_the_hosts_rule(self, tmp_path, spread, kind):
-        """Which looks at how far one bias of the full-size network spreads."""
+        """The rule uses the spread of one bias of the full-size network."""
         key = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
         weights = single_file_weights("SD2.1")
         weights[key] = (spread * torch.randn(320)).half()

@@ -1,4 +1,4 @@
-"""PG-SB Loader: every key of the published networks finds its place, at full size and without their memory."""
+"""PG-SB Loader: every key of the published networks is matched, at full size and without their memory."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ CONTRACT = [name for name in NETWORKS if name not in ("SSD-1B", "Vega")]
 
 
 def memory(entry):
-    """Of this process, in bytes."""
+    """Memory of this process, in bytes."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(entry))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def little_memory():
-    """The files here have up to 5 GB each; all that is ever allocated is PixArt's fused weights, 0.5 GB."""
+    """The files have up to 5 GB each, but only PixArt's fused weights are allocated, 0.5 GB."""
     if not Path("/proc/self/clear_refs").exists():
         yield
         return
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # reset the peak
     before = memory("VmRSS")
     yield
     grown = (memory("VmHWM") - before) / 2**30
@@ -59,7 +59,7 @@ def wrong(weights, expected):
 
 
 def host_network(name):
-    """Keys and shapes by the host's own table of names, which is other code than what reads single files."""
+    """Keys and shapes by the host's own table of names, which is independent of the code for single files."""
     weights = diffusers_weights(name)
     if name in PIXARTS:
         table = comfy.utils.pixart_to_diffusers({"depth": 28, "hidden_size": 1152})

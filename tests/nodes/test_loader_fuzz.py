@@ -1,4 +1,4 @@
-"""PG-SB Loader: whatever a file holds, it opens or a short message says why not, soon and in little memory."""
+"""PG-SB Loader: every damaged file opens or gives a short error message, quickly and with little memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOST_TEXT = 2000
 
 @dataclass(frozen=True)
 class Tried:
-    """One mutant. `complaint` says in which way its outcome was not acceptable."""
+    """One mutant. `complaint`: why its outcome is not acceptable."""
 
     name: str
     opened: bool
@@ -42,7 +42,7 @@ class Tried:
 def tried(folder: Path, loras: Path) -> list[Tried]:
     goods = good_files(folder, loras)
     templates = [Template.read(goods[kind], kind, zeros=kind == "foreign") for kind in goods]
-    load_checkpoint(goods["own"], goods["lora"])  # what is imported and cached on first use is not the mutants'
+    load_checkpoint(goods["own"], goods["lora"])  # imports and caches of the first use must not count for the mutants
     load_checkpoint(goods["foreign"])
     log = _OurLog()
     logging.getLogger().addHandler(log)
@@ -53,7 +53,7 @@ def tried(folder: Path, loras: Path) -> list[Tried]:
 
 
 class _OurLog(logging.Handler):
-    """What the pack, not the host, has logged."""
+    """Log records of the pack, without the host's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,14 +88,14 @@ def _try(mutant: Mutant, base: Path, log: _OurLog) -> Tried:
 
 
 def wrong_with(message: str, name: str) -> str | None:
-    """What is not as it should be about an error message; None for a good one."""
+    """What is wrong with an error message; None for a good one."""
     if not message.startswith(name):
         return f"does not begin with the file's name: {message[:300]!r}"
     return unfit(message)
 
 
 def unfit(message: str) -> str | None:
-    """Whether text is too long or too odd for a log."""
+    """Whether text is too long for a log or has control characters."""
     if len(message) >= MOST_TEXT:
         return f"{len(message)} characters: {message[:300]!r}"
     if not message.isprintable():
@@ -113,7 +113,7 @@ def test_every_outcome_is_clear(tried: list[Tried]) -> None:
 
 @pytest.mark.scaled
 def test_most_are_refused_and_some_open(tried: list[Tried]) -> None:
-    """Or the mutants would be too wild, or too tame, to say much."""
+    """Otherwise the mutants would be too damaged, or too intact, for a useful test."""
     assert len(tried) == len(range(0, COUNT, EVERY))
     assert not [name for name, count in Counter(one.name for one in tried).items() if count > 1]
     assert 0.05 * len(tried) < sum(one.opened for one in tried) < 0.5 * len(tried)

@@ -1,4 +1,4 @@
-"""PG-SB Loader: a student's LoRA on a base model is what merging it into the weights would be."""
+"""PG-SB Loader: a student's LoRA on a base model equals the merged weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def base(folder):
 
 @torch.no_grad()
 def changed(model):
-    """The host's network with the patches in its weights, as when it samples."""
+    """The host's network with the patches applied, as during sampling."""
     model.patch_model()
     try:
         return copy.deepcopy(model.model.diffusion_model)
@@ -93,7 +93,7 @@ def recipe_of(model):
 
 
 class TestTheRecipe:
-    def test_the_loras_wins_over_the_bases(self, base, loras, loader):
+    def test_the_loras_recipe_overrides_the_bases(self, base, loras, loader):
         _, weights = with_adapters(base)
         schedule = Schedule(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)
         metadata = lora_metadata(prediction_type="v_prediction", schedule=schedule)
@@ -107,11 +107,11 @@ class TestTheRecipe:
         expected = ((1 - bars) / bars).sqrt()
         expected[600] = 0.8 / 0.6
         assert relative_error(sampling.sigmas, expected) < 1e-5
-        # The base itself is as it was.
+        # The base itself is unchanged.
         assert recipe_of(loader.execute("base.safetensors").result[0]) == RECIPE
 
     @torch.no_grad()
-    def test_and_is_how_the_model_is_sampled(self, base, loras, loader):
+    def test_the_loras_recipe_is_used_for_sampling(self, base, loras, loader):
         merged, weights = with_adapters(base)
         write_lora(loras / "sampled.safetensors", lora_metadata(), adapters_from_peft(weights), alpha=ALPHA)
         model = loader.execute("base.safetensors", "sampled.safetensors").result[0]
@@ -122,8 +122,8 @@ class TestTheRecipe:
         eps = merged(z, 600, encoder_hidden_states=context).sample
         assert relative_error(x0, (z - 0.8 * eps) / 0.6) < 1e-5
 
-    def test_on_a_base_of_others(self, folder, loras, loader):
-        """Which says nothing of itself; then the LoRA's is all there is."""
+    def test_on_a_foreign_base(self, folder, loras, loader):
+        """A base without metadata, so only the LoRA's recipe is used."""
         unet = unet_file(folder / "others.safetensors")
         merged, weights = with_adapters(unet)
         write_lora(loras / "ours.safetensors", lora_metadata(), adapters_from_peft(weights), alpha=ALPHA)
@@ -132,7 +132,7 @@ class TestTheRecipe:
         measured("loader", "LoRA on a single file", "relative error, our names", error, 2e-6)
         assert get_metadata(model).recipe.timesteps == (600,)
 
-    def test_a_lora_of_others_leaves_the_bases(self, base, loras, loader, caplog):
+    def test_a_foreign_lora_keeps_the_bases_recipe(self, base, loras, loader, caplog):
         save_file(kohya(with_adapters(base)[1]), loras / "other.safetensors")
         with caplog.at_level("INFO"):
             model = loader.execute("base.safetensors", "other.safetensors").result[0]
@@ -143,7 +143,7 @@ class TestTheRecipe:
         model = loader.execute("base.safetensors", "none").result[0]
         assert not model.patches and recipe_of(model) == RECIPE
 
-    def test_a_new_file_of_the_same_name_is_noticed(self, base, loras, loader):
+    def test_a_new_file_of_the_same_name_is_detected(self, base, loras, loader):
         save_file({"a": torch.zeros(1)}, loras / "again.safetensors")
         before = loader.fingerprint_inputs("base.safetensors", "again.safetensors")
         save_file({"a": torch.zeros(2)}, loras / "again.safetensors")

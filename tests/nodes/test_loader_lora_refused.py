@@ -1,4 +1,4 @@
-"""PG-SB Loader: LoRAs that cannot be applied are refused with a sentence that says why."""
+"""PG-SB Loader: LoRAs that cannot be applied are refused with the reason."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_half_a_pair(base, loras, loader):
 
 
 @pytest.mark.parametrize("alpha", [torch.ones(3), torch.tensor(float("nan")), torch.zeros(0)])
-def test_a_strength_that_is_no_number(base, loras, loader, alpha):
+def test_a_strength_that_is_not_a_number(base, loras, loader, alpha):
     tensors = kohya(with_adapters(base)[1])
     tensors[next(key for key in tensors if key.endswith(".alpha"))] = alpha
     save_file(tensors, loras / "alpha.safetensors")

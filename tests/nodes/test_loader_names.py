@@ -1,4 +1,4 @@
-"""PG-SB Loader: only names on the list lead to files, whatever the operating system would make of them."""
+"""PG-SB Loader: only listed names are opened, even if the operating system would accept others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRICKS = (
 
 @pytest.fixture(scope="module")
 def planted(folder: Path, loras: Path) -> None:
-    """Beside the good files: a pickle, and a pipe, a folder and a link to nowhere, under names of models."""
+    """Besides the valid files: a pickle, and a pipe, a folder and a broken link with names of models."""
     good_files(folder, loras)
     for place in (folder, loras):
         (place.parent / "secret.safetensors").write_bytes(b"")

@@ -31,7 +31,7 @@ class TestWholeSingleFiles:
         assert len(found.vae) == len(vae_weights())
 
     @pytest.mark.parametrize("name", TEXT)
-    def test_and_none_is_ignored(self, tmp_path, name):
+    def test_no_key_of_the_text_encoders_is_ignored(self, tmp_path, name):
         text = TEXT[name]()
         gone = next(key for key in text if "layers.3" in key or "resblocks.3." in key)
         prefix = gone.partition("transformer.")[0]
@@ -44,7 +44,7 @@ class TestWholeSingleFiles:
 
     @pytest.mark.both_hosts
     def test_the_vae_and_the_text_encoder_of_a_small_file(self, folder, loader, caplog):
-        """The network small, the other parts at their only size: the host opens them and they work."""
+        """A small network, the other parts at their only size: the host opens them and they work."""
         gc.collect()
         text = {
             key: torch.zeros_like(weight, device="cpu", dtype=torch.float16) for key, weight in TEXT["SD1.5"]().items()
@@ -63,7 +63,7 @@ class TestWholeSingleFiles:
             again = patcher.cached_patcher_init[0](*patcher.cached_patcher_init[1])
             assert again.model_state_dict().keys() == patcher.model_state_dict().keys()
 
-    def test_a_vae_that_is_not_whole(self, tmp_path):
+    def test_an_incomplete_vae(self, tmp_path):
         vae = vae_weights()
         del vae["first_stage_model.decoder.conv_in.bias"]
         weights = prefixed(single_file_weights("SD1.5")) | vae
@@ -73,7 +73,7 @@ class TestWholeSingleFiles:
 
 
 class TestAbsurdShapes:
-    """Sparse files, as long as their headers say; all that is looked at is shapes."""
+    """Sparse files of the size in their headers; only shapes are read."""
 
     def test_terabytes(self, tmp_path):
         shapes = {key: (1000, *weight.shape) for key, weight in diffusers_weights("SD1.5").items()}
@@ -97,14 +97,14 @@ class TestAbsurdShapes:
         path = write_sparse(tmp_path / "table.safetensors", weights)
         assert_refused(path, "it takes prompts of 1000000 tokens, expected at most 4096")
 
-    def test_blocks_without_end(self, tmp_path):
-        """The host counts them by looking through all keys once for each."""
+    def test_huge_numbers_of_blocks(self, tmp_path):
+        """The host counts blocks by searching all keys once per block."""
         weights = {f"input_blocks.{n}.0.op.weight": torch.empty(1, device="meta") for n in range(4000)}
         weights["input_blocks.0.0.weight"] = torch.empty(320, 4, 3, 3, device="meta")
         path = write_sparse(tmp_path / "many.safetensors", weights)
         assert_refused(path, r"network has a block of number \d+ in input_blocks.\d+.0.op.weight, expected at most 200")
 
-    def test_tensors_without_end(self, tmp_path):
+    def test_huge_numbers_of_tensors(self, tmp_path):
         weights = {f"input_blocks.0.0.weight{n}": torch.empty(1, device="meta") for n in range(6000)}
         path = write_sparse(tmp_path / "many.safetensors", weights)
         assert_refused(path, "its network has 6000 tensors, expected at most 5000")

@@ -1,4 +1,4 @@
-"""alpha_mode "auto": which alpha it takes, and that workflows from before this input give the same pictures."""
+"""alpha_mode "auto": which alpha it uses; workflows from before this input give the same pictures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def student():
 
 
 def foreign(patcher):
-    """The model as another loader gives it: nothing is known of its file."""
+    """The model as from another loader, without information about its file."""
     clone = patcher.clone()
     clone.attachments.pop("snoopi", None)
     assert get_metadata(clone) is None
@@ -36,19 +36,19 @@ def kind(monkeypatch):
 
 
 class TestWhichAlpha:
-    def test_a_files_own_is_first(self, student, kind):
+    def test_a_files_own_alpha_comes_first(self, student, kind):
         kind("SD2.1")
         assert auto_alpha(student.model) == (1.0, "measured for this file")
 
     @pytest.mark.parametrize(("name", "alpha"), [("SD1.5", 0.04), ("SD2.1", 0.3)])
-    def test_then_the_papers_for_a_student_of_ours(self, student, kind, name, alpha):
+    def test_the_papers_alpha_for_our_students(self, student, kind, name, alpha):
         kind(name)
         unmeasured = student.model.clone()
         set_metadata(unmeasured, get_metadata(unmeasured).model_copy(update={"recommended_alpha": None}))
         assert auto_alpha(unmeasured) == (alpha, f"the paper's for PG-SB {name}")
 
     @pytest.mark.parametrize(("name", "alpha"), [("SD1.5", 0.04), ("SD2.1", 0.3)])
-    def test_then_a_guess_the_lowest_of_the_kind_for_models_of_others(self, kind, name, alpha):
+    def test_the_lowest_alpha_of_the_kind_for_foreign_models(self, kind, name, alpha):
         kind(name)
         assert auto_alpha(foreign(case("sd15").patcher)) == (
             alpha,
@@ -85,12 +85,12 @@ class TestTheNode:
         return sampler.execute(model, student.encode("a blue shape"), latent, 2, "auto").result[0]["samples"]
 
     @torch.no_grad()
-    def test_auto_is_that_alpha_and_the_number_above_does_nothing(self, student):
+    def test_auto_uses_that_alpha_and_ignores_the_number(self, student):
         auto, by_hand = (self.steered(student, 0.1, alpha_mode="auto"), self.steered(student, 1.0))
         assert torch.equal(self.sampled(student, auto.result[0]), self.sampled(student, by_hand.result[0]))
 
     @torch.no_grad()
-    def test_without_a_choice_it_is_the_number(self, student):
+    def test_without_a_mode_the_number_is_used(self, student):
         set_, before = (self.steered(student, 0.1, alpha_mode="as set"), self.steered(student, 0.1))
         assert torch.equal(self.sampled(student, set_.result[0]), self.sampled(student, before.result[0]))
         assert self.steered(student, 0.0).result[0] is student.model

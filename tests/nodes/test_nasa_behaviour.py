@@ -36,10 +36,10 @@ def sampled(patcher, subject, **settings):
 
 
 class TestNeutral:
-    def test_alpha_zero_hands_the_model_back(self, subject):
+    def test_alpha_zero_returns_the_model(self, subject):
         assert steer(subject.patcher, subject, alpha=0.0) is subject.patcher
 
-    def test_an_empty_window_hands_the_model_back(self, subject):
+    def test_an_empty_window_returns_the_model(self, subject):
         assert steer(subject.patcher, subject, start=0.5, end=0.5) is subject.patcher
 
     def test_nothing_changes_outside_the_window(self, subject):
@@ -58,13 +58,13 @@ class TestNeutral:
 
     @pytest.mark.parametrize("shift", [0.08, 1.0, 3.0])
     def test_the_first_step_of_a_flow_model_lies_in_a_window_from_0(self, shift):
-        """With some shifts, rounding takes the host's largest sigma past 1, its sigma at 0 percent."""
+        """With some shifts, rounding makes the host's largest sigma larger than 1, its sigma at 0 percent."""
         sampling = ModelSamplingDiscreteFlow()
         sampling.set_parameters(shift=shift)
         assert Window(end_percent=0.5).is_active(float(sampling.sigma_max), sampling)
         assert not Window(start_percent=0.5).is_active(float(sampling.sigma_max), sampling)
 
-    def test_inside_the_window_it_is_the_whole_of_nasa(self, subject):
+    def test_inside_the_window_nasa_acts_fully(self, subject):
         early = steer(subject.patcher, subject, end=0.5)
         assert torch.equal(sampled(early, subject), sampled(steer(subject.patcher, subject), subject))
 
@@ -75,7 +75,7 @@ class TestNeutral:
         )
 
     def test_a_call_without_positive_rows_is_the_plain_one(self, subject):
-        """Samplers may ask for the unconditional prediction alone."""
+        """Samplers may request only the unconditional prediction."""
         model = subject.patcher.model
         steered = steer(subject.patcher, subject)
         x, sigma = torch.randn(2, 4, 8, 8), torch.tensor([5.0, 5.0])
@@ -101,7 +101,7 @@ class TestNothingLeaks:
         assert torch.equal(sampled(steered, subject, cfg=2.0, steps=3), first)
         assert torch.equal(sampled(steered.clone(), subject, cfg=2.0, steps=3), first)
 
-    def test_two_branches_do_not_meet(self, subject):
+    def test_two_branches_are_independent(self, subject):
         weak, strong = (steer(subject.patcher, subject, alpha=alpha) for alpha in (0.1, 0.9))
         alone = sampled(weak, subject)
         sampled(strong, subject)
@@ -165,7 +165,7 @@ class TestMessages:
         apply_nasa(subject.patcher, negative, alpha=ALPHA, window=Window(), blocks="all", mask=mask)
         assert "the mask is black everywhere" in caplog.text and "Convert Image to Mask" in caplog.text
 
-    def test_that_no_step_lay_in_the_window(self, subject, caplog):
+    def test_no_step_in_the_window(self, subject, caplog):
         with caplog.at_level("WARNING"):
             sampled(steer(subject.patcher, subject, start=0.5), subject)
         assert "NASA Apply acted in no step of 1" in caplog.text

@@ -1,4 +1,4 @@
-"""What is logged about a sampling run, once a run: what was done, and what is likely a mistake."""
+"""Log lines about a sampling run, once per run: what was done, and probable mistakes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def logged(caplog, level=logging.INFO) -> list[str]:
 
 @pytest.fixture
 def heard(caplog):
-    """Drops what NASA Apply's node itself has logged."""
+    """Drops log lines of the NASA Apply node itself."""
     caplog.set_level(logging.INFO)
 
     def listen(patcher):
@@ -82,7 +82,7 @@ class TestCfg:
     @pytest.mark.parametrize("steps", [1, 4])
     def test_few_steps_with_cfg_are_warned_of_once(self, subject, caplog, heard, steps):
         sampled(subject, heard(steer(subject)), cfg=4.0, steps=steps)
-        # Of a file of ours it is known that it is no student.
+        # Our own file states that it is not a student.
         assert not logged(caplog, logging.WARNING)
         unknown = steer(subject, self.unknown(subject))
         sampled(subject, heard(unknown), cfg=4.0, steps=steps)
@@ -105,7 +105,7 @@ class TestCfg:
         assert sum("cfg is 3" in line for line in logged(caplog, level)) == 1
         assert sum("cfg is 3" in line for line in logged(caplog, logging.WARNING)) == (number == 0)
 
-    def test_no_word_of_cfg_1(self, subject, caplog, heard):
+    def test_cfg_1_is_not_mentioned(self, subject, caplog, heard):
         sampled(subject, heard(steer(subject, self.unknown(subject))), cfg=1.0)
         assert not any("cfg" in record.getMessage() for record in caplog.records)
 
@@ -150,15 +150,15 @@ class TestTheNegativeIsThePrompt:
         assert "a negative is the same as the prompt" in warning
 
     def test_other_prompts_are_not(self, subject, caplog, heard):
-        sampled(subject, heard(steer(subject, negative=2)), steps=3)  # the sampler's own negative, that is
+        sampled(subject, heard(steer(subject, negative=2)), steps=3)  # this is the sampler's own negative
         assert not logged(caplog, logging.WARNING)
 
 
 class TestAPatchAfterwards:
-    """One that replaces the attention where NASA acts.
+    """A patch that replaces the attention where NASA acts.
 
-    On UNets the host chains those at the attention's address (compose/test_attention.py), and leaves out those that
-    stand in the place of the whole layer.
+    On UNets the host chains patches at the attention's address (compose/test_attention.py), and ignores patches of the
+    whole layer.
     """
 
     @pytest.mark.parametrize("before", [True, False])
@@ -174,7 +174,7 @@ class TestAPatchAfterwards:
         (warning,) = logged(caplog, logging.WARNING)
         assert "another node has replaced the cross-attention of middle.0, and NASA overrides it" in warning
         elsewhere = steer(subject, take(subject.patcher), blocks="input, output")
-        # Nor where that node has been taken out again: the host then leaves the layer's own forward on the layer.
+        # And not if that node was removed again: the host then leaves the layer's own forward on the layer.
         for patcher in (elsewhere, steer(subject)):
             sampled(subject, heard(patcher))
             assert not logged(caplog, logging.WARNING)

@@ -1,6 +1,6 @@
-"""What is logged about runs by guiders of other packs, of later passes, and of nodes of this pack that sample alone.
+"""Log lines about runs of other packs' guiders, of later passes, and of nodes of this pack that sample themselves.
 
-Whatever a guider is like, the log never ends its run.
+The log must never stop a run, whatever the guider is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ScaleOfEachStep(comfy.samplers.CFGGuider):
 
 
 class PromptsOfItsOwn(comfy.samplers.CFGGuider):
-    """Runs the model for other conditionings than those that it was given."""
+    """Runs the model for other conditionings than its own."""
 
     def predict_noise(self, x, timestep, model_options=None, seed=None):
         own = [{**conditioning, "uuid": "its own"} for conditioning in self.conds["positive"]]
@@ -46,7 +46,7 @@ def subject():
 
 @pytest.fixture
 def unknown(subject):
-    """Its model as another loader gives it."""
+    """Its model as from another loader."""
     clone = subject.patcher.clone()
     clone.attachments.pop("snoopi", None)
     return clone
@@ -102,14 +102,14 @@ def test_a_log_that_fails_does_not_end_the_run(subject, unknown, caplog, monkeyp
     assert "this sampling run cannot be described in the log" in warning
 
 
-def test_a_prompt_in_another_precision_is_no_mistake(subject, unknown, caplog):
+def test_a_prompt_in_another_precision_gives_no_warning(subject, unknown, caplog):
     half = conditioning(subject.condition(1))
     half[0][0] = half[0][0].half()
     host_sample(steer(subject, unknown), half, half)
     assert not logged(caplog, logging.WARNING)
 
 
-def test_a_guider_with_prompts_of_its_own(subject, unknown, caplog):
+def test_a_guider_with_its_own_prompts(subject, unknown, caplog):
     caplog.set_level(logging.INFO)
     plain = guided(subject, PromptsOfItsOwn, unknown)
     assert torch.equal(guided(subject, PromptsOfItsOwn, steer(subject, unknown)), plain)
@@ -118,7 +118,7 @@ def test_a_guider_with_prompts_of_its_own(subject, unknown, caplog):
 
 
 @pytest.mark.parametrize(("steps", "start", "level"), [(8, 0, logging.WARNING), (12, 6, logging.INFO)])
-def test_a_pass_that_goes_on_with_a_picture_is_not_warned_of(subject, unknown, caplog, steps, start, level):
+def test_a_later_pass_gives_no_warning(subject, unknown, caplog, steps, start, level):
     """KSampler (Advanced) from its middle, split sigmas and detailers have few steps of many."""
     caplog.set_level(logging.INFO)
     prompts = (conditioning(subject.condition(seed)) for seed in (1, 2))
@@ -138,7 +138,7 @@ class TestNodesThatSampleByThemselves:
     def lines(self, caplog):
         return [line for line in logged(caplog) if line.startswith(("NASA", "One-Step"))]
 
-    def test_a_sweeps_lines_bear_its_name(self, student, inputs, caplog):
+    def test_a_sweeps_log_lines_have_its_name(self, student, inputs, caplog):
         caplog.set_level(logging.INFO)
         positive, negative, latent = inputs
         node = pack_node("nasa_scale_sweep", "NASAScaleSweep")
@@ -149,7 +149,7 @@ class TestNodesThatSampleByThemselves:
         begin = "NASA Scale Sweep: NASA acted in 1 of 1 call(s) of the model: alpha "
         assert [line.startswith(begin + alpha) for line, alpha in zip(runs, ("0.3", "1"), strict=True)] == [True] * 2
 
-    def test_an_inspections_lines_bear_its_name(self, student, inputs, caplog):
+    def test_an_inspections_log_lines_have_its_name(self, student, inputs, caplog):
         caplog.set_level(logging.INFO)
         positive, negative, latent = inputs
         with torch.inference_mode():

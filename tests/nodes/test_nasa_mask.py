@@ -42,11 +42,11 @@ def random_mask(rows=1, side=SIDE, seed=5):
     return torch.rand(rows, side, side, generator=torch.Generator().manual_seed(seed))
 
 
-def test_black_is_the_model_itself(subject):
+def test_a_black_mask_returns_the_model(subject):
     assert steer(subject.patcher, subject, torch.zeros(64, 64)) is subject.patcher
 
 
-def test_white_is_no_mask(subject):
+def test_a_white_mask_equals_no_mask(subject):
     plain = sampled(steer(subject.patcher, subject, None), subject, rows=2, cfg=2.0)
     white = sampled(steer(subject.patcher, subject, torch.ones(1, 50, 30)), subject, rows=2, cfg=2.0)
     assert torch.equal(white, plain)
@@ -80,7 +80,7 @@ def test_matches_the_formula(subject, name, mask, cfg):
     expected = subject.reference.x0(noise(2), T, subject.condition(1), [subtraction], **guidance)
     everywhere = Subtraction(subject.condition(3)["context"], ALPHA)
     without = subject.reference.x0(noise(2), T, subject.condition(1), [everywhere], **guidance)
-    assert relative_error(without, expected) > 1e-2, "the mask changes nothing here, so this would prove nothing"
+    assert relative_error(without, expected) > 1e-2, "the mask changes nothing, so the test would prove nothing"
     measured("masks", f"{name}, {subject.kind}", f"cfg {cfg:g}", relative_error(got, expected), TOLERANCE)
 
 
@@ -103,7 +103,7 @@ def test_two_halves_add_up_to_the_whole(subject):
 
 
 def test_an_area_of_the_positive_sees_its_part_of_the_mask(subject):
-    """The host crops the latent to the area; what it crops must meet the same part of the mask."""
+    """The host crops the latent to the area; the crop must use the same part of the mask."""
     mask = random_mask()
     right = (SIDE, SIDE // 2, 0, SIDE // 2)
     positive = conditioning(subject.condition(1), area=right, strength=1.0)

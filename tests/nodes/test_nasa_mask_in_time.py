@@ -1,4 +1,4 @@
-"""The mask of NASA Apply where the host hands the network a part of the latent, or a latent has frames."""
+"""The mask of NASA Apply if the host passes a part of the latent to the network, or a latent has frames."""
 
 from __future__ import annotations
 

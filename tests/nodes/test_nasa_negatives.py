@@ -1,4 +1,4 @@
-"""What may be connected as negative: several prompts, each with its own strength and part of the sampling."""
+"""Negatives of several prompts, each with its own strength and range of steps."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_strengths_are_shares(subject):
     measured("negatives", "two combined prompts of strength 3 and 1", "cfg 1", error, TOLERANCE)
 
 
-def test_a_prompt_of_no_strength_is_not_there(subject):
+def test_a_prompt_of_strength_zero_is_ignored(subject):
     negative = conditioning(subject.condition(3)) + conditioning(subject.condition(4), strength=0.0)
     assert torch.equal(sampled(subject, negative), sampled(subject, conditioning(subject.condition(3))))
 
@@ -66,8 +66,8 @@ def test_a_timestep_range_is_a_window(subject):
     assert torch.equal(sampled(subject, negative, steps=4), sampled(subject, plain, window=window, steps=4))
 
 
-def test_ranges_take_turns(subject):
-    """Each in its own half, at full strength: as two nodes with windows of their own."""
+def test_consecutive_ranges(subject):
+    """Each in its own half, at full strength, like two nodes with different windows."""
     negative = ranged(subject, 3, 0.0, 0.5) + ranged(subject, 4, 0.5, 1.0)
     patcher = subject.patcher
     for seed, start, end in ((3, 0.0, 0.5), (4, 0.5, 1.0)):
@@ -83,7 +83,7 @@ def test_outside_its_range_nothing_changes(subject):
 
 
 def test_the_host_may_zero_a_negative(subject):
-    """ConditioningZeroOut is a prompt like any other: all its tokens are zero, and so is what they bring."""
+    """ConditioningZeroOut gives a prompt like any other; all its tokens are zero, and so are their values."""
     [zero] = host_nodes.ConditioningZeroOut().zero_out(conditioning(subject.condition(3)))
     got = sampled(subject, zero)
     context = torch.zeros_like(subject.condition(3)["context"])

@@ -1,4 +1,4 @@
-"""NASA through the host's own sampling, against diffusers in fp64 with the softmax written out."""
+"""NASA through the host's own sampling, against diffusers in fp64 with explicit softmax."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_matches_the_formula(kind, prediction_type, cfg, tokens, negative_tokens
 @pytest.mark.both_hosts
 @pytest.mark.parametrize(("kind", "prediction_type"), MODELS)
 def test_the_plain_model_has_the_same_error(kind, prediction_type):
-    """What is left is fp32 rounding of the network itself, not of the subtraction."""
+    """So the error is fp32 rounding of the network itself, not of the subtraction."""
     subject = case(kind, prediction_type)
     positive = subject.condition(1)
     got = host_sample(subject.patcher, conditioning(positive), conditioning(positive), rows=2, size=subject.size)

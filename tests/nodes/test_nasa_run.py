@@ -1,4 +1,4 @@
-"""What a sampling run keeps of a negative, and that it ends with the run."""
+"""The cache of a negative's keys and values in a sampling run, which ends with the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def subject():
 
 @pytest.fixture
 def projected(monkeypatch):
-    """Every time that a layer computed K- and V-."""
+    """A list with an entry for each computation of K- and V- by a layer."""
     calls = []
     original = UNetLayer.keys_values
 
@@ -51,7 +51,7 @@ def layers(subject):
 
 
 @pytest.mark.both_hosts
-def test_keys_and_values_are_made_once_a_run(subject, projected):
+def test_keys_and_values_are_computed_once_per_run(subject, projected):
     steered = steer(subject)
     sampled(subject, steered, steps=4)
     assert len(projected) == layers(subject)
@@ -59,19 +59,19 @@ def test_keys_and_values_are_made_once_a_run(subject, projected):
     assert len(projected) == 2 * layers(subject)
 
 
-def test_one_step_keeps_none(subject, projected):
+def test_one_step_caches_nothing(subject, projected):
     sampled(subject, steer(subject), steps=1)
     assert len(projected) == layers(subject)
 
 
-def test_kept_or_not_is_the_same(subject, monkeypatch):
+def test_the_cache_does_not_change_the_result(subject, monkeypatch):
     steered = steer(subject)
     kept = sampled(subject, steered, steps=4)
     monkeypatch.setattr(run_module.Run, "cached", lambda self, key, make: make())
     assert torch.equal(sampled(subject, steered, steps=4), kept)
 
 
-def test_hooks_may_change_the_weights_so_nothing_is_kept(subject, projected):
+def test_hooks_disable_the_cache(subject, projected):
     patched = subject.patcher.clone()
     hook = comfy.hooks.WeightHook(strength_model=1.0, strength_clip=1.0)
     hook.need_weight_init = False
@@ -81,7 +81,7 @@ def test_hooks_may_change_the_weights_so_nothing_is_kept(subject, projected):
 
 
 @pytest.mark.both_hosts
-def test_nothing_outlives_the_run(subject, monkeypatch):
+def test_the_cache_is_freed_after_the_run(subject, monkeypatch):
     runs = []
     original = run_module.Run.__init__
 

@@ -1,6 +1,6 @@
 """One-Step Sampler as a node among the host's: seeds, latents, recipes, sizes, wrong input.
 
-What holds for every preset (repeatable, batches, masks, progress) is in test_one_step_conventions.py.
+Tests for every preset (repeatable, batches, masks, progress) are in test_one_step_conventions.py.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def sample(subject, samples=None, *, seed=7, timesteps="999", patcher=None, **la
 
 
 def with_metadata(**changes):
-    """The model of `case("sd15")` as a file of ours would give it."""
+    """The model of `case("sd15")` as from our own file."""
     unet = random_unet("sd15")
     metadata = metadata_of(unet).model_copy(update=changes)
     return build_model(metadata, to_single_file(unet.state_dict(), unet_rename(unet.config)))
@@ -52,7 +52,7 @@ def with_metadata(**changes):
 
 class TestSeeds:
     def test_later_steps_use_seeds_that_nobody_types(self, subject, monkeypatch):
-        """Else the second step of seed 7 would have the noise with which seed 8 begins."""
+        """Otherwise the second step of seed 7 would have the first noise of seed 8."""
         seeds, draw = [], comfy.sample.prepare_noise
         monkeypatch.setattr(
             comfy.sample, "prepare_noise", lambda latent, seed, *rest: seeds.append(seed) or draw(latent, seed, *rest)
@@ -66,7 +66,7 @@ class TestSeeds:
 
     @pytest.mark.parametrize(("seed", "same"), [(2**64, 0), (2**64 + 7, 7), (-1, 2**64 - 1)])
     def test_seeds_from_other_nodes_wrap_around(self, subject, seed, same):
-        """The widget has a maximum; what is computed and connected to it has none."""
+        """The widget has a maximum, but a connected number has none."""
         assert torch.equal(sample(subject, seed=seed)["samples"], sample(subject, seed=same)["samples"])
 
 
@@ -144,7 +144,7 @@ class TestSize:
         ("size", "warned"), [((SIDE, SIDE), 0), ((SIDE, 12), 0), ((16, SIDE), 1), ((SIDE, 4), 1), ((64, 64), 1)]
     )
     def test_a_picture_of_an_untrained_size_is_made_with_a_warning(self, size, warned, caplog):
-        """SIDE is 8, what the network's config says; the file has no decoder, so it is taken for Stable Diffusion's."""
+        """SIDE is 8, as in the network's config; the file has no decoder, so Stable Diffusion's is assumed."""
         patcher = with_metadata()
         found = sample(case("sd15"), empty_latent(size=size), patcher=patcher)["samples"]
         assert found.shape[-2:] == size and bool(found.isfinite().all())

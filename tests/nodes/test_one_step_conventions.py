@@ -1,4 +1,4 @@
-"""Presets and recipes as a person meets them: masks, batches, previews, other models, other nodes, files."""
+"""Presets and recipes in use: with masks, batches, previews, other models, other nodes and files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def picture(seed=3, rows=1):
 
 
 def from_file(**changes):
-    """The model of `case("sd15")` as a file of ours would give it."""
+    """The model of `case("sd15")` as from our own file."""
     unet = random_unet("sd15")
     metadata = metadata_of(unet).model_copy(update=changes)
     return build_model(metadata, to_single_file(unet.state_dict(), unet_rename(unet.config)))
@@ -69,8 +69,8 @@ class TestEveryConvention:
         assert not torch.equal(first, other)
 
     @every_convention
-    def test_a_row_is_what_its_batch_index_says(self, preset, timesteps):
-        """`batch_index` comes from Latent From Batch: one picture of a batch, made again by itself."""
+    def test_a_row_depends_on_its_batch_index(self, preset, timesteps):
+        """`batch_index` comes from Latent From Batch: one picture of a batch, made again alone."""
         whole = sample(None, empty_latent(3), preset=preset, timesteps=timesteps, batch_index=[0, 1, 2])
         alone = sample(None, empty_latent(1), preset=preset, timesteps=timesteps, batch_index=[2])
         assert relative_error(alone, whole[2:3]) < ROUNDING
@@ -88,7 +88,7 @@ class TestEveryConvention:
         right, left = slice(SIDE // 2, None), slice(None, SIDE // 2)
         assert torch.equal(half[..., right], kept[..., right])
         assert relative_error(half[..., left], kept[..., left]) > 0.1
-        assert not torch.equal(half[..., left], free[..., left]), "the network should see what is kept"
+        assert not torch.equal(half[..., left], free[..., left]), "the network should get the kept part"
 
     @every_convention
     def test_masks_of_one_and_zero(self, preset, timesteps):
@@ -114,7 +114,7 @@ class TestEveryConvention:
         assert all(preview[1].size == (SIDE, SIDE) for *_, preview in seen)
 
     def test_they_differ_by_more_than_the_bar(self):
-        """Else the figures of test_one_step_presets.py would say nothing about noise and steps."""
+        """Otherwise the measurements of test_one_step_presets.py would not show errors in noise and steps."""
         unit, scheduled = (sample(preset=preset) for preset in ("PG-SB SD1.5", "SD-Turbo, 1 step"))
         clean, left_noisy = (
             sample(preset=preset, timesteps="800") for preset in ("DMD2 SD1.5", "Hyper-SD LoRA, 1 step")
@@ -128,11 +128,11 @@ class TestEveryConvention:
 
 class TestOtherOutputs:
     @pytest.mark.parametrize("own", ["v_prediction", "sample"])
-    def test_a_preset_goes_before_what_the_host_took_the_model_for(self, own):
+    def test_a_preset_overrides_the_hosts_prediction_type(self, own):
         patcher = from_file(prediction_type=own)
         assert torch.equal(sample(patcher, preset="DMD2 SD1.5"), sample(timesteps="999"))
 
-    def test_timesteps_replace_those_of_the_preset_and_nothing_else(self):
+    def test_timesteps_replace_only_those_of_the_preset(self):
         got = sample(preset="InstaFlow-0.9B", timesteps="500")
         subject = case(*SD15)
         z = noise().double()
@@ -156,7 +156,7 @@ class TestOtherOutputs:
 
 
 class TestNothingIsLeftBehind:
-    def test_the_model_is_as_it_was(self):
+    def test_the_model_is_unchanged(self):
         patcher = case(*SD15).patcher
         own, before = patcher.model.model_sampling, sample()
         for preset in ("InstaFlow-0.9B", "SwiftBrush"):
@@ -216,7 +216,7 @@ class TestOtherModels:
             sample(preset="DMD3")
 
     def test_why_full_consistency_models_have_no_preset(self):
-        """Their UNet embeds the guidance scale; the host's has no place for it, and our loader says so."""
+        """Their UNet embeds the guidance scale, which the host does not support; our loader reports it."""
         config = {**random_unet("sd15").config, "time_cond_proj_dim": 256}
         assert "cond_proj" not in " ".join(case(*SD15).patcher.model.diffusion_model.state_dict())
         with pytest.raises(ValueError, match="the host has no UNet with these settings: time_cond_proj_dim is 256"):
@@ -224,7 +224,7 @@ class TestOtherModels:
 
 
 class TestRecipes:
-    def test_a_file_says_how_its_noise_and_steps_go(self):
+    def test_noise_and_steps_come_from_the_file(self):
         alpha, sigma = case(*SD15).reference.alpha_sigma(999)
         recipe = {"timesteps": (999, 749, 499, 249), "alpha_T": alpha, "sigma_T": sigma}
         euler = from_file(recipe=OneStepRecipe(**recipe, noise="scheduled", steps="euler"))
@@ -242,7 +242,7 @@ class TestRecipes:
         with pytest.raises(ValueError, match=r"'DMD2 SD1.5' cannot change this model's schedule"):
             sample(flow, preset="DMD2 SD1.5")
 
-    def test_a_preset_goes_before_the_recipe(self):
+    def test_a_preset_overrides_the_recipe(self):
         alpha, sigma = case(*SD15).reference.alpha_sigma(399)
         patcher = from_file(recipe=OneStepRecipe(timesteps=(399,), alpha_T=alpha, sigma_T=sigma))
         assert relative_error(sample(patcher, preset="SD-Turbo, 1 step"), sample(preset="SD-Turbo, 1 step")) <= 1e-6

@@ -88,7 +88,7 @@ def subject_of(preset: Preset, architecture: str) -> Subject:
 
 
 def expected_of(preset: Preset, architecture: str, network: Network, noises: list[torch.Tensor]) -> torch.Tensor:
-    """The result by other code than ours, fp64; `noises` for the start and for each time that a scheduler draws."""
+    """The result by independent code, fp64; `noises` for the start and for each time that a scheduler draws noise."""
     z, against = noises[0].double(), AGAINST[preset.name]
     timesteps = list(preset.timesteps)
     settings = {**BETAS[architecture], "prediction_type": preset.prediction_type}
@@ -108,7 +108,7 @@ def expected_of(preset: Preset, architecture: str, network: Network, noises: lis
         scheduler.set_timesteps(len(timesteps))
     elif against == LCM_STEPS:
         scheduler = LCMScheduler(**settings, clip_sample=False)
-        spaced = preset.name in ("YOSO-PixArt", "LCM-LoRA, 4 steps")  # as diffusers spaces so many steps
+        spaced = preset.name in ("YOSO-PixArt", "LCM-LoRA, 4 steps")  # diffusers' spacing for this number of steps
         scheduler.set_timesteps(len(timesteps)) if spaced else scheduler.set_timesteps(timesteps=timesteps)
     elif against == "TCDScheduler, eta 1":
         scheduler = TCDScheduler(**settings, clip_sample=False)
@@ -149,7 +149,7 @@ def drawn(monkeypatch):
     [pytest.param(preset, a, id=f"{preset.name} on {a}") for preset in PRESETS for a in preset.architectures],
 )
 @torch.no_grad()
-def test_a_preset_is_what_the_models_authors_do(preset, architecture, drawn):
+def test_a_preset_equals_the_authors_scheduler(preset, architecture, drawn):
     subject = subject_of(preset, architecture)
     latent = {"samples": subject.latent}
     out = one_step(subject.patcher, subject.positive, latent, seed=SEED, timesteps="auto", preset=preset.name)
@@ -172,5 +172,5 @@ def test_several_steps_of_tcd(timesteps, drawn):
     assert relative_error(got, expected) <= BAR
 
 
-def test_every_preset_is_held_against_something():
+def test_every_preset_is_compared():
     assert list(AGAINST) == [preset.name for preset in PRESETS]

@@ -1,4 +1,4 @@
-"""NASA Scale Sweep: its pictures are those that NASA Apply and a sampler give, alpha by alpha."""
+"""NASA Scale Sweep: its pictures equal those of NASA Apply and a sampler, for each alpha."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def by_hand(student, prompts, alpha, *, model=None, rows=1, **settings):
 @pytest.mark.both_hosts
 @pytest.mark.parametrize("settings", [{}, PRESET, {"timesteps": "999, 499"}])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_each_picture_is_that_of_the_nodes_by_hand(student, prompts, rows, settings):
+def test_each_picture_equals_that_of_separate_nodes(student, prompts, rows, settings):
     sheet, images = swept(student, prompts, rows=rows, **settings)
     expected = [by_hand(student, prompts, alpha, rows=rows, **settings) for alpha in ALPHAS]
     assert torch.equal(images, torch.cat(expected))
@@ -72,7 +72,7 @@ def test_each_picture_is_that_of_the_nodes_by_hand(student, prompts, rows, setti
     assert sheet.ndim == 4 and sheet.shape[0] == 1
 
 
-def test_a_model_that_is_steered_already_stays_so(student, prompts):
+def test_a_model_that_is_already_steered(student, prompts):
     other = nasa(student.model, student.encode("red"), 0.5)
     images = swept(student, prompts, model=other)[1]
     for alpha, image in zip(ALPHAS, images, strict=True):
@@ -80,7 +80,7 @@ def test_a_model_that_is_steered_already_stays_so(student, prompts):
 
 
 def test_all_are_sampled_before_the_first_is_decoded(student, prompts, monkeypatch):
-    """Or a GPU that holds only one of network and VAE would change them at each alpha."""
+    """Otherwise a GPU with memory for only one of network and VAE would swap them at each alpha."""
     order = []
 
     def noted(owner, name):
@@ -117,7 +117,7 @@ def host_sampling(model, steps=3):
 
 
 @pytest.mark.both_hosts
-def test_with_a_sampler_of_the_hosts_it_is_the_hosts_custom_sampling(student, prompts):
+def test_with_the_hosts_sampler_it_equals_custom_sampling(student, prompts):
     positive, negative = prompts
     sampling = host_sampling(student.model)
     images = swept(student, prompts, rows=2, **sampling)[1]

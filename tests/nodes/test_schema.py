@@ -1,4 +1,4 @@
-"""What workflows rely on: ids, inputs and outputs stay as they are, and every text is in one place only."""
+"""Stable interface for workflows: ids, inputs and outputs do not change, and every text is in one place only."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_nodes_inputs_and_outputs_are_frozen(schemas):
 
 
 def test_prompts_without_the_newer_inputs_are_still_complete(schemas):
-    """The host asks scripts for every input that is not optional, whatever its default."""
+    """In prompts from scripts, the host requires every input that is not optional, even with a default."""
     optional = {name: [i.id for i in schema.inputs if i.optional] for name, schema in schemas.items()}
     assert "preset" in optional["SnoopiOneStepSampler"]
     assert optional["SnoopiNASAApply"] == ["mask", "alpha_mode"]

@@ -1,4 +1,4 @@
-"""Students of all three classes on their whole way: the command, a resume, the exported file, the host's picture.
+"""Students of all three classes from end to end: the command, a resume, the exported file, the host's picture.
 
 The shipped recipes on tiny models in diffusers' own folders, changed only in sizes, and in rates with which two
 iterations differ from none.
@@ -157,7 +157,7 @@ def modules(backbone, ends):
 
 
 def check_adapters(weights, names, rank):
-    """A pair for each module, and no B that stood still at zero."""
+    """A pair for each module, and no B that is still zero."""
     assert weights.keys() == {f"{name}.lora_{side}.weight" for name in names for side in "AB"}
     for name in names:
         assert len(weights[f"{name}.lora_A.weight"]) == rank
@@ -193,7 +193,7 @@ class TestTheCheckpoint:
         assert again.keys() == before.keys() and all(torch.equal(again[name], w) for name, w in before.items())
         assert header(tmp_path / "export" / "student.safetensors") == header(case.exported)
 
-    def test_the_teacher_is_as_it_was(self, case, teachers):
+    def test_the_teacher_is_unchanged(self, case, teachers):
         path, before = teachers[case.key]
         assert hashes(path) == before
 
@@ -247,7 +247,7 @@ def in_diffusers(case, backbone, network, text, *, half=True, negative=None):
 
 
 def conditioning(text):
-    """As the host has it: prompts to T5 are not padded there, where diffusers masks what pads them."""
+    """Like in the host, which does not pad prompts for T5; diffusers masks the padding."""
     return [[text.states if text.mask is None else text.states[:, text.mask[0]], {}]]
 
 
@@ -262,21 +262,21 @@ def in_the_host(case, model, text, negative=None):
     return samples * model.model.latent_format.scale_factor
 
 
-def test_x0_in_the_host_is_that_of_diffusers(case, backbone, opened):
+def test_x0_in_the_host_equals_diffusers(case, backbone, opened):
     text = backbone.encode([PROMPT])
     if text.mask is not None:
         assert 1 < text.mask.sum() < 60 and text.mask.shape[1] == 120
     x0 = in_the_host(case, opened[0], text)
     row = f"{case.kind.name} student trained here"
     measured("loader", row, "x0, relative error", relative_error(x0, in_diffusers(case, backbone, "ema", text)), BAR)
-    # Files hold halves, the trainer's weights are in single precision: what that costs.
+    # The error of rounding the trainer's fp32 weights to the file's fp16.
     error = relative_error(x0, in_diffusers(case, backbone, "ema", text, half=False))
     measured("loader", row, "x0, rounding of the weights", error, 1e-3)
     for other in ("student", None):  # neither the last weights nor the teacher's
         assert relative_error(x0, in_diffusers(case, backbone, other, text)) > 2e-3
 
 
-def test_nasa_in_the_host_is_that_of_diffusers(case, backbone, opened):
+def test_nasa_in_the_host_equals_diffusers(case, backbone, opened):
     text, negative = backbone.encode([PROMPT]), backbone.encode([NEGATIVE])
     x0 = in_the_host(case, opened[0], text, negative)
     error = relative_error(x0, in_diffusers(case, backbone, "ema", text, negative=negative))
@@ -285,7 +285,7 @@ def test_nasa_in_the_host_is_that_of_diffusers(case, backbone, opened):
 
 
 def test_the_text_encoder_comes_along(case, backbone, opened):
-    """CLIP, that is; T5 is in no such file."""
+    """For CLIP; T5 is never in the file."""
     clip = opened[1]
     if case.kind.family == "pixart":
         assert clip is None

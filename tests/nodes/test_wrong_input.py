@@ -1,4 +1,4 @@
-"""What NASA Apply says about models, negatives and blocks that it cannot take."""
+"""NASA Apply's errors for unsupported models, negatives and blocks."""
 
 from __future__ import annotations
 
@@ -98,21 +98,21 @@ def test_a_negative_of_negative_strength():
         (torch.full((8, 8), float("nan")), "mask has values from nan"),
     ],
 )
-def test_a_mask_that_is_none(mask, words):
+def test_invalid_masks(mask, words):
     subject = case("sd15")
     negative = conditioning(subject.condition(3))
     with pytest.raises(ValueError, match=words):
         apply_nasa(subject.patcher, negative, alpha=0.5, window=Window(), blocks="all", mask=mask)
 
 
-def test_what_does_not_concern_cross_attention_is_let_through():
+def test_settings_unrelated_to_cross_attention_are_accepted():
     """ControlNet's apply node marks the negative too."""
     assert steer(negative=conditioning(case("sd15").condition(3), control=object(), strength=1.0)) is not None
 
 
 @pytest.mark.parametrize("alpha", [float("nan"), float("inf")])
-def test_an_alpha_that_is_no_number(alpha):
-    """The host's own check of an input lets NaN pass, which JSON can carry."""
+def test_an_alpha_that_is_not_a_number(alpha):
+    """The host's own input check accepts NaN, which Python's JSON allows."""
     with pytest.raises(ValueError, match=f"alpha is {alpha}, expected a number"):
         steer(alpha=alpha)
 

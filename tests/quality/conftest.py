@@ -1,4 +1,4 @@
-"""What the tests of the shipped student share."""
+"""Fixtures for the tests of the shipped student."""
 
 from __future__ import annotations
 

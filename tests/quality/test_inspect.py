@@ -1,6 +1,6 @@
 """Where NASA Inspect's thresholds come from: the bundled student's negatives, good ones and others.
 
-Prints the figures that stand in snoopi_core/guidance/strength.py and on the node's help page (pytest -rP).
+Prints the numbers for snoopi_core/guidance/strength.py and the node's help page (pytest -rP).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from snoopi_core.host.families import family_of
 from snoopi_core.host.inspect import StrengthObserver, first_step, observed_step
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.scaled]
-PICTURES, SEED = effort(gate=2, full=12), 400_000  # seeds that nothing else has seen
+PICTURES, SEED = effort(gate=2, full=12), 400_000  # seeds that are not used elsewhere
 TOO_MUCH = 3.0  # times the recommended alpha
 
 

@@ -1,6 +1,6 @@
 """What the shipped student does, through the nodes, at one step: the negative prompt's rates and the image's quality.
 
-The bars here are floors under what was measured (docs/RESULTS.md), so that a change that breaks the effect is noticed.
+The bars are below the measured values (docs/RESULTS.md), so that a change that breaks the effect is detected.
 """
 
 import pytest
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.scaled]
 IMAGES = effort(gate=16, full=100)
 CAPTIONS = effort(gate=100, full=400)
 SCALES = effort(gate=(1.5,), full=(1.5, 3.0, 4.5))
-SEED = 300_000  # seeds that neither training, nor the choice of alpha, nor that of the pairs has seen
+SEED = 300_000  # seeds that were not used in training or to choose alpha and the pairs
 
 
 @pytest.fixture(scope="module")

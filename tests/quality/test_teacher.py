@@ -1,4 +1,4 @@
-"""The shipped teacher draws what full captions say: without that, nothing below it could be measured."""
+"""The shipped teacher follows full captions; all other measurements depend on that."""
 
 import pytest
 from effort import effort

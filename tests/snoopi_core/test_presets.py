@@ -1,4 +1,4 @@
-"""The table of presets: what saved workflows and the help page rely on."""
+"""The table of presets, on which saved workflows and the help page rely."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_kind_of_model_has_presets():
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
-def test_timesteps_fall_and_lie_on_the_schedule(preset):
+def test_timesteps_decrease_and_are_on_the_schedule(preset):
     last = 1000 if preset.prediction_type == "flow" else 999
     assert list(preset.timesteps) == sorted(set(preset.timesteps), reverse=True)
     assert preset.timesteps[-1] >= 0 and preset.timesteps[0] <= last

@@ -1,4 +1,4 @@
-"""What a user has before installing: a ComfyUI of their own with its packages, and no more."""
+"""A user's state before installing: their own ComfyUI with its packages, and nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clean_env import make_clean_env
 
 @pytest.fixture(scope="session")
 def newest_host(host_script: Any, pinned_host: Callable[[str], Path]) -> Path:
-    """Pinned, whatever COMFYUI_PATH says: these tests copy the host and write into it."""
+    """Always a pinned one, never COMFYUI_PATH: these tests copy the host and write into it."""
     return pinned_host(host_script.NEWEST)
 
 

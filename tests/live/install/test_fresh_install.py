@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.install, pytest.mark.slow]
 
 IMPORT_SHARE = 0.1  # of the time that the host takes to start; the same on a slow or busy machine
 TRAINER_ONLY = ("accelerate", "datasets", "diffusers", "matplotlib", "open_clip", "peft", "tensorboard")
-# pip may not go to any index: what it needs must be there.
+# pip must not use an index: all packages must be installed already.
 OFFLINE = {**os.environ, "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 

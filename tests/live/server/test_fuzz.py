@@ -69,7 +69,7 @@ def pixels(server: Server) -> bytes:
 
 @pytest.mark.scaled
 def test_the_nastiest_files(server: Server, nasty: list[Mutant]) -> None:
-    """Twice: the first round may leave memory with the allocator and the host; the second must add nothing."""
+    """Twice: the first round may increase the memory of allocator and host; the second must add nothing."""
     assert len(nasty) >= 30
     bad, memory = [], []
     for _ in range(2):

@@ -63,7 +63,7 @@ def _run(server: Server, log: Path) -> Soak:
 
 
 def _settled(server: Server) -> int:
-    """Memory without what the host keeps on purpose: models, outputs, and its history of prompts.
+    """Memory without the host's intended caches: models, outputs, and its history of prompts.
 
     The next round loads everything again. safetensors 0.8 loses 57 bytes for each tensor that it reads, whoever reads
     it: 28 KB for one of our models, which the bar leaves room for.
@@ -131,7 +131,7 @@ def test_memory_stays_flat(soak: Soak) -> None:
 
 
 def test_no_warning_is_repeated(soak: Soak) -> None:
-    """Neither ours nor one of the host's that our nodes cause; the failures on purpose are errors, logged once."""
+    """No warning of ours, or of the host because of our nodes; the intended failures are errors, logged once."""
     counts = Counter(entry for entries in soak.logged[WARM_UP:] for entry in entries if entry.level == "WARNING")
     for entry, count in counts.most_common(10):
         print(count, entry)

@@ -49,7 +49,7 @@ def test_a_node_shows_its_picture_without_anything_connected_and_is_cached(serve
 
 
 def test_a_sweep_reports_progress_and_sends_no_preview(server: Server) -> None:
-    """The front end would go on showing a preview in the place of the page."""
+    """The front end would keep showing a preview instead of the page."""
     prompt, number = alone(seed=6)
     with server.client.stream() as stream:
         outcome = server.client.run(prompt)

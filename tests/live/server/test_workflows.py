@@ -40,7 +40,7 @@ def samplers_of(prompt: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def with_seed(prompt: dict[str, dict[str, Any]], seed: int) -> dict[str, dict[str, Any]]:
-    """The same prompt with this seed, wherever it is set."""
+    """The same prompt with this seed in all nodes."""
     changed = copy.deepcopy(prompt)
     for number in nodes_of(changed, "PrimitiveInt"):
         changed[number]["inputs"]["value"] = seed
@@ -61,7 +61,7 @@ def test_a_workflow_gives_pictures_and_a_repeat_is_cached(server: Server, name: 
     batch = sum(prompt[number]["inputs"]["batch_size"] for number in nodes_of(prompt, "EmptyLatentImage"))
     sheets = len(nodes_of(prompt, "SnoopiNASAScaleSweep"))
     assert [len(branch) for branch in branches] == [batch] * len(nodes_of(prompt, "SaveImage")) + [1] * sheets
-    # What stands side by side differs: without and with, CFG and NASA ...
+    # Results side by side differ: without and with a negative, CFG and NASA ...
     assert len({branch[0].tobytes() for branch in branches}) == len(branches)
     for picture in (picture for branch in branches for picture in branch):
         assert picture.size == (256, 256) or sheets

@@ -1,4 +1,4 @@
-"""The template for PixArt-DMD: its published file, a pickle in diffusers' layout, goes through the host's own loader.
+"""The template for PixArt-DMD: its published file, a pickle in diffusers' layout, is loaded by the host's own loader.
 
 The host takes PixArt-alpha 512 for PixArt-sigma, which scales latents differently; the template multiplies them back.
 """

@@ -1,6 +1,6 @@
 """torch.compile of transformers: a graph for the plain model and one for the steered, however the host compiles.
 
-HunyuanDiT is not here: its own forward leaves the graph to make its rotations in NumPy, with or without NASA.
+Without HunyuanDiT: its own forward breaks the graph to compute rotations in NumPy, with or without NASA.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PATIENCE = 300.0  # seconds: only a deadlock takes longer
 
 @pytest.fixture(autouse=True)
 def fresh_compiler(monkeypatch):
-    """With PyTorch's attention, as on GPUs: what the host uses on a CPU asks for free memory and breaks any graph."""
+    """With PyTorch's attention, as on GPUs; the host's CPU attention queries free memory, which breaks any graph."""
     for name, module in list(sys.modules.items()):
         if name.startswith("comfy.ldm"):
             for target in ("optimized_attention", "optimized_attention_masked"):
@@ -50,7 +50,7 @@ def fullgraph(patcher):
 
 
 def hosts_node(patcher):
-    """The host's node, which drops every guard on options."""
+    """The host's node, which drops all guards on options."""
     return run_node("nodes_torch_compile.TorchCompileModel", model=patcher, backend="eager")
 
 
@@ -63,7 +63,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("name", "compiled"), PAIRS)
-def test_nasa_comes_and_goes_and_changes(name, compiled):
+def test_nasa_added_changed_and_removed(name, compiled):
     subject = case(name)
     positive, negative, other = (subject.condition(seed) for seed in (1, 3, 4))
 
@@ -81,8 +81,8 @@ def test_nasa_comes_and_goes_and_changes(name, compiled):
     measured("families", name, "compiled, graphs", counters["stats"]["unique_graphs"], 2)
 
 
-def test_several_threads_leave_the_compilers_stance_as_it_was():
-    """The host runs several GPUs in threads; a stance left behind would switch compilation off for good."""
+def test_several_threads_restore_the_compilers_stance():
+    """The host runs several GPUs in threads; a stance that is not restored would disable compilation permanently."""
     first_is_in, second_is_in, first_is_out = threading.Event(), threading.Event(), threading.Event()
     seen = []
 
@@ -106,12 +106,12 @@ def test_several_threads_leave_the_compilers_stance_as_it_was():
         thread.start()
     for thread in threads:
         thread.join(PATIENCE)
-    assert seen == ["force_eager", "force_eager"]  # as long as anyone is in
+    assert seen == ["force_eager", "force_eager"]  # while any thread is inside
     assert eval_frame._stance == before
 
 
-def test_one_who_is_in_may_come_in_again_and_wait_for_a_thread_that_does():
-    """NASA Inspect looks on at a step in which the negative goes its way to the first block, on each GPU."""
+def test_the_context_is_reentrant_while_waiting_for_a_thread_inside():
+    """NASA Inspect observes a step in which the negative is prepared up to the first block, on each GPU."""
 
     def inside():
         with uncompiled:

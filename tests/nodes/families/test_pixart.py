@@ -16,8 +16,8 @@ class TestPixArtAlpha512(FamilyContract):
     name = "PixArt-alpha 512"
     invisible = ("no masks",)  # the host has none here
 
-    def test_the_t5_mask_is_treated_as_the_hosts(self, subject):
-        """The host passes no T5 mask on: a masked positive equals an unmasked one, and so does a negative."""
+    def test_the_t5_mask_is_ignored_as_by_the_host(self, subject):
+        """The host ignores the T5 mask: a masked positive equals an unmasked one, and so does a negative."""
         positive, negative = (subject.condition(seed) for seed in (1, 3))
         masked_positive, masked_negative = (subject.condition(seed, padding=9) for seed in (1, 3))
         assert "attention_mask" in conditioning(masked_negative)[0][1]
@@ -32,7 +32,7 @@ class TestPixArtAlpha1024(FamilyContract):
     invisible = ("no masks",)  # the host has none here
 
     def test_without_sizes(self, subject):
-        """The host then takes those of the latent."""
+        """The host then uses the size of the latent."""
         unsized = dataclasses.replace(
             subject, make_condition=lambda *arguments: {"context": subject.make_condition(*arguments)["context"]}
         )

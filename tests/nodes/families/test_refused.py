@@ -1,4 +1,4 @@
-"""Models with joint attention: NASA as published needs a cross-attention of its own, so they are refused with words."""
+"""Models with joint attention are refused with a message: NASA as published needs separate cross-attention."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SUPPORTED = ["SDXL", "PixArt", "Wan", "HunyuanDiT", "LTX", "Cosmos-Predict2", "A
 
 @pytest.mark.parametrize("alpha", [0.5, 0.0])
 @pytest.mark.parametrize("name", REFUSED)
-def test_names_the_model_and_what_is_supported(name, alpha):
-    """Also where nothing would be done: whoever sets alpha to 0 first should not be surprised later."""
+def test_the_error_names_the_model_and_supported_ones(name, alpha):
+    """Also with alpha 0, where nothing would be done, so that the error does not come later."""
     negative = [[torch.randn(1, 7, 48), {}]]
     with pytest.raises(ValueError) as caught:
         apply_nasa(refused_model(name), negative, alpha=alpha, window=Window(), blocks="all")

@@ -20,8 +20,8 @@ class TestWanI2V(FamilyContract):
     name = "Wan 2.1 I2V"
     invisible = ("no masks",)  # the host has none here
 
-    def test_the_image_tokens_are_the_positives(self, subject):
-        """A negative is text: what image came with it, or none, makes no difference."""
+    def test_the_image_tokens_come_from_the_positive(self, subject):
+        """A negative is only text: its image, or a missing image, makes no difference."""
         positive, negative = subject.condition(1), subject.condition(3)
         another = {**subject.condition(4), "context": negative["context"]}
         results = [

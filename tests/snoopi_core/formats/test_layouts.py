@@ -56,7 +56,7 @@ def test_vae_names_are_those_that_diffusers_reads():
     assert all(torch.equal(weight.squeeze(), vae.state_dict()[key].squeeze()) for key, weight in back.items())
 
 
-def test_the_way_back_is_exact():
+def test_the_reverse_conversion_is_exact():
     unet = tiny_backbone().network
     rename = unet_rename(unet.config)
     back = from_single_file(to_single_file(unet.state_dict(), rename), unet.state_dict(), rename)
@@ -86,7 +86,7 @@ def pixart(**config):
     return PixArtTransformer2DModel(**settings | config)
 
 
-def test_pixarts_way_there_and_back():
+def test_pixart_conversion_and_back():
     weights = pixart().state_dict()
     single = pixart_to_single_file(weights)
     qkv = [weights[f"transformer_blocks.1.attn1.to_{part}.weight"] for part in "qkv"]

@@ -58,7 +58,7 @@ def test_a_recipe_outside_of_its_schedule():
         lora_metadata(schedule={"num_train_timesteps": 500})
 
 
-def test_a_file_of_others_has_no_metadata_and_a_broken_one_says_so(path):
+def test_a_foreign_file_has_no_metadata_and_a_broken_one_is_reported(path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, path)
@@ -71,7 +71,7 @@ def test_a_file_of_others_has_no_metadata_and_a_broken_one_says_so(path):
         find_lora_metadata(open_tensor_file(path))
 
 
-def test_pefts_state_dict():
+def test_the_state_dict_of_peft():
     weights = {"base_model.model.x.to_q.lora_A.weight": PAIR[0], "x.to_q.lora_B.default.weight": PAIR[1]}
     assert adapters_from_peft(weights) == {"x.to_q": PAIR}
     with pytest.raises(ValueError, match="is not a LoRA weight of peft"):

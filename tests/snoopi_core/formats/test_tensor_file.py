@@ -59,7 +59,7 @@ ENTRY = {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}
         ({"a": ENTRY, "b": ENTRY}, "damaged or cut short"),
     ],
 )
-def test_headers_that_lie(path, header, message):
+def test_wrong_headers(path, header, message):
     with pytest.raises(CheckpointError, match=message):
         open_tensor_file(write(path, header))
 
@@ -112,7 +112,7 @@ def test_a_failed_write_leaves_nothing(path):
         (b"<!DOCTYPE html>\n<html>", "is a text file, not a model: it begins with '<!DOCTYPE html>'"),
     ],
 )
-def test_what_downloads_leave_behind(path, content, message):
+def test_files_of_failed_downloads(path, content, message):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         open_tensor_file(path)

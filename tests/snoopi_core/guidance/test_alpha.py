@@ -1,4 +1,4 @@
-"""The paper's strengths by kind of model, that the help page shows them, and those that a person types."""
+"""The paper's strengths by kind of model, also on the help page, and parsing of typed strengths."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_alphas_that_are_typed(text, alphas):
         ("0;5", "'0;5' is not a number"),
     ],
 )
-def test_alphas_that_mean_nothing(text, message):
+def test_invalid_alphas(text, message):
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         parse_alphas(text)
     assert '"0, 0.25, 0.5, 1", or a range, for example "0..1 step 0.25"' in str(caught.value)

@@ -1,4 +1,4 @@
-"""What NASA Inspect says of numbers, and that its chart holds them all."""
+"""NASA Inspect's explanation of numbers, and its chart of all of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_numbers():
     assert one.left == pytest.approx(1.0 - 0.2 * 3.0)
 
 
-def test_several_calls_are_one_whole():
+def test_several_calls_are_added():
     one = layer()
     one.negatives[0].add(torch.tensor([0.0, 2.0]), torch.tensor([0.0, 1.0]))
     assert one.negatives[0].ratio == pytest.approx((2 / 5) ** 0.5)
@@ -70,7 +70,7 @@ def test_numbers_of_negatives_are_the_nodes_own():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("where", ["pos", "other", "difference"])
-def test_what_is_no_number_is_said_in_words_and_drawn_as_nothing(value, where):
+def test_non_finite_numbers_are_described_and_not_drawn(value, where):
     layers = [layer("input.1"), layer("middle.0"), layer("output.3")]
     several = layers[1].difference if where == "difference" else layers[1].negatives[0]
     setattr(several, "other" if where == "difference" else where, torch.tensor(value))
@@ -102,12 +102,12 @@ def test_extreme_numbers_stay_on_the_page():
     assert strength_chart(["Words."], strange).isfinite().all()
 
 
-def test_without_layers_there_are_words_only():
+def test_without_layers_there_is_only_text():
     short, long = (strength_chart(["Nothing is steered. " * times], []) for times in (1, 20))
     assert short.shape[1] < long.shape[1] < 400
 
 
-def test_words_stay_in_their_width():
+def test_text_stays_within_its_width():
     lines = wrap_text("one two three " * 20 + "x" * 200, load_font(20), 300)
     assert all(load_font(20).getlength(line) <= 300 for line in lines[:-1])
     assert " ".join(lines).split() == ("one two three " * 20 + "x" * 200).split()

@@ -1,4 +1,4 @@
-"""The page of pictures: every picture is on it, under its label, at a size that can be looked at."""
+"""The page of pictures: every picture is on it, under its label, at a readable size."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def plain(count: int, rows: int = 1, height: int = 64, width: int = 64) -> list[
 
 
 def found(sheet: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
-    """Where on the page this colour is, (H, W)."""
+    """Mask of this colour on the page, (H, W)."""
     return ((sheet[0] - colour).abs() < 1.5 / 255).all(-1)
 
 
 def box(where: torch.Tensor) -> tuple[int, int, int, int]:
-    """left, top, width, height of what is marked."""
+    """left, top, width, height of the masked part."""
     rows, columns = where.any(1).nonzero(), where.any(0).nonzero()
     left, top = int(columns[0]), int(rows[0])
     return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
