@@ -8,7 +8,7 @@ from trainer import (
     Trainer,
     assert_same,
     iterations,
-    newest,
+    newest_iteration,
     paused_after,
     paused_before_export,
     together,
@@ -52,12 +52,12 @@ def test_a_run_survives_a_full_disk(tiny_run, uninterrupted, tmp_path, disk):
     arguments = tiny_run(folder, *more, f"loop.iterations={LAST}", 'output.trackers=["tensorboard"]')
     trainer = Trainer(tmp_path / "log", *arguments, alter=partial(paused_after, 2, 5))
     trainer.wait_for_pause()
-    assert newest(folder) == 2
+    assert newest_iteration(folder) == 2
     disk.fill(trainer.process.pid)
     trainer.unpause()
     trainer.wait_for_pause()
     assert "no checkpoint could be written" in trainer.output()
-    assert newest(folder) == 2 and nothing_half_written(folder)
+    assert newest_iteration(folder) == 2 and nothing_half_written(folder)
     disk.free(trainer.process.pid)
     trainer.unpause()
     output = trainer.end(0)
@@ -76,13 +76,13 @@ def test_a_failed_last_save_is_an_error_that_names_the_last_good_checkpoint(tiny
     arguments = tiny_run(folder, "output.save_every=4", f"loop.iterations={LAST}")
     trainer = Trainer(tmp_path / "log", *arguments, alter=partial(paused_after, 4))
     trainer.wait_for_pause()
-    assert newest(folder) == 4
+    assert newest_iteration(folder) == 4
     disk.fill(trainer.process.pid)
     trainer.unpause()
     output = trainer.end(2)
     assert f"error: iteration {LAST}: no checkpoint could be written" in output and "Traceback" not in output
     assert "the last good checkpoint is " in output and "step-00000004" in output
-    assert newest(folder) == 4 and nothing_half_written(folder)
+    assert newest_iteration(folder) == 4 and nothing_half_written(folder)
     disk.free(0)
     train(tmp_path / "again", *arguments, "--resume")
     assert_same(folder, uninterrupted)
@@ -93,7 +93,7 @@ def test_an_export_that_fails_is_an_error_and_leaves_no_file(tiny_run, tmp_path,
     arguments = tiny_run(folder, "loop.iterations=1")
     trainer = Trainer(tmp_path / "log", *arguments, alter=paused_before_export)
     trainer.wait_for_pause()
-    assert newest(folder) == 1
+    assert newest_iteration(folder) == 1
     disk.fill(trainer.process.pid)
     trainer.unpause()
     output = trainer.end(2)
@@ -107,4 +107,4 @@ def test_a_log_on_a_full_disk_leaves_no_process_waiting(tiny_run, tmp_path):
     folder = tmp_path / "run"
     for trainer in together(tmp_path / "log", *tiny_run(folder, "loop.iterations=3"), alter=with_a_full_log):
         trainer.end(0)
-    assert newest(folder) == 3 and iterations(folder) == [1, 2, 3]
+    assert newest_iteration(folder) == 3 and iterations(folder) == [1, 2, 3]
