@@ -35,7 +35,7 @@ def train(teacher, folder, *more, processes=1, iterations=ITERATIONS, expect=0, 
     log = folder.parent / f"{folder.name}.log"
     if processes == 1:
         return trainer.train(log, *arguments, expect=expect)
-    outputs = [one.end(expect) for one in trainer.together(log, *arguments, processes=processes, **settings)]
+    outputs = [one.end(expect) for one in trainer.start_distributed(log, *arguments, processes=processes, **settings)]
     return outputs[0]
 
 

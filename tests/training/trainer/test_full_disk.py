@@ -11,7 +11,7 @@ from trainer import (
     newest_iteration,
     paused_after,
     paused_before_export,
-    together,
+    start_distributed,
     train,
     with_a_full_log,
 )
@@ -105,6 +105,6 @@ def test_an_export_that_fails_is_an_error_and_leaves_no_file(tiny_run, tmp_path,
 
 def test_a_log_on_a_full_disk_leaves_no_process_waiting(tiny_run, tmp_path):
     folder = tmp_path / "run"
-    for trainer in together(tmp_path / "log", *tiny_run(folder, "loop.iterations=3"), alter=with_a_full_log):
+    for trainer in start_distributed(tmp_path / "log", *tiny_run(folder, "loop.iterations=3"), alter=with_a_full_log):
         trainer.end(0)
     assert newest_iteration(folder) == 3 and iterations(folder) == [1, 2, 3]
