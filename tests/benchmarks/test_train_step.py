@@ -66,6 +66,7 @@ def test_every_phase_is_counted(folder, variant):
     assert all(seconds[phase] > 0 for phase in PHASES)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_a_worker_measures_in_its_own_process_and_says_when_it_ends(folder):
     recipe = make_bench("reference", folder).recipe

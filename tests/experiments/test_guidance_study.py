@@ -42,6 +42,7 @@ def done(tmp_path_factory):
     return folder
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_cells_are_run_measured_and_recorded(done):
     results = json.loads((done / "study.json").read_text(encoding="utf-8"))

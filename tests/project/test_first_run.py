@@ -55,6 +55,7 @@ def test_pip_finds_the_requirements_of_the_extra(clone: Path) -> None:
     assert "Would install snoopi-" in shell(f"{command} --dry-run --no-index --no-build-isolation", clone)
 
 
+@pytest.mark.full
 def test_the_dry_run_of_the_small_world(clone: Path) -> None:
     printed = shell(documented("python -m training.pgsb --dry-run"), clone)
     assert "kappa_max" in printed

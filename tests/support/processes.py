@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -39,6 +40,8 @@ def set_up(log: Path, environment: Mapping[str, str]) -> None:
     os.dup2(output, 2)
     os.environ.update(environment)
     torch.set_num_threads(1)
+    # a shell starts background processes, such as a test run, with SIGINT ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def rank_environments(processes: int) -> list[dict[str, str]]:

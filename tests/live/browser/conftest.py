@@ -1,4 +1,4 @@
-"""The browser that the tests of this folder share, and where their pictures go."""
+"""A browser for each test file, and where its pictures go."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from live_pack import ROOT
 from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Closed before files of other folders run: see `chromium`."""
+    """Closed after each file: while one is open, asyncio.run fails and Playwright cannot be started again."""
     with chromium() as running:
         yield running
 

@@ -20,6 +20,7 @@ WIDGET = """() => {
 }"""
 
 
+@pytest.mark.full
 def test_a_tooltip_in_french(browser: Browser, server: Server, screenshots: Path) -> None:
     texts = json.loads((ROOT / "locales" / "fr" / "nodeDefs.json").read_text(encoding="utf-8"))
     expected = texts["SnoopiNASAApply"]["inputs"]["alpha"]["tooltip"]

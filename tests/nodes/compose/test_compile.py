@@ -87,6 +87,7 @@ def test_the_hosts_node_uses_the_current_values():
 @pytest.mark.parametrize(
     "settings", some([(None, {}), ({}, None), ({}, {"blocks": "middle"}), ({"blocks": "middle"}, {})], 1), ids=str
 )
+@pytest.mark.full
 def test_the_hosts_node_with_nasa_apply_added_and_removed(settings):
     base = hosts_node(subject().patcher)
     names = subject().reference.cross_attention_names()

@@ -63,8 +63,8 @@ def alone(teacher, tmp_path_factory):
     return folder
 
 
+@pytest.mark.full
 @pytest.mark.slow
-@pytest.mark.scaled
 def test_a_lora_student_with_the_clip_loss_too(teacher, tmp_path):
     """CLIP judges half of the batch: different rows in each process and micro-batch, the same rows overall."""
     clip = write_tiny_clip(tmp_path / "clip")

@@ -163,6 +163,7 @@ def test_a_dry_run_finds_the_errors_that_a_run_would(teacher, tmp_path, capsys, 
     assert expected in capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_bf16_learning_rate_ramps_and_checkpointing_train(teacher, tmp_path):
     """In another process, since accelerate keeps its first precision for the life of a process."""
     more = ["loop.precision=bf16", "loop.warmup=2", "loop.cooldown=2", "loop.gradient_checkpointing=true"]

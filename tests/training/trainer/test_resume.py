@@ -238,7 +238,7 @@ def test_the_newest_and_the_best_are_kept(tiny_run, tmp_path, monkeypatch, capsy
         assert export([str(tmp_path), "--checkpoint", which, "--out", str(path)]) == 0
         assert read_metadata(path).provenance.step == step
     assert export([str(tmp_path), "--checkpoint", "step-00000005", "--out", str(path)]) == 2
-    assert "no usable checkpoint 'step-00000005'; there is step-00000004, step-00000006" in capsys.readouterr().err
+    assert "no usable checkpoint 'step-00000005'; available: step-00000004, step-00000006" in capsys.readouterr().err
     shutil.rmtree(saved / "step-00000004")
     assert best_checkpoint(saved) is None
     assert main([*arguments, "loop.iterations=8", "output.keep_best=false"]) == 0

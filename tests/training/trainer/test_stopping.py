@@ -128,6 +128,7 @@ def test_a_signal_to_one_process_stops_all_and_another_number_of_processes_resum
     assert_within_rounding(folder, uninterrupted)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_torchrun_passes_sigterm_on(tiny_run, tmp_path):
     folder = tmp_path / "run"

@@ -110,11 +110,19 @@ METHODS: dict[str, MethodSpec] = {spec.name: spec for spec in _SPECS}
 
 @dataclass(frozen=True)
 class Method:
-    """A method with its strength and, for many steps, their number; written "none", "nasa:0.3" or "teacher:25:7.5"."""
+    """A method with its strength and, for many steps, their number; written "none", "nasa:0.3" or "teacher:25:7.5".
+
+    Raises:
+        ValueError: the name is not known; the message lists those that are.
+    """
 
     name: str
     strength: float = 0.0
     steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.name not in METHODS:
+            raise ValueError(f"method {self.name!r} is not known; available: {', '.join(METHODS)}")
 
     @classmethod
     def parse(cls, text: str) -> Method:
@@ -143,9 +151,8 @@ class Method:
         return cls(name, strength, steps)
 
     def __str__(self) -> str:
-        spec = METHODS.get(self.name)
         parts = [self.name, str(self.steps) if self.steps else "", f"{self.strength:g}"]
-        return ":".join(filter(None, parts[:-1] if spec is not None and not spec.strength else parts))
+        return ":".join(filter(None, parts if METHODS[self.name].strength else parts[:-1]))
 
     @property
     def many_steps(self) -> bool:

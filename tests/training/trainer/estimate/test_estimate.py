@@ -4,6 +4,7 @@ import gc
 
 import pytest
 import torch
+from effort import some
 from full_size_folders import write_description
 from published import KINDS, save_folder
 from tiny_clip import write_tiny_clip
@@ -105,7 +106,7 @@ def test_nothing_on_the_meta_device_differs_from_a_real_network(teacher, checkpo
 LORA = ("student.train=lora", "lora.updates=3", "loop.gradient_checkpointing=false")
 
 
-@pytest.mark.parametrize("overrides", [(), LORA])
+@pytest.mark.parametrize("overrides", some([(), LORA], 1))
 def test_the_estimate_matches_a_run(teacher, tmp_path, overrides):
     """Parameters, their bytes, and torch's own count of operations in the trainer's own iteration."""
     recipe = small(teacher, "loop.micro_batch=2", f"output.folder={tmp_path}", *overrides)
@@ -133,6 +134,7 @@ def test_the_estimate_matches_a_run(teacher, tmp_path, overrides):
     assert found.flops == pytest.approx(counter.get_total_flops(), rel=0.03)
 
 
+@pytest.mark.full
 def test_settings_change_the_estimate(sd15, tmp_path):
     base = estimated(small(sd15))
 
@@ -155,6 +157,7 @@ def test_settings_change_the_estimate(sd15, tmp_path):
     assert estimated(small(sd15), cuda=False).total == base.total - base.memory["CUDA context (assumed)"]
 
 
+@pytest.mark.full
 def test_activations_depend_on_rows_and_checkpointing(sd15):
     rows = [activations(estimated(small(sd15, f"loop.micro_batch={n}"))) for n in (1, 2, 4)]
     assert rows[2] - rows[1] == pytest.approx(2 * (rows[1] - rows[0]), rel=0.1)
@@ -188,7 +191,7 @@ def test_autocast_casts_as_on_cuda():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [pytest.param(24, marks=pytest.mark.full), 12])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", some(KINDS, 1))
 def test_low_memory_recipes_fit(tmp_path, kind, size):
     """At full size, with 5 % of memory unused; cached prompts need no text encoder."""
     folder = write_description(tmp_path / kind, kind)

@@ -157,8 +157,9 @@ def test_tiles_are_neither_tiny_nor_huge():
     assert as_tiles(torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1))[0, :, 5, 5].tolist() == [0, 128, 255]
 
 
+@pytest.mark.full
 @pytest.mark.slow
-@pytest.mark.parametrize("alter", [None, pytest.param(with_fsdp, marks=pytest.mark.full)], ids=["DDP", "FSDP"])
+@pytest.mark.parametrize("alter", [None, with_fsdp], ids=["DDP", "FSDP"])
 def test_two_processes_draw_the_same_pictures(teacher, finished, tmp_path, alter):
     """Three prompts cannot be divided evenly on two processes."""
     pair = start_distributed(tmp_path / "log", *arguments(teacher, tmp_path), alter=alter)
