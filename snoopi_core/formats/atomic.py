@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """Yield a temporary file beside `path`, which replaces `path` when the block ends without an error.
 
     The file gets the permissions of any new file: safetensors would make it readable by its owner only.
+
+    Args:
+        shared: several processes may write `path` at the same time, so each gets its own temporary file. Otherwise
+            there is one name, and the next write removes what a killed process left.
 
     Raises:
         OSError: it cannot be written; names the file. The temporary file is removed and an older file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")  # a fixed name, so leftovers of a killed process are overwritten
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp" if shared else f".{path.name}.tmp")
     try:
+        temporary.unlink(missing_ok=True)  # its permissions may be those of safetensors
         temporary.write_bytes(b"")
         permissions = temporary.stat().st_mode
         yield temporary

@@ -130,7 +130,7 @@ def save_atomically(path: Path, tensors: Mapping[str, torch.Tensor], header: dic
         raise CheckpointError(
             f"{path.name}: {len(bad)} weight(s) are not finite as {dtype}, first {bad[0]}; nothing was written"
         )
-    with replacing(path) as temporary:
+    with replacing(path, shared=True) as temporary:  # nothing locks the folder of an export
         try:
             save_file(dict(tensors), temporary, metadata=header)
         except SafetensorError as error:  # raised for a full disk
