@@ -125,11 +125,19 @@ def attach(network: nn.Module, guidance: GuidanceProcessor) -> Iterator[nn.Modul
     Args:
         network: a UNet2DConditionModel or PixArtTransformer2DModel of diffusers.
         guidance: not attached if it is neutral.
+
+    Raises:
+        ValueError: the network has no layer `*.attn2`, so the guidance would do nothing.
     """
     if guidance.is_neutral:
         yield network
         return
     before = dict(network.attn_processors)
+    if not any(name.endswith(CROSS_ATTENTION) for name in before):
+        raise ValueError(
+            f"{type(network).__name__} has no cross-attention *{CROSS_ATTENTION}, so guidance would do nothing; it has "
+            f"{', '.join(list(before)[:3]) or 'no attention'}"
+        )
     # PixArt projects the text once, before its layers. A hook projects the negative too, at a time when sharded weights
     # are gathered.
     project = getattr(network, "caption_projection", None)

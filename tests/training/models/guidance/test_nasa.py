@@ -98,3 +98,13 @@ def test_wrong_negatives_are_refused(unet, inputs):
         nasa(unet, TextEmbeddings(states=negative.expand(3, -1, -1)), 0.5),
     ):
         unet(x, 999, positive)
+
+
+def test_a_network_without_cross_attention_is_refused(inputs):
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "mid_block_type": None}
+    unet = UNet2DConditionModel(sample_size=8, block_out_channels=(32,), **blocks)
+    with (
+        pytest.raises(ValueError, match="UNet2DConditionModel has no cross-attention"),
+        nasa(unet, TextEmbeddings(states=inputs[2]), 0.5),
+    ):
+        pass
