@@ -72,8 +72,9 @@ def test_a_wheel_holds_the_libraries_only_and_they_import_without_the_host(pack_
         names = archive.namelist()
         archive.extractall(tmp_path / "installed")
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"snoopi_core", "training", "snoopi"}
-    recipes = {path.name for path in (pack_root / "training" / "recipes").glob("*.toml")}
-    assert recipes == {Path(name).name for name in names if name.startswith("training/recipes/")}
+    ours = [path for name in ("snoopi_core", "training") for path in (pack_root / name).rglob("*") if path.is_file()]
+    needed = {path.relative_to(pack_root).as_posix() for path in ours if path.suffix not in (".pyc", ".md")}
+    assert needed == {name for name in names if not name.startswith("snoopi-")}
     code = "import sys; sys.path.insert(0, 'installed'); import snoopi_core, training.pgsb; print(training.__file__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
