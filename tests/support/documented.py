@@ -29,7 +29,15 @@ class Command(NamedTuple):
 
 def pages() -> list[Path]:
     """Every page with instructions. CHANGELOG.md describes the past."""
-    patterns = ("README.md", "CONTRIBUTING.md", "docs/*.md", "benchmarks/*.md", "training/*.md", "web/docs/**/*.md")
+    patterns = (
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/*.md",
+        "benchmarks/*.md",
+        "experiments/*.md",
+        "training/*.md",
+        "web/docs/**/*.md",
+    )
     return sorted(path for pattern in patterns for path in ROOT.glob(pattern))
 
 
