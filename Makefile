@@ -35,14 +35,14 @@ setup-browser:
 demo: setup
 	@$(PY) -m scripts.demo
 
-# The gate, 12 minutes on two cores: every kind of test, heavy ones with fewer examples (tests/README.md), in the newest
+# The gate, about a quarter of an hour on two cores: every kind of test, heavy ones with fewer examples (tests/README.md), in the newest
 # ComfyUI (or COMFYUI_PATH); and in the oldest that is supported, what could differ there.
 test: lint setup-browser
 	@$(PY) -m scripts.setup.comfy_cli --version >/dev/null # installed once, before tests that run at once
 	$(call part,gate,$(PYTEST) --effort gate)
 	$(call part,gate on ComfyUI $(OLDEST),SNOOPI_HOST_VERSION=$(OLDEST) $(PYTEST) --effort gate -m both_hosts tests/nodes)
 
-# Everything at full strength, half an hour on two cores.
+# Everything at full strength.
 test-all: lint setup-browser
 	@$(PY) -m scripts.setup.comfy_cli --version >/dev/null
 	$(call part,all,$(PYTEST) --effort full)
