@@ -16,9 +16,12 @@ _MODULES = {
     "unet": ("UNetFamily",),
     "pixart": ("PixArtFamily",),
     "hunyuan_dit": ("HunyuanDiTFamily",),
-    "wan": ("WanFamily",),
-    "ltxv": ("LTXVFamily",),
+    "wan": ("WanFamily", "CausalWanFamily"),
+    "ltxv": ("LTXVFamily", "LTXAVFamily"),
     "cosmos": ("CosmosPredict2Family", "AnimaFamily"),
+    "kandinsky5": ("Kandinsky5Family",),
+    "stable_audio": ("StableAudioFamily",),
+    "ace_step": ("ACEStepFamily", "ACEStep15Family"),
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -147,8 +147,8 @@ class Layer(Protocol):
         """Its block, as named in NASA Apply's `blocks`."""
         ...
 
-    def keys_values(self, context: Context) -> KeysValues:
-        """K- and V- from the layer's own projections, with the current weights."""
+    def keys_values(self, context: Context) -> KeysValues | None:
+        """K- and V- from the layer's own projections, with the current weights; None if they depend on the call."""
         ...
 
 
@@ -173,6 +173,10 @@ class Family(ABC):
 
     name: str
     """Shown in messages, for example in the list of supported models."""
+    text_depends_on_time = False
+    """Whether the context depends on the noise level, so that it is prepared for each step."""
+    sound: frozenset[str] = frozenset()
+    """Groups of blocks that work on sound, where a mask over the picture means nothing."""
 
     @abstractmethod
     def matches(self, model: BaseModel) -> bool:
@@ -197,6 +201,21 @@ class Family(ABC):
     @abstractmethod
     def attach(self) -> Attachment:
         """A new attachment, which runs calls of models of this family."""
+
+    def check_mask(self, blocks: Collection[Block]) -> None:
+        """Check that a mask over the picture has a meaning in all these blocks.
+
+        Raises:
+            ValueError: some work on sound.
+        """
+        groups = {block.group for block in blocks}
+        if groups & self.sound:
+            picture = ", ".join(sorted(groups - self.sound))
+            mend = f"Set blocks to {picture}, or disconnect the mask" if picture else "Disconnect the mask"
+            raise ValueError(
+                f"mask: it names a part of the picture, but the blocks {', '.join(sorted(groups & self.sound))} of "
+                f"{self.name} work on sound. {mend}"
+            )
 
     def replaced_blocks(self, model: BaseModel) -> tuple[Block, ...]:
         """Blocks in which another node has replaced the cross-attention and NASA would override that."""

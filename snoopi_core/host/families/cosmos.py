@@ -10,7 +10,7 @@ from .transformer import Projections, TransformerFamily
 
 class CosmosPredict2Family(TransformerFamily):
     name = "Cosmos-Predict2"
-    network = MiniTrainDIT
+    networks = (MiniTrainDIT,)
     projections = Projections(query="q_proj", keys_values=("k_proj", "v_proj"), output="output_proj")
     context_argument = "crossattn_emb"
 
@@ -23,7 +23,7 @@ class CosmosPredict2Family(TransformerFamily):
 
 class AnimaFamily(CosmosPredict2Family):
     name = "Anima"
-    network = Anima
+    networks = (Anima,)
     required = ("t5xxl_ids", "T5 tokens for the model's text adapter")
 
     def text_width(self, network: Anima) -> int:

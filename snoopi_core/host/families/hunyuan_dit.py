@@ -9,7 +9,7 @@ from .transformer import Projections, TransformerFamily
 
 class HunyuanDiTFamily(TransformerFamily):
     name = "HunyuanDiT"
-    network = HunYuanDiT
+    networks = (HunYuanDiT,)
     attention_name = "attn2"
     projections = Projections(query="q_proj", keys_values=("kv_proj",), output="out_proj")
     context_argument = "text_states"

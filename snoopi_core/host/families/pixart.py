@@ -18,7 +18,7 @@ from .transformer import Projections, TransformerFamily
 
 class PixArtFamily(TransformerFamily):
     name = "PixArt-alpha and PixArt-sigma"
-    network = PixArtMS
+    networks = (PixArtMS,)
     projections = Projections(query="q_linear", keys_values=("kv_linear",), output="proj")
     context_argument = "y"
 

@@ -16,10 +16,12 @@ copied, and none stays replaced after the call.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from math import ceil
+from operator import attrgetter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,7 +30,7 @@ from comfy.model_base import BaseModel
 
 from ...guidance.blocks import Block
 from ..conditioning.negative import Negative, check_width
-from .base import Attachment, Call, Context, Family, Grid, KeysValues, Options, Term, network_of
+from .base import Attachment, Call, Context, Family, Grid, KeysValues, LayerKey, Options, Term, network_of
 from .forwards import Forward, first_block_arguments, replaced_forwards
 
 
@@ -49,17 +51,22 @@ class TransformerLayer:
     attention: torch.nn.Module
     projections: Projections
 
-    def keys_values(self, context: Context) -> KeysValues:
-        return tuple(getattr(self.attention, name)(context.tokens) for name in self.projections.keys_values)
+    def tokens(self, context: Context) -> torch.Tensor:
+        """What this layer takes of a negative, (Bn, T, C)."""
+        return context.tokens
+
+    def keys_values(self, context: Context) -> KeysValues | None:
+        tokens = self.tokens(context)
+        return tuple(self.attention.get_submodule(name)(tokens) for name in self.projections.keys_values)
 
 
 class TransformerFamily(Family):
     """Base of all families in this style: subclasses define where the cross-attentions are and how they are called."""
 
-    network: type[torch.nn.Module]
-    """Exactly this class: a subclass may have other attentions."""
+    networks: tuple[type[torch.nn.Module], ...]
+    """Exactly these classes: a subclass may have other attentions."""
     blocks_name = "blocks"
-    """Attribute of the network: its blocks, in the order in which they run."""
+    """Attribute of the network, may be dotted: its blocks, in the order in which they run."""
     attention_name = "cross_attn"
     """Attribute of a block: its attention to the text."""
     projections: Projections
@@ -69,9 +76,11 @@ class TransformerFamily(Family):
     """Name of a block's argument for the mask over the text."""
     required: tuple[str, str] | None = None
     """A setting of prompts that only these models' text encoders add: its key, and its name in messages."""
+    text_settings: Collection[str] | None = None
+    """The settings of a prompt that its text depends on; None: any. Others, such as pictures, are not prepared."""
 
     def matches(self, model: BaseModel) -> bool:
-        return type(network_of(model)) is self.network
+        return type(network_of(model)) in self.networks
 
     @abstractmethod
     def text_width(self, network: Any) -> int:
@@ -96,10 +105,10 @@ class TransformerFamily(Family):
         _, *rest = args
         return forward(x, context.tokens, *rest, **kwargs)
 
-    def layers(self, model: BaseModel) -> dict[int, TransformerLayer]:
+    def layers(self, model: BaseModel) -> dict[LayerKey, TransformerLayer]:
         return {
             index: TransformerLayer(Block("block", index), getattr(block, self.attention_name), self.projections)
-            for index, block in enumerate(getattr(network_of(model), self.blocks_name))
+            for index, block in enumerate(attrgetter(self.blocks_name)(network_of(model)))
         }
 
     def check(self, model: BaseModel, negative: Negative) -> None:
@@ -111,7 +120,14 @@ class TransformerFamily(Family):
             )
 
     def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
-        block = getattr(network_of(model), self.blocks_name)[0]
+        if self.text_settings is not None:
+            settings = {key: each for key, each in negative.settings.items() if key in self.text_settings}
+            negative = dataclasses.replace(negative, settings=settings)
+        return self.prepare(model, negative, x, sigma)
+
+    def prepare(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
+        """The context of a negative as the first block gets it."""
+        block = attrgetter(self.blocks_name)(network_of(model))[0]
         return self.read_context(first_block_arguments(model, block, negative, x, sigma), negative.embedding.shape[0])
 
     def read_context(self, arguments: dict[str, Any], rows: int) -> Context:
@@ -129,12 +145,16 @@ class TransformerFamily(Family):
     def attach(self) -> Attachment:
         return TransformerAttachment(self)
 
+    def steered_layer(self, key: LayerKey) -> SteeredLayer:
+        """A new object that steers the layer of this key."""
+        return SteeredLayer(self, key)
+
 
 class TransformerAttachment:
     def __init__(self, family: TransformerFamily) -> None:
         self.family = family
         # By network: a node's output may run in several models at once, for example on several GPUs.
-        self._layers: WeakKeyDictionary[torch.nn.Module, dict[int, _SteeredLayer]] = WeakKeyDictionary()
+        self._layers: WeakKeyDictionary[torch.nn.Module, dict[LayerKey, SteeredLayer]] = WeakKeyDictionary()
 
     def __call__(
         self, model: BaseModel, options: Options, call: Call, proceed: Callable[..., torch.Tensor]
@@ -144,68 +164,78 @@ class TransformerAttachment:
         layers = self.family.layers(model)
         grid = self.family.grid(network, call.shape)
         with contextlib.ExitStack() as stack:
-            for key in sorted(call.layers):
+            for key in (key for key in layers if key in call.layers):
                 # These objects are reused, so that a compiled model sees the same ones in each call.
-                steered = known.setdefault(key, _SteeredLayer(self.family, key))
-                stack.enter_context(steered.attached_to(layers[key].attention, call, grid))
+                if key not in known:
+                    known[key] = self.family.steered_layer(key)
+                stack.enter_context(known[key].attached_to(layers[key], call, grid))
             return proceed(options)
 
 
-class _SteeredLayer:
+class SteeredLayer:
     """Steers one cross-attention: its methods temporarily replace the forwards of the attention and its projections."""
 
-    def __init__(self, family: TransformerFamily, key: int) -> None:
+    def __init__(self, family: TransformerFamily, key: LayerKey) -> None:
         self.family, self.key = family, key
 
     @contextlib.contextmanager
-    def attached_to(self, attention: torch.nn.Module, call: Call, grid: Grid) -> Iterator[None]:
-        """Replace the forwards of `attention` and its projections."""
-        names = self.family.projections
-        self._attention, self._call, self._grid = attention, call, grid
-        self._forward = attention.forward
-        self._query_forward = getattr(attention, names.query).forward
-        self._output_forward = getattr(attention, names.output).forward
-        self._key_value_forwards = [getattr(attention, name).forward for name in names.keys_values]
+    def attached_to(self, layer: TransformerLayer, call: Call, grid: Grid) -> Iterator[None]:
+        """Replace the forwards of the layer's attention and its projections."""
+        names, attention = layer.projections, layer.attention
+        query, output = attention.get_submodule(names.query), attention.get_submodule(names.output)
+        keys_values = [attention.get_submodule(name) for name in names.keys_values]
+        self._layer, self._call, self._grid = layer, call, grid
+        self._forward, self._query_forward, self._output_forward = attention.forward, query.forward, output.forward
+        self._key_value_forwards = [each.forward for each in keys_values]
         self._q: torch.Tensor | None = None
         self._term: Term | None = None
-        replaced = [(attention, self.forward), (getattr(attention, names.query), self.query)]
-        replaced.append((getattr(attention, names.output), _pass_through))
-        stand_ins = (self.key_or_value_0, self.key_or_value_1)
-        replaced += zip((getattr(attention, name) for name in names.keys_values), stand_ins, strict=False)
+        replaced = [(attention, self.forward), (query, self.query), (output, self.output)]
+        replaced += zip(keys_values, (self.key_or_value_0, self.key_or_value_1), strict=False)
         try:
             with replaced_forwards(replaced):
                 yield
         finally:
-            self._attention = self._call = self._forward = self._query_forward = self._output_forward = None
+            self._layer = self._call = self._forward = self._query_forward = self._output_forward = None
             self._key_value_forwards = self._q = self._term = None
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """The layer's output for image tokens x (B, N, C)."""
-        call, family = self._call, self.family
         out = self._forward(x, *args, **kwargs)
         # Some return a tuple of one.
         z = out if isinstance(out, torch.Tensor) else out[0]
         if self._q is None:
+            block = self._layer.block
             raise ValueError(
-                f"NASA cannot steer block {self.key}: another node has replaced its cross-attention with one that does "
-                "not use the layer's own projections. Remove that node, or exclude the block in NASA Apply's blocks"
+                f"NASA cannot steer {block.group}.{block.index}: another node has replaced its cross-attention with "
+                "one that does not use the layer's own projections. Remove that node, or exclude the block in NASA "
+                "Apply's blocks"
             )
-        x_pos = call.select(x)
-        self._q = call.select(self._q)
+        z = self.steered(z, x, *args, **kwargs)
+        return z if isinstance(out, torch.Tensor) else (z, *out[1:])
+
+    def steered(self, z: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The layer's output for Z+ (B, N, C) and its other arguments."""
+        x_pos = self._call.select(x)
+        self._q = self._call.select(self._q)
 
         def respond(term: Term) -> torch.Tensor:
             self._term = term
-            rows = x_pos.shape[0]
-            mask = term.context.mask
-            context = Context(
-                tokens=call.repeat(term.context.tokens, rows), mask=None if mask is None else call.repeat(mask, rows)
-            )
-            z_neg = family.respond(self._attention, self._forward, x_pos, context, *args, **kwargs)
+            context = self.context(term, x_pos)
+            z_neg = self.family.respond(self._layer.attention, self._forward, x_pos, context, *args, **kwargs)
             return z_neg if isinstance(z_neg, torch.Tensor) else z_neg[0]
 
-        z = self._output_forward(call.steer(z, self.key, respond, lambda: self._grid))
+        z = self._output_forward(self._call.steer(z, self.key, respond, lambda: self._grid))
         self._q = self._term = None
-        return z if isinstance(out, torch.Tensor) else (z, *out[1:])
+        return z
+
+    def context(self, term: Term, x_pos: torch.Tensor) -> Context:
+        """The negative's context for each positive row, (R, T, C), x_pos (R, N, C)."""
+        repeat, mask, rows = self._call.repeat, term.context.mask, x_pos.shape[0]
+        tokens = repeat(self._layer.tokens(term.context), rows)
+        return dataclasses.replace(term.context, tokens=tokens, mask=None if mask is None else repeat(mask, rows))
+
+    def output(self, z: torch.Tensor) -> torch.Tensor:
+        return z
 
     def query(self, x: torch.Tensor) -> torch.Tensor:
         if self._q is None:
@@ -222,9 +252,5 @@ class _SteeredLayer:
         if self._term is None:
             return self._key_value_forwards[number](context)
         kept = self._term.keys_values[self.key]
-        each = kept[number] if kept else self._key_value_forwards[number](self._term.context.tokens)
+        each = kept[number] if kept else self._key_value_forwards[number](self._layer.tokens(self._term.context))
         return self._call.repeat(each, self._q.shape[0])
-
-
-def _pass_through(z: torch.Tensor) -> torch.Tensor:
-    return z

@@ -1,22 +1,41 @@
-"""Wan 2.1 (and 2.2, the same network): text to video and image to video."""
+"""Wan 2.1 and 2.2: text, image, audio, pose, camera and control to video.
+
+All of them attend to the text in the same layers (`cross_attn` of each block). What they know of pictures, audio, faces
+or music comes in other ways, which stay untouched: image tokens before the text's with projections of their own, added
+image tokens, or separate layers.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from comfy.ldm.wan.model import WanModel, WanT2VCrossAttention
+from comfy.model_base import BaseModel
 
-from .base import Context
+from ...guidance.blocks import Block
+from .base import Context, LayerKey, network_of
+from .classes import existing
 from .forwards import Forward
-from .transformer import Projections, TransformerFamily
+from .transformer import Projections, SteeredLayer, TransformerFamily, TransformerLayer
 
 
 class WanFamily(TransformerFamily):
-    name = "Wan 2.1 and 2.2 (text to video, image to video)"
-    network = WanModel
+    name = "Wan 2.1 and 2.2 (all variants)"
+    networks = (
+        *existing(
+            "comfy.ldm.wan.model",
+            *("WanModel", "VaceWanModel", "CameraWanModel", "WanModel_S2V", "HumoWanModel"),
+            *("SCAILWanModel", "SCAIL2WanModel"),
+        ),
+        *existing("comfy.ldm.wan.model_animate", "AnimateWanModel"),
+        *existing("comfy.ldm.wan.model_wandancer", "WanDancerModel"),
+    )
     projections = Projections(query="q", keys_values=("k", "v"), output="o")
     context_argument = "context"
+    text_settings = ()  # a negative is text only
 
     def text_width(self, network: WanModel) -> int:
         return network.text_embedding[0].in_features
@@ -24,9 +43,13 @@ class WanFamily(TransformerFamily):
     def patch_size(self, network: WanModel) -> tuple[int, int, int]:
         return tuple(network.patch_size)
 
-    def read_context(self, arguments: dict[str, Any], rows: int) -> Context:
-        # Image tokens, if any, come first; a negative is text only.
-        return Context(tokens=arguments[self.context_argument][:, arguments.get("context_img_len") or 0 :])
+    def layers(self, model: BaseModel) -> dict[LayerKey, TransformerLayer]:
+        """VACE has a second list of blocks, which run beside the others."""
+        vace = {
+            ("vace", index): TransformerLayer(Block("vace", index), block.cross_attn, self.projections)
+            for index, block in enumerate(getattr(network_of(model), "vace_blocks", ()))
+        }
+        return {**super().layers(model), **vace}
 
     def respond(
         self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
@@ -37,3 +60,44 @@ class WanFamily(TransformerFamily):
         # An image-to-video layer adds a response to the image. The negative needs only the response to the text, which
         # the text-to-video layer computes with the same projections and norms.
         return WanT2VCrossAttention.forward(attention, x, context.tokens, transformer_options=options)
+
+
+class CausalWanFamily(WanFamily):
+    """Frame by frame, with keys and values kept from frame to frame."""
+
+    name = "Wan 2.1 autoregressive (Causal Forcing, Self-Forcing)"
+    networks = existing("comfy.ldm.wan.ar_model", "CausalWanModel")
+
+    def steered_layer(self, key: LayerKey) -> SteeredLayer:
+        return _CachedTextLayer(self, key)
+
+
+class _CachedTextLayer(SteeredLayer):
+    """After the first frames, the host keeps K+ and V+ and calls only the query and the output projection."""
+
+    _inside = False
+    """Whether the attention's own forward is running."""
+    _x: torch.Tensor | None = None
+    """What the query projection was called with."""
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        with self._running():
+            return super().forward(x, *args, **kwargs)
+
+    def query(self, x: torch.Tensor) -> torch.Tensor:
+        self._x = x
+        return super().query(x)
+
+    def output(self, z: torch.Tensor) -> torch.Tensor:
+        if self._inside:
+            return z
+        with self._running():
+            return self.steered(z, self._x)
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        self._inside = True
+        try:
+            yield
+        finally:
+            self._inside, self._x = False, None

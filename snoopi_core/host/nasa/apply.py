@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -79,11 +80,14 @@ def read_steering(
     negatives = read_negative(negative)
     for each in negatives:
         family.check(patcher.model, each)
+    chosen = parse_blocks(blocks, family.blocks(patcher.model))
+    if mask is not None:
+        family.check_mask(chosen)
     return Steering(
         negatives=negatives,
         alpha=alpha,
         window=window,
-        blocks=parse_blocks(blocks, family.blocks(patcher.model)),
+        blocks=chosen,
         mask=None if mask is None else check_mask(mask),
     )
 
@@ -139,12 +143,15 @@ class NASAWrapper:
         if run is not None:
             run.calls += 1
         model: BaseModel = executor.class_obj
+        shape = _picture_shape(x, conditions)
+        if shape != x.shape:
+            positive = dataclasses.replace(positive, size=tuple(shape[2:]))
         terms = tuple(self._terms(model, x, sigma, options, chunks, positive, run))
         if not terms:
             return proceed(options)
         if run is not None:
             run.acted += 1
-        call = Call(positive=chunks, terms=terms, shape=x.shape, observer=observer)
+        call = Call(positive=chunks, terms=terms, shape=shape, observer=observer)
         return self.attachment(model, options, call, proceed)
 
     def _terms(
@@ -159,6 +166,8 @@ class NASAWrapper:
     ) -> list[Term]:
         is_cached = run is not None and run.steps > 1 and _weights_are_constant(model)
         cached = run.cached if is_cached else _without_cache
+        is_kept = is_cached and not self.family.text_depends_on_time
+        cached_text = cached if is_kept else _without_cache
 
         def is_active(window: Window) -> bool:
             return window.covers_all or window.is_active(float(sigma[0]), model.model_sampling)
@@ -167,7 +176,7 @@ class NASAWrapper:
             # With the current weights: LoRAs, hooks and low-VRAM casts have already been applied.
             context = self.family.context(model, negative, x, sigma)
             chosen = {key: layer for key, layer in self.family.layers(model).items() if layer.block in blocks}
-            return context, {key: layer.keys_values(context) if is_cached else None for key, layer in chosen.items()}
+            return context, {key: layer.keys_values(context) if is_kept else None for key, layer in chosen.items()}
 
         def mask_of(steering: Steering) -> torch.Tensor:
             uuids = options.get("uuids") or [None] * len(chunks)
@@ -185,12 +194,18 @@ class NASAWrapper:
                 alpha = cached(
                     (steering, share, x.device), partial(torch.full, (), steering.alpha * share, device=x.device)
                 )
-                context, keys_values = cached(
+                context, keys_values = cached_text(
                     (negative, model.diffusion_model, x.device), partial(prepare, negative, steering.blocks)
                 )
                 number = self._numbers[negative]
                 terms.append(Term(number=number, alpha=alpha, context=context, keys_values=keys_values, mask=mask))
         return terms
+
+
+def _picture_shape(x: torch.Tensor, conditions: Mapping[str, Any]) -> torch.Size:
+    """Shape of the picture's or video's latent; the host packs it and that of the sound into one tensor."""
+    shapes = conditions.get("latent_shapes") or ()
+    return torch.Size((x.shape[0], *shapes[0][1:])) if len(shapes) > 1 else x.shape
 
 
 def _without_cache(key: object, make: Callable) -> Any:

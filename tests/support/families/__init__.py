@@ -11,6 +11,7 @@ Its latents have a side of 34 (`SIDE`): the host cannot place fewer than 33.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from .base import Case, Condition, conditioning, failing
@@ -20,8 +21,9 @@ from .hunyuan_dit import hunyuan_dit
 from .ltxv import ltxv
 from .pixart import pixart
 from .wan import i2v, t2v
+from .wan_variants import VARIANTS, variant
 
-__all__ = ["CASES", "Case", "Condition", "Subtraction", "case", "conditioning", "failing"]
+__all__ = ["BESIDE", "CASES", "Case", "Condition", "Subtraction", "case", "conditioning", "failing"]
 
 CASES: dict[str, Callable[[], Case]] = {
     "PixArt-alpha 512": lambda: pixart("alpha-512"),
@@ -34,7 +36,12 @@ CASES: dict[str, Callable[[], Case]] = {
     "LTXV": ltxv,
     "Cosmos-Predict2": predict2,
     "Anima": anima,
+    **{name: functools.partial(variant, name) for name in VARIANTS},
 }
+
+
+BESIDE = [*VARIANTS]
+"""Rows whose full contract runs in the full run only."""
 
 
 def case(name: str) -> Case:

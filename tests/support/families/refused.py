@@ -40,11 +40,6 @@ REFUSED: dict[str, dict[str, Any]] = {
         **_FLUX, "image_model": "hunyuan_video", "patch_size": [1, 2, 2], "guidance_embed": True, "byt5": False,
         "meanflow": False, "use_cond_type_embedding": False, "vision_in_dim": None, "meanflow_sum": False,
     },
-    # Has cross-attention in a second list of blocks, which is not implemented.
-    "WAN21_Vace": {
-        "image_model": "wan2.1", "model_type": "vace", "vace_layers": 1, "vace_in_dim": 96, "dim": 64, "ffn_dim": 64,
-        "freq_dim": 32, "text_dim": 48, "num_heads": 4, "num_layers": 1,
-    },
 }  # fmt: skip
 
 

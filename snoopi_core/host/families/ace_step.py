@@ -1,0 +1,85 @@
+"""ACE-Step 1 and 1.5: music from tags and lyrics.
+
+Both attend to one sequence that holds the whole condition: tags, lyrics, and the voice (1) or the timbre of a reference
+(1.5). It is separate from the sound, so NASA applies to it: a negative's sequence is prepared from its own tags, lyrics
+and reference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy.ldm.ace.model import ACEStepTransformer2DModel
+
+from .base import Context, Grid, LayerKey
+from .classes import existing
+from .forwards import Forward
+from .transformer import Projections, SteeredLayer, TransformerFamily
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotatedContext(Context):
+    """With the rotations of its keys, two of (T, D)."""
+
+    rotations: tuple[torch.Tensor, torch.Tensor]
+
+
+class ACEStepFamily(TransformerFamily):
+    name = "ACE-Step 1"
+    networks = (ACEStepTransformer2DModel,)
+    blocks_name = "transformer_blocks"
+    projections = Projections(query="to_q", keys_values=("to_k", "to_v"), output="to_out.0")
+    context_argument = "encoder_hidden_states"
+    required = ("conditioning_lyrics", "lyrics")
+    text_settings = ("conditioning_lyrics", "lyrics_strength")
+    sound = frozenset({"block"})
+
+    def text_width(self, network: ACEStepTransformer2DModel) -> int:
+        return network.genre_embedder.in_features
+
+    def grid(self, network: Any, shape: torch.Size) -> Grid:
+        return 1, 1, shape[-1]
+
+    def read_context(self, arguments: dict[str, Any], rows: int) -> Context:
+        rotations = arguments["rotary_freqs_cis_cross"]
+        return RotatedContext(tokens=arguments[self.context_argument], rotations=rotations)
+
+    def respond(
+        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        negative = {"encoder_hidden_states": context.tokens, "rotary_freqs_cis_cross": context.rotations}
+        return forward(x, **{**kwargs, **negative})
+
+    def steered_layer(self, key: LayerKey) -> SteeredLayer:
+        return _NamedInputLayer(self, key)
+
+
+class ACEStep15Family(TransformerFamily):
+    name = "ACE-Step 1.5"
+    networks = existing("comfy.ldm.ace.ace_step15", "AceStepConditionGenerationModel")
+    blocks_name = "decoder.layers"
+    projections = Projections(query="q_proj", keys_values=("k_proj", "v_proj"), output="o_proj")
+    context_argument = "encoder_hidden_states"
+    required = ("conditioning_lyrics", "lyrics")
+    text_settings = ("conditioning_lyrics", "reference_audio_timbre_latents")
+    sound = frozenset({"block"})
+
+    def text_width(self, network: Any) -> int:
+        return network.encoder.text_projector.in_features
+
+    def grid(self, network: Any, shape: torch.Size) -> Grid:
+        return 1, 1, shape[-1]
+
+    def respond(
+        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        return forward(x, **{**kwargs, "encoder_hidden_states": context.tokens})
+
+
+class _NamedInputLayer(SteeredLayer):
+    """The block names all arguments of its attention."""
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> Any:
+        return super().forward(hidden_states, **kwargs)
