@@ -14,12 +14,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+import comfy.supported_models as supported
+
+from .ace_step import ace_step, ace_step_15
 from .base import Case, Condition, conditioning, failing
 from .cosmos import anima, predict2
 from .formula import Subtraction
 from .hunyuan_dit import hunyuan_dit
+from .kandinsky5 import kandinsky5
+from .ltx2 import ltx2
 from .ltxv import ltxv
 from .pixart import pixart
+from .stable_audio import stable_audio
 from .wan import i2v, t2v
 from .wan_variants import VARIANTS, variant
 
@@ -36,11 +42,20 @@ CASES: dict[str, Callable[[], Case]] = {
     "LTXV": ltxv,
     "Cosmos-Predict2": predict2,
     "Anima": anima,
+    "LTXV, modulated text": functools.partial(ltxv, modulated=True),
+    "LTX-2": functools.partial(ltx2, "LTX-2"),
+    "LTX-2.3": functools.partial(ltx2, "LTX-2.3"),
+    "Kandinsky 5 image": functools.partial(kandinsky5, "image"),
+    "Kandinsky 5 video": functools.partial(kandinsky5, "video"),
+    "Stable Audio 1": functools.partial(stable_audio, "1"),
+    **({"Stable Audio 3": functools.partial(stable_audio, "3")} if hasattr(supported, "StableAudio3") else {}),
+    "ACE-Step 1": ace_step,
+    "ACE-Step 1.5": ace_step_15,
     **{name: functools.partial(variant, name) for name in VARIANTS},
 }
 
 
-BESIDE = [*VARIANTS]
+BESIDE = list(CASES)[list(CASES).index("LTXV, modulated text") :]
 """Rows whose full contract runs in the full run only."""
 
 

@@ -20,6 +20,10 @@ from .formula import Subtraction
 
 CONTEXT = 48  # not a multiple of any other width here, so mix-ups of dimensions raise errors
 
+_CROSS_ATTENTION = ("attn2", "audio_attn2", "cross_attn", "cross_attention")
+_VALUES_AND_OUTPUTS = (
+    *("v", "to_v", "v_proj", "to_value", "o", "to_out", "proj", "out_proj", "output_proj", "o_proj", "out_layer"),
+)
 Condition = dict[str, Any]
 """A prompt as the host keeps it: `context` (B, T, C), and what else the family's text encoder hands over."""
 
@@ -39,6 +43,7 @@ def build(
     arguments: dict[str, Any],
     *,
     adjust: Callable[[torch.nn.Module], None] | None = None,
+    weights: dict[str, torch.Tensor] | None = None,
     seed: int = 0,
 ) -> comfy.model_patcher.ModelPatcher:
     """A model of the host in fp32 on the CPU, built like the host's loaders do: config, get_model, patcher.
@@ -46,10 +51,11 @@ def build(
     Args:
         arguments: of the network; they override those of the config class.
         adjust: changes the network before its weights are set.
+        weights: of parts beside the network, under their names in a file.
     """
     config = config_class(dict(arguments))
     config.set_inference_dtype(torch.float32, None)
-    model = config.get_model({}, "", device="cpu").eval()
+    model = config.get_model(dict(weights or {}), "", device="cpu").eval()
     if adjust is not None:
         adjust(model.diffusion_model)
     randomize(model.diffusion_model, seed)
@@ -74,11 +80,11 @@ def randomize(network: torch.nn.Module, seed: int) -> None:
             weight.mul_(0.1).add_(1.0)  # norms
         else:
             weight.mul_(0.3)  # biases, tables of shifts and scales, learned tokens
-        if any(part in ("attn2", "cross_attn") for part in leaf) and leaf[-1] == "weight" and weight.ndim == 2:
+        if any(part in _CROSS_ATTENTION for part in leaf) and leaf[-1] == "weight" and weight.ndim == 2:
             layer = leaf[-3] if leaf[-2] == "0" else leaf[-2]
-            if layer in ("v", "to_v", "v_proj", "o", "to_out", "proj", "out_proj", "output_proj"):
+            if layer in _VALUES_AND_OUTPUTS:
                 weight.mul_(2.0)
-            elif layer in ("kv_linear", "kv_proj"):
+            elif layer in ("kv_linear", "kv_proj", "to_kv"):
                 weight[weight.shape[0] // 2 :].mul_(2.0)
 
 
@@ -127,6 +133,14 @@ class Case:
         """The host's noise for this seed, (rows, C, ...)."""
         return comfy.sample.prepare_noise(self.latent(rows), seed)
 
+    def to_host(self, latent: torch.Tensor) -> Any:
+        """A latent as the host's samplers take it."""
+        return latent
+
+    def from_host(self, latent: Any) -> torch.Tensor:
+        """A latent from the host's samplers."""
+        return latent
+
     def sample(
         self,
         patcher: comfy.model_patcher.ModelPatcher,
@@ -144,10 +158,12 @@ class Case:
         """
         prompts = [positive] if isinstance(positive, dict) else positive
         combined = [entry for prompt in prompts for entry in conditioning(prompt)]
-        return comfy.sample.sample(
-            patcher, self.noise(rows, seed), steps, cfg, "lcm", "simple", combined, conditioning(unconditional),
-            self.latent(rows), seed=seed, disable_pbar=True,
+        noise, latent = self.to_host(self.noise(rows, seed)), self.to_host(self.latent(rows))
+        samples = comfy.sample.sample(
+            patcher, noise, steps, cfg, "lcm", "simple", combined, conditioning(unconditional), latent, seed=seed,
+            disable_pbar=True,
         )  # fmt: skip
+        return self.from_host(samples)
 
     @torch.no_grad()
     def expected(
@@ -183,7 +199,7 @@ def host_inputs(patcher: comfy.model_patcher.ModelPatcher, x: torch.Tensor, cond
     """The arguments that the host passes to its network for a prompt, from its extra_conds; floats as fp64."""
     settings = {key: value for key, value in condition.items() if key != "context"}
     # Defaults of the host's sampling.
-    sizes = {"width": 8 * x.shape[3], "height": 8 * x.shape[2]}
+    sizes = {"width": 8 * x.shape[3], "height": 8 * x.shape[2]} if x.ndim > 3 else {}
     settings = {"noise": x.float(), "device": torch.device("cpu"), **sizes, **settings}
     conds = patcher.model.extra_conds(cross_attn=condition["context"].clone(), **settings)
     inputs = {

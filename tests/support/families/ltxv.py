@@ -17,44 +17,83 @@ _ARGUMENTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-class _Attention(WrittenOutAttention):
+class LTXAttention(WrittenOutAttention):
+    """A block's attention to the text; its gates and the modulation of its text are optional."""
+
+    table: torch.nn.Parameter | None = None
+    """The block's part of the modulation, (2, C)."""
+    level: torch.Tensor | None = None
+    """The noise level's part, (B, 2 C)."""
+    part = slice(None)
+    """Its part of a prepared negative."""
+
     def response(self, q, tokens, mask):
+        tokens = tokens[..., self.part]
+        if self.table is not None:
+            shift, scale = (self.table + self.level.unflatten(-1, (2, -1))).unsqueeze(2).unbind(1)
+            tokens = tokens * (1 + scale) + shift
+        return self._attend(q, tokens, mask)
+
+    def _attend(self, q, tokens, mask):
         layer = self.layer
         k, v = rms_norm(project(tokens, layer.to_k), layer.k_norm), project(tokens, layer.to_v)
-        return attend(q, k, v, layer.heads, mask)
+        return attend(q, k, v, layer.heads, mask) * self.gates
 
-    def __call__(self, x, context, mask, transformer_options=None):
+    def __call__(self, x, context, mask=None, transformer_options=None):
         layer = self.layer
         q = rms_norm(project(x, layer.to_q), layer.q_norm)
-        # The network has converted its mask, (B, 1, 1, T): 0 for tokens, the lowest number for padding.
-        return self.steer(q, self.response(q, context, mask[:, 0, 0] == 0), layer.to_out[0])
+        self.gates = gates(layer, x)
+        # The block has already modulated the positive. The network has converted its mask, (B, 1, 1, T): 0 for tokens,
+        # the lowest number for padding.
+        z_pos = self._attend(q, context, None if mask is None else mask[:, 0, 0] == 0)
+        return self.steer(q, z_pos, layer.to_out[0])
 
 
-def _matrices(pe, heads):
-    """Rotations of each pair of channels, (B, N, H, D/2, 2, 2), from the formats of older and newer hosts."""
-    if len(pe) == 2:
-        return pe[0]
-    cos, sin = (part[..., ::2].unflatten(-1, (heads, -1)) for part in pe[:2])  # each value is repeated
-    return torch.stack([cos, -sin, sin, cos], -1).unflatten(-1, (2, 2))
+def gates(layer, x):
+    """One factor for each head, (B, N, H D); 1 without gates."""
+    if getattr(layer, "to_gate_logits", None) is None:
+        return 1.0
+    return (2 * torch.sigmoid(project(x, layer.to_gate_logits))).repeat_interleave(layer.dim_head, -1)
 
 
-def _self_attention(layer):
-    def forward(x, pe, mask=None, transformer_options=None):
-        q, k = rms_norm(project(x, layer.to_q), layer.q_norm), rms_norm(project(x, layer.to_k), layer.k_norm)
-        matrices = _matrices(pe, layer.heads)
-        q, k = (rotate(part.unflatten(-1, (layer.heads, -1, 2)), matrices).flatten(-3) for part in (q, k))
-        return project(attend(q, k, project(x, layer.to_v), layer.heads), layer.to_out[0])
+def _rotated(part, pe, heads):
+    """Queries or keys, (B, N, C), rotated by either format of older and newer hosts."""
+    is_split = pe[-1] is True
+    if len(pe) == 2 and isinstance(pe[1], bool):
+        matrices = pe[0]
+    else:
+        # Interleaved: each value is repeated. In halves: (B, H, N, D/2).
+        cos, sin = (
+            each.swapaxes(1, 2) if is_split else each[..., ::2].unflatten(-1, (heads, -1)) for each in pe[:2]
+        )  # fmt: skip
+        matrices = torch.stack([cos, -sin, sin, cos], -1).unflatten(-1, (2, 2))
+    part = part.unflatten(-1, (heads, 2, -1)).mT if is_split else part.unflatten(-1, (heads, -1, 2))
+    part = rotate(part, matrices)
+    return (part.mT if is_split else part).flatten(-3)
+
+
+def written_out(layer):
+    """The forward of any other attention: to the picture itself, of a connector, between picture and sound."""
+
+    def forward(x, context=None, mask=None, pe=None, k_pe=None, transformer_options=None):
+        assert mask is None
+        context = x if context is None else context
+        q, k = rms_norm(project(x, layer.to_q), layer.q_norm), rms_norm(project(context, layer.to_k), layer.k_norm)
+        q, k = _rotated(q, pe, layer.heads), _rotated(k, pe if k_pe is None else k_pe, layer.heads)
+        z = attend(q, k, project(context, layer.to_v), layer.heads) * gates(layer, x)
+        return project(z, layer.to_out[0])
 
     return forward
 
 
 class _Reference(TransformerReference):
-    attention = _Attention
+    attention = LTXAttention
 
     def __init__(self, patcher):
         super().__init__(patcher)
-        for block in self.network.transformer_blocks:
-            block.attn1.forward = _self_attention(block.attn1)
+        for block, attention in zip(self.network.transformer_blocks, self.attentions, strict=True):
+            block.attn1.forward = written_out(block.attn1)
+            attention.table = getattr(block, "prompt_scale_shift_table", None)
 
     def cross_attentions(self):
         return [block.attn2 for block in self.network.transformer_blocks]
@@ -64,8 +103,16 @@ class _Reference(TransformerReference):
         return to_rows(tokens, rows), to_rows(condition["attention_mask"], rows)
 
     def run(self, x, t, condition):
+        for attention in self.attentions:
+            if attention.table is not None:
+                attention.level = noise_level(self.network, "prompt_adaln_single", t)
         inputs = host_inputs(self.patcher, x, condition)
         return self.network(x, t, inputs.pop("c_crossattn"), transformer_options={}, **inputs)
+
+
+def noise_level(network: torch.nn.Module, name: str, t: torch.Tensor) -> torch.Tensor:
+    """What the modulation of the text gets of the noise level, (B, 2 C)."""
+    return getattr(network, name)(t * network.timestep_scale_multiplier, None, t.shape[0], torch.float64)[0]
 
 
 def _condition(generator: torch.Generator, tokens: int, rows: int, padding: int) -> Condition:
@@ -77,9 +124,9 @@ def _condition(generator: torch.Generator, tokens: int, rows: int, padding: int)
 
 
 @functools.cache
-def ltxv() -> Case:
-    patcher = build(supported.LTXV, _ARGUMENTS)
+def ltxv(*, modulated: bool = False) -> Case:
+    patcher = build(supported.LTXV, {**_ARGUMENTS, "cross_attention_adaln": modulated})
     return Case(
-        name="LTXV", patcher=patcher, reference=_Reference(patcher), make_condition=_condition,
-        latent_shape=(128, 2, 4, 6), patch=1, blocks=3,
+        name="LTXV, modulated text" if modulated else "LTXV", patcher=patcher, reference=_Reference(patcher),
+        make_condition=_condition, latent_shape=(128, 2, 4, 6), patch=1, blocks=3,
     )  # fmt: skip

@@ -1,0 +1,117 @@
+"""LTX-2 and 2.3: video and sound in one network, each with attentions to its own form of the text."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import comfy.nested_tensor
+import comfy.sample
+import comfy.supported_models as supported
+import comfy.utils
+import torch
+
+from .base import CONTEXT, Case, Condition, build, draw
+from .formula import TransformerReference, to_rows
+from .ltxv import LTXAttention, noise_level, written_out
+
+_VIDEO, _AUDIO = (128, 2, 4, 6), (8, 5, 16)
+"""Channels, frames, height, width; channels, time, frequencies."""
+_WIDTH, _AUDIO_WIDTH = 64, 32
+
+_SHARED: dict[str, Any] = {
+    "image_model": "ltxav", "num_layers": 2, "connector_num_layers": 1,
+    "cross_attention_dim": _WIDTH, "attention_head_dim": 16, "num_attention_heads": 4,
+    "audio_cross_attention_dim": _AUDIO_WIDTH, "audio_attention_head_dim": 8, "audio_num_attention_heads": 4,
+}  # fmt: skip
+_VERSIONS: dict[str, dict[str, Any]] = {
+    # One projection of the text, split after the connectors.
+    "LTX-2": {
+        "caption_channels": CONTEXT, "connector_attention_head_dim": 12, "connector_num_attention_heads": 4,
+    },
+    # One text for each stream, modulated, and gates in each attention.
+    "LTX-2.3": {
+        "caption_channels": 3840, "caption_proj_before_connector": True, "caption_projection_first_linear": False,
+        "cross_attention_adaln": True, "apply_gated_attention": True, "rope_type": "split",
+        "connector_attention_head_dim": 16, "connector_num_attention_heads": 4,
+        "audio_connector_attention_head_dim": 8, "audio_connector_num_attention_heads": 4,
+    },
+}  # fmt: skip
+
+
+class _Reference(TransformerReference):
+    attention = LTXAttention
+
+    def __init__(self, patcher):
+        super().__init__(patcher)
+        blocks = self.network.transformer_blocks
+        for name, module in self.network.named_modules():
+            if name.endswith(("attn1", "to_video_attn", "to_audio_attn")):
+                module.forward = written_out(module)
+        for index, (block, (video, audio)) in enumerate(zip(blocks, self._pairs(), strict=True)):
+            video.block, audio.block = f"video.{index}", f"audio.{index}"
+            video.table = getattr(block, "prompt_scale_shift_table", None)
+            audio.table = getattr(block, "audio_prompt_scale_shift_table", None)
+            video.part, audio.part = slice(None, _WIDTH), slice(_WIDTH, None)
+
+    def _pairs(self):
+        return list(zip(self.attentions[::2], self.attentions[1::2], strict=True))
+
+    def cross_attentions(self):
+        return [each for block in self.network.transformer_blocks for each in (block.attn2, block.audio_attn2)]
+
+    def prepare(self, condition, rows):
+        """Both forms of the text, one beside the other, (B, T, C + Ca)."""
+        network = self.network
+        text = network.preprocess_text_embeds(condition["context"].double(), unprocessed=True)
+        video, audio = text.split([text.shape[-1] - self._audio_text(text), self._audio_text(text)], -1)
+        if not network.caption_proj_before_connector:
+            video, audio = network.caption_projection(video), network.audio_caption_projection(audio)
+        return to_rows(torch.cat([video, audio], -1), rows), None
+
+    def _audio_text(self, text):
+        return _AUDIO_WIDTH if self.network.caption_proj_before_connector else text.shape[-1] // 2
+
+    def run(self, x, t, condition):
+        network = self.network
+        for video, audio in self._pairs():
+            if video.table is not None:
+                video.level = noise_level(network, "prompt_adaln_single", t)
+                audio.level = noise_level(network, "audio_prompt_adaln_single", t)
+        x = comfy.utils.unpack_latents(x, [(1, *_VIDEO), (1, *_AUDIO)])
+        text = network.preprocess_text_embeds(condition["context"].double(), unprocessed=True)
+        output = network(x, (t, t), to_rows(text, t.shape[0]), None, frame_rate=25, transformer_options={})
+        return comfy.utils.pack_latents(output)[0]
+
+
+class _TwoStreams(Case):
+    """Its latents are packed, as in the host: the video's and the sound's in one tensor (B, 1, N)."""
+
+    def latent(self, rows: int = 1) -> torch.Tensor:
+        return comfy.utils.pack_latents([torch.zeros(rows, *_VIDEO), torch.zeros(rows, *_AUDIO)])[0]
+
+    def noise(self, rows: int = 1, seed: int = 7) -> torch.Tensor:
+        return self.from_host(comfy.sample.prepare_noise(self.to_host(self.latent(rows)), seed))
+
+    def to_host(self, latent: torch.Tensor) -> comfy.nested_tensor.NestedTensor:
+        return comfy.nested_tensor.NestedTensor(comfy.utils.unpack_latents(latent, [(1, *_VIDEO), (1, *_AUDIO)]))
+
+    def from_host(self, latent: comfy.nested_tensor.NestedTensor) -> torch.Tensor:
+        return comfy.utils.pack_latents(latent.unbind())[0]
+
+
+def _condition(width: int):
+    def condition(generator: torch.Generator, tokens: int, rows: int, padding: int) -> Condition:
+        return {"context": draw(generator, rows, tokens, width), "unprocessed_ltxav_embeds": True}
+
+    return condition
+
+
+@functools.cache
+def ltx2(version: str) -> Case:
+    patcher = build(supported.LTXAV, {**_SHARED, **_VERSIONS[version]})
+    width = CONTEXT if version == "LTX-2" else _WIDTH + _AUDIO_WIDTH
+    return _TwoStreams(
+        name=version, patcher=patcher, reference=_Reference(patcher), make_condition=_condition(width),
+        latent_shape=_VIDEO, patch=1, blocks=2,
+    )  # fmt: skip
