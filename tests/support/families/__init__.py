@@ -29,7 +29,7 @@ from .stable_audio import stable_audio
 from .wan import i2v, t2v
 from .wan_variants import VARIANTS, variant
 
-__all__ = ["BESIDE", "CASES", "Case", "Condition", "Subtraction", "case", "conditioning", "failing"]
+__all__ = ["BESIDE", "CASES", "VARIANTS", "Case", "Condition", "Subtraction", "case", "conditioning", "failing"]
 
 CASES: dict[str, Callable[[], Case]] = {
     "PixArt-alpha 512": lambda: pixart("alpha-512"),

@@ -103,12 +103,17 @@ def text_and_image(generator: torch.Generator, tokens: int, rows: int, padding: 
 
 
 @functools.cache
-def t2v() -> Case:
-    patcher = build(supported.WAN21_T2V, {**ARGUMENTS, "model_type": "t2v"})
+def t2v(seed: int = 0) -> Case:
+    patcher = build(supported.WAN21_T2V, {**ARGUMENTS, "model_type": "t2v"}, seed=seed)
     return Case(
         name="Wan 2.1 T2V", patcher=patcher, reference=WanReference(patcher), make_condition=text,
         latent_shape=SHAPE, patch=2, blocks=3,
     )  # fmt: skip
+
+
+def second_t2v() -> Case:
+    """Another one, with other weights."""
+    return t2v(1)
 
 
 @functools.cache
