@@ -74,13 +74,21 @@ class _Reference(TransformerReference):
 
     def run(self, x, t, condition):
         network = self.network
-        for video, audio in self._pairs():
-            if video.table is not None:
-                video.level = noise_level(network, "prompt_adaln_single", t)
-                audio.level = noise_level(network, "audio_prompt_adaln_single", t)
         x = comfy.utils.unpack_latents(x, [(1, *_VIDEO), (1, *_AUDIO)])
+        times, more = (t, t), {}
+        if "concat_mask" in condition:
+            # The share of the noise in each token; its channels, and frequencies of sound, have the same.
+            video, audio = comfy.utils.unpack_latents(condition["concat_mask"], [(1, *_VIDEO), (1, *_AUDIO)])
+            shares = video[:, 0].flatten(1), audio[:, 0, :, 0]
+            times = tuple(t[:, None, None] * share[..., None] for share in shares)
+            more["denoise_mask"] = video[:, :1]
+        for attentions in self._pairs():
+            for attention, name, time in zip(attentions, ("", "audio_"), times, strict=True):
+                if attention.table is not None:
+                    highest = time.flatten(1).amax(1) if time.ndim > 1 else time
+                    attention.level = noise_level(network, f"{name}prompt_adaln_single", highest)
         text = network.preprocess_text_embeds(condition["context"].double(), unprocessed=True)
-        output = network(x, (t, t), to_rows(text, t.shape[0]), None, frame_rate=25, transformer_options={})
+        output = network(x, times, to_rows(text, t.shape[0]), None, frame_rate=25, transformer_options={}, **more)
         return comfy.utils.pack_latents(output)[0]
 
 

@@ -103,10 +103,12 @@ class _Reference(TransformerReference):
         return to_rows(tokens, rows), to_rows(condition["attention_mask"], rows)
 
     def run(self, x, t, condition):
+        inputs = host_inputs(self.patcher, x, condition)
         for attention in self.attentions:
             if attention.table is not None:
                 attention.level = noise_level(self.network, "prompt_adaln_single", t)
-        inputs = host_inputs(self.patcher, x, condition)
+        if "denoise_mask" in inputs:  # some tokens have less noise
+            t = t[:, None, None] * inputs["denoise_mask"].float()[:, 0].flatten(1)[..., None]
         return self.network(x, t, inputs.pop("c_crossattn"), transformer_options={}, **inputs)
 
 

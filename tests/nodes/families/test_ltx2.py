@@ -1,0 +1,151 @@
+"""What is special about LTX-Video: two streams, a text modulated by the noise level, guides, known parts."""
+
+from __future__ import annotations
+
+import comfy.samplers
+import comfy.utils
+import pytest
+import torch
+from families import case, conditioning
+from families.contract import BAR, EFFECT, steer, subtract
+from families.steps import lora_of, merged, with_lora
+from figures import measured
+from reference import relative_error
+
+pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
+
+
+@pytest.fixture
+def subject():
+    return case("LTX-2.3")
+
+
+@pytest.mark.parametrize("stream", ["video", "audio"])
+def test_blocks_choose_the_stream(subject, stream):
+    positive, negative = subject.condition(1), subject.condition(3)
+    got = subject.sample(steer(subject.patcher, negative, blocks=stream), positive, positive)
+    expected = subject.expected(positive, [subtract(negative, blocks=[f"{stream}.0", f"{stream}.1"])])
+    assert relative_error(subject.expected(positive, [subtract(negative)]), expected) > EFFECT
+    measured("families", subject.name, "relative error", relative_error(got, expected), BAR)
+
+
+def test_a_mask_needs_the_video_alone(subject):
+    positive, negative = subject.condition(1), subject.condition(3)
+    mask, tokens = subject.half()
+    for blocks in ("all", "audio", "video, audio.1"):
+        with pytest.raises(ValueError, match=r"mask: .*audio.*work on sound"):
+            steer(subject.patcher, negative, blocks=blocks, mask=mask)
+    got = subject.sample(steer(subject.patcher, negative, blocks="video", mask=mask), positive, positive, rows=2)
+    only = {"blocks": ["video.0", "video.1"]}
+    expected = subject.expected(positive, [subtract(negative, image_tokens=tokens, **only)], rows=2)
+    assert relative_error(subject.expected(positive, [subtract(negative, **only)], rows=2), expected) > EFFECT
+    measured("families", subject.name, "relative error", relative_error(got, expected), BAR)
+
+
+def test_a_mask_for_each_frame(subject):
+    """The frames are those of the video, not the rows of the packed latent."""
+    positive, negative = subject.condition(1), subject.condition(3)
+    frames, height, width = subject.latent_shape[1:]
+    mask = torch.zeros(frames, height, width)
+    mask[1] = 1.0
+    got = subject.sample(steer(subject.patcher, negative, blocks="video", mask=mask), positive, positive, rows=2)
+    where = {"blocks": ["video.0", "video.1"], "image_tokens": mask.flatten()}
+    expected = subject.expected(positive, [subtract(negative, **where)], rows=2)
+    measured("families", subject.name, "relative error", relative_error(got, expected), BAR)
+
+
+def known(subject, video: float, audio: float) -> torch.Tensor:
+    """A mask over both latents, packed: how much noise each keeps; the first frame of the video is known."""
+    video_mask = torch.full((1, 1, *subject.latent_shape[1:]), video)
+    video_mask[:, :, 0] = 0.0
+    shapes = [tuple(each.shape) for each in subject.to_host(subject.latent()).unbind()]
+    masks = [video_mask.expand(shapes[0]), torch.full(shapes[1], audio)]
+    return comfy.utils.pack_latents(masks)[0]
+
+
+@pytest.mark.parametrize(("video", "audio"), [(1.0, 0.0), (0.25, 0.75)])
+def test_known_parts_have_a_noise_level_of_their_own(subject, video, audio):
+    """And so has the text: the highest of its stream."""
+    mask = known(subject, video, audio)
+    positive, negative = ({**subject.condition(seed), "concat_mask": mask} for seed in (1, 3))
+    for without_mask in (negative, subject.condition(3)):
+        got = subject.sample(steer(subject.patcher, without_mask), positive, positive, rows=2)
+        expected = subject.expected(positive, [subtract(negative)], rows=2)
+        measured("families", subject.name, "relative error", relative_error(got, expected), BAR)
+    assert relative_error(subject.expected(positive, rows=2), expected) > EFFECT
+
+
+@pytest.mark.parametrize("name", ["LTXV", "LTXV, modulated text"])
+def test_guides(name):
+    """LTXVAddGuide appends frames, and gives both prompts their places; the latter have no part in a negative."""
+    subject = case(name)
+    frames, height, width = subject.latent_shape[1:]
+    mask = torch.ones(1, 1, frames, height, width)
+    mask[:, :, 1] = 0.0
+    places = torch.arange(height * width * 3 * 2).remainder(11).view(1, 3, height * width, 2).float()
+    guide = {"keyframe_idxs": places, "concat_mask": mask}
+    positive, negative = ({**subject.condition(seed), **guide} for seed in (1, 3))
+    expected = subject.expected(positive, [subtract(negative)], rows=2)
+    assert relative_error(subject.expected(positive, rows=2), expected) > EFFECT
+    for each in (negative, {**subject.condition(3), "keyframe_idxs": places}, subject.condition(3)):
+        got = subject.sample(steer(subject.patcher, each), positive, positive, rows=2)
+        measured("families", name, "relative error", relative_error(got, expected), BAR)
+
+
+def test_a_lora_before_and_after(subject):
+    """Its keys and values of a negative are made from the weights during the call."""
+    positive, negative = subject.condition(1), subject.condition(3)
+    lora = lora_of(subject, 5)
+    got = subject.sample(steer(with_lora(subject.patcher, lora), negative), positive, positive)
+    after = subject.sample(with_lora(steer(subject.patcher, negative), lora), positive, positive)
+    with merged(subject, lora):
+        expected = subject.expected(positive, [subtract(negative)])
+    assert relative_error(subject.expected(positive, [subtract(negative)]), expected) > EFFECT
+    measured("families", subject.name, "relative error", relative_error(got, expected), BAR)
+    assert torch.equal(after, got)
+
+
+class TwoScales(comfy.samplers.CFGGuider):
+    """A guider with a scale for each stream, as the LTX workflows have."""
+
+    def predict_noise(self, x, timestep, model_options=None, seed=None):
+        conditionings = [self.conds["negative"], self.conds["positive"]]
+        out = comfy.samplers.calc_cond_batch(self.inner_model, conditionings, x, timestep, model_options or {})
+        shapes = self.conds["positive"][0]["model_conds"]["latent_shapes"].cond
+        streams = [comfy.utils.unpack_latents(each, shapes) for each in out]
+        mixed = [no + scale * (yes - no) for no, yes, scale in zip(*streams, self.scales, strict=True)]
+        return comfy.utils.pack_latents(mixed)[0]
+
+
+def test_a_guider_with_a_scale_for_each_stream(subject):
+    positive, other, negative = subject.condition(1), subject.condition(2), subject.condition(3)
+    guider = TwoScales(steer(subject.patcher, negative))
+    guider.scales = 2.0, 1.0
+    guider.set_conds(conditioning(positive), conditioning(other))
+    sigmas = torch.tensor([float(subject.patcher.model.model_sampling.sigma_max), 0.0])
+    got = guider.sample(
+        subject.to_host(subject.noise(2)), subject.to_host(subject.latent(2)), comfy.samplers.ksampler("lcm"), sigmas,
+        disable_pbar=True, seed=7,
+    )  # fmt: skip
+    guidance = {"unconditional": other, "rows": 2}
+    by_scale = [subject.expected(positive, [subtract(negative)], cfg=cfg, **guidance) for cfg in (2.0, 1.0)]
+    for stream in range(2):
+        expected = subject.to_host(by_scale[stream]).unbind()[stream]
+        error = relative_error(got.unbind()[stream], expected)
+        measured("families", subject.name, "relative error", error, 2 * BAR)
+
+
+@pytest.mark.parametrize("width", ["processed", "one projection"])
+def test_the_forms_of_text_that_the_host_takes(width):
+    """A workflow may keep a text that has passed through the connectors already."""
+    subject = case("LTX-2")
+    positive, negative = subject.condition(1), subject.condition(3)
+    network = subject.patcher.model.diffusion_model
+    if width == "processed":
+        with torch.no_grad():
+            context = network.preprocess_text_embeds(negative["context"], unprocessed=True)
+        another = {"context": context}
+    else:
+        another = negative
+    got = subject.sample(steer(subject.patcher, another), positive, positive)
+    assert torch.equal(got, subject.sample(steer(subject.patcher, negative), positive, positive))
