@@ -41,14 +41,19 @@ class Response:
         self.dot = _add(self.dot, (z_pos * z_other).sum())
 
     @property
+    def is_zero(self) -> bool:
+        """Whether Z is zero everywhere."""
+        return float(self.other) == 0.0
+
+    @property
     def ratio(self) -> float:
-        """||Z|| / ||Z+||"""
-        return _norm(self.other) / _norm(self.pos)
+        """||Z|| / ||Z+||; NaN if Z+ is zero."""
+        return _divide(_norm(self.other), _norm(self.pos))
 
     @property
     def cosine(self) -> float:
-        """<Z+, Z> / (||Z+|| ||Z||)"""
-        return float(self.dot) / (_norm(self.pos) * _norm(self.other))
+        """<Z+, Z> / (||Z+|| ||Z||); NaN if one of them is zero, which has no direction."""
+        return _divide(float(self.dot), _norm(self.pos) * _norm(self.other))
 
 
 @dataclass
@@ -67,7 +72,7 @@ class LayerStrength:
     @property
     def left(self) -> float:
         """<Z+, Z_NASA> / ||Z+||^2, the share of the prompt's own response that is left; 1 is all of it."""
-        return 1.0 + self.difference.cosine * self.difference.ratio
+        return 1.0 + _divide(float(self.difference.dot), float(self.difference.pos))
 
     @property
     def is_finite(self) -> bool:
@@ -85,11 +90,23 @@ def verdict(layers: Sequence[LayerStrength]) -> list[str]:
             "breaks the model without NASA Apply (a damaged file, a LoRA of another model); then try ComfyUI with "
             "--force-fp32."
         ]
+    if all(float(layer.difference.pos) == 0.0 for layer in layers):
+        return [
+            "The prompt has no response in any layer: it is all zeros (ConditioningZeroOut), so the negative cannot be "
+            "compared with it. Connect a CLIP Text Encode to positive."
+        ]
     sentences, is_uninformative = [], False
     numbers = sorted({number for layer in layers for number in layer.negatives})
     for number in numbers:
-        cosine = _mean([layer.negatives[number].cosine for layer in layers if number in layer.negatives])
+        responses = [layer.negatives[number] for layer in layers if number in layer.negatives]
         which = "The negative" if numbers == [0] else f"Negative {number + 1}"
+        if all(response.is_zero for response in responses):
+            sentences.append(
+                f"{which} does nothing: it is all zeros (ConditioningZeroOut), and no layer responds to it. Connect a "
+                "CLIP Text Encode that names what should not appear."
+            )
+            continue
+        cosine = _mean([response.cosine for response in responses])
         shown = f"mean cosine {cosine:.2f}"
         if cosine >= SAME_COSINE:
             is_uninformative = True
@@ -104,6 +121,10 @@ def verdict(layers: Sequence[LayerStrength]) -> list[str]:
             )
         else:
             sentences.append(f"{which} is informative: it differs from the prompt ({shown}).")
+    if all(layer.difference.is_zero for layer in layers):
+        if not all(response.is_zero for layer in layers for response in layer.negatives.values()):
+            sentences.append("No layer changes: the mask of NASA Apply is black in this picture.")
+        return sentences
     change, left = _mean([layer.change for layer in layers]), _mean([layer.left for layer in layers])
     shown = f"the layers change by {change:.0%} on average, {_percent(left)} of the prompt's own response is left"
     # No alpha helps an uninformative negative, so no advice on alpha is given then.
@@ -116,25 +137,36 @@ def verdict(layers: Sequence[LayerStrength]) -> list[str]:
 
 def strength_table(layers: Sequence[LayerStrength]) -> str:
     """A line for each layer and negative; `share` is the layer's part in the sum of all changes."""
-    total = max(sum(layer.change for layer in layers), 1e-30)
+    total = sum(layer.change for layer in layers if math.isfinite(layer.change))
     several = {number for layer in layers for number in layer.negatives} != {0}
     lines = [f"{'layer':<12} {'|Z-|/|Z+|':>10} {'cosine':>7} {'change':>7} {'share':>6} {'left':>6}"]
     for layer in layers:
         for place, (number, response) in enumerate(layer.negatives.items()):
             name = f"{layer.name} ({number + 1})" if several else layer.name
-            line = f"{name:<12} {response.ratio:>10.2f} {round(response.cosine, 2) + 0.0:>7.2f}"
+            line = f"{name:<12} {_number(response.ratio):>10} {_number(response.cosine):>7}"
             if place == 0:  # these numbers are for all negatives together
-                line += f" {layer.change:>7.0%} {layer.change / total:>6.0%} {_percent(layer.left):>6}"
+                share = _divide(layer.change, total)
+                line += f" {_percent(layer.change):>7} {_percent(share):>6} {_percent(layer.left):>6}"
             lines.append(line)
     return "\n".join(lines)
 
 
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"  # no -0
+
+
 def _percent(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.0%}"  # no -0 %
+    return "-" if math.isnan(value) else f"{round(value, 2) + 0.0:.0%}"
 
 
 def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    """Of the layers where the value is defined; there is at least one."""
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined)
+
+
+def _divide(value: float, by: float) -> float:
+    return value / by if by else math.nan
 
 
 def _add(total: torch.Tensor | float, more: torch.Tensor) -> torch.Tensor:
@@ -143,5 +175,4 @@ def _add(total: torch.Tensor | float, more: torch.Tensor) -> torch.Tensor:
 
 
 def _norm(squares: torch.Tensor | float) -> float:
-    # Never 0, so that ratio and cosine are defined for a response of zeros.
-    return max(float(squares), 1e-30) ** 0.5
+    return float(squares) ** 0.5

@@ -181,7 +181,12 @@ class OneStepSampler(comfy.samplers.Sampler):
         if self.steps != "tcd":
             return x0
         x = tcd_step(x, x0, sigmas[-2], sampling.sigma_min.to(x))
-        return x if denoise_mask is None else x * denoise_mask + latent_image * (1.0 - denoise_mask)
+        if denoise_mask is None:
+            return x
+        if change := extra_args.get("model_options", {}).get("denoise_mask_function"):  # as the host does for x0
+            options = {"model": model_wrap, "sigmas": sigmas}
+            denoise_mask = change(sigmas[-2].expand(x.shape[0]), denoise_mask, extra_options=options)
+        return x * denoise_mask + latent_image * (1.0 - denoise_mask)
 
     def _next(self, sampling: Any, x: torch.Tensor, x0: torch.Tensor, sigmas: torch.Tensor, step: int) -> torch.Tensor:
         """x of the next step, (B, C, h, w)."""

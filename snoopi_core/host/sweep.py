@@ -8,6 +8,7 @@ first is decoded, so network and VAE swap on the GPU only once.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 
 import comfy.model_management
@@ -54,6 +55,8 @@ def sweep(
         raise ValueError("vae is empty: the file contains no VAE. Connect a Load VAE node")
     # Checked once, before anything is sampled, so that mistakes are reported immediately.
     steering = read_steering(patcher, negative, alpha=0.0, window=Window(), blocks="all")
+    if reason := dataclasses.replace(steering, alpha=1.0).inactive_reason():
+        logging.warning("%s: the pictures are all the same: %s", _NODE_NAME, reason)
     plan = _make_plan(patcher, timesteps, preset, sampler, sigmas)
     # Without latent previews: the front end would keep showing the last one instead of the node's page.
     progress = comfy.utils.ProgressBar(plan.steps * len(alphas))

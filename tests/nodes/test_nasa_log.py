@@ -155,29 +155,11 @@ class TestTheNegativeIsThePrompt:
 
 
 class TestAPatchAfterwards:
-    """A patch that replaces the attention where NASA acts.
+    """A patch that replaces the forward of a cross-attention where NASA acts.
 
-    On UNets the host chains patches at the attention's address (compose/test_attention.py), and ignores patches of the
-    whole layer.
+    Patches at the attention's address are in compose/test_attention.py, forwards of UNets in
+    compose/test_replaced_forward.py.
     """
-
-    @pytest.mark.parametrize("before", [True, False])
-    def test_one_that_a_unet_leaves_out_is_logged_once(self, subject, caplog, heard, before):
-        def take(patcher):
-            patcher = patcher.clone()
-            address = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.forward"
-            patcher.add_object_patch(address, lambda x, *args, **kwargs: x)
-            return patcher
-
-        steered = steer(subject, take(subject.patcher)) if before else take(steer(subject))
-        sampled(subject, heard(steered), steps=3)
-        (warning,) = logged(caplog, logging.WARNING)
-        assert "another node has replaced the cross-attention of middle.0, and NASA overrides it" in warning
-        elsewhere = steer(subject, take(subject.patcher), blocks="input, output")
-        # And not if that node was removed again: the host then leaves the layer's own forward on the layer.
-        for patcher in (elsewhere, steer(subject)):
-            sampled(subject, heard(patcher))
-            assert not logged(caplog, logging.WARNING)
 
     @staticmethod
     def replaced(subject, forward):

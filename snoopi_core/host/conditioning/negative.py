@@ -28,12 +28,14 @@ class Negative:
     settings: the conditioning's other values, such as attention masks or a second encoder's output.
     strength: its share among several prompts that are active together.
     window: when it is active.
+    is_zero: whether the embedding is all zeros, as from ConditioningZeroOut. Many networks do not respond to it.
     """
 
     embedding: torch.Tensor
     settings: dict[str, Any]
     strength: float
     window: Window
+    is_zero: bool
 
 
 def read_negative(conditioning: Conditioning) -> tuple[Negative, ...]:
@@ -61,7 +63,14 @@ def _read(embedding: torch.Tensor, settings: dict[str, Any], *, alone: bool) -> 
         got = tuple(embedding.shape) if isinstance(embedding, torch.Tensor) else type(embedding).__name__
         raise ValueError(f"negative is {got}, expected an embedding (batch, tokens, width) from CLIP Text Encode")
     window = Window(start_percent=settings.get("start_percent", 0.0), end_percent=settings.get("end_percent", 1.0))
-    return Negative(embedding=embedding.detach(), settings=dict(settings), strength=float(strength), window=window)
+    return Negative(
+        embedding=embedding.detach(),
+        settings=dict(settings),
+        strength=float(strength),
+        window=window,
+        # Read once, here: in a sampling run it would make the CPU wait for the GPU.
+        is_zero=not bool(embedding.any()),
+    )
 
 
 def check_width(negative: Negative, expected: int, got: int | None = None) -> None:

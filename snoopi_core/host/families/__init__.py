@@ -8,9 +8,11 @@ from collections.abc import Iterator
 
 from comfy.model_base import BaseModel
 
-from .base import Call, Context, Family, LayerKey, LayerObserver, Options, Term, network_of
+from .base import Call, Context, Family, LayerKey, LayerObserver, Options, Term, has_values, network_of
 
-__all__ = ["FAMILIES", "Call", "Context", "Family", "LayerKey", "LayerObserver", "Options", "Term", "family_of"]
+__all__ = [
+    "FAMILIES", "Call", "Context", "Family", "LayerKey", "LayerObserver", "Options", "Term", "family_of", "has_values",
+]  # fmt: skip
 
 _MODULES = {
     "unet": ("UNetFamily",),

@@ -81,5 +81,9 @@ class ACEStep15Family(TransformerFamily):
 class _NamedInputLayer(SteeredLayer):
     """The block names all arguments of its attention."""
 
+    def called(self, attention: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        named = dict(kwargs)
+        super().called(attention, (named.pop("hidden_states"), *args), named)
+
     def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> Any:
         return super().forward(hidden_states, **kwargs)

@@ -195,8 +195,14 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
-        """The negative, prepared as the host prepares this model's prompts, on the model's device and in its dtype."""
+    def context(
+        self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor, options: Options
+    ) -> Context:
+        """The negative, prepared as the host prepares this model's prompts, on the model's device and in its dtype.
+
+        Args:
+            x, sigma, options: of the call for which it is prepared.
+        """
 
     @abstractmethod
     def attach(self) -> Attachment:
@@ -217,9 +223,9 @@ class Family(ABC):
                 f"{self.name} work on sound. {mend}"
             )
 
-    def replaced_blocks(self, model: BaseModel) -> tuple[Block, ...]:
-        """Blocks in which another node has replaced the cross-attention and NASA would override that."""
-        return ()
+    def ignores_zeros(self, model: BaseModel, blocks: frozenset[Block]) -> bool:
+        """Whether a text of zeros has no response in these blocks, as far as that is known before sampling."""
+        return False
 
     def kind(self, model: BaseModel) -> str | None:
         """The kind of model, a key of guidance.alpha.PRESETS_BY_KIND or "SDXL"; None if the paper does not cover it."""
@@ -228,6 +234,15 @@ class Family(ABC):
     def blocks(self, model: BaseModel) -> tuple[Block, ...]:
         """Blocks with cross-attention, in the order in which they run."""
         return tuple(dict.fromkeys(layer.block for layer in self.layers(model).values()))
+
+
+def has_values(keys_values: KeysValues | None) -> bool:
+    """Whether V- has any value but zero, or is not known; if it has none, Z- is zero. Waits for the GPU."""
+    if keys_values is None:
+        return True
+    *keys, values = keys_values
+    # Of a joint projection, the second half.
+    return bool((values if keys else values.chunk(2, dim=-1)[1]).any())
 
 
 def network_of(model: BaseModel) -> torch.nn.Module:

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import comfy.model_management
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
@@ -16,6 +17,8 @@ from ..conditioning.negative import Negative
 from ..torch_compile import uncompiled
 
 Forward = Callable[..., Any]
+_OTHERS = ("wrappers", "callbacks", "patches", "patches_replace")
+"""Keys of transformer_options with other nodes' functions. They may count calls, as caches of steps do."""
 
 
 @contextlib.contextmanager
@@ -34,17 +37,70 @@ def replaced_forwards(forwards: Sequence[tuple[torch.nn.Module, Forward]]) -> It
                 del module.forward
 
 
+def has_another_forward(module: torch.nn.Module) -> bool:
+    """Whether a patch replaces the module's forward. A removed patch leaves the class's own forward on the instance."""
+    forward = vars(module).get("forward")
+    return forward is not None and getattr(forward, "__func__", None) is not type(module).forward
+
+
+@contextlib.contextmanager
+def own_methods(module: torch.nn.Module) -> Iterator[None]:
+    """Temporarily take off what other nodes have put on a module in front of the methods of its class."""
+    kind = type(module)
+    replaced = {name: value for name, value in vars(module).items() if inspect.isfunction(getattr(kind, name, None))}
+    for name in replaced:
+        del vars(module)[name]
+    try:
+        yield
+    finally:
+        vars(module).update(replaced)
+
+
 class _FirstBlockReached(Exception):
     """Stops the network's forward at its first block; its argument: the block's arguments by name."""
 
 
 def first_block_arguments(
-    model: BaseModel, block: torch.nn.Module, negative: Negative, x: torch.Tensor, sigma: torch.Tensor
+    model: BaseModel,
+    network: torch.nn.Module,
+    block: torch.nn.Module,
+    negative: Negative,
+    x: torch.Tensor,
+    sigma: torch.Tensor,
+    options: dict[str, Any],
 ) -> dict[str, Any]:
     """The network's arguments to its first block for the negative: the text, prepared by the host's own code.
 
     The host prepares a prompt in two places: in the model's `extra_conds`, and at the start of the network's forward.
+    That of the network's own class is run, because another node's in its place may keep something from call to call.
+
+    Args:
+        options: the transformer_options of the call for which the negative is prepared.
+
+    Raises:
+        RuntimeError: the network failed before its first block, or never called it.
     """
+    try:
+        return _first_block_arguments(model, network, block, negative, x, sigma, options)
+    except (comfy.model_management.InterruptProcessingException, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise RuntimeError(
+            f"NASA Apply cannot prepare the negative for this model: {type(network).__name__} failed before its first "
+            f"block ({type(error).__name__}: {error}). Remove the nodes that patch this model one after the other, to "
+            "find the one that does not work together with NASA Apply"
+        ) from error
+
+
+def _first_block_arguments(
+    model: BaseModel,
+    network: torch.nn.Module,
+    block: torch.nn.Module,
+    negative: Negative,
+    x: torch.Tensor,
+    sigma: torch.Tensor,
+    options: dict[str, Any],
+) -> dict[str, Any]:
     rows = negative.embedding.shape[0]
     # A copy, because HunyuanDiT writes its padding into the text tensor.
     conditioning = comfy.sampler_helpers.convert_cond([(negative.embedding.clone(), negative.settings)])
@@ -60,9 +116,11 @@ def first_block_arguments(
     def reached(*args: Any, **kwargs: Any) -> None:
         raise _FirstBlockReached(signature.bind(block, *args, **kwargs).arguments)
 
+    options = {key: value for key, value in options.items() if key not in _OTHERS}
+    options = {**options, "cond_or_uncond": [0], "uuids": [*options.get("uuids", ())][:1]}
     try:
-        with replaced_forwards([(block, reached)]), uncompiled:
-            model.apply_model(x, sigma[:1].repeat(rows), **arguments, transformer_options={})
+        with own_methods(network), replaced_forwards([(block, reached)]), uncompiled:
+            model.apply_model(x, sigma[:1].repeat(rows), **arguments, transformer_options=options)
     except _FirstBlockReached as stop:
         return stop.args[0]
-    raise RuntimeError(f"{type(block).__name__} was never called: this ComfyUI calls its blocks in another way")
+    raise RuntimeError(f"{type(block).__name__} was never called")

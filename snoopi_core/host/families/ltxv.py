@@ -23,7 +23,7 @@ from comfy.model_base import BaseModel
 
 from ...guidance.blocks import Block
 from ..conditioning.negative import Negative, check_width
-from .base import Call, Context, Grid, KeysValues, LayerKey, Term, network_of
+from .base import Call, Context, Grid, KeysValues, LayerKey, Options, Term, network_of
 from .classes import existing
 from .forwards import Forward, replaced_forwards
 from .transformer import Projections, SteeredLayer, TransformerFamily, TransformerLayer
@@ -110,7 +110,9 @@ class LTXAVFamily(LTXVFamily):
         got = negative.embedding.shape[-1]
         check_width(negative, got if got in widths else network.caption_channels)
 
-    def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
+    def context(
+        self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor, options: Options
+    ) -> Context:
         # The text does not depend on the latent, which the host packs into one tensor: a small one does.
         network = network_of(model)
         video = x.new_zeros(1, network.in_channels, 1, 1, 1)
@@ -118,7 +120,7 @@ class LTXAVFamily(LTXVFamily):
         x, shapes = comfy.utils.pack_latents([video, audio])
         settings = {key: each for key, each in negative.settings.items() if key in self.text_settings}
         prepared = dataclasses.replace(negative, settings={**settings, "latent_shapes": shapes})
-        return self.prepare(model, prepared, x, sigma)
+        return self.prepare(model, prepared, x, sigma, options)
 
     def read_context(self, arguments: dict[str, Any], rows: int) -> Context:
         mask = arguments.get("attention_mask")

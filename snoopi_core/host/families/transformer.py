@@ -3,10 +3,10 @@
 Dimensions: B rows of a call, R positive rows, N image tokens, T text tokens, C = heads x head width.
 
 None of these networks allows a patch between the softmax and the output projection, and some pass no options to their
-attention. So during one call, each cross-attention's own forward runs twice, with some of its projections replaced:
+attention. So during one call, some projections of each cross-attention are replaced, and its own forward runs twice:
 
-    Z+ = forward(x, c+)      the output projection returns Z+ unchanged; the query projection's Q is stored
-    Z- = forward(x, c-)      the same; Q is the stored one, K- and V- may have been computed before
+    Z+ = forward(x, c+)      the query projection's Q is stored; Z+ comes to the output projection
+    Z- = forward(x, c-)      Q is the stored one, K- and V- may have been computed before; out returns Z- unchanged
     out(Z+ - alpha Z-)       the output projection, once
 
 Norms, rotary embeddings, masks and gates are the host's own, and NASA adds one attention. No forward of the host is
@@ -119,16 +119,22 @@ class TransformerFamily(Family):
                 f"{self.name} model's own CLIP"
             )
 
-    def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
+    def context(
+        self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor, options: Options
+    ) -> Context:
         if self.text_settings is not None:
             settings = {key: each for key, each in negative.settings.items() if key in self.text_settings}
             negative = dataclasses.replace(negative, settings=settings)
-        return self.prepare(model, negative, x, sigma)
+        return self.prepare(model, negative, x, sigma, options)
 
-    def prepare(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
+    def prepare(
+        self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor, options: Options
+    ) -> Context:
         """The context of a negative as the first block gets it."""
-        block = attrgetter(self.blocks_name)(network_of(model))[0]
-        return self.read_context(first_block_arguments(model, block, negative, x, sigma), negative.embedding.shape[0])
+        network = network_of(model)
+        block = attrgetter(self.blocks_name)(network)[0]
+        arguments = first_block_arguments(model, network, block, negative, x, sigma, options)
+        return self.read_context(arguments, negative.embedding.shape[0])
 
     def read_context(self, arguments: dict[str, Any], rows: int) -> Context:
         """The context among a block's arguments, for `rows` rows."""
@@ -187,31 +193,55 @@ class SteeredLayer:
         self._layer, self._call, self._grid = layer, call, grid
         self._forward, self._query_forward, self._output_forward = attention.forward, query.forward, output.forward
         self._key_value_forwards = [each.forward for each in keys_values]
+        self._arguments: tuple[torch.Tensor, tuple, dict[str, Any]] | None = None
         self._q: torch.Tensor | None = None
         self._term: Term | None = None
         replaced = [(attention, self.forward), (query, self.query), (output, self.output)]
         replaced += zip(keys_values, (self.key_or_value_0, self.key_or_value_1), strict=False)
+        # Another node may replace the attention's forward again during the call, and then only this sees it.
+        called = attention.register_forward_pre_hook(self.called, with_kwargs=True)
         try:
             with replaced_forwards(replaced):
                 yield
+                if self._arguments is not None:
+                    raise self._bypassed()
         finally:
+            called.remove()
             self._layer = self._call = self._forward = self._query_forward = self._output_forward = None
-            self._key_value_forwards = self._q = self._term = None
+            self._key_value_forwards = self._arguments = self._q = self._term = None
+
+    def called(self, attention: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """The attention is called, with whichever forward."""
+        if self._arguments is not None:
+            raise self._bypassed()
+        self._arguments = args[0], args[1:], kwargs
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """The layer's output for image tokens x (B, N, C)."""
+        self._arguments = x, args, kwargs
         out = self._forward(x, *args, **kwargs)
-        # Some return a tuple of one.
-        z = out if isinstance(out, torch.Tensor) else out[0]
-        if self._q is None:
-            block = self._layer.block
-            raise ValueError(
-                f"NASA cannot steer {block.group}.{block.index}: another node has replaced its cross-attention with "
-                "one that does not use the layer's own projections. Remove that node, or exclude the block in NASA "
-                "Apply's blocks"
-            )
+        if self._arguments is not None:
+            raise self._bypassed()
+        return out
+
+    def output(self, z: torch.Tensor) -> torch.Tensor:
+        """The output projection: of the steered response for Z+ (B, N, C), or none for Z-."""
+        if self._term is not None:
+            return z
+        if self._arguments is None or self._q is None:
+            raise self._bypassed()
+        x, args, kwargs = self._arguments
         z = self.steered(z, x, *args, **kwargs)
-        return z if isinstance(out, torch.Tensor) else (z, *out[1:])
+        self._arguments = None
+        return z
+
+    def _bypassed(self) -> ValueError:
+        block = self._layer.block
+        return ValueError(
+            f"NASA cannot steer {block.group}.{block.index}: another node has replaced its cross-attention with one "
+            "that does not use the layer's own projections. Remove that node, or exclude the block in NASA Apply's "
+            "blocks"
+        )
 
     def steered(self, z: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The layer's output for Z+ (B, N, C) and its other arguments."""
@@ -222,6 +252,7 @@ class SteeredLayer:
             self._term = term
             context = self.context(term, x_pos)
             z_neg = self.family.respond(self._layer.attention, self._forward, x_pos, context, *args, **kwargs)
+            # Some return a tuple of one.
             return z_neg if isinstance(z_neg, torch.Tensor) else z_neg[0]
 
         z = self._output_forward(self._call.steer(z, self.key, respond, lambda: self._grid))
@@ -233,9 +264,6 @@ class SteeredLayer:
         repeat, mask, rows = self._call.repeat, term.context.mask, x_pos.shape[0]
         tokens = repeat(self._layer.tokens(term.context), rows)
         return dataclasses.replace(term.context, tokens=tokens, mask=None if mask is None else repeat(mask, rows))
-
-    def output(self, z: torch.Tensor) -> torch.Tensor:
-        return z
 
     def query(self, x: torch.Tensor) -> torch.Tensor:
         if self._q is None:

@@ -9,38 +9,29 @@ where NASA subtracts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import comfy.ldm.modules.attention as attention
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_base import BaseModel
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ...guidance.blocks import Block
 from ..conditioning.negative import Negative, check_width
-from .base import Attachment, Call, Context, Family, Grid, KeysValues, Options, Term, network_of
+from .base import Attachment, Call, Context, Family, Grid, Options, Term, network_of
+from .forwards import has_another_forward
+from .unet_forward import replaced_layers, steered_forwards
+from .unet_layer import Address, UNetLayer, attend
 
 _KINDS = {768: "SD1.5", 1024: "SD2.1", 2048: "SDXL"}
 """Kind of model by width of the text encoder's output."""
-_CALL, _INNER = "snoopi_nasa", "snoopi_nasa_inner"
+_CALL, _INNER, _FOLLOWED = "snoopi_nasa", "snoopi_nasa_inner", "snoopi_nasa_followed"
 
-Address = tuple[str, int, int]
-"""(group, block, depth within the block), the host's address of a cross-attention."""
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Options], torch.Tensor]
-
-
-class UNetLayer(NamedTuple):
-    """A transformer block with a cross-attention, and its UNet block."""
-
-    block: Block
-    transformer: attention.BasicTransformerBlock
-
-    def keys_values(self, context: Context) -> KeysValues:
-        # Looked up each time, because another patch may replace the layer for a run.
-        layer = self.transformer.attn2
-        return layer.to_k(context.tokens), layer.to_v(context.tokens)
 
 
 class UNetFamily(Family):
@@ -65,10 +56,10 @@ class UNetFamily(Family):
             for depth, inner in enumerate(transformer.transformer_blocks)
         }
 
-    def replaced_blocks(self, model: BaseModel) -> tuple[Block, ...]:
-        # With a patch at its address, the host calls only the layer's projections (see the top of this file).
-        layers = self.layers(model).values()
-        return tuple(dict.fromkeys(each.block for each in layers if _has_another_forward(each.transformer.attn2)))
+    def ignores_zeros(self, model: BaseModel, blocks: frozenset[Block]) -> bool:
+        # Z- is a mean of the rows of V-, and these are then the projection's bias.
+        chosen = [each.transformer.attn2 for each in self.layers(model).values() if each.block in blocks]
+        return all(layer.to_v.bias is None for layer in chosen)
 
     def kind(self, model: BaseModel) -> str | None:
         return _KINDS.get(self._text_width(model))
@@ -76,7 +67,9 @@ class UNetFamily(Family):
     def check(self, model: BaseModel, negative: Negative) -> None:
         check_width(negative, self._text_width(model))
 
-    def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> Context:
+    def context(
+        self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor, options: Options
+    ) -> Context:
         # The dtype of activations: weights may be stored in another one and cast layer by layer.
         dtype = model.manual_cast_dtype or model.get_dtype()
         return Context(tokens=negative.embedding.to(x.device, dtype, non_blocking=True))
@@ -88,12 +81,6 @@ class UNetFamily(Family):
         return next(iter(self.layers(model).values())).transformer.attn2.to_k.in_features
 
 
-def _has_another_forward(layer: torch.nn.Module) -> bool:
-    """Whether a patch replaces the layer's forward. A removed patch leaves the class's own forward on the instance."""
-    forward = vars(layer).get("forward")
-    return forward is not None and getattr(forward, "__func__", None) is not type(layer).forward
-
-
 class _SteeredAttention:
     """Steers one cross-attention. It is reused, so that a compiled model sees the same object in each call."""
 
@@ -103,8 +90,10 @@ class _SteeredAttention:
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extra_options: Options) -> torch.Tensor:
         """Z of all rows, (B, N, C), for q (B, N, C) and k, v (B, T, C)."""
         call: Call = extra_options[_CALL]
-        inner: Attention = extra_options[_INNER].get(self.address) or attend
-        z = inner(q, k, v, extra_options)
+        inner: Attention | None = extra_options[_INNER].get(self.address)
+        if inner is None:
+            self._check_own(q, k)
+        z = (inner or attend)(q, k, v, extra_options)
         q_pos = call.select(q)
 
         def respond(term: Term) -> torch.Tensor:
@@ -117,6 +106,51 @@ class _SteeredAttention:
             return 1, height, width
 
         return call.steer(z, self.address, respond, grid)
+
+    def _check_own(self, q: torch.Tensor, k: torch.Tensor) -> None:
+        """Check that the layer's own attention is what would run without NASA.
+
+        Raises:
+            ValueError: another node has changed it where `_follow_forwards` could not see it.
+        """
+        is_replaced = not torch.compiler.is_compiling() and has_another_forward(self.layer.transformer.attn2)
+        if is_replaced or q.shape[0] != k.shape[0]:
+            block = self.layer.block
+            raise ValueError(
+                f"NASA cannot steer block {block.group}.{block.index}: another node replaces its cross-attention while "
+                f"the model runs ({q.shape[0]} rows of the picture, {k.shape[0]} of text). Remove that node, or "
+                "exclude the block in NASA Apply's blocks"
+            )
+
+
+def _follow_forwards(executor: WrapperExecutor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """Wraps the network's forward: another node may have replaced forwards of its layers since the call began."""
+    place = next((place for place, each in enumerate(args) if isinstance(each, dict) and _CALL in each), None)
+    if torch.compiler.is_compiling() or place is None:
+        return executor(*args, **kwargs)
+    with _following(args[place]) as options:
+        for each in options.get(_FOLLOWED, ()):
+            each.options = options  # the host writes the size of activations into it
+        return executor(*args[:place], options, *args[place + 1 :], **kwargs)
+
+
+@contextlib.contextmanager
+def _following(options: Options) -> Iterator[Options]:
+    """Steer layers whose forward another node has replaced through that forward: options without our patches there."""
+    attn2: Mapping[tuple, Any] = options.get("patches_replace", {}).get("attn2", {})
+    ours = {
+        address: patch.layer
+        for address, patch in attn2.items()
+        if isinstance(patch, _SteeredAttention) and options[_INNER].get(address) is None
+    }
+    replaced = replaced_layers(ours)
+    if not replaced:
+        yield options
+        return
+    kept = {address: patch for address, patch in attn2.items() if address not in replaced}
+    options = {**options, "patches_replace": {**options["patches_replace"], "attn2": kept}}
+    with steered_forwards(replaced, options[_CALL], options) as followed:
+        yield {**options, _FOLLOWED: [*options.get(_FOLLOWED, ()), *followed]}
 
 
 class UNetAttachment:
@@ -140,15 +174,14 @@ class UNetAttachment:
         # As in the host, a patch at the exact address has priority over one for the whole block.
         inner = {address: attn2.get(address, attn2.get(address[:2])) for address in patches}
         patched = {**replace, "attn2": {**attn2, **patches}}
-        options = {**options, "patches_replace": patched, _CALL: call, _INNER: inner}
-        if network is model.diffusion_model:
-            return proceed(options)
-        # The host compiles networks without guards on their options, so a graph traced without NASA, or with another
-        # node, would be reused. Argument names are guarded, and the network ignores unknown ones.
-        return proceed(options, **{f"{_CALL}_{call.graph_key()}": True})
-
-
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extra_options: Options) -> torch.Tensor:
-    """softmax(Q K^T / sqrt(d)) V with the host's attention function, (B, N, C) for q (B, N, C) and k, v (B, T, C)."""
-    heads, precision = extra_options["n_heads"], extra_options["attn_precision"]
-    return attention.optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)
+        wrappers: dict[str, Any] = options.get("wrappers", {})
+        # The last one is the innermost.
+        last = {**wrappers.get(WrappersMP.DIFFUSION_MODEL, {}), _CALL: [_follow_forwards]}
+        wrappers = {**wrappers, WrappersMP.DIFFUSION_MODEL: last}
+        options = {**options, "patches_replace": patched, "wrappers": wrappers, _CALL: call, _INNER: inner}
+        with _following(options) as options:
+            if network is model.diffusion_model:
+                return proceed(options)
+            # The host compiles networks without guards on their options, so a graph traced without NASA, or with
+            # another node, would be reused. Argument names are guarded, and the network ignores unknown ones.
+            return proceed(options, **{f"{_CALL}_{call.graph_key()}": True})

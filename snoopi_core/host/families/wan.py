@@ -7,8 +7,6 @@ image tokens, or separate layers.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -75,29 +73,7 @@ class CausalWanFamily(WanFamily):
 class _CachedTextLayer(SteeredLayer):
     """After the first frames, the host keeps K+ and V+ and calls only the query and the output projection."""
 
-    _inside = False
-    """Whether the attention's own forward is running."""
-    _x: torch.Tensor | None = None
-    """What the query projection was called with."""
-
-    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        with self._running():
-            return super().forward(x, *args, **kwargs)
-
     def query(self, x: torch.Tensor) -> torch.Tensor:
-        self._x = x
+        if self._arguments is None:
+            self._arguments = x, (), {}
         return super().query(x)
-
-    def output(self, z: torch.Tensor) -> torch.Tensor:
-        if self._inside:
-            return z
-        with self._running():
-            return self.steered(z, self._x)
-
-    @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
-        self._inside = True
-        try:
-            yield
-        finally:
-            self._inside, self._x = False, None

@@ -18,7 +18,7 @@ from ...guidance.blocks import Block, parse_blocks
 from ..conditioning.mask import check_mask, mask_for_rows, window_part
 from ..conditioning.negative import Conditioning, Negative, read_negative
 from ..conditioning.window import Window
-from ..families import Call, Context, Family, LayerObserver, Options, Term, family_of
+from ..families import Call, Context, Family, LayerObserver, Options, Term, family_of, has_values
 from .alpha import describe_manual_alpha, recommended_alpha
 from .log import RunLog, describe_steering
 from .node_text import show_text
@@ -89,6 +89,7 @@ def read_steering(
         window=window,
         blocks=chosen,
         mask=None if mask is None else check_mask(mask),
+        is_ignored=all(each.is_zero for each in negatives) and family.ignores_zeros(patcher.model, chosen),
     )
 
 
@@ -174,8 +175,11 @@ class NASAWrapper:
 
         def prepare(negative: Negative, blocks: frozenset[Block]) -> tuple[Context, dict]:
             # With the current weights: LoRAs, hooks and low-VRAM casts have already been applied.
-            context = self.family.context(model, negative, x, sigma)
+            context = self.family.context(model, negative, x, sigma, options)
             chosen = {key: layer for key, layer in self.family.layers(model).items() if layer.block in blocks}
+            if negative.is_zero and run is not None:
+                values = any(has_values(layer.keys_values(context)) for layer in chosen.values())
+                run.unanswered.update(() if values else (negative,))
             return context, {key: layer.keys_values(context) if is_kept else None for key, layer in chosen.items()}
 
         def mask_of(steering: Steering) -> torch.Tensor:
@@ -190,6 +194,10 @@ class NASAWrapper:
         for steering in self.steerings:
             active = steering.active_negatives(is_active)
             mask = mask_of(steering) if active and steering.mask is not None else None
+            if run is not None:
+                run.used.update(negative for negative, _ in active)
+                if mask is not None:
+                    run.saw_mask(steering, mask)
             for negative, share in active:
                 alpha = cached(
                     (steering, share, x.device), partial(torch.full, (), steering.alpha * share, device=x.device)

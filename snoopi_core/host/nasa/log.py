@@ -11,11 +11,11 @@ import torch
 from comfy.model_base import BaseModel
 from comfy.samplers import CFGGuider
 
-from ...guidance.blocks import Block, describe_blocks
+from ..conditioning.negative import Negative
 from ..families import family_of
 from ..loading.attachment import get_metadata
 from .alpha import known_alpha
-from .request import Steering
+from .request import ALL_ZEROS, Steering
 from .sampling_run import NODE_NAME_ATTRIBUTE, Run
 
 FEW_STEPS = 8
@@ -27,6 +27,7 @@ few steps with any model."""
 TOO_HIGH_FACTOR = 3.0
 """Multiple of a model's own alpha from which a warning is logged."""
 _DEFAULT_NAME = "NASA Apply"
+_BLACK_MASK = "the mask is black in every picture of this run (of several masks, each picture uses its own)"
 
 
 def describe_steering(steering: Steering, model: BaseModel) -> str:
@@ -73,13 +74,6 @@ class RunLog:
                 "and nothing from the prompt",
                 node_name,
             )
-        if replaced_blocks := self._replaced_blocks(guider.inner_model):
-            logging.warning(
-                "%s: another node has replaced the cross-attention of %s, and NASA overrides it: that node does "
-                "nothing there. Exclude these blocks in NASA Apply, or remove that node",
-                node_name,
-                describe_blocks(replaced_blocks),
-            )
 
     def run_ended(self, guider: CFGGuider, run: Run) -> None:
         node_name = _node_name(guider)
@@ -98,14 +92,26 @@ class RunLog:
                 who,
                 run.steps,
             )
+        elif not self._effective(run):
+            reasons = [ALL_ZEROS] if run.unanswered else []
+            reasons += [_BLACK_MASK] if any(map(run.had_black_mask, self.steerings)) else []
+            logging.warning("%s does nothing: %s", who, "; ".join(reasons))
         else:
             what = "; ".join(describe_steering(steering, guider.inner_model) for steering in self.steerings)
             logging.info("%s acted in %d of %d call(s) of the model: %s", who, run.acted, run.calls, what)
+            if run.unanswered:
+                logging.warning(
+                    "%s: %d of %d negative prompts have no effect: all zeros (ConditioningZeroOut). Where several are "
+                    "combined, they weaken the others. Disconnect them",
+                    who,
+                    len(run.unanswered),
+                    len(run.used),
+                )
 
-    def _replaced_blocks(self, model: BaseModel) -> list[Block]:
-        family = family_of(model)
-        chosen = frozenset[Block]().union(*(steering.blocks for steering in self.steerings))
-        return [block for block in family.replaced_blocks(model) if block in chosen]
+    def _effective(self, run: Run) -> set[Negative]:
+        """The negatives that changed something in the run."""
+        black = {negative for each in self.steerings if run.had_black_mask(each) for negative in each.negatives}
+        return run.used - run.unanswered - black
 
     def _too_high(self, guider: CFGGuider) -> tuple[float, float] | None:
         """(largest alpha, the model's own alpha) if the former is too high; None if it is not, or is not known."""

@@ -11,12 +11,16 @@ from ...guidance.blocks import Block
 from ..conditioning.negative import Negative
 from ..conditioning.window import Window
 
+ALL_ZEROS = "the negative is all zeros (ConditioningZeroOut). Connect a CLIP Text Encode that names what to avoid"
+"""Why nothing changes if a network does not respond to zeros."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Steering:
     """One negative conditioning, with how strongly, when and where it acts.
 
     mask: where in the picture, (n, h, w) in [0, 1]; None for everywhere.
+    is_ignored: whether it is known that the network does not respond to any of the prompts.
     """
 
     negatives: tuple[Negative, ...]
@@ -24,6 +28,7 @@ class Steering:
     window: Window
     blocks: frozenset[Block]
     mask: torch.Tensor | None
+    is_ignored: bool = False
 
     def active_negatives(self, is_active: Callable[[Window], bool]) -> list[tuple[Negative, float]]:
         """The prompts that act now, each with its share: several prompts are averaged, as the host does."""
@@ -39,6 +44,8 @@ class Steering:
             return "alpha is 0"
         if self.window.is_empty:
             return f"start_percent {self.window.start_percent:g} is not before end_percent {self.window.end_percent:g}"
+        if self.is_ignored:
+            return ALL_ZEROS
         if self.mask is not None and not self.mask.any():
             return (
                 "the mask is black everywhere. Load Image's MASK output is the picture's transparency, which is black "

@@ -18,6 +18,7 @@ from comfy.patcher_extension import WrapperExecutor
 from comfy.samplers import CFGGuider
 
 from ..conditioning.mask import Area
+from ..conditioning.negative import Negative
 
 RUN_KEY, POSITIVE_KEY, OBSERVER_KEY = "snoopi_run", "snoopi_positive", "snoopi_observer"
 """Keys in transformer_options: the run, the positive chunks of one call, and an observer of the layers."""
@@ -35,7 +36,21 @@ class Run:
         self.sigmas, self.steps = sigmas, len(sigmas) - 1
         self.calls = self.acted = 0
         """Number of model calls with the positive prompt, and number of these in which NASA acted."""
+        self.used: set[Negative] = set()
+        self.unanswered: set[Negative] = set()
+        """Negatives in these calls, and those among them that are all zeros and to which no layer responds."""
+        self._masks: dict[tuple[Hashable, torch.device], torch.Tensor] = {}
         self._cache: dict[Hashable, Any] = {}
+
+    def saw_mask(self, steering: Hashable, mask: torch.Tensor) -> None:
+        """Remember whether a mask had any white part. The answer stays on its device until the run has ended."""
+        key, white = (steering, mask.device), mask.any()
+        self._masks[key] = self._masks[key] | white if key in self._masks else white
+
+    def had_black_mask(self, steering: Hashable) -> bool:
+        """Whether the mask of a steering was black in all calls in which it acted."""
+        seen = [white for (each, _), white in self._masks.items() if each is steering]
+        return bool(seen) and not any(bool(white) for white in seen)
 
     def cached(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """The result of the first `make()` for this key. Threads of several GPUs must use different keys."""

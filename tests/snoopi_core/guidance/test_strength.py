@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from snoopi_core.guidance.strength import LayerStrength, strength_table, verdict
+from snoopi_core.guidance.strength import LayerStrength, Response, strength_table, verdict
 from snoopi_core.pictures.drawing import load_font, wrap_text
 from snoopi_core.pictures.strength_chart import WIDTH, strength_chart
 
@@ -45,13 +45,36 @@ def test_several_calls_are_added():
         ([0.0, 1.0], 1.6, ["is informative", "Alpha is too strong: the layers change by 160%"]),
         ([1.0, 0.0], 1.0, ["is uninformative", "Strength: the layers change by 100% on average, 0% of"]),
         ([1.0, 1.5], 1.1, ["is informative", "too strong", "-10%"]),
-        ([0.0, 0.0], 1.0, ["is informative", "change by 0%"]),
+        ([0.0, 0.0], 1.0, ["The negative does nothing: it is all zeros (ConditioningZeroOut)"]),
+        ([0.0, 1.0], 0.0, ["is informative", "No layer changes: the mask of NASA Apply is black"]),
     ],
 )
 def test_in_words(z_neg, alpha, expected):
     sentences = " ".join(verdict([layer(z_neg=(z_neg,), alpha=alpha)]))
     assert all(words in sentences for words in expected), sentences
     assert not ("uninformative" in sentences and "too strong" in sentences), "one verdict"
+
+
+def test_a_zero_has_no_direction():
+    """Where Z- or Z+ is zero, their cosine is not 0, which would mean that they have nothing in common."""
+    silent, one = layer("a.0", z_neg=([0.0, 0.0],)), layer("b.0", z_neg=([1.0, 0.0],))
+    assert "(mean cosine 1.00)" in verdict([silent, one])[0]
+    assert strength_table([silent, one]).splitlines()[1].split() == ["a.0", "0.00", "-", "0%", "0%", "100%"]
+
+    mute = LayerStrength("c.0", {0: Response()})
+    for response in (mute.negatives[0], mute.difference):
+        response.add(torch.zeros(2), torch.ones(2))
+    (sentence,) = verdict([mute])
+    assert sentence.startswith("The prompt has no response in any layer: it is all zeros")
+    assert strength_table([mute]).splitlines()[1].split() == ["c.0", "-", "-", "-", "-", "-"]
+    assert strength_chart([sentence], [mute]).isfinite().all()
+    assert "(mean cosine 1.00)" in verdict([mute, one])[0]
+
+
+def test_of_several_negatives_one_may_do_nothing():
+    sentences = verdict([layer(z_neg=([0.0, 0.0], [0.0, 1.0]))])
+    assert sentences[0].startswith("Negative 1 does nothing") and sentences[1].startswith("Negative 2 is informative")
+    assert sentences[2].startswith("Strength")
 
 
 def test_a_negative_that_is_not_in_every_layer():
