@@ -178,6 +178,6 @@ class TestAPatchAfterwards:
     def test_one_that_bypasses_the_layer_is_detected(self):
         subject = transformer_case("Wan 2.1 T2V")
         prompt = subject.condition(1)
-        with pytest.raises(ValueError, match="NASA cannot steer block 1: another node has replaced"):
+        with pytest.raises(ValueError, match=r"NASA cannot steer block\.1: another node has replaced"):
             subject.sample(self.replaced(subject, lambda x, *args, **kwargs: x), prompt, prompt)
         subject.patcher.model.diffusion_model.blocks[1].cross_attn.__dict__.pop("forward", None)

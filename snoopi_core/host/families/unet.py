@@ -117,7 +117,7 @@ class _SteeredAttention:
         if is_replaced or q.shape[0] != k.shape[0]:
             block = self.layer.block
             raise ValueError(
-                f"NASA cannot steer block {block.group}.{block.index}: another node replaces its cross-attention while "
+                f"NASA cannot steer {block.group}.{block.index}: another node replaces its cross-attention while "
                 f"the model runs ({q.shape[0]} rows of the picture, {k.shape[0]} of text). Remove that node, or "
                 "exclude the block in NASA Apply's blocks"
             )

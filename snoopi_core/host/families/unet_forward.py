@@ -89,7 +89,7 @@ class SteeredForward:
     def _bypassed(self) -> ValueError:
         block = self.layer.block
         return ValueError(
-            f"NASA cannot steer block {block.group}.{block.index}: another node has replaced its cross-attention with "
+            f"NASA cannot steer {block.group}.{block.index}: another node has replaced its cross-attention with "
             "one that does not use the layer's own projections. Remove that node, or exclude the block in NASA Apply's "
             "blocks"
         )
