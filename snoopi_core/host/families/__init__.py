@@ -24,6 +24,11 @@ _MODULES = {
     "kandinsky5": ("Kandinsky5Family",),
     "stable_audio": ("StableAudioFamily",),
     "ace_step": ("ACEStepFamily", "ACEStep15Family"),
+    "joint.flux": ("FluxFamily", "ChromaFamily"),
+    "joint.sd3": ("SD3Family",),
+    "joint.qwen_image": ("QwenImageFamily",),
+    "joint.mage_flow": ("MageFlowFamily",),
+    "joint.lumina": ("LuminaFamily",),
 }
 
 
@@ -32,6 +37,9 @@ def _families() -> Iterator[Family]:
         try:
             found = importlib.import_module(f".{module}", __name__)
         except ImportError as error:
+            if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("comfy.ldm."):
+                logging.debug("SNOOPI: this ComfyUI does not have %s", ", ".join(names))
+                continue
             # If a host version moves one network, only that family is lost, not the whole pack.
             logging.warning("SNOOPI: NASA does not support %s in this ComfyUI (%s)", ", ".join(names), error)
             continue

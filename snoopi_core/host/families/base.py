@@ -78,11 +78,16 @@ class LayerObserver(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """The steering of one call of the model; `positive`: which of its conditionings are steered."""
+    """The steering of one call of the model.
+
+    positive: which of its conditionings are steered.
+    prompt: length of the prompts as they come to the network, for joint attention.
+    """
 
     positive: tuple[bool, ...]
     terms: tuple[Term, ...]
     shape: torch.Size
+    prompt: int = 0
     observer: LayerObserver | None = None
 
     @property
@@ -175,6 +180,8 @@ class Family(ABC):
     """Shown in messages, for example in the list of supported models."""
     text_depends_on_time = False
     """Whether the context depends on the noise level, so that it is prepared for each step."""
+    text_depends_on_size = False
+    """Whether the context depends on the size of the picture, which may differ between calls of a run."""
     sound: frozenset[str] = frozenset()
     """Groups of blocks that work on sound, where a mask over the picture means nothing."""
 

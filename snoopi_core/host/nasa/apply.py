@@ -152,7 +152,8 @@ class NASAWrapper:
             return proceed(options)
         if run is not None:
             run.acted += 1
-        call = Call(positive=chunks, terms=terms, shape=shape, observer=observer)
+        prompt = 0 if c_crossattn is None else c_crossattn.shape[1]
+        call = Call(positive=chunks, terms=terms, shape=shape, prompt=prompt, observer=observer)
         return self.attachment(model, options, call, proceed)
 
     def _terms(
@@ -169,6 +170,7 @@ class NASAWrapper:
         cached = run.cached if is_cached else _without_cache
         is_kept = is_cached and not self.family.text_depends_on_time
         cached_text = cached if is_kept else _without_cache
+        size = x.shape[1:] if self.family.text_depends_on_size else None
 
         def is_active(window: Window) -> bool:
             return window.covers_all or window.is_active(float(sigma[0]), model.model_sampling)
@@ -203,7 +205,7 @@ class NASAWrapper:
                     (steering, share, x.device), partial(torch.full, (), steering.alpha * share, device=x.device)
                 )
                 context, keys_values = cached_text(
-                    (negative, model.diffusion_model, x.device), partial(prepare, negative, steering.blocks)
+                    (negative, model.diffusion_model, x.device, size), partial(prepare, negative, steering.blocks)
                 )
                 number = self._numbers[negative]
                 terms.append(Term(number=number, alpha=alpha, context=context, keys_values=keys_values, mask=mask))

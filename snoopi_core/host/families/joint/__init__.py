@@ -1,0 +1,1 @@
+"""Networks of joint attention: the technique, and a small declaration for each network."""

@@ -1,0 +1,150 @@
+"""Base of the families of joint attention: where the blocks are, and how a negative comes to the first of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import Any
+
+import torch
+from comfy.model_base import BaseModel
+
+from ....guidance.blocks import Block
+from ...conditioning.negative import Negative, check_width
+from ..base import Attachment, Context, Family, Grid, KeysValues, network_of
+from ..forwards import first_block_arguments
+from .attachment import JointAttachment
+from .block import Arguments, JointBlock, narrow
+from .stream import JointContext
+
+_NOT_TEXT = ("reference_latents", "reference_latents_text_embeds", "ref_latent", "guiding_frame_index",
+             "clip_vision_output", "clip_vision_outputs", "unclip_conditioning")  # fmt: skip
+"""Settings of a prompt that add pictures to it: a negative is only its text."""
+
+
+@dataclass(frozen=True)
+class JointLayer:
+    """One joint block."""
+
+    block: Block
+    module: torch.nn.Module
+    declared: JointBlock
+
+    def keys_values(self, context: Context) -> KeysValues:
+        """Nothing can be kept for later steps: the negative's text depends on the image from the second block on."""
+        return ()
+
+
+class JointFamily(Family):
+    """Subclasses declare their networks."""
+
+    network: type[torch.nn.Module] | tuple[type[torch.nn.Module], ...]
+    """Exactly these classes: a subclass may call its blocks in another way."""
+    groups: tuple[tuple[str, str, type[torch.nn.Module], JointBlock], ...]
+    """In the order in which they run: attribute of the network, name in NASA Apply's `blocks`, class, declaration."""
+    target_first = True
+    """Whether the picture's own tokens come before those of reference pictures and padding."""
+    required: tuple[str, str] | None = None
+    """A setting of prompts that only these models' text encoders add: its key, and its name in messages."""
+    has_references = False
+    """Whether tokens of reference pictures may stand beside the picture's own."""
+
+    @abstractmethod
+    def text_width(self, network: Any) -> int:
+        """Width of the text encoder's output that the network takes."""
+
+    def patch_size(self, network: Any) -> tuple[int, int, int]:
+        """Frames, height and width of the latent in one image token."""
+        return 1, network.patch_size, network.patch_size
+
+    def matches(self, model: BaseModel) -> bool:
+        network = network_of(model)
+        networks = self.network if isinstance(self.network, tuple) else (self.network,)
+        if type(network) not in networks:
+            return False
+        layers = self.layers(model)
+        classes = {group: cls for _, group, cls, _ in self.groups}
+        # A block of another class is one that nobody has looked at.
+        return bool(layers) and all(type(each.module) is classes[each.block.group] for each in layers.values())
+
+    def layers(self, model: BaseModel) -> dict[int, JointLayer]:
+        network = network_of(model)
+        blocks = [
+            # A node may have compiled single blocks.
+            JointLayer(Block(group, index), getattr(module, "_orig_mod", module), declared)
+            for attribute, group, _, declared in self.groups
+            for index, module in enumerate(getattr(network, attribute))
+        ]
+        return dict(enumerate(blocks))
+
+    def check(self, model: BaseModel, negative: Negative) -> None:
+        check_width(negative, self.text_width(network_of(model)))
+        if self.required is not None and negative.settings.get(self.required[0]) is None:
+            raise ValueError(
+                f"negative has no {self.required[1]}: it was made by another model's text encoder. Encode it with this "
+                f"{self.name} model's own CLIP"
+            )
+
+    def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> JointContext:
+        settings = {key: value for key, value in negative.settings.items() if key not in _NOT_TEXT}
+        plain = dataclasses.replace(negative, settings=settings)
+        first = self.layers(model)[0]
+        if not self.text_depends_on_size:  # some networks refine the picture before the first block
+            _, height, width = self.patch_size(network_of(model))
+            x = x[..., : 2 * height, : 2 * width]
+        options = {"sigmas": sigma[:1], "sample_sigmas": sigma.new_zeros(0), "cond_or_uncond": [0]}
+        arguments = first_block_arguments(model, first.module, plain, x, sigma, options)
+        arguments = _by_name(first.declared, arguments)
+        tokens = arguments[first.declared.text]
+        if first.declared.image is None:
+            prompt = negative.embedding.shape[1]
+            tokens = tokens[:, : first.declared.text_length(network_of(model), arguments, prompt)]
+        return self.read_context(first.declared, arguments, tokens)
+
+    def read_context(self, declared: JointBlock, arguments: Arguments, tokens: torch.Tensor) -> JointContext:
+        """The negative `tokens`, (Bn, N, C), with positions and mask from the arguments of the first block."""
+        length = tokens.shape[1]
+        positions = None
+        if declared.positions is not None:
+            name, dim = declared.positions
+            positions = _text_and_one(arguments.get(name), dim, length, declared.image_first)
+        elif declared.text_positions is not None:
+            positions = arguments.get(declared.text_positions)
+        mask = arguments.get(declared.mask) if declared.mask is not None else None
+        if mask is not None and mask.shape[-1] != length:
+            mask = _text_and_one(mask, mask.ndim - 1, length, declared.image_first)
+            if mask.shape[-2] > 1:
+                mask = _text_and_one(mask, mask.ndim - 2, length, declared.image_first)
+        return JointContext(tokens=tokens, mask=mask, positions=positions)
+
+    def grid(self, network: Any, shape: torch.Size) -> Grid:
+        """The grid of the image tokens of a latent (B, C, h, w) or (B, C, F, h, w)."""
+        sizes = (1, *shape[2:]) if len(shape) == 4 else tuple(shape[2:])
+        return tuple(ceil(size / patch) for size, patch in zip(sizes, self.patch_size(network), strict=True))
+
+    def image_tokens(self, network: Any, grid: Grid) -> int | None:
+        """I for a picture of this grid; None where references add to it."""
+        return None if self.has_references else prod(grid)
+
+    def attach(self) -> Attachment:
+        return JointAttachment(self)
+
+
+def _by_name(declared: JointBlock, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A block's arguments by name, also where its signature has only *args and **kwargs."""
+    arguments = dict(arguments)
+    if declared.positional:
+        arguments.update(zip(declared.positional, arguments.pop("args", ()), strict=False))
+    return {**arguments, **arguments.pop("kwargs", {})}
+
+
+def _text_and_one(value: Any, dim: int, length: int, image_first: bool) -> Any:
+    """The part of the text and of one image token, in the block's order."""
+    if isinstance(value, tuple | list):
+        return type(value)(_text_and_one(each, dim, length, image_first) for each in value)
+    if value is None or not image_first:
+        return narrow(value, dim, 0, length + 1)
+    return torch.cat([value.narrow(dim, 0, 1), value.narrow(dim, value.shape[dim] - length, length)], dim)

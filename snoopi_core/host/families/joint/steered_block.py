@@ -1,0 +1,246 @@
+"""One joint block while NASA steers it: the host's own run, and one run for each negative (see attachment.py).
+
+Dimensions: B rows of a call, R rows of its positive ones, P, N and I tokens, C channels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from math import prod
+from typing import Any
+
+import torch
+
+from ..base import Call, Options, Term
+from ..forwards import replaced_forwards
+from .attention import Attention, Mask, Tokens, join_masks
+from .block import Arguments, JointBlock, named, narrow, select_rows
+from .share import attend_jointly, share_of_negative
+from .stream import Pass, Stream
+
+
+class SteeredBlock:
+    """Steers one joint block: its `forward` temporarily replaces the block's."""
+
+    def __init__(self, key: int, state: Pass) -> None:
+        self.key, self.state = key, state
+
+    @contextlib.contextmanager
+    def attached_to(self, module: torch.nn.Module, declared: JointBlock) -> Iterator[None]:
+        self.declared, self.names = declared, declared.names(module)
+        self._forward: Callable[..., Any] | None = module.forward
+        self._reset()
+        try:
+            with replaced_forwards([(module, self.forward)]):
+                yield
+        finally:
+            self._forward = None
+            self._reset()
+
+    def _reset(self) -> None:
+        self._arguments: Arguments = {}
+        self._positional = self._attended = 0
+        self._options: Options = {}
+        self._override: Callable[..., torch.Tensor] | None = None
+        self._stream: Stream | None = None
+        self._image: Tokens | None = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The block's own result, with the image steered."""
+        state = self.state
+        if self.key <= state.reached:
+            raise ValueError(
+                f"NASA cannot steer block {self.key}: another node runs it twice in one step. Remove that node, or "
+                "NASA Apply"
+            )
+        if self.key > state.reached + 1 and not state.warned:
+            state.warned = True
+            _warn_of_skipped(state.reached + 1, self.key - 1)
+        state.reached = self.key
+        self._arguments, self._positional = named(self.names, args, kwargs), len(args)
+        self._options = self._arguments.get("transformer_options") or {}
+        if self.declared.check is not None:
+            self.declared.check(self._arguments, 0)
+        self._override = self._options.get("optimized_attention_override")
+        self._attended = 0
+        result = self._run(self._arguments, {**self._options, "optimized_attention_override": self.attend})
+        if not self._attended:
+            raise ValueError(
+                f"NASA cannot steer block {self.key}: its attention does not go through the host's attention function. "
+                "Another node has replaced it: remove that node, or NASA Apply"
+            )
+        self._reset()
+        return result
+
+    def _run(self, arguments: Arguments, options: Options) -> Any:
+        """The host's forward, called as the network calls it."""
+        arguments = {**arguments, "transformer_options": options}
+        positional = self.names[: self._positional]
+        args = [arguments.pop(name) for name in positional]
+        return self._forward(*args, **arguments)
+
+    def attend(self, function: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The override for the host's own run of the block."""
+        attention = self._attention(function, args, kwargs)
+        q, k, v = args[:3]
+        self._attended += 1
+        if self._attended > 1:  # some blocks have a second attention, of the image alone
+            return attention.as_returned(attention(q, k, v, attention.mask))
+        state, call, axis = self.state, self.state.call, attention.axis
+        v = v.flatten(2) if v.ndim > q.ndim else v
+        text, image, target = self._places(q.shape[axis], k.shape[axis])
+        z, way, kept = attend_jointly(attention, q, k, v, text=text, ways=state.ways)
+
+        def positive(x: torch.Tensor, where: slice, dim: int = axis) -> torch.Tensor:
+            return call.select(x.narrow(dim, where.start, where.stop - where.start))
+
+        def tokens(where: slice) -> Tokens:
+            return Tokens(positive(k, where), positive(v, where), self._mask(attention.mask, where, target))
+
+        i, p = tokens(image), tokens(text)
+        q_i = positive(q, target)
+        kept = None if kept is None else positive(kept, target, 2)
+        state.start_streams(q_i.shape[0])
+        for stream in state.streams:
+            self._run_negative(stream, i, q.shape[0])
+        chosen = {id(stream.term): stream for stream in state.streams if self.key in stream.term.keys_values}
+        if not chosen:
+            return attention.as_returned(z)
+        state.used.add(way)
+
+        def respond(term: Term) -> torch.Tensor:
+            n, _ = chosen[id(term)].found
+            return share_of_negative(attention, way, kept, q_i, n, p, i)
+
+        before, after = z[:, : target.start], z[:, target.stop :]
+        steered = call.steer(z[:, target], self.key, respond, lambda: state.grid)
+        return attention.as_returned(torch.cat([before, steered, after], 1))
+
+    def _attention(self, function: Callable, args: tuple, kwargs: dict[str, Any]) -> Attention:
+        # An override of another node gets the options that it was put in.
+        kwargs = {**kwargs, "transformer_options": self._options}
+        return Attention(function=function, override=self._override, args=args[3:], kwargs=kwargs)
+
+    def _places(self, queries: int, keys: int) -> tuple[slice, slice, slice]:
+        """Where P, I, and of I the tokens of the picture itself are."""
+        state, declared = self.state, self.declared
+        if declared.image is not None:
+            text = self._arguments[declared.text].shape[1]
+        elif declared.text_length is not None:
+            text = declared.text_length(state.network, self._arguments, state.call.prompt)
+        else:
+            text = state.text
+        picture, image = prod(state.grid), queries - text
+        if queries != keys or text <= 0 or image < picture or state.image_tokens not in (None, image):
+            raise ValueError(
+                f"NASA cannot steer block {self.key}: its attention has {queries} queries and {keys} keys, expected "
+                f"{text} of the text and {state.image_tokens or f'at least {picture}'} of the picture. Another node "
+                "adds or removes tokens: remove that node, or NASA Apply"
+            )
+        state.text = text
+        start = 0 if declared.image_first else text
+        first = start if state.target_first else start + image - picture
+        text_start = image if declared.image_first else 0
+        return slice(text_start, text_start + text), slice(start, start + image), slice(first, first + picture)
+
+    def _mask(self, mask: Mask, keys: slice, queries: slice) -> Mask:
+        """The part of the host's own mask for these keys and queries, of the positive rows."""
+        if mask is None:
+            return None
+        mask = mask[..., keys]
+        if mask.ndim >= 2 and mask.shape[-2] > 1:
+            mask = mask[..., queries, :]
+        return mask if mask.ndim < 3 or mask.shape[0] == 1 else self.state.call.select(mask)
+
+    def _run_negative(self, stream: Stream, i: Tokens, rows: int) -> None:
+        """Run the block for a negative: N's keys and values for this block, and its text for the next one."""
+        call, declared, context = self.state.call, self.declared, stream.term.context
+        length, positive_rows = stream.tokens.shape[1], i.k.shape[0]
+        arguments = dict(self._arguments)
+        if declared.check is not None:
+            declared.check(arguments, length)
+        for name in declared.conditioning:
+            if name in arguments:
+                arguments[name] = select_rows(call, arguments[name], rows)
+        arguments[declared.text] = stream.tokens
+        if declared.image is not None:
+            arguments[declared.image] = call.select(arguments[declared.image][:, :1]).clone()
+        if declared.positions is not None:
+            name, dim = declared.positions
+            theirs = arguments.get(name)
+            arguments[name] = _for_rows(call, context.positions, theirs, positive_rows, dim, length + declared.stand_ins)
+        if declared.text_positions is not None:
+            arguments[declared.text_positions] = context.positions
+        if declared.image_positions is not None:
+            name, dim = declared.image_positions
+            arguments[name] = narrow(arguments.get(name), dim, 0, 1)
+        if declared.mask is not None:
+            mask = context.mask
+            arguments[declared.mask] = mask if mask is None or mask.shape[0] == 1 else call.repeat(mask, positive_rows)
+            if mask is not None and mask.ndim == 2:  # over the text alone, a row for each picture
+                arguments[declared.mask] = call.repeat(mask, positive_rows)
+        # Patches of other nodes are made for the prompt's text and picture.
+        options = {key: value for key, value in self._options.items() if key not in ("patches", "patches_replace")}
+        self._stream, self._image, attended = stream, i, self._attended
+        self._attended = 0
+        result = self._run(arguments, {**options, "optimized_attention_override": self.attend_negative})
+        self._stream = self._image = None
+        self._attended = attended
+        stream.tokens = declared.own_text(result)
+
+    def attend_negative(self, function: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The override for a negative's run of the block: N's queries over [N ; I]; zeros for the image's stand-in."""
+        attention, declared = self._attention(function, args, kwargs), self.declared
+        q, k, v = args[:3]
+        axis, stand_ins = attention.axis, declared.stand_ins
+        self._attended += 1
+        if self._attended > 1:  # of the stand-in alone
+            shape = (q.shape[0], q.shape[axis], q.shape[-1] if axis == 1 else q.shape[1] * q.shape[3])
+            return attention.as_returned(q.new_zeros(shape))
+        v = v.flatten(2) if v.ndim > q.ndim else v
+        length, i = q.shape[axis] - stand_ins, self._image
+        first = stand_ins if declared.image_first else 0
+        q, k, v = (x.narrow(axis, first, length) for x in (q, k, v))
+        own, for_image = _split_mask(attention.mask, length, i.k.shape[axis], declared.image_first, q.dtype)
+        self._stream.found = Tokens(k, v, for_image), own
+        z = attention(q, torch.cat([k, i.k], axis), torch.cat([v, i.v], axis), own)
+        padding = (0, 0, stand_ins, 0) if declared.image_first else (0, 0, 0, stand_ins)
+        return attention.as_returned(torch.nn.functional.pad(z, padding) if stand_ins else z)
+
+
+def _for_rows(call: Call, own: Any, theirs: Any, rows: int, dim: int, length: int) -> Any:
+    """Positions of a negative, cut to `length` tokens; with a row for each picture if the positive's have that."""
+    if own is None:
+        return None
+    if isinstance(own, tuple | list):
+        return type(own)(_for_rows(call, a, b, rows, dim, length) for a, b in zip(own, theirs, strict=True))
+    own = own.narrow(dim, 0, length)
+    return call.repeat(own, rows) if isinstance(theirs, torch.Tensor) and theirs.shape[0] > 1 and dim > 0 else own
+
+
+def _split_mask(mask: Mask, length: int, image: int, image_first: bool, dtype: torch.dtype) -> tuple[Mask, Mask]:
+    """The mask over [N ; I] for N's queries, and the mask over N for the image's queries.
+
+    Args:
+        mask: over N and one image token, (..., 1 or N + 1, N + 1).
+    """
+    if mask is None:
+        return None, None
+    assert mask.shape[-1] == length + 1, f"a mask over {mask.shape[-1]} keys, for {length} of text and one of the image"
+    text, one = (slice(1, None), slice(0, 1)) if image_first else (slice(0, length), slice(length, length + 1))
+    over_text, over_image = mask[..., text], mask[..., one]
+    for_image = over_text
+    if mask.shape[-2] > 1:
+        over_text, over_image, for_image = over_text[..., text, :], over_image[..., text, :], for_image[..., one, :]
+    over_image = over_image.expand(*over_image.shape[:-1], image)
+    return join_masks([(over_text, length), (over_image, image)], dtype), for_image
+
+
+def _warn_of_skipped(first: int, last: int) -> None:
+    logging.warning(
+        "NASA Apply: another node skips block %s of the network, so the negative skips it too. If that node keeps the "
+        "results of earlier steps, the negative acts less exactly; remove it, or NASA Apply, if you see faults",
+        f"{first}" if first == last else f"{first} to {last}",
+    )
