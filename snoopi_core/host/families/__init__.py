@@ -29,6 +29,19 @@ _MODULES = {
     "joint.qwen_image": ("QwenImageFamily",),
     "joint.mage_flow": ("MageFlowFamily",),
     "joint.lumina": ("LuminaFamily",),
+    "joint.hunyuan_video": ("HunyuanVideoFamily",),
+    "joint.aura_flow": ("AuraFlowFamily",),
+    "joint.omnigen2": ("OmniGen2Family",),
+    "joint.boogu": ("BooguFamily",),
+    "joint.cogvideo": ("CogVideoXFamily",),
+    "joint.pixeldit": ("PixelDiTFamily",),
+    "joint.krea2": ("Krea2Family",),
+    "joint.ideogram4": ("Ideogram4Family",),
+    "joint.lens": ("LensFamily",),
+    "joint.joyimage": ("JoyImageFamily",),
+    "joint.mochi": ("MochiFamily",),
+    "joint.hidream": ("HiDreamFamily",),
+    "joint.minimax_h3": ("MiniMaxH3Family",),
 }
 
 

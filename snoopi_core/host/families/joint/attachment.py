@@ -70,4 +70,6 @@ class JointAttachment:
     def _log(self, state: Pass) -> None:
         if new := state.used - self._logged:
             self._logged |= new
-            logging.info("NASA Apply: the negative's share of joint attention is computed by %s", ", ".join(sorted(new)))
+            logging.info(
+                "NASA Apply: the negative's share of joint attention is computed by %s", ", ".join(sorted(new))
+            )

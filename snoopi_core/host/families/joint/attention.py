@@ -56,9 +56,7 @@ class Attention:
         """The dimension of tokens in queries, keys and values: (B, tokens, C) or (B, H, tokens, D)."""
         return 2 if self.kwargs.get("skip_reshape") else 1
 
-    def __call__(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Mask
-    ) -> torch.Tensor:
+    def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Mask) -> torch.Tensor:
         """softmax(Q K^T / sqrt(D) + mask) V, (B, queries, C)."""
         args, kwargs = self.args, dict(self.kwargs)
         if len(args) > 1:

@@ -27,13 +27,16 @@ class JointBlock:
     conditioning: arguments with a row for each picture: tensors, or tuples, lists and dataclasses of them.
     positions: the rotary positions of text and image together, and their dimension of tokens.
     text_positions: those of the text alone, tokens first, without rows.
-    image_positions: those of the image alone, and their dimension of tokens.
+    image_positions: arguments with those of the image alone, and their dimension of tokens.
     mask: the mask over keys, or over queries and keys; or over the text alone.
-    text_length: finds P in a block without `image`, from the network, the block's arguments and the length of the prompt
+    text_length: finds P if it is not the length of `text`: from the network, the block's arguments and the length of the prompt
         as it came to the network; the default is the last block's P.
     image_first: the image comes before the text in queries, keys and values.
     returns_text_first: of two results, the text is the first.
     positional: names of arguments that the block's own signature does not name.
+    own: arguments that a negative has of its own; `merge` makes them from the positive's and the negative's.
+    has_rows: whether the tokens have a dimension of rows.
+    target: where among all tokens those of the picture are; the default is the grid's number of them.
     check: raises ValueError for arguments with which a negative of N tokens cannot be run.
     """
 
@@ -42,12 +45,16 @@ class JointBlock:
     conditioning: tuple[str, ...] = ()
     positions: tuple[str, int] | None = None
     text_positions: str | None = None
-    image_positions: tuple[str, int] | None = None
+    image_positions: tuple[tuple[str, int], ...] = ()
     mask: str | None = None
     text_length: Callable[[Any, Arguments, int], int] | None = None
     image_first: bool = False
     returns_text_first: bool = False
     positional: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+    merge: Callable[[Any, Any], Any] | None = None
+    has_rows: bool = True
+    target: Callable[[Arguments], slice] | None = None
     check: Callable[[Arguments, int], None] | None = None
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,15 +34,15 @@ class JointLayer:
     module: torch.nn.Module
     declared: JointBlock
 
-    def keys_values(self, context: Context) -> KeysValues:
-        """Nothing can be kept for later steps: the negative's text depends on the image from the second block on."""
-        return ()
+    def keys_values(self, context: Context) -> KeysValues | None:
+        """None: from the second block on, the negative's text depends on the image."""
+        return None
 
 
 class JointFamily(Family):
     """Subclasses declare their networks."""
 
-    network: type[torch.nn.Module] | tuple[type[torch.nn.Module], ...]
+    networks: tuple[type[torch.nn.Module], ...]
     """Exactly these classes: a subclass may call its blocks in another way."""
     groups: tuple[tuple[str, str, type[torch.nn.Module], JointBlock], ...]
     """In the order in which they run: attribute of the network, name in NASA Apply's `blocks`, class, declaration."""
@@ -62,8 +63,7 @@ class JointFamily(Family):
 
     def matches(self, model: BaseModel) -> bool:
         network = network_of(model)
-        networks = self.network if isinstance(self.network, tuple) else (self.network,)
-        if type(network) not in networks:
+        if type(network) not in self.networks:
             return False
         layers = self.layers(model)
         classes = {group: cls for _, group, cls, _ in self.groups}
@@ -92,17 +92,23 @@ class JointFamily(Family):
         settings = {key: value for key, value in negative.settings.items() if key not in _NOT_TEXT}
         plain = dataclasses.replace(negative, settings=settings)
         first = self.layers(model)[0]
-        if not self.text_depends_on_size:  # some networks refine the picture before the first block
-            _, height, width = self.patch_size(network_of(model))
-            x = x[..., : 2 * height, : 2 * width]
+        if not self.text_depends_on_size:
+            x = self.small(network_of(model), x)
         options = {"sigmas": sigma[:1], "sample_sigmas": sigma.new_zeros(0), "cond_or_uncond": [0]}
         arguments = first_block_arguments(model, first.module, plain, x, sigma, options)
-        arguments = _by_name(first.declared, arguments)
+        arguments = _by_name(first, arguments)
         tokens = arguments[first.declared.text]
+        if not first.declared.has_rows:
+            tokens = tokens.unsqueeze(0)
         if first.declared.image is None:
             prompt = negative.embedding.shape[1]
             tokens = tokens[:, : first.declared.text_length(network_of(model), arguments, prompt)]
         return self.read_context(first.declared, arguments, tokens)
+
+    def small(self, network: Any, x: torch.Tensor) -> torch.Tensor:
+        """A part of the latent: some networks refine the picture before the first block."""
+        _, height, width = self.patch_size(network)
+        return x[..., : 2 * height, : 2 * width]
 
     def read_context(self, declared: JointBlock, arguments: Arguments, tokens: torch.Tensor) -> JointContext:
         """The negative `tokens`, (Bn, N, C), with positions and mask from the arguments of the first block."""
@@ -118,7 +124,8 @@ class JointFamily(Family):
             mask = _text_and_one(mask, mask.ndim - 1, length, declared.image_first)
             if mask.shape[-2] > 1:
                 mask = _text_and_one(mask, mask.ndim - 2, length, declared.image_first)
-        return JointContext(tokens=tokens, mask=mask, positions=positions)
+        own = {name: arguments[name] for name in declared.own}
+        return JointContext(tokens=tokens, mask=mask, positions=positions, own=own)
 
     def grid(self, network: Any, shape: torch.Size) -> Grid:
         """The grid of the image tokens of a latent (B, C, h, w) or (B, C, F, h, w)."""
@@ -133,12 +140,15 @@ class JointFamily(Family):
         return JointAttachment(self)
 
 
-def _by_name(declared: JointBlock, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A block's arguments by name, also where its signature has only *args and **kwargs."""
-    arguments = dict(arguments)
-    if declared.positional:
-        arguments.update(zip(declared.positional, arguments.pop("args", ()), strict=False))
-    return {**arguments, **arguments.pop("kwargs", {})}
+def _by_name(layer: JointLayer, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A block's arguments by name, also where its signature collects them as *args and **kwargs."""
+    named = dict(arguments)
+    for name, parameter in inspect.signature(type(layer.module).forward).parameters.items():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            named.update(zip(layer.declared.positional, named.pop(name, ()), strict=False))
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            named.update(named.pop(name, {}))
+    return named
 
 
 def _text_and_one(value: Any, dim: int, length: int, image_first: bool) -> Any:

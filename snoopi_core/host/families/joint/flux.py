@@ -35,7 +35,7 @@ GROUPS = (
 
 class FluxFamily(JointFamily):
     name = "Flux (1 and 2, Kontext, Klein, LongCat-Image)"
-    network = Flux
+    networks = (Flux,)
     groups = GROUPS
     has_references = True
 
@@ -45,7 +45,7 @@ class FluxFamily(JointFamily):
 
 class ChromaFamily(JointFamily):
     name = "Chroma and Chroma Radiance"
-    network = (Chroma, ChromaRadiance)
+    networks = (Chroma, ChromaRadiance)
     groups = GROUPS
 
     def text_width(self, network: Any) -> int:

@@ -30,7 +30,7 @@ def _check_references(arguments: Arguments, length: int) -> None:
 
 class LuminaFamily(JointFamily):
     name = "Lumina 2 and Z-Image"
-    network = tuple(getattr(lumina, name) for name in ("NextDiT", "NextDiTPixelSpace") if hasattr(lumina, name))
+    networks = tuple(getattr(lumina, name) for name in ("NextDiT", "NextDiTPixelSpace") if hasattr(lumina, name))
     groups = (
         ("layers", "block", lumina.JointTransformerBlock, JointBlock(
             text="x", conditioning=("adaln_input",), positions=("freqs_cis", 1), mask="x_mask",

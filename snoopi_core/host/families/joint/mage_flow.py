@@ -11,7 +11,7 @@ from .qwen_image import BLOCK
 
 class MageFlowFamily(JointFamily):
     name = "Mage-Flow"
-    network = MageFlowTransformer2DModel
+    networks = (MageFlowTransformer2DModel,)
     groups = (("transformer_blocks", "block", QwenImageTransformerBlock, BLOCK),)
     has_references = True
 

@@ -15,7 +15,7 @@ BLOCK = JointBlock(
 
 class QwenImageFamily(JointFamily):
     name = "Qwen-Image and Qwen-Image-Edit"
-    network = QwenImageTransformer2DModel
+    networks = (QwenImageTransformer2DModel,)
     groups = (("transformer_blocks", "block", QwenImageTransformerBlock, BLOCK),)
     has_references = True
     text_depends_on_size = True

@@ -11,7 +11,7 @@ from .family import JointFamily
 
 class SD3Family(JointFamily):
     name = "Stable Diffusion 3 and 3.5"
-    network = OpenAISignatureMMDITWrapper
+    networks = (OpenAISignatureMMDITWrapper,)
     groups = (
         ("joint_blocks", "block", SD3Block, JointBlock(
             text="context", image="x", conditioning=("c",), returns_text_first=True, positional=("context", "x"),

@@ -126,10 +126,10 @@ class SteeredBlock:
     def _places(self, queries: int, keys: int) -> tuple[slice, slice, slice]:
         """Where P, I, and of I the tokens of the picture itself are."""
         state, declared = self.state, self.declared
-        if declared.image is not None:
-            text = self._arguments[declared.text].shape[1]
-        elif declared.text_length is not None:
+        if declared.text_length is not None:
             text = declared.text_length(state.network, self._arguments, state.call.prompt)
+        elif declared.image is not None:
+            text = self._arguments[declared.text].shape[1]
         else:
             text = state.text
         picture, image = prod(state.grid), queries - text
@@ -137,13 +137,14 @@ class SteeredBlock:
             raise ValueError(
                 f"NASA cannot steer block {self.key}: its attention has {queries} queries and {keys} keys, expected "
                 f"{text} of the text and {state.image_tokens or f'at least {picture}'} of the picture. Another node "
-                "adds or removes tokens: remove that node, or NASA Apply"
+                "or a reference picture adds tokens: remove that, or NASA Apply"
             )
         state.text = text
         start = 0 if declared.image_first else text
         first = start if state.target_first else start + image - picture
         text_start = image if declared.image_first else 0
-        return slice(text_start, text_start + text), slice(start, start + image), slice(first, first + picture)
+        target = slice(first, first + picture) if declared.target is None else declared.target(self._arguments)
+        return slice(text_start, text_start + text), slice(start, start + image), target
 
     def _mask(self, mask: Mask, keys: slice, queries: slice) -> Mask:
         """The part of the host's own mask for these keys and queries, of the positive rows."""
@@ -157,30 +158,34 @@ class SteeredBlock:
     def _run_negative(self, stream: Stream, i: Tokens, rows: int) -> None:
         """Run the block for a negative: N's keys and values for this block, and its text for the next one."""
         call, declared, context = self.state.call, self.declared, stream.term.context
-        length, positive_rows = stream.tokens.shape[1], i.k.shape[0]
+        tokens, positive_rows = stream.tokens, i.k.shape[0]
+        if context.joined:
+            tokens = torch.cat([tokens, call.repeat(context.joined[self.key], positive_rows)], 1)
+        length = tokens.shape[1]
         arguments = dict(self._arguments)
+        for name, value in context.own.items():
+            arguments[name] = value if declared.merge is None else declared.merge(arguments[name], value)
         if declared.check is not None:
             declared.check(arguments, length)
         for name in declared.conditioning:
             if name in arguments:
                 arguments[name] = select_rows(call, arguments[name], rows)
-        arguments[declared.text] = stream.tokens
+        arguments[declared.text] = tokens if declared.has_rows else tokens[0]
         if declared.image is not None:
             arguments[declared.image] = call.select(arguments[declared.image][:, :1]).clone()
         if declared.positions is not None:
             name, dim = declared.positions
-            theirs = arguments.get(name)
-            arguments[name] = _for_rows(call, context.positions, theirs, positive_rows, dim, length + declared.stand_ins)
+            first = 1 - declared.stand_ins if declared.image_first else 0
+            own = narrow(context.positions, dim, first, length + declared.stand_ins)
+            arguments[name] = _for_rows(call, own, arguments.get(name), positive_rows, dim)
         if declared.text_positions is not None:
             arguments[declared.text_positions] = context.positions
-        if declared.image_positions is not None:
-            name, dim = declared.image_positions
+        for name, dim in declared.image_positions:
             arguments[name] = narrow(arguments.get(name), dim, 0, 1)
         if declared.mask is not None:
-            mask = context.mask
-            arguments[declared.mask] = mask if mask is None or mask.shape[0] == 1 else call.repeat(mask, positive_rows)
-            if mask is not None and mask.ndim == 2:  # over the text alone, a row for each picture
-                arguments[declared.mask] = call.repeat(mask, positive_rows)
+            theirs = arguments.get(declared.mask)
+            has_rows = context.mask is not None and (theirs is None or theirs.shape[0] > 1)
+            arguments[declared.mask] = call.repeat(context.mask, positive_rows) if has_rows else context.mask
         # Patches of other nodes are made for the prompt's text and picture.
         options = {key: value for key, value in self._options.items() if key not in ("patches", "patches_replace")}
         self._stream, self._image, attended = stream, i, self._attended
@@ -188,7 +193,9 @@ class SteeredBlock:
         result = self._run(arguments, {**options, "optimized_attention_override": self.attend_negative})
         self._stream = self._image = None
         self._attended = attended
-        stream.tokens = declared.own_text(result)
+        text = declared.own_text(result if declared.has_rows else result.unsqueeze(0))
+        # What was joined is for this block only. The last block of some networks returns no text.
+        stream.tokens = text[:, : stream.tokens.shape[1]] if context.joined else text
 
     def attend_negative(self, function: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
         """The override for a negative's run of the block: N's queries over [N ; I]; zeros for the image's stand-in."""
@@ -210,14 +217,13 @@ class SteeredBlock:
         return attention.as_returned(torch.nn.functional.pad(z, padding) if stand_ins else z)
 
 
-def _for_rows(call: Call, own: Any, theirs: Any, rows: int, dim: int, length: int) -> Any:
-    """Positions of a negative, cut to `length` tokens; with a row for each picture if the positive's have that."""
-    if own is None:
-        return None
+def _for_rows(call: Call, own: Any, theirs: Any, rows: int, dim: int) -> Any:
+    """Positions of a negative, with a row for each picture if the positive's have that."""
     if isinstance(own, tuple | list):
-        return type(own)(_for_rows(call, a, b, rows, dim, length) for a, b in zip(own, theirs, strict=True))
-    own = own.narrow(dim, 0, length)
-    return call.repeat(own, rows) if isinstance(theirs, torch.Tensor) and theirs.shape[0] > 1 and dim > 0 else own
+        return type(own)(_for_rows(call, a, b, rows, dim) for a, b in zip(own, theirs, strict=True))
+    if own is None or dim == 0 or theirs.shape[0] == 1:
+        return own
+    return call.repeat(own, rows)
 
 
 def _split_mask(mask: Mask, length: int, image: int, image_first: bool, dtype: torch.dtype) -> tuple[Mask, Mask]:

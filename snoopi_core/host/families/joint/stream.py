@@ -5,7 +5,7 @@ Dimensions: Bn rows of a negative, R positive rows, N its text tokens, C channel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +22,13 @@ class JointContext(Context):
 
     mask: over N and one image token, which stands for all; or over N alone.
     positions: as the block takes them, of N and of one image token if the declaration has such positions.
+    own: the arguments that the declaration names so.
+    joined: for each block, text that is added for this block only, (Bn, tokens, C).
     """
 
     positions: Any = None
+    own: Mapping[str, Any] = field(default_factory=dict)
+    joined: tuple[torch.Tensor, ...] = ()
 
 
 class Stream:

@@ -11,7 +11,16 @@ import torch
 from ..base import Case
 
 JOINT_CASES: dict[str, Callable[[], Case]] = {}
-_LISTS = ("single_blocks", "single_layers", "joint_blocks", "transformer_blocks", "layers", "patch_blocks", "double_blocks", "blocks")
+_LISTS = (
+    "single_blocks",
+    "single_layers",
+    "joint_blocks",
+    "transformer_blocks",
+    "layers",
+    "patch_blocks",
+    "double_blocks",
+    "blocks",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,9 @@ def weights(q: torch.Tensor, several: Sequence[QKV]) -> list[torch.Tensor]:
 def attend(q: torch.Tensor, *several: QKV) -> torch.Tensor:
     """softmax over all these keys, (B, H, queries, D)."""
     parts = weights(q, several)
-    return sum(e @ tokens.v for e, tokens in zip(parts, several, strict=True)) / sum(e.sum(-1, keepdim=True) for e in parts)
+    return sum(e @ tokens.v for e, tokens in zip(parts, several, strict=True)) / sum(
+        e.sum(-1, keepdim=True) for e in parts
+    )
 
 
 def attend_to_negative(q: torch.Tensor, n: QKV, i: QKV, mutant: str | None) -> torch.Tensor:

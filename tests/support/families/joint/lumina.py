@@ -64,7 +64,9 @@ class LuminaReference(JointReference):
     def block(self, block, index, x, x_mask, freqs_cis, adaln_input, timestep_zero_index=None):
         mod = self.mods(block, adaln_input)
         length = x.shape[1] - self._image
-        p, i = (self.qkv(block, x[:, part], mod[0], freqs_cis[:, part]) for part in (slice(length), slice(length, None)))
+        p, i = (
+            self.qkv(block, x[:, part], mod[0], freqs_cis[:, part]) for part in (slice(length), slice(length, None))
+        )
         several = [self.qkv(block, each.tokens, mod[0], each.positions) for each in self.negatives]
         z_p, z_i, *others = self.attend(index, p, i, several)
         for each, z_n in zip(self.negatives, others, strict=True):

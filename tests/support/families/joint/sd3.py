@@ -9,7 +9,7 @@ import torch
 
 from ..base import CONTEXT, Case, Condition, build, draw
 from .case import JointCase, joint_case
-from .formula import QKV, JointReference, attend, flat, heads
+from .formula import QKV, JointReference, attend, flat
 
 _SD3: dict[str, Any] = {
     "in_channels": 16, "patch_size": 2, "depth": 3, "input_size": None, "adm_in_channels": 32, "num_patches": 256,

@@ -1,0 +1,47 @@
+"""A negative that is the prompt itself: then NASA takes alpha times the prompt's part out of the image's attention.
+
+    N = P:   m_N Z_N = sum over p in P of e^p v_p / (e^P + e^I)   and   Z = softmax over P + I of [(1 - alpha) v_P ; v_I]
+
+So the plain network, with this attention for the picture's queries, gives the expected result. It is an override of the
+host's attention function, in fp64, and needs nothing but the layout of the tokens. Nothing of `snoopi_core` is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+class WithoutPrompt:
+    """The override. Attentions of other lengths, such as those of text refiners, are left alone.
+
+    text: number of text tokens.
+    image: of image tokens, of which `picture` are steered.
+    """
+
+    def __init__(self, alpha: float, text: int, image: int, *, picture: slice, image_first: bool = False) -> None:
+        self.alpha, self.text, self.image, self.picture, self.image_first = alpha, text, image, picture, image_first
+        self.calls = 0
+
+    def __call__(self, function: Any, q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        axis = 2 if kwargs.get("skip_reshape") else 1
+        z = function(q, k, v, *args, **kwargs)
+        if q.shape[axis] != self.text + self.image:
+            return z
+        self.calls += 1
+        heads = args[0] if args else kwargs["heads"]
+        mask = args[1] if len(args) > 1 else kwargs.get("mask")
+        v = v.flatten(2) if v.ndim > q.ndim else v
+        q, k, v = (x if axis == 2 else x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+        q, k, v = (x.double().repeat_interleave(heads // x.shape[1], 1) for x in (q, k, v))
+        logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        if mask is not None:
+            logits = logits + (mask.unsqueeze(1) if mask.ndim == 3 else mask)
+        weights = logits.softmax(-1)
+        start = self.image if self.image_first else 0
+        first = (0 if self.image_first else self.text) + self.picture.start
+        queries = slice(first, first + self.picture.stop - self.picture.start)
+        weights[..., queries, start : start + self.text] *= 1.0 - self.alpha
+        out = (weights @ v).to(z.dtype)
+        return out if kwargs.get("skip_output_reshape") else out.transpose(1, 2).flatten(2)
