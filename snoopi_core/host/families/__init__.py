@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from comfy.model_base import BaseModel
 
 from .base import Call, Context, Family, LayerKey, LayerObserver, Options, Term, has_values, network_of
+from .refused import REASONS
 
 __all__ = [
     "FAMILIES", "Call", "Context", "Family", "LayerKey", "LayerObserver", "Options", "Term", "family_of", "has_values",
@@ -72,8 +73,8 @@ def family_of(model: BaseModel) -> Family:
         if family.matches(model):
             return family
     network = type(network_of(model)).__name__
+    reason = REASONS.get(network, "its attention to the text is not known to NASA")
     raise ValueError(
-        f"NASA cannot steer this model: {type(model.model_config).__name__} (network {network}). NASA needs "
-        "cross-attention layers for the text alone; models with joint attention (SD3, Flux and similar) have none. "
+        f"NASA cannot steer this model: {type(model.model_config).__name__} (network {network}): {reason}. "
         f"Supported: {'; '.join(family.name for family in FAMILIES)}"
     )

@@ -1,4 +1,4 @@
-"""Models with joint attention are refused with a message: NASA as published needs separate cross-attention."""
+"""Models that NASA cannot steer are refused with the reason, before anything is sampled."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import torch
 from families.refused import REFUSED, refused_model
 
 from snoopi_core.host.conditioning.window import Window
+from snoopi_core.host.families.refused import REASONS
 from snoopi_core.host.nasa.apply import apply_nasa
 
 pytestmark = pytest.mark.host
 
-SUPPORTED = ["SDXL", "PixArt", "Wan", "HunyuanDiT", "LTX", "Cosmos-Predict2", "Anima"]
+SUPPORTED = ["SDXL", "PixArt", "Wan", "HunyuanDiT", "LTX", "Cosmos-Predict2", "Anima", "Flux", "Z-Image"]
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.0])
 @pytest.mark.parametrize("name", REFUSED)
-def test_the_error_names_the_model_and_supported_ones(name, alpha):
+def test_the_error_names_the_model_the_reason_and_supported_ones(name, alpha):
     """Also with alpha 0, where nothing would be done, so that the error does not come later."""
     negative = [[torch.randn(1, 7, 48), {}]]
     with pytest.raises(ValueError) as caught:
@@ -24,4 +25,5 @@ def test_the_error_names_the_model_and_supported_ones(name, alpha):
     message = str(caught.value)
     print(message)
     assert name in message
+    assert any(reason in message for reason in REASONS.values())
     assert all(family in message for family in SUPPORTED), message

@@ -61,7 +61,7 @@ class JointAttachment:
                 # Blocks that are not chosen still carry the negative's stream to those that are.
                 for key in range(last + 1):
                     steered = known.setdefault(key, SteeredBlock(key, state))
-                    stack.enter_context(steered.attached_to(layers[key].module, layers[key].declared))
+                    stack.enter_context(steered.attached_to(layers[key]))
                 return proceed(options)
         finally:
             state.end()
@@ -70,6 +70,5 @@ class JointAttachment:
     def _log(self, state: Pass) -> None:
         if new := state.used - self._logged:
             self._logged |= new
-            logging.info(
-                "NASA Apply: the negative's share of joint attention is computed by %s", ", ".join(sorted(new))
-            )
+            ways = ", ".join(sorted(new))
+            logging.info("NASA Apply: the negative's share of the attention is computed by %s", ways)

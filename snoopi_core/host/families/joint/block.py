@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from ..base import Call
+from ....guidance.blocks import Block
+from ..base import Call, Context, KeysValues
 
 Arguments = Mapping[str, Any]
 """Of a block, by name."""
@@ -29,8 +30,8 @@ class JointBlock:
     text_positions: those of the text alone, tokens first, without rows.
     image_positions: arguments with those of the image alone, and their dimension of tokens.
     mask: the mask over keys, or over queries and keys; or over the text alone.
-    text_length: finds P if it is not the length of `text`: from the network, the block's arguments and the length of the prompt
-        as it came to the network; the default is the last block's P.
+    text_length: finds P if it is not the length of `text`, from the network, the block's arguments and the length of
+        the prompt as it came to the network; without `image`, the default is the last block's P.
     image_first: the image comes before the text in queries, keys and values.
     returns_text_first: of two results, the text is the first.
     positional: names of arguments that the block's own signature does not name.
@@ -71,6 +72,19 @@ class JointBlock:
         if self.image is None:
             return result
         return result[0 if self.returns_text_first else 1]
+
+
+@dataclass(frozen=True)
+class JointLayer:
+    """One joint block."""
+
+    block: Block
+    module: torch.nn.Module
+    declared: JointBlock
+
+    def keys_values(self, context: Context) -> KeysValues | None:
+        """None: from the second block on, the negative's text depends on the image."""
+        return None
 
 
 def img_slice(network: Any, arguments: Arguments, prompt: int) -> int:

@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any
 
@@ -15,28 +14,15 @@ from comfy.model_base import BaseModel
 
 from ....guidance.blocks import Block
 from ...conditioning.negative import Negative, check_width
-from ..base import Attachment, Context, Family, Grid, KeysValues, network_of
+from ..base import Attachment, Family, Grid, Options, network_of
 from ..forwards import first_block_arguments
 from .attachment import JointAttachment
-from .block import Arguments, JointBlock, narrow
+from .block import Arguments, JointBlock, JointLayer, narrow
 from .stream import JointContext
 
 _NOT_TEXT = ("reference_latents", "reference_latents_text_embeds", "ref_latent", "guiding_frame_index",
              "clip_vision_output", "clip_vision_outputs", "unclip_conditioning")  # fmt: skip
 """Settings of a prompt that add pictures to it: a negative is only its text."""
-
-
-@dataclass(frozen=True)
-class JointLayer:
-    """One joint block."""
-
-    block: Block
-    module: torch.nn.Module
-    declared: JointBlock
-
-    def keys_values(self, context: Context) -> KeysValues | None:
-        """None: from the second block on, the negative's text depends on the image."""
-        return None
 
 
 class JointFamily(Family):
@@ -88,21 +74,22 @@ class JointFamily(Family):
                 f"{self.name} model's own CLIP"
             )
 
-    def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> JointContext:
+    def context(
+        self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor, options: Options
+    ) -> JointContext:
         settings = {key: value for key, value in negative.settings.items() if key not in _NOT_TEXT}
         plain = dataclasses.replace(negative, settings=settings)
-        first = self.layers(model)[0]
+        network, first = network_of(model), self.layers(model)[0]
         if not self.text_depends_on_size:
-            x = self.small(network_of(model), x)
-        options = {"sigmas": sigma[:1], "sample_sigmas": sigma.new_zeros(0), "cond_or_uncond": [0]}
-        arguments = first_block_arguments(model, first.module, plain, x, sigma, options)
+            x = self.small(network, x)
+        arguments = first_block_arguments(model, network, first.module, plain, x, sigma, options)
         arguments = _by_name(first, arguments)
         tokens = arguments[first.declared.text]
         if not first.declared.has_rows:
             tokens = tokens.unsqueeze(0)
         if first.declared.image is None:
             prompt = negative.embedding.shape[1]
-            tokens = tokens[:, : first.declared.text_length(network_of(model), arguments, prompt)]
+            tokens = tokens[:, : first.declared.text_length(network, arguments, prompt)]
         return self.read_context(first.declared, arguments, tokens)
 
     def small(self, network: Any, x: torch.Tensor) -> torch.Tensor:

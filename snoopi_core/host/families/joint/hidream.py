@@ -10,7 +10,7 @@ from comfy.ldm.hidream.model import HiDreamImageBlock, HiDreamImageTransformer2D
 from comfy.model_base import BaseModel
 
 from ...conditioning.negative import Negative
-from ..base import network_of
+from ..base import Options, network_of
 from ..forwards import replaced_forwards
 from .block import JointBlock
 from .family import JointFamily
@@ -33,7 +33,9 @@ class HiDreamFamily(JointFamily):
     def text_width(self, network: HiDreamImageTransformer2DModel) -> int:
         return network.caption_projection[-1].linear.in_features
 
-    def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> JointContext:
+    def context(
+        self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor, options: Options
+    ) -> JointContext:
         layers: list[torch.Tensor] = []
         projections = list(network_of(model).caption_projection)
 
@@ -45,7 +47,7 @@ class HiDreamFamily(JointFamily):
             return project
 
         with replaced_forwards([(each, projecting(each.forward)) for each in projections]):
-            context = super().context(model, negative, x, sigma)
+            context = super().context(model, negative, x, sigma, options)
         # The last projection is T5's. The text that goes on is T5's and the last layer's.
         *layers, t5 = layers
         going_on = t5.shape[1] + layers[-1].shape[1]

@@ -17,7 +17,7 @@ from comfy.model_base import BaseModel
 
 from ....guidance.blocks import Block
 from ...conditioning.negative import Negative
-from ..base import network_of
+from ..base import Options, network_of
 from .block import Arguments, JointBlock, prompt_length
 from .family import JointFamily
 from .stream import JointContext
@@ -62,7 +62,9 @@ class MiniMaxH3Family(JointFamily):
             "mask: it names a part of the picture, but MiniMax H3 makes sound in the same blocks. Disconnect the mask"
         )
 
-    def context(self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor) -> JointContext:
+    def context(
+        self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor, options: Options
+    ) -> JointContext:
         # The text does not depend on the latent, which the host packs into one tensor: a small one does.
         network = network_of(model)
         frames, height, width = network.patch_size
@@ -71,7 +73,7 @@ class MiniMaxH3Family(JointFamily):
         x, shapes = comfy.utils.pack_latents([video, audio])
         settings = {key: each for key, each in negative.settings.items() if key in _TEXT_SETTINGS}
         prepared = dataclasses.replace(negative, settings={**settings, "latent_shapes": shapes})
-        return super().context(model, prepared, x, sigma)
+        return super().context(model, prepared, x, sigma, options)
 
     def small(self, network: Any, x: torch.Tensor) -> torch.Tensor:
         return x

@@ -16,7 +16,7 @@ import torch
 from ..base import Call, Options, Term
 from ..forwards import replaced_forwards
 from .attention import Attention, Mask, Tokens, join_masks
-from .block import Arguments, JointBlock, named, narrow, select_rows
+from .block import Arguments, JointLayer, named, narrow, select_rows
 from .share import attend_jointly, share_of_negative
 from .stream import Pass, Stream
 
@@ -28,16 +28,37 @@ class SteeredBlock:
         self.key, self.state = key, state
 
     @contextlib.contextmanager
-    def attached_to(self, module: torch.nn.Module, declared: JointBlock) -> Iterator[None]:
-        self.declared, self.names = declared, declared.names(module)
+    def attached_to(self, layer: JointLayer) -> Iterator[None]:
+        """Replace the forward of the block."""
+        module, self.declared = layer.module, layer.declared
+        self.names = self.declared.names(module)
+        self.name = f"{layer.block.group}.{layer.block.index}"
         self._forward: Callable[..., Any] | None = module.forward
+        self._is_called = False
         self._reset()
+        # Another node may replace the block's forward again during the call, and then only this sees it.
+        called = module.register_forward_pre_hook(self.called)
         try:
             with replaced_forwards([(module, self.forward)]):
                 yield
+                if self._is_called:
+                    raise self._bypassed()
         finally:
+            called.remove()
             self._forward = None
             self._reset()
+
+    def called(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        """The block is called, with whichever forward."""
+        if self._is_called:
+            raise self._bypassed()
+        self._is_called = True
+
+    def _bypassed(self) -> ValueError:
+        return ValueError(
+            f"NASA cannot steer block {self.name}: another node has replaced it with one that does not run the host's "
+            "own, or not through the host's attention function. Remove that node, or NASA Apply"
+        )
 
     def _reset(self) -> None:
         self._arguments: Arguments = {}
@@ -49,10 +70,10 @@ class SteeredBlock:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The block's own result, with the image steered."""
-        state = self.state
+        state, self._is_called = self.state, False
         if self.key <= state.reached:
             raise ValueError(
-                f"NASA cannot steer block {self.key}: another node runs it twice in one step. Remove that node, or "
+                f"NASA cannot steer block {self.name}: another node runs it twice in one step. Remove that node, or "
                 "NASA Apply"
             )
         if self.key > state.reached + 1 and not state.warned:
@@ -67,10 +88,7 @@ class SteeredBlock:
         self._attended = 0
         result = self._run(self._arguments, {**self._options, "optimized_attention_override": self.attend})
         if not self._attended:
-            raise ValueError(
-                f"NASA cannot steer block {self.key}: its attention does not go through the host's attention function. "
-                "Another node has replaced it: remove that node, or NASA Apply"
-            )
+            raise self._bypassed()
         self._reset()
         return result
 
@@ -135,7 +153,7 @@ class SteeredBlock:
         picture, image = prod(state.grid), queries - text
         if queries != keys or text <= 0 or image < picture or state.image_tokens not in (None, image):
             raise ValueError(
-                f"NASA cannot steer block {self.key}: its attention has {queries} queries and {keys} keys, expected "
+                f"NASA cannot steer block {self.name}: its attention has {queries} queries and {keys} keys, expected "
                 f"{text} of the text and {state.image_tokens or f'at least {picture}'} of the picture. Another node "
                 "or a reference picture adds tokens: remove that, or NASA Apply"
             )

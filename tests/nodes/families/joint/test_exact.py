@@ -16,18 +16,19 @@ EFFECT = 1e-2
 
 
 @pytest.mark.both_hosts
-@pytest.mark.parametrize("name", JOINT_CASES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.full) if n == "Flux 2" else n for n in JOINT_CASES])
 def test_matches_the_formula(name):
     """Two pictures, cfg above 1, two negatives of other lengths than the prompt's."""
     subject = JOINT_CASES[name]()
     positive, other = subject.condition(1), subject.condition(2)
-    first, second = subject.condition(3, subject.more), subject.condition(4, subject.fewer)
-    plain = subject.sample(subject.patcher, positive, other, cfg=2.0, rows=2)
-    guidance = {"unconditional": other, "cfg": 2.0, "rows": 2}
+    first, second = subject.condition(3, subject.more, padding=4), subject.condition(4, subject.fewer)
+    guidance = {"cfg": 2.0, "rows": subject.most_rows}
+    plain = subject.sample(subject.patcher, positive, other, **guidance)
+    guidance["unconditional"] = other
     plain_expected = subject.expected(positive, **guidance)
     measured("joint attention", name, "plain model", relative_error(plain, plain_expected), BAR)
     steered = steer(steer(subject.patcher, first), second, alpha=0.2)
-    got = subject.sample(steered, positive, other, cfg=2.0, rows=2)
+    got = subject.sample(steered, positive, other, cfg=2.0, rows=subject.most_rows)
     expected = subject.expected(positive, [subtract(first), subtract(second, 0.2)], **guidance)
     assert relative_error(plain_expected, expected) > EFFECT
     measured("joint attention", name, "relative error", relative_error(got, expected), BAR)

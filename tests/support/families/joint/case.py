@@ -25,6 +25,8 @@ _LISTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class JointCase(Case):
+    most_rows: int = 2
+
     def last_block(self) -> torch.nn.Module:
         network = self.patcher.model.diffusion_model
         return next(getattr(network, name) for name in _LISTS if hasattr(network, name))[-1]

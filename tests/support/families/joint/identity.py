@@ -1,6 +1,7 @@
 """A negative that is the prompt itself: then NASA takes alpha times the prompt's part out of the image's attention.
 
-    N = P:   m_N Z_N = sum over p in P of e^p v_p / (e^P + e^I)   and   Z = softmax over P + I of [(1 - alpha) v_P ; v_I]
+    N = P:   m_N Z_N = sum over p in P of e^p v_p / (e^P + e^I),
+             Z = softmax over P + I of [(1 - alpha) v_P ; v_I]
 
 So the plain network, with this attention for the picture's queries, gives the expected result. It is an override of the
 host's attention function, in fp64, and needs nothing but the layout of the tokens. Nothing of `snoopi_core` is used.
