@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyAPI, ComfyExtension, io
 
+from ..snoopi_core.host.front_end import show_warnings
 from .nasa_apply import NASAApply
 from .nasa_inspect import NASAInspect
 from .nasa_scale_sweep import NASAScaleSweep
@@ -17,6 +18,7 @@ from .replacements import REPLACEMENTS
 
 class SnoopiExtension(ComfyExtension):
     async def on_load(self) -> None:
+        show_warnings()
         for replacement in REPLACEMENTS:
             await ComfyAPI().node_replacement.register(replacement)
 

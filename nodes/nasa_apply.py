@@ -84,6 +84,9 @@ class NASAApply(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The steered model, for any sampler.")],
+            # The steered model knows its node, on which warnings are shown. With this, ComfyUI's cache does not give it
+            # the model of another node with the same inputs.
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod

@@ -21,6 +21,8 @@ from safetensors.torch import save_file
 from .atomic import replacing
 
 StateDict = dict[str, torch.Tensor]
+SUFFIXES = (".safetensors", ".sft")
+"""Of files to read, in upper or lower case, as ComfyUI lists them; files are written with the first."""
 
 # Far above any published file (SDXL with text encoders and EMA: 5,000 tensors, header 0.6 MB), and still fast to check.
 _MAX_HEADER, _MAX_TENSORS = 2**24, 20_000
@@ -37,6 +39,11 @@ class CheckpointError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(readable(message))
+
+
+def has_suffix(name: str) -> bool:
+    """Whether a file's name ends like that of a safetensors file."""
+    return name.lower().endswith(SUFFIXES)
 
 
 def readable(text: str, most: int = 1800) -> str:
@@ -157,7 +164,7 @@ def _check_kind(path: Path, expected: str) -> None:
             f"{path.name} is a text file, not a model: it begins with {first_line!r}. Probably a failed download or a "
             "git-lfs pointer; download the model again"
         )
-    if path.suffix != ".safetensors":
+    if not has_suffix(path.name):
         raise CheckpointError(f"{path.name}: expected a .safetensors file, got {path.suffix or 'no suffix'}")
 
 

@@ -38,7 +38,7 @@ def kind(monkeypatch):
 class TestWhichAlpha:
     def test_a_files_own_alpha_comes_first(self, student, kind):
         kind("SD2.1")
-        assert auto_alpha(student.model) == (1.0, "measured for this file")
+        assert auto_alpha(student.model) == (1.0, "from the model's file")
 
     @pytest.mark.parametrize(("name", "alpha"), [("SD1.5", 0.04), ("SD2.1", 0.3)])
     def test_the_papers_alpha_for_our_students(self, student, kind, name, alpha):

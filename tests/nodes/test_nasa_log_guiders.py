@@ -163,4 +163,4 @@ class TestNodesThatSampleByThemselves:
         caplog.set_level(logging.INFO)
         pack_node("nasa_apply", "NASAApply").execute(student.model, inputs[1], 0.1, alpha_mode="auto")
         (line,) = logged(caplog)
-        assert line.startswith("NASA Apply: alpha 1 in 7 of 7") and line.endswith("; measured for this file")
+        assert line.startswith("NASA Apply: alpha 1 in 7 of 7") and line.endswith("; from the model's file")

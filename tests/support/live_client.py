@@ -99,10 +99,13 @@ class Client:
         with urllib.request.urlopen(request, timeout=HANG) as reply:
             return reply.read()
 
-    def queue(self, prompt: Prompt) -> str:
-        """Queue ``prompt`` and return its id; raises PromptRejected with the server's reasons."""
+    def queue(self, prompt: Prompt, workflow: Mapping[str, Any] | None = None) -> str:
+        """Queue ``prompt``, made from ``workflow``; returns its id. Raises PromptRejected with the server's reasons."""
+        body: dict[str, Any] = {"prompt": prompt, "client_id": self.id}
+        if workflow is not None:
+            body["extra_data"] = {"extra_pnginfo": {"workflow": workflow}}
         try:
-            reply = json.loads(self.post("/prompt", {"prompt": prompt, "client_id": self.id}))
+            reply = json.loads(self.post("/prompt", body))
         except urllib.error.HTTPError as error:
             if error.code != 400:
                 raise
@@ -120,9 +123,9 @@ class Client:
             time.sleep(0.05)
         raise TimeoutError(f"prompt {prompt_id} did not finish within {timeout:.0f} s")
 
-    def run(self, prompt: Prompt, timeout: float = HANG) -> Outcome:
+    def run(self, prompt: Prompt, timeout: float = HANG, workflow: Mapping[str, Any] | None = None) -> Outcome:
         """Queue ``prompt`` and wait for it."""
-        return self.wait(self.queue(prompt), timeout)
+        return self.wait(self.queue(prompt, workflow), timeout)
 
     def queue_until(self, prompt: Prompt, kind: str, timeout: float = HANG) -> str:
         """Queue ``prompt`` and wait for the server's first message of this kind, such as "progress"; returns its id."""

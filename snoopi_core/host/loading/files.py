@@ -6,9 +6,9 @@ from pathlib import Path
 
 import folder_paths
 
-from ...formats.tensor_file import readable
+from ...formats.tensor_file import SUFFIXES, has_suffix, readable
 
-SUFFIX = ".safetensors"
+OWN_SUFFIX = ".safetensors"
 NO_LORA = "none"
 HOST_FOLDERS = ("checkpoints", "diffusion_models")
 PACK_FOLDER = Path(__file__).resolve().parents[3] / "models"
@@ -17,18 +17,18 @@ PACK_FOLDER = Path(__file__).resolve().parents[3] / "models"
 def _paths() -> dict[str, Path]:
     """Displayed name -> file. A file in the host's folders overrides the pack's file of the same name."""
     found: dict[str, Path] = {}
-    for path in sorted(PACK_FOLDER.rglob(f"*{SUFFIX}")):
+    for path in sorted(PACK_FOLDER.rglob(f"*{OWN_SUFFIX}")):
         found[path.relative_to(PACK_FOLDER).as_posix()] = path
     for folder in reversed(HOST_FOLDERS):
         for name in folder_paths.get_filename_list(folder):
-            if name.endswith(SUFFIX) and (path := folder_paths.get_full_path(folder, name)) is not None:
+            if has_suffix(name) and (path := folder_paths.get_full_path(folder, name)) is not None:
                 found[name] = Path(path)
     return found
 
 
 def checkpoint_names() -> list[str]:
     """Names for the loader's menu; the pack's own files come last."""
-    own = {path.relative_to(PACK_FOLDER).as_posix() for path in PACK_FOLDER.rglob(f"*{SUFFIX}")}
+    own = {path.relative_to(PACK_FOLDER).as_posix() for path in PACK_FOLDER.rglob(f"*{OWN_SUFFIX}")}
     return sorted(_paths(), key=lambda name: (name in own, name))
 
 
@@ -63,13 +63,13 @@ def _find(kind: str, name: str, paths: dict[str, Path], folders: str) -> Path:
     if name not in paths:
         there = ", ".join(sorted(paths)[:20]) or "none"
         message = f"{kind} {name[:200]!r} was not found; available: {there}. "
-        raise ValueError(readable(f"{message}PG-SB Loader opens {SUFFIX} files in {folders}"))
+        raise ValueError(readable(f"{message}PG-SB Loader opens {' and '.join(SUFFIXES)} files in {folders}"))
     return paths[name]
 
 
 def _loras() -> dict[str, Path]:
     paths = {name: folder_paths.get_full_path("loras", name) for name in folder_paths.get_filename_list("loras")}
-    return {name: Path(path) for name, path in paths.items() if path is not None and name.endswith(SUFFIX)}
+    return {name: Path(path) for name, path in paths.items() if path is not None and has_suffix(name)}
 
 
 def fingerprint(name: str, lora_name: str = NO_LORA) -> str:

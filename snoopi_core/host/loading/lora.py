@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +27,8 @@ from .model_sampling import model_sampling, sampling_settings
 _PEFT_KEY = "lora_adapter_metadata"  # in the header, from diffusers 0.34 on: peft's settings
 _DOWN = ("lora_A.weight", "lora_A.default.weight", "lora.down.weight", "lora_down.weight")
 _MOST_SCALES = 100
+_TEXT = re.compile(r"(lora_te\d?_|text_encoders?[._\d])")  # names of kohya, diffusers and the host
+_LOAD_LORA = "Set lora_name to none, and put ComfyUI's Load LoRA node after PG-SB Loader"
 _ALPHA, _NOT_PLAIN = "lora_alpha", ("alpha_pattern", "use_rslora", "use_dora")
 Target = str | tuple
 """The host's name for a weight, or (name, (dimension, start, length)) for a part of one."""
@@ -51,7 +54,8 @@ def apply_lora(
         patches = comfy.lora.load_lora(weights, targets, log_missing=False)
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"a part is missing or has the wrong type ({type(error).__name__}: {error})") from error
-    _check_all_used(weights, targets, patches)
+    _check_all_used(weights, targets, patches, has_clip=clip is not None)
+    _check_kind(patches)
     _check_fit(patches, model, clip)
 
     model = model.clone()
@@ -74,7 +78,7 @@ def _check_plain(weights: StateDict) -> None:
         ValueError: an alpha that is not a finite number, or a LoRA that reshapes weights.
     """
     if odd := [key for key in weights if key.endswith(".reshape_weight")]:
-        raise ValueError(f"it reshapes {len(odd)} weight(s), first {odd[0]}; use the host's Load LoRA node")
+        raise ValueError(f"it reshapes {len(odd)} weight(s), first {odd[0]}. {_LOAD_LORA}")
     for key, weight in weights.items():
         if key.endswith(".alpha") and not (weight.numel() == 1 and torch.isfinite(weight.float()).all()):
             raise ValueError(f"{key} is {tuple(weight.shape)} of {weight.dtype}, expected one finite number")
@@ -118,7 +122,10 @@ def _with_alphas(weights: StateDict, header: dict[str, str], targets: dict[str, 
         raise ValueError(f"its {_PEFT_KEY} cannot be read ({error})") from error
     odd = [key for key, value in settings.items() if value and key.endswith(_NOT_PLAIN)]
     if odd:
-        raise ValueError(f"its {_PEFT_KEY} sets {', '.join(odd)[:200]}, which only diffusers supports")
+        raise ValueError(
+            f"its {_PEFT_KEY} sets {', '.join(odd)[:200]}, which ComfyUI cannot read: merge it into its base model "
+            "with peft or diffusers"
+        )
     alphas = {}
     for name in targets:
         if any(f"{name}.{end}" in weights for end in _DOWN):
@@ -128,7 +135,7 @@ def _with_alphas(weights: StateDict, header: dict[str, str], targets: dict[str, 
     return {**weights, **alphas}
 
 
-def _check_all_used(weights: StateDict, targets: dict[str, Target], patches: dict) -> None:
+def _check_all_used(weights: StateDict, targets: dict[str, Target], patches: dict, *, has_clip: bool) -> None:
     used: set[str] = set()
     for patch in patches.values():
         if isinstance(patch, WeightAdapterBase):
@@ -137,12 +144,62 @@ def _check_all_used(weights: StateDict, targets: dict[str, Target], patches: dic
         if target in patches:
             used |= {f"{name}.{end}" for end in ("alpha", "dora_scale", "diff", "diff_b", "set_weight")}
     if unmatched := sorted(key for key in weights if key not in used):
-        raise ValueError(
-            f"{len(unmatched)} of its {len(weights)} keys match no weight of this model or its text encoder: "
-            f"{summarize_problems(unmatched)}. A LoRA fits the base model that it was trained on"
-        )
+        raise ValueError(_why_unused(unmatched, len(weights), has_clip))
     if not patches:
         raise ValueError("it contains no weights")
+
+
+def _why_unused(unmatched: list[str], count: int, has_clip: bool) -> str:
+    """Why keys match no weight, and what to do."""
+    bundled = [key for key in unmatched if key.startswith("bundle_emb.")]
+    magnitudes = [key for key in unmatched if "lora_magnitude_vector" in key]
+    text = [] if has_clip else [key for key in unmatched if _TEXT.match(key) and key not in magnitudes]
+    if rest := [key for key in unmatched if key not in {*bundled, *magnitudes, *text}]:
+        return (
+            f"{len(rest)} of its {count} keys match no weight of this model or its text encoder: "
+            f"{summarize_problems(rest)}. A LoRA fits the base model that it was trained on"
+        )
+    if magnitudes:
+        return (
+            f"it is a DoRA as peft saves it, with {len(magnitudes)} lora_magnitude_vector, first {magnitudes[0]}. "
+            "ComfyUI cannot read these: convert the file to DoRA with dora_scale, or merge it into its base model"
+        )
+    reasons, advice = [], ""
+    if text:
+        reasons.append(
+            f"{len(text)} of its {count} keys change the text encoder, which this checkpoint does not contain: "
+            f"{summarize_problems(text)}"
+        )
+    if bundled:
+        reasons.append(
+            f"{len(bundled)} of its {count} keys are embeddings for prompts (textual inversion), which are no part of "
+            f"a LoRA: {summarize_problems(bundled)}"
+        )
+        advice = "; for its embeddings, copy the file into models/embeddings and write embedding:NAME in the prompt"
+    clip = "with the CLIP of your CLIP loader" if text else "with PG-SB Loader's MODEL and CLIP"
+    return f"{'. '.join(reasons)}. {_LOAD_LORA}, {clip}{advice}"
+
+
+def _check_kind(patches: dict) -> None:
+    """Refuse adapters that are not plain LoRAs; the host applies them, but their formulas are not checked here."""
+    kinds = {target: kind for target, patch in patches.items() if (kind := _other_kind(patch))}
+    if kinds:
+        names = sorted(set(kinds.values()))
+        raise ValueError(
+            f"it is not a plain LoRA: {len(kinds)} of its {len(patches)} parts are {', '.join(names)}, first for "
+            f"{next(iter(kinds))}. {_LOAD_LORA}"
+        )
+
+
+def _other_kind(patch: object) -> str:
+    """Such as "LoHa"; "" for a plain LoRA or a change of weights."""
+    if isinstance(patch, LoRAAdapter):
+        _, _, _, mid, dora, reshape = patch.weights
+        kinds = {"LoCon with a core (lora_mid)": mid, "DoRA": dora, "LoRA that reshapes weights": reshape}
+        return next((kind for kind, part in kinds.items() if part is not None), "")
+    if isinstance(patch, tuple) and patch[0] in ("diff", "set"):
+        return ""
+    return type(patch).__name__.removesuffix("Adapter")
 
 
 def _check_fit(patches: dict, model: ModelPatcher, clip: comfy.sd.CLIP | None) -> None:
@@ -167,11 +224,9 @@ def _check_fit(patches: dict, model: ModelPatcher, clip: comfy.sd.CLIP | None) -
         )
 
 
-def _misfits(patch: object, shape: torch.Size) -> list[str]:
+def _misfits(patch: LoRAAdapter | tuple, shape: torch.Size) -> list[str]:
     if isinstance(patch, LoRAAdapter):
-        up, down, _, mid, dora, reshape = patch.weights
-        if mid is not None or dora is not None or reshape is not None:
-            return ["a LoRA with a core, a reshape or DoRA; the host's own Load LoRA node opens these"]
+        up, down = patch.weights[:2]
         if not (up.is_floating_point() and down.is_floating_point()):
             return [f"dtypes {up.dtype} and {down.dtype}, expected floating point"]
         rank, inside = down.shape[:1].numel(), shape[1:].numel()
@@ -179,10 +234,8 @@ def _misfits(patch: object, shape: torch.Size) -> list[str]:
         if got != [(shape[0], rank), (rank, inside)]:
             return [f"up {tuple(up.shape)} and down {tuple(down.shape)}, expected ({shape[0]}, r) and (r, {inside})"]
         return []
-    if isinstance(patch, tuple) and patch[0] in ("diff", "set"):
-        change = patch[1][0]
-        return [] if change.shape == shape else [f"change of shape {tuple(change.shape)}, expected {tuple(shape)}"]
-    return [f"an adapter of kind {type(patch).__name__}; the host's own Load LoRA node opens these"]
+    change = patch[1][0]
+    return [] if change.shape == shape else [f"change of shape {tuple(change.shape)}, expected {tuple(shape)}"]
 
 
 def _apply_metadata(model: ModelPatcher, metadata: LoraMetadata) -> None:

@@ -6,6 +6,7 @@ because the host's conversion drops unknown keys.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import comfy.model_detection
@@ -32,6 +33,9 @@ _PIXART = ("PixArtAlpha", "PixArtSigma")
 _FAMILIES = tuple(getattr(comfy.supported_models, name) for name in _KNOWN + _PIXART)
 _SUPPORTED = "PG-SB Loader opens SD1.x, SD2.x, SDXL and PixArt"
 _MAX_NETWORK_TENSORS, _MAX_CAPTION_TOKENS = 5000, 4096
+_QUANTIZATION = "_quantization_metadata"  # in the header
+_SCALES = re.compile(r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale(_2)?|input_scale|comfy_quant)$")
+_BITSANDBYTES = re.compile(r"\.weight\.(absmax|quant_map|nested_absmax|quant_state\..+)$|\.SCB$")
 _UNUSED_POSITIONS = "pos_embed"  # in PixArt's first files; the host computes positions for the current size
 
 
@@ -67,6 +71,7 @@ def recognise(file: TensorFile) -> Foreign:
     Raises:
         ValueError: an unknown network, or keys that are missing, unexpected or of another shape.
     """
+    _refuse_quantized(file)
     harmless = [name for name in file.names if is_harmless(name)]
     rest = set(file.names).difference(harmless)
     single = any(name.startswith(_PREFIX) for name in rest)
@@ -106,6 +111,24 @@ def recognise(file: TensorFile) -> Foreign:
     except BUILD_ERRORS as error:
         raise ValueError(f"its kind of prediction cannot be recognised ({type(error).__name__}: {error})") from error
     return found
+
+
+def _refuse_quantized(file: TensorFile) -> None:
+    """Refuse weights that mean something only together with their scales."""
+    if names := [name for name in file.names if _BITSANDBYTES.search(name)]:
+        how, advice = "bitsandbytes (nf4 or int8)", ""
+    elif (names := [name for name in file.names if _SCALES.search(name)]) or _QUANTIZATION in file.metadata:
+        how = "scaled fp8, int8 or fp4"
+        advice = (
+            "open it with ComfyUI's Load Checkpoint or Load Diffusion Model node, whose MODEL NASA Apply takes; or "
+        )
+    else:
+        return
+    first = f", first {names[0]}" if names else f", see {_QUANTIZATION} in its header"
+    raise ValueError(
+        f"its weights are quantized with scales ({how}{first}), which PG-SB Loader cannot read: {advice}take the "
+        "model in fp16, bf16 or plain fp8"
+    )
 
 
 def _detect(shapes: StateDict) -> tuple[comfy.supported_models_base.BASE, str]:

@@ -32,7 +32,7 @@ def known_alpha(patcher: ModelPatcher) -> tuple[float, str] | None:
     if metadata is None:
         return None
     if metadata.recommended_alpha is not None:
-        return metadata.recommended_alpha, "measured for this file"
+        return metadata.recommended_alpha, "from the model's file"
     found = paper_alpha(family_of(patcher.model).kind(patcher.model), is_pg_sb=True) if metadata.recipe else None
     return found and (found[0], f"the paper's for {found[1].partition(',')[0]}")
 

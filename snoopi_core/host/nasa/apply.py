@@ -19,9 +19,9 @@ from ..conditioning.mask import check_mask, mask_for_rows, window_part
 from ..conditioning.negative import Conditioning, Negative, read_negative
 from ..conditioning.window import Window
 from ..families import Call, Context, Family, LayerObserver, Options, Term, family_of, has_values
+from ..front_end import running_node, show_text
 from .alpha import describe_manual_alpha, recommended_alpha
 from .log import RunLog, describe_steering
-from .node_text import show_text
 from .request import Steering
 from .sampling_run import OBSERVER_KEY, POSITIVE_KEY, RUN_KEY, PositiveChunks, Run, mark_positive, track_run
 
@@ -55,10 +55,10 @@ def apply_nasa(
     steering = read_steering(patcher, negative, alpha=alpha, window=window, blocks=blocks, mask=mask)
     if reason := steering.inactive_reason():
         logging.warning("NASA Apply does nothing: %s", reason)
-        show_text(f"does nothing: {reason}")
         return patcher
-    # In each run, because the node would otherwise keep showing an older text.
-    show_text(f"alpha {alpha:g}, {alpha_source or describe_manual_alpha(patcher, alpha)}")
+    text = f"alpha {alpha:g}, {alpha_source or describe_manual_alpha(patcher, alpha)}"
+    steering = dataclasses.replace(steering, text=text)
+    show_text(text)
     advice = alpha_source or recommended_alpha(patcher)
     logging.info("NASA Apply: %s%s", describe_steering(steering, patcher.model), advice and f"; {advice}")
     return steer(patcher, steering)
@@ -90,6 +90,7 @@ def read_steering(
         blocks=chosen,
         mask=None if mask is None else check_mask(mask),
         is_ignored=all(each.is_zero for each in negatives) and family.ignores_zeros(patcher.model, chosen),
+        node=running_node(),
     )
 
 
@@ -102,7 +103,7 @@ def steer(patcher: ModelPatcher, steering: Steering) -> ModelPatcher:
     steered = patcher.clone()
     log = RunLog(steerings)
     for kind, wrapper in (
-        (WrappersMP.SAMPLER_SAMPLE, partial(track_run, log.run_started, log.run_ended)),
+        (WrappersMP.SAMPLER_SAMPLE, partial(track_run, log.run_started, log.run_ended, steering.node)),
         (WrappersMP.CALC_COND_BATCH, mark_positive),
         (WrappersMP.APPLY_MODEL, NASAWrapper(family_of(patcher.model), steerings)),
     ):

@@ -13,6 +13,7 @@ from comfy.samplers import CFGGuider
 
 from ..conditioning.negative import Negative
 from ..families import family_of
+from ..front_end import about_nodes, show_text
 from ..loading.attachment import get_metadata
 from .alpha import known_alpha
 from .request import ALL_ZEROS, Steering
@@ -50,6 +51,9 @@ class RunLog:
 
     def run_started(self, guider: CFGGuider, run: Run) -> None:
         node_name = _node_name(guider)
+        for steering in self.steerings:
+            if steering.text:  # again, because ComfyUI does not run an unchanged NASA Apply again
+                show_text(steering.text, steering.node)
         if scales := _guidance_scales(guider):
             # Ordinary models need cfg, so a warning with each prompt would be wrong there.
             level = logging.WARNING if _is_distilled(guider, run) else logging.INFO
@@ -61,18 +65,20 @@ class RunLog:
                 scales,
             )
         if node_name == _DEFAULT_NAME and (high := self._too_high(guider)):
-            alpha, known = high
+            strongest, known = high
             logging.warning(
                 "NASA Apply: alpha is %g, but this model's own is %g: from about three times that, pictures break. "
                 "Lower it, or compare strengths with NASA Scale Sweep",
-                alpha,
+                strongest.alpha,
                 known,
+                extra=about_nodes([strongest.node]),
             )
-        if any(self._is_prompt(steering, guider) for steering in self.steerings):
+        if useless := [steering.node for steering in self.steerings if self._is_prompt(steering, guider)]:
             logging.warning(
                 "%s: a negative is the same as the prompt, so it only weakens the prompt. Name what should not appear, "
                 "and nothing from the prompt",
                 node_name,
+                extra=about_nodes(useless if node_name == _DEFAULT_NAME else []),
             )
 
     def run_ended(self, guider: CFGGuider, run: Run) -> None:
@@ -113,12 +119,12 @@ class RunLog:
         black = {negative for each in self.steerings if run.had_black_mask(each) for negative in each.negatives}
         return run.used - run.unanswered - black
 
-    def _too_high(self, guider: CFGGuider) -> tuple[float, float] | None:
-        """(largest alpha, the model's own alpha) if the former is too high; None if it is not, or is not known."""
+    def _too_high(self, guider: CFGGuider) -> tuple[Steering, float] | None:
+        """(the strongest, the model's own alpha) if the former is too high; None if it is not, or is not known."""
         patcher = getattr(guider, "model_patcher", None)
         known = patcher and known_alpha(patcher)
-        alpha = max(steering.alpha for steering in self.steerings)
-        return (alpha, known[0]) if known and 0.0 < TOO_HIGH_FACTOR * known[0] <= alpha else None
+        strongest = max(self.steerings, key=lambda steering: steering.alpha)
+        return (strongest, known[0]) if known and 0.0 < TOO_HIGH_FACTOR * known[0] <= strongest.alpha else None
 
     @staticmethod
     def _is_prompt(steering: Steering, guider: CFGGuider) -> bool:

@@ -21,6 +21,7 @@ class Steering:
 
     mask: where in the picture, (n, h, w) in [0, 1]; None for everywhere.
     is_ignored: whether it is known that the network does not respond to any of the prompts.
+    node: the id of the node that made it, which shows `text` and the warnings of sampling runs; "" without a server.
     """
 
     negatives: tuple[Negative, ...]
@@ -29,6 +30,8 @@ class Steering:
     blocks: frozenset[Block]
     mask: torch.Tensor | None
     is_ignored: bool = False
+    node: str = ""
+    text: str = ""
 
     def active_negatives(self, is_active: Callable[[Window], bool]) -> list[tuple[Negative, float]]:
         """The prompts that act now, each with its share: several prompts are averaged, as the host does."""

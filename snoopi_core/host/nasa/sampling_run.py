@@ -19,6 +19,7 @@ from comfy.samplers import CFGGuider
 
 from ..conditioning.mask import Area
 from ..conditioning.negative import Negative
+from ..front_end import warnings_about
 
 RUN_KEY, POSITIVE_KEY, OBSERVER_KEY = "snoopi_run", "snoopi_positive", "snoopi_observer"
 """Keys in transformer_options: the run, the positive chunks of one call, and an observer of the layers."""
@@ -79,6 +80,7 @@ LogRun = Callable[[CFGGuider, Run], None]
 def track_run(
     log_start: LogRun,
     log_end: LogRun,
+    node: str,
     executor: WrapperExecutor,
     guider: CFGGuider,
     sigmas: torch.Tensor,
@@ -86,12 +88,18 @@ def track_run(
     *args: Any,
     **kwargs: Any,
 ) -> torch.Tensor:
-    """Wraps the host's `Sampler.sample`."""
+    """Wraps the host's `Sampler.sample`.
+
+    Args:
+        node: of the last NASA Apply before the sampler, which shows warnings of the run. Nodes of this pack that sample
+            by themselves show their own.
+    """
     run = Run(guider, sigmas)
-    _log_safely(log_start, guider, run)
-    options = with_option(extra_args["model_options"], RUN_KEY, run)
-    samples = executor(guider, sigmas, {**extra_args, "model_options": options}, *args, **kwargs)
-    _log_safely(log_end, guider, run)
+    with warnings_about(() if hasattr(guider, NODE_NAME_ATTRIBUTE) else (node,)):
+        _log_safely(log_start, guider, run)
+        options = with_option(extra_args["model_options"], RUN_KEY, run)
+        samples = executor(guider, sigmas, {**extra_args, "model_options": options}, *args, **kwargs)
+        _log_safely(log_end, guider, run)
     return samples
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 MAIN = ROOT / "workflows" / "api" / "one_step_with_negative_prompt.json"
-TEXT_FRAME = b"\0\0\0\3"  # the host's kind of binary message
 
 
 def prompt_with(kind: str, **values: Any) -> tuple[dict[str, dict[str, Any]], str]:
@@ -73,24 +72,65 @@ def test_an_error_is_reported_once(server: Server) -> None:
     assert 'for a range write "0..1 step 0.25"' in error["details"]
 
 
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"alpha": 0.0, "alpha_mode": "auto"}, "alpha 1, measured for this file"),
-        (
-            {"alpha": 0.5, "alpha_mode": "as set"},
-            "alpha 0.5, as set; its file recommends 1",
-        ),  # not the text of the run before
-        ({"alpha": 1.0, "alpha_mode": "as set"}, "alpha 1, as set"),
-        ({"alpha": 0.0, "alpha_mode": "as set"}, "does nothing: alpha is 0"),
-    ],
-)
-def test_what_nasa_apply_does_is_shown_on_it(server: Server, settings: dict[str, Any], text: str) -> None:
-    prompt = load_prompt(MAIN)
-    number, apply = next((n, node) for n, node in prompt.items() if node["class_type"] == "SnoopiNASAApply")
-    apply["inputs"] |= settings
+class TestMessages:
+    """What the front end is told to show on nodes; tests/live/browser/test_node_text.py looks at it."""
+
+    @pytest.mark.parametrize(
+        ("settings", "kind", "text"),
+        [
+            ({"alpha": 0.0, "alpha_mode": "auto"}, "text", "alpha 1, from the model's file"),
+            ({"alpha": 0.5}, "text", "alpha 0.5, as set; its file recommends 1"),  # not the text of the run before
+            ({"alpha": 1.0}, "text", "alpha 1, as set"),
+            ({"alpha": 0.0}, "warning", "NASA Apply does nothing: alpha is 0"),
+        ],
+    )
+    def test_what_nasa_apply_does(self, server: Server, settings: dict[str, Any], kind: str, text: str) -> None:
+        shown = messages(server, {"5": settings})
+        assert {(m["kind"], m["text"], m["node"]) for m in shown} == {(kind, text, "5")}
+
+    def test_a_warning_while_sampling_belongs_to_nasa_apply_and_comes_again_if_that_is_cached(
+        self, server: Server
+    ) -> None:
+        changes = {"5": {"alpha": 4.0}, "6": {"seed": 2}}
+        first, again = messages(server, changes), messages(server, changes | {"6": {"seed": 3}})
+        for shown in (first, again):
+            (warning,) = [m for m in shown if m["kind"] == "warning"]
+            assert warning["text"].startswith("NASA Apply: alpha is 4, but this model's own is 1")
+            assert (warning["node"], warning["source"], warning["workflow"]) == ("5", "6", "an id")
+        assert [m["source"] for m in first if m["kind"] == "text"] == ["5", "6"]
+        assert [m["source"] for m in again if m["kind"] == "text"] == ["6"]
+
+    def test_one_of_two_in_a_chain_and_in_a_subgraph(self, server: Server) -> None:
+        """The front end gives nodes in subgraphs such ids."""
+        second = {"class_type": "SnoopiNASAApply", "inputs": {**load_prompt(MAIN)["5"]["inputs"], "model": ["8:5", 0]}}
+        prompt = load_prompt(MAIN) | {"9:8": second}
+        prompt["8:5"] = prompt.pop("5")
+        prompt["8:5"]["inputs"]["alpha"] = 3.5
+        prompt["6"]["inputs"]["model"] = ["9:8", 0]
+        shown = messages(server, {}, prompt)
+        assert [m["node"] for m in shown if m["kind"] == "warning"] == ["8:5"]
+        assert {(m["node"], m["text"]) for m in shown if m["kind"] == "text"} == {
+            ("8:5", "alpha 3.5, as set; its file recommends 1"),
+            ("9:8", "alpha 1, as set"),
+        }
+
+    def test_the_samplers_own_warnings_belong_to_it(self, server: Server) -> None:
+        (warning,) = [m for m in messages(server, {"4": {"width": 192}}) if m["kind"] == "warning"]
+        assert "this model was trained for 64 x 64 pixels" in warning["text"] and warning["node"] == "6"
+
+    def test_a_node_of_ours_that_samples_shows_its_own(self, server: Server) -> None:
+        prompt, number = prompt_with("SnoopiNASAScaleSweep", alphas="0.5, 1")
+        prompt[number]["inputs"]["positive"] = prompt[number]["inputs"]["negative"]
+        shown = messages(server, {}, prompt)
+        assert {m["node"] for m in shown if "is the same as the prompt" in m["text"]} == {number}
+
+
+def messages(server: Server, changes: dict[str, dict[str, Any]], prompt: dict | None = None) -> list[dict[str, Any]]:
+    """What one run of the main workflow, with these inputs changed, makes the front end show."""
+    prompt = load_prompt(MAIN) if prompt is None else prompt
+    for number, inputs in changes.items():
+        prompt[number]["inputs"] |= inputs
     with server.client.stream() as stream:
-        outcome = server.client.run(prompt)
+        outcome = server.client.run(prompt, workflow={"id": "an id"})
     assert outcome.status == "success", outcome.error
-    (shown,) = [frame for frame in stream.previews if frame.startswith(TEXT_FRAME)]
-    assert shown.endswith(number.encode() + text.encode())
+    return stream.of("snoopi.node_text")
