@@ -6,7 +6,8 @@ import json
 
 import pytest
 import torch
-from exports import export
+from exports import export, pixart_export
+from host_nodes import run_node
 from loras import ALPHA, adapter_settings, kohya, lora_metadata, renamed, with_adapters
 from safetensors.torch import load_file, save_file
 
@@ -77,15 +78,68 @@ def test_a_lora_that_changes_sizes(base, loras, loader):
     refuse(loader, "reshape.safetensors", "it reshapes 1 weight")
 
 
-def test_other_adapters(base, loras, loader):
-    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
-    parts = {
-        f"{name}.hada_w{n}_{side}": torch.zeros(32, 2) if side == "a" else torch.zeros(2, 32)
-        for n in (1, 2)
-        for side in "ab"
+LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+LOAD_LORA = "Set lora_name to none, and put ComfyUI's Load LoRA node after PG-SB Loader"
+EMBEDDING = {"bundle_emb.thing.string_to_param.*": torch.zeros(1, 32)}
+# Adapters of other kinds: what is added to a plain LoRA, and what the message says. The last value is whether the
+# host's node opens it, as the message claims.
+ODD = {
+    "LoHa": (
+        {f"{LAYER}.hada_w{n}_{side}": torch.ones((32, 2) if side == "a" else (2, 32)) for n in (1, 2) for side in "ab"},
+        rf"it is not a plain LoRA: 1 of its 1 parts are LoHa, .*\. {LOAD_LORA}$",
+        True,
+    ),
+    "LoKr": (
+        {f"{LAYER}.lokr_w{n}": torch.ones(shape) for n, shape in ((1, (2, 2)), (2, (16, 16)))},
+        f"1 of its 1 parts are LoKr, .*{LOAD_LORA}$",
+        True,
+    ),
+    "DoRA": (
+        {f"{LAYER}.dora_scale": torch.ones(32, 1)},
+        rf"it is not a plain LoRA: 1 of its \d+ parts are DoRA, .*{LOAD_LORA}$",
+        True,
+    ),
+    "DoRA of peft": (
+        {f"{LAYER}.lora_magnitude_vector": torch.ones(32)},
+        "it is a DoRA as peft saves it, with 1 lora_magnitude_vector, .*ComfyUI cannot read these: convert the file",
+        False,
+    ),
+    "embedding": (
+        EMBEDDING,
+        r"1 of its \d+ keys are embeddings for prompts \(textual inversion\), which are no part of a LoRA: bundle_emb.*"
+        f"{LOAD_LORA}, with PG-SB Loader's MODEL and CLIP; for its embeddings, copy the file into models/embeddings",
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_other_adapters(base, loras, loader, kind):
+    added, message, host_opens_it = ODD[kind]
+    plain = {} if kind in ("LoHa", "LoKr") else kohya(with_adapters(base)[1])
+    save_file({**plain, **added}, loras / "odd.safetensors")
+    refuse(loader, "odd.safetensors", message)
+    if host_opens_it:
+        model, clip, _ = loader.execute("base.safetensors").result
+        patched = run_node("LoraLoader", model=model, clip=clip, lora_name="odd.safetensors",
+                           strength_model=1.0, strength_clip=1.0)[0]  # fmt: skip
+        assert patched.patches
+
+
+@pytest.mark.parametrize("more", [{}, EMBEDDING])
+def test_text_encoder_keys_for_a_file_without_text_encoder(folder, loras, loader, more):
+    pixart_export(folder / "no_text.safetensors")
+    te = {
+        f"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_{side}.weight": torch.ones(2, 2) for side in ("up", "down")
     }
-    save_file(parts, loras / "loha.safetensors")
-    refuse(loader, "loha.safetensors", "an adapter of kind LoHaAdapter; the host's own Load LoRA node")
+    te["text_encoder.text_model.encoder.layers.0.mlp.fc2.alpha"] = torch.tensor(1.0)
+    save_file({**te, **more}, loras / "text.safetensors")
+    with pytest.raises(
+        ValueError, match="3 of its . keys change the text encoder, which this checkpoint does not c"
+    ) as e:
+        loader.execute("no_text.safetensors", "text.safetensors")
+    assert f"{LOAD_LORA}, with the CLIP of your CLIP loader" in str(e.value) and "trained on" not in str(e.value)
+    assert ("copy the file into models/embeddings" in str(e.value)) == bool(more)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +155,7 @@ def test_settings_of_another_kind(base, loras, loader):
     tensors = renamed(with_adapters(base)[1], "unet.")
     header = {"lora_adapter_metadata": adapter_settings("unet.", use_rslora=True)}
     save_file(tensors, loras / "rs.safetensors", metadata=header)
-    refuse(loader, "rs.safetensors", "sets unet.use_rslora, which only diffusers supports")
+    refuse(loader, "rs.safetensors", "sets unet.use_rslora, which ComfyUI cannot read: merge it")
 
 
 def test_a_checkpoint_in_the_wrong_folder(base, loras, loader, folder):
