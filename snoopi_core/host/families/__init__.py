@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from comfy.model_base import BaseModel
 
+from ...networks import why_refused
 from .base import Call, Context, Family, LayerKey, LayerObserver, Options, Term, has_values, network_of
-from .refused import REASONS
 
 __all__ = [
     "FAMILIES", "Call", "Context", "Family", "LayerKey", "LayerObserver", "Options", "Term", "family_of", "has_values",
@@ -57,7 +57,11 @@ def _families() -> Iterator[Family]:
             # If a host version moves one network, only that family is lost, not the whole pack.
             logging.warning("SNOOPI: NASA does not support %s in this ComfyUI (%s)", ", ".join(names), error)
             continue
-        yield from (getattr(found, name)() for name in names)
+        for name in names:
+            family = getattr(found, name)()
+            # Some networks are newer than this ComfyUI.
+            if getattr(family, "networks", True):
+                yield family
 
 
 FAMILIES: tuple[Family, ...] = tuple(_families())
@@ -73,8 +77,7 @@ def family_of(model: BaseModel) -> Family:
         if family.matches(model):
             return family
     network = type(network_of(model)).__name__
-    reason = REASONS.get(network, "its attention to the text is not known to NASA")
     raise ValueError(
-        f"NASA cannot steer this model: {type(model.model_config).__name__} (network {network}): {reason}. "
-        f"Supported: {'; '.join(family.name for family in FAMILIES)}"
+        f"NASA cannot steer this model: {type(model.model_config).__name__} (network {network}): "
+        f"{why_refused(network, type(model).__name__)}. Supported: {'; '.join(family.name for family in FAMILIES)}"
     )

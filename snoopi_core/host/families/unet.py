@@ -21,6 +21,7 @@ from comfy.model_base import BaseModel
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ...guidance.blocks import Block
+from ...networks import MODELS_WITH_A_PICTURE
 from ..conditioning.negative import Negative, check_width
 from .base import Attachment, Call, Context, Family, Grid, Options, Term, network_of
 from .forwards import has_another_forward
@@ -40,6 +41,8 @@ class UNetFamily(Family):
     def matches(self, model: BaseModel) -> bool:
         network = network_of(model)
         if not isinstance(network, UNetModel) or not self.layers(model):
+            return False
+        if type(model).__name__ in MODELS_WITH_A_PICTURE:
             return False
         # Video UNets attend to image embeddings, and their temporal layers have the same addresses as the spatial ones.
         return not any(isinstance(module, attention.SpatialVideoTransformer) for module in network.modules())

@@ -30,7 +30,7 @@ _VERSIONS: dict[str, dict[str, Any]] = {
 def _split(x: torch.Tensor, layer: torch.nn.Module, norm: torch.nn.Module | None) -> torch.Tensor:
     """Queries or keys, (B, N, H, D), normalized if the layer does so; with the eps of fp32."""
     x = x.unflatten(-1, (layer.num_heads, -1))
-    if layer.qk_norm == "none":
+    if layer.qk_norm in ("none", False):  # the latter on older hosts
         return x
     return x / (x.square().mean(-1, keepdim=True) + torch.finfo(torch.float32).eps).sqrt() * norm.gamma
 
