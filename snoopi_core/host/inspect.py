@@ -24,8 +24,8 @@ from .torch_compile import uncompiled
 
 _NODE_NAME = "NASA Inspect"
 _NOT_STEERED = (
-    "Nothing is steered: this model does not come from NASA Apply, or that node does nothing (alpha 0, a black mask, "
-    "an empty window). Connect the MODEL output of NASA Apply."
+    "Nothing is steered: this model does not come from NASA Apply, or that node does nothing (alpha 0, a negative of "
+    "zeros, a black mask, an empty window). Connect the MODEL output of NASA Apply."
 )
 
 

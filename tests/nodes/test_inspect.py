@@ -167,6 +167,30 @@ class TestReport:
         assert "too strong" not in report and " 0% of the prompt's own response is left" in report
         assert "-0%" not in report
 
+    def test_a_negative_of_zeros(self, subject):
+        zeros = [(torch.zeros_like(each), settings) for each, settings in conditioning(subject.condition(3))]
+
+        def steered(negative, **settings):
+            return apply_nasa(subject.patcher, negative, alpha=ALPHA, window=Window(), blocks="all", **settings)
+
+        assert "Nothing is steered" in (alone := report_of(steered(zeros), subject)) and "zeros" in alone
+        beside = report_of(steered(zeros + conditioning(subject.condition(3))), subject)
+        assert "Negative 1 does nothing: it is all zeros (ConditioningZeroOut)" in beside
+        assert "Negative 2 is informative" in beside and "nan" not in beside
+
+    def test_a_mask_that_is_black_in_this_picture(self, subject):
+        masks = torch.stack([torch.zeros(SIDE, SIDE), torch.ones(SIDE, SIDE)])
+        negative = conditioning(subject.condition(3))
+        steered = apply_nasa(subject.patcher, negative, alpha=ALPHA, window=Window(), blocks="all", mask=masks)
+        report = report_of(steered, subject)
+        assert "No layer changes: the mask of NASA Apply is black in this picture" in report and "nan" not in report
+
+    def test_a_prompt_of_zeros(self, subject):
+        zeros = [(torch.zeros_like(each), settings) for each, settings in positive_of(subject)]
+        chart, report = inspect(steer(subject), zeros, {"samples": empty_latent()}, seed=SEED)
+        assert "The prompt has no response in any layer" in report and "nan" not in report
+        assert chart.isfinite().all()
+
     def test_too_strong_or_not(self, subject):
         assert "Alpha is too strong" in report_of(steer(subject, alpha=3.0), subject)
         fine = report_of(steer(subject), subject)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import families
 import nodes as host_nodes
 import pytest
 import torch
+from families.contract import steer as steer_transformer
 from figures import measured
 from reference import Subtraction, relative_error
 from unets import Case, case, conditioning, host_sample, noise
@@ -82,10 +84,49 @@ def test_outside_its_range_nothing_changes(subject):
     assert torch.equal(sampled(subject, ranged(subject, 3, 0.5, 1.0)), sampled(subject))
 
 
-def test_the_host_may_zero_a_negative(subject):
-    """ConditioningZeroOut gives a prompt like any other; all its tokens are zero, and so are their values."""
-    [zero] = host_nodes.ConditioningZeroOut().zero_out(conditioning(subject.condition(3)))
-    got = sampled(subject, zero)
-    context = torch.zeros_like(subject.condition(3)["context"])
-    want = subject.reference.x0(noise(), T, subject.condition(1), [Subtraction(context, ALPHA)])
-    assert relative_error(got, want) <= TOLERANCE
+class TestZeros:
+    """From ConditioningZeroOut. Networks whose projections have biases respond to it."""
+
+    WARNING = "NASA Apply does nothing: the negative is all zeros (ConditioningZeroOut)"
+
+    def test_a_unet_does_not_respond(self, subject, caplog):
+        [zero] = host_nodes.ConditioningZeroOut().zero_out(conditioning(subject.condition(3)))
+        context = torch.zeros_like(subject.condition(3)["context"])
+        want = subject.reference.x0(noise(), T, subject.condition(1), [Subtraction(context, ALPHA)])
+        got = sampled(subject, zero)
+        assert relative_error(got, want) <= TOLERANCE
+        assert torch.equal(got, sampled(subject)) and caplog.text.count(self.WARNING) == 1
+
+    def test_combined_with_another_it_weakens_it(self, subject, caplog):
+        [zero] = host_nodes.ConditioningZeroOut().zero_out(conditioning(subject.condition(4)))
+        got = sampled(subject, conditioning(subject.condition(3)) + zero)
+        assert relative_error(got, expected(subject, (3, 77, 0.5))) <= TOLERANCE
+        assert "1 of 2 negative prompts have no effect: all zeros (ConditioningZeroOut)" in caplog.text
+        assert self.WARNING not in caplog.text
+
+    @pytest.mark.parametrize(("name", "responds"), [("Cosmos-Predict2", False), ("PixArt-alpha 512", True)])
+    @pytest.mark.parametrize("steps", [1, 2])
+    def test_a_transformer_is_measured(self, name, responds, steps, caplog):
+        model = families.case(name)
+        positive, negative = model.condition(1), model.condition(3)
+        negative = {**negative, "context": torch.zeros_like(negative["context"])}
+        got = model.sample(steer_transformer(model.patcher, negative), positive, positive, steps=steps)
+        plain = model.sample(model.patcher, positive, positive, steps=steps)
+        assert torch.equal(got, plain) != responds
+        assert caplog.text.count(self.WARNING) == (not responds)
+        if steps == 1:
+            exact = model.expected(positive, [families.Subtraction(condition=negative, alpha=ALPHA)])
+            assert relative_error(got, exact) <= TOLERANCE
+
+
+def test_a_mask_that_is_black_in_the_pictures_of_a_run(subject, caplog):
+    """The second of two masks, whose picture is not made."""
+    masks = torch.stack([torch.zeros(8, 8), torch.ones(8, 8)])
+    negative = conditioning(subject.condition(3))
+    steered = apply_nasa(subject.patcher, negative, alpha=ALPHA, window=Window(), blocks="all", mask=masks)
+    prompts = conditioning(subject.condition(1)), conditioning(subject.condition(2))
+    assert torch.equal(host_sample(steered, *prompts, steps=2), host_sample(subject.patcher, *prompts, steps=2))
+    assert caplog.text.count("NASA Apply does nothing: the mask is black in every picture of this run") == 1
+    caplog.clear()
+    host_sample(steered, *prompts, rows=2)
+    assert "does nothing" not in caplog.text
