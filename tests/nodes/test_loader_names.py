@@ -62,3 +62,21 @@ def test_odd_names_of_files_keep_messages_short(loader: type, folder: Path) -> N
         for file in odd.iterdir():
             file.unlink()
         odd.rmdir()
+
+
+def test_every_spelling_of_a_safetensors_file_is_listed_and_opened(loader: type, folder: Path, loras: Path) -> None:
+    """ComfyUI lists `.sft` too, and endings in upper case."""
+    good = good_files(folder, loras)
+    names = ["upper.SAFETENSORS", "short.sft", "mixed.Sft"]
+    for name in names:
+        (folder / name).write_bytes(good["own"].read_bytes())
+        (loras / name).write_bytes(good["lora"].read_bytes())
+    try:
+        ckpt_name, lora_name, _ = loader.define_schema().inputs
+        for name in names:
+            assert name in ckpt_name.options and name in lora_name.options
+            assert loader.execute(name, name).result[0].patches
+    finally:
+        for name in names:
+            (folder / name).unlink()
+            (loras / name).unlink()
