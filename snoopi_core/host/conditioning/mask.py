@@ -106,8 +106,9 @@ def mask_for_tokens(mask: torch.Tensor, grid: tuple[int, int, int], tokens: int)
     """
     if grid[0] * grid[1] * grid[2] != tokens:
         raise ValueError(
-            f"mask: an attention has {tokens} image tokens, expected {' x '.join(map(str, grid))}; another node adds "
-            "or merges tokens. Disconnect the mask of NASA Apply, or that other node"
+            f"mask: an attention has {tokens} image tokens, expected {' x '.join(map(str, grid))}; a reference "
+            "picture, a pose or another node adds tokens to the picture's, or merges them. Disconnect the mask of NASA "
+            "Apply, or what adds them"
         )
     return _resize(mask, grid).flatten(1).unsqueeze(-1)
 

@@ -55,6 +55,17 @@ def test_the_blocks_of_vace():
         measured("families", subject.name, "relative error", relative_error(got, expected), BAR)
 
 
+@pytest.mark.skipif("Wan 2.1 HuMo" not in VARIANTS, reason="not in this ComfyUI")
+def test_a_mask_beside_reference_pictures_is_refused():
+    """Their tokens have no place in the picture."""
+    subject = case("Wan 2.1 HuMo")
+    positive, mask = subject.condition(1), torch.ones(subject.latent_shape[-2:])
+    with pytest.raises(ValueError, match=r"mask: .* a reference picture.* Disconnect the mask"):
+        subject.sample(steer(subject.patcher, subject.condition(3), mask=mask), positive, positive)
+    alone = {"context": positive["context"], "audio_embed": positive["audio_embed"]}
+    subject.sample(steer(subject.patcher, subject.condition(3), mask=mask), alone, alone)
+
+
 @torch.no_grad()
 def frame_by_frame(subject, positive, negative, rows):
     """The autoregressive sampler in fp64, one frame and one step at a time."""
