@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
+from ..snoopi_core.guidance.methods import METHOD_NAMES, NASA, make_method
+from ..snoopi_core.guidance.nag import BLEND, TAU
 from ..snoopi_core.host.conditioning.window import Window
 from ..snoopi_core.host.nasa.alpha import auto_alpha
 from ..snoopi_core.host.nasa.apply import apply_nasa
@@ -22,9 +24,10 @@ class NASAApply(io.ComfyNode):
             category="SNOOPI",
             description=(
                 "Negative-Away Steer Attention: steers a model away from a negative prompt inside its cross-attention. "
-                "Works at one step and at cfg 1, for the cost of one extra attention."
+                "Works at one step and at cfg 1, for the cost of one extra attention. Other methods (NAG, VSF, "
+                "orthogonal) can be chosen."
             ),
-            search_aliases=["NASA", "negative prompt", "negative guidance", "SNOOPI", "one-step negative"],
+            search_aliases=["NASA", "negative prompt", "negative guidance", "SNOOPI", "one-step negative", "NAG"],
             inputs=[
                 io.Model.Input(
                     "model",
@@ -41,11 +44,11 @@ class NASAApply(io.ComfyNode):
                     "alpha",
                     default=0.3,
                     min=0.0,
-                    max=4.0,
+                    max=20.0,
                     step=0.01,
-                    tooltip="How strongly the negative is subtracted. 0 changes nothing. The paper uses 0.04 for "
-                    "SD1.5 and 0.3 for SD2.1 students; too much breaks the image. PG-SB Loader logs the file's "
-                    "recommendation.",
+                    tooltip="How strongly the negative acts. 0 changes nothing. For NASA, the paper uses 0.04 for "
+                    "SD1.5 and 0.3 for SD2.1 students, and at most 4 is accepted; too much breaks the image. PG-SB "
+                    "Loader logs the file's recommendation. Other methods need other values: see method.",
                 ),
                 _percent_input(
                     "start_percent",
@@ -80,7 +83,50 @@ class NASAApply(io.ComfyNode):
                     optional=True,
                     tooltip='Where alpha comes from. "as set", the neutral value, uses the number above. "auto" uses '
                     "the value measured for this file instead, else the paper's for a PG-SB file, else a guess: the "
-                    "lowest published for such networks. The node shows which.",
+                    "lowest published for such networks. The node shows which. Only for method NASA.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHOD_NAMES),
+                    default=NASA.name,
+                    optional=True,
+                    tooltip="How the negative acts. NASA subtracts it. orthogonal subtracts only what it does not have "
+                    "in common with the prompt (alpha as for NASA). NAG extrapolates from it and limits the result: "
+                    'alpha is phi, the "NAG scale" of other nodes minus 1, usually 2 to 10. VSF lets both prompts '
+                    "compete in one attention and flips the sign of the negative's values: alpha is its scale, usually "
+                    "1 to 4.",
+                ),
+                io.Float.Input(
+                    "nag_tau",
+                    default=TAU,
+                    min=1.0,
+                    max=10.0,
+                    step=0.1,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Only for NAG: by which factor the response may grow at most. The paper uses 2.5.",
+                ),
+                io.Float.Input(
+                    "nag_blend",
+                    default=BLEND,
+                    min=0.01,
+                    max=1.0,
+                    step=0.005,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Only for NAG: the share of its result, the rest is the unmodified response. The paper, "
+                    "which calls it alpha, uses 0.375 for SD1.5 and PixArt.",
+                ),
+                io.Float.Input(
+                    "vsf_beta",
+                    default=0.0,
+                    min=-20.0,
+                    max=20.0,
+                    step=0.1,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Only for VSF: subtracted from the attention scores of the negative, so that it draws less "
+                    "attention from the prompt. 0 is neutral.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The steered model, for any sampler.")],
@@ -100,13 +146,25 @@ class NASAApply(io.ComfyNode):
         blocks: str = "all",
         mask: torch.Tensor | None = None,
         alpha_mode: str = AS_SET,
+        method: str = NASA.name,
+        nag_tau: float = TAU,
+        nag_blend: float = BLEND,
+        vsf_beta: float = 0.0,
     ) -> io.NodeOutput:
+        chosen = make_method(method, nag_tau=nag_tau, nag_blend=nag_blend, vsf_beta=vsf_beta)
         alpha_source = ""
         if alpha_mode == AUTO:
-            alpha, alpha_source = auto_alpha(model)
+            alpha, alpha_source = auto_alpha(model, chosen)
         window = Window(start_percent=start_percent, end_percent=end_percent)
         steered = apply_nasa(
-            model, negative, alpha=alpha, window=window, blocks=blocks, mask=mask, alpha_source=alpha_source
+            model,
+            negative,
+            alpha=alpha,
+            window=window,
+            blocks=blocks,
+            mask=mask,
+            alpha_source=alpha_source,
+            method=chosen,
         )
         return io.NodeOutput(steered)
 

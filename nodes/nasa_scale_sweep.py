@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io, ui
 
-from ..snoopi_core.guidance.alpha import parse_alphas
+from ..snoopi_core.guidance.alpha import parse_sweep
 from ..snoopi_core.host.sweep import sweep
 from ..snoopi_core.presets import AUTO
 from .sampling_inputs import preset_input, seed_input, timesteps_input
@@ -19,8 +19,8 @@ class NASAScaleSweep(io.ComfyNode):
             display_name="NASA Scale Sweep",
             category="SNOOPI",
             description=(
-                "Helps to choose alpha: samples the same noise at several strengths of the negative prompt, and puts "
-                "the pictures side by side under their alpha."
+                "Helps to choose alpha and method: samples the same noise at several strengths of the negative prompt, "
+                "and puts the pictures side by side under their alpha."
             ),
             search_aliases=["alpha sweep", "NASA strength", "compare alpha", "XY plot", "contact sheet", "SNOOPI"],
             is_output_node=True,
@@ -46,7 +46,8 @@ class NASAScaleSweep(io.ComfyNode):
                     "alphas",
                     default="0, 0.25, 0.5, 1",
                     tooltip='The strengths: numbers with a decimal point, separated by commas ("0, 0.25, 0.5, 1"), or '
-                    'a range ("0..1 step 0.25"). 0 is the model without the negative, useful for comparison.',
+                    'a range ("0..1 step 0.25"). 0 is the model without the negative, useful for comparison. To '
+                    'compare methods, name them: "NASA: 0, 0.5, 1; NAG: 2, 4; VSF: 1, 2; orthogonal: 1".',
                 ),
                 seed_input(
                     "Seed of the noise, which is the same for all alphas. A sampler with this seed gives the same "
@@ -92,7 +93,7 @@ class NASAScaleSweep(io.ComfyNode):
         when the node runs, before the first picture.
         """
         try:
-            parse_alphas("0" if alphas is None else alphas)
+            parse_sweep("0" if alphas is None else alphas)
         except ValueError as error:
             return str(error)
         return True
@@ -118,7 +119,7 @@ class NASAScaleSweep(io.ComfyNode):
             negative,
             latent_image,
             vae,
-            alphas=parse_alphas(alphas),
+            strengths=parse_sweep(alphas),
             seed=seed,
             timesteps=timesteps,
             preset=preset,

@@ -21,9 +21,9 @@ from experiments.negatives.settings import FOUR_STEPS, STRENGTHS, Protocol, arms
 from experiments.negatives.sheets import draw_sheets
 from experiments.shapes.measure import Pair, modal_pairs
 from experiments.shapes.sampling import one_step
+from snoopi_core.guidance.nag import BLEND, TAU
 from training.models.backbone import fingerprint
 from training.models.guidance.methods import Method
-from training.models.guidance.nag import BLEND, TAU
 from training.models.loading import load_backbone
 
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from ..presets import find_preset
 from ..text_input import shorten
+from .methods import METHOD_NAMES, NASA, Method, make_method
 
 PRESETS_BY_KIND = {
     "SD1.5": ("PG-SB SD1.5", "DMD2 SD1.5", "InstaFlow-0.9B"),
@@ -15,8 +16,6 @@ PRESETS_BY_KIND = {
 }
 _SWEPT_BY_KIND = {"SDXL": "0.0 to 1.0 by prompt (SDXL-DMD2)"}
 
-MAX_ALPHA = 4.0
-"""Far above the useful range of every model that was measured."""
 _MAX_COUNT = 32  # pictures side by side
 _NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,9})?|\.[0-9]{1,9}"
 _RANGE_WITHOUT_STEP = re.compile(rf"(?P<first>{_NUMBER})\s*(?:\.\.+|-|to)\s*(?P<last>{_NUMBER})")
@@ -46,15 +45,37 @@ def paper_alpha(kind: str | None, *, is_pg_sb: bool) -> tuple[float, str] | None
     return min(found, key=lambda pair: pair[0], default=None)
 
 
-def parse_alphas(text: str) -> tuple[float, ...]:
+def parse_sweep(text: str) -> tuple[tuple[Method, float], ...]:
+    """Parse methods and their strengths: "0, 0.25, 0.5, 1" for NASA, or "NASA: 0, 0.5; NAG: 2, 4; VSF: 1..2 step 0.5".
+
+    Raises:
+        ValueError: as `parse_alphas`; or a method that is not known.
+    """
+    found: list[tuple[Method, float]] = []
+    for part in text.split(";"):
+        name, colon, alphas = part.rpartition(":")
+        known = {each.lower(): each for each in METHOD_NAMES}
+        if colon and name.strip().lower() not in known:
+            raise ValueError(
+                f"alphas {shorten(text)!r}: {shorten(name.strip())!r} is not a method; available: "
+                f'{", ".join(METHOD_NAMES)}, for example "NASA: 0, 0.5; NAG: 2, 4"'
+            )
+        method = make_method(known[name.strip().lower()] if colon else NASA.name)
+        found += [(method, alpha) for alpha in parse_alphas(alphas, highest=method.highest)]
+    if len(found) > _MAX_COUNT:
+        raise ValueError(f"alphas {shorten(text)!r} are {len(found)} pictures, at most {_MAX_COUNT}")
+    return tuple(found)
+
+
+def parse_alphas(text: str, *, highest: float = NASA.highest) -> tuple[float, ...]:
     """Parse strengths that a person typed: "0, 0.25, 0.5, 1", or a range including both ends, "0..1 step 0.25".
 
     Raises:
-        ValueError: in neither syntax, too large, too many, or 0 more than once (a sign of decimal commas, as in
+        ValueError: in neither syntax, above `highest`, too many, or 0 more than once (a sign of decimal commas, as in
             "0,1, 0,2"); says what was got and what is expected.
     """
     expected = (
-        f'expected numbers from 0 to {MAX_ALPHA:g} separated by commas, for example "0, 0.25, 0.5, 1", or a range, '
+        f'expected numbers from 0 to {highest:g} separated by commas, for example "0, 0.25, 0.5, 1", or a range, '
         'for example "0..1 step 0.25"; write decimals with a point, "0.5" and not "0,5"'
     )
     shown = shorten(text)
@@ -77,7 +98,7 @@ def parse_alphas(text: str) -> tuple[float, ...]:
                 raise ValueError(f"alphas {shown!r}: {shorten(word)!r} is not a number; {expected}")
         alphas = tuple(map(float, words))
         count = len(alphas)
-    if max(alphas) > MAX_ALPHA:
+    if max(alphas) > highest:
         raise ValueError(f"alphas {shown!r}: {max(alphas):g} is too large; {expected}")
     if count > _MAX_COUNT:
         raise ValueError(f"alphas {shown!r} are {count} pictures, at most {_MAX_COUNT}; {expected}")

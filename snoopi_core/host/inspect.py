@@ -12,11 +12,13 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
 from ..guidance.blocks import describe_blocks
+from ..guidance.methods import NASA
 from ..guidance.strength import LayerStrength, Response, strength_table, verdict
 from ..pictures.strength_chart import strength_chart
 from ..presets import AUTO, find_preset
 from .families import LayerKey, LayerObserver, family_of
 from .nasa.apply import WRAPPER_KEY
+from .nasa.log import describe_strength
 from .nasa.request import Steering
 from .nasa.sampling_run import OBSERVER_KEY, with_option
 from .one_step import Latent, OneStepSampler, SamplingPlan, plan_one_step, recipe_of, sample_plan
@@ -126,13 +128,14 @@ def _where(
     wanted = sum(layer.block in chosen for layer in layers)
     if len(seen) < wanted:
         return (
-            f"NASA acts in {len(seen)} of the {wanted} chosen cross-attentions: another patch skips or replaces the "
-            "others. Remove nodes that skip blocks or cache steps."
+            f"NASA Apply acts in {len(seen)} of the {wanted} chosen cross-attentions: another patch skips or replaces "
+            "the others. Remove nodes that skip blocks or cache steps."
         )
-    alphas = ", ".join(f"{each.alpha:g}" for each in active)
+    strengths = ", ".join(describe_strength(each.method, each.alpha) for each in active)
     blocks = describe_blocks(block for block in family.blocks(patcher.model) if block in chosen)
     where = "" if wanted == len(layers) else f" ({blocks})"
     idle = len(steerings) - len(active)
     rest = f" {idle} of {len(steerings)} NASA Apply nodes do not act in this step." if idle else ""
-    acts = f"NASA acts in {wanted} of {len(layers)} cross-attentions of {family.name}{where}, with alpha {alphas}."
-    return acts + rest
+    acts = f"NASA Apply acts in {wanted} of {len(layers)} cross-attentions of {family.name}{where}, with {strengths}."
+    others = any(each.method is not NASA for each in active)
+    return acts + rest + (" The limits below were measured with NASA." if others else "")

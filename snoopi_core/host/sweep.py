@@ -1,4 +1,4 @@
-"""Pictures at several strengths of NASA, from the same noise (Figure 5 of SNOOPI, arXiv 2412.02687).
+"""Pictures at several strengths of NASA or other methods, from the same noise (Figure 5 of SNOOPI, arXiv 2412.02687).
 
 Each strength is sampled and decoded separately, with the latent's whole batch. So pictures are bit for bit those of
 NASA Apply and the sampler at that strength, and GPU memory does not grow with their number. All are sampled before the
@@ -18,6 +18,7 @@ import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from ..guidance.methods import NASA, Method
 from ..pictures.contact_sheet import contact_sheet
 from ..presets import AUTO
 from .conditioning.negative import Conditioning
@@ -35,16 +36,17 @@ def sweep(
     latent: Latent,
     vae: comfy.sd.VAE | None,
     *,
-    alphas: Sequence[float],
+    strengths: Sequence[tuple[Method, float]],
     seed: int,
     timesteps: str = AUTO,
     preset: str = AUTO,
     sampler: comfy.samplers.Sampler | None = None,
     sigmas: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A labelled page of all pictures, (1, H, W, 3), and the pictures, (alphas x batch, h, w, 3).
+    """A labelled page of all pictures, (1, H, W, 3), and the pictures, (strengths x batch, h, w, 3).
 
     Args:
+        strengths: methods and their strengths, one picture (or batch) each.
         timesteps, preset: as in One-Step Sampler.
         sampler, sigmas: of the host's custom sampling, instead of these two; both or neither.
 
@@ -54,21 +56,26 @@ def sweep(
     if vae is None:
         raise ValueError("vae is empty: the file contains no VAE. Connect a Load VAE node")
     # Checked once, before anything is sampled, so that mistakes are reported immediately.
-    steering = read_steering(patcher, negative, alpha=0.0, window=Window(), blocks="all")
-    if reason := dataclasses.replace(steering, alpha=1.0).inactive_reason():
+    steerings = [
+        read_steering(patcher, negative, alpha=alpha, window=Window(), blocks="all", method=method)
+        for method, alpha in strengths
+    ]
+    if reason := dataclasses.replace(steerings[0], alpha=1.0).inactive_reason():
         logging.warning("%s: the pictures are all the same: %s", _NODE_NAME, reason)
     plan = _make_plan(patcher, timesteps, preset, sampler, sigmas)
     # Without latent previews: the front end would keep showing the last one instead of the node's page.
-    progress = comfy.utils.ProgressBar(plan.steps * len(alphas))
+    progress = comfy.utils.ProgressBar(plan.steps * len(steerings))
     samples = []
-    for number, alpha in enumerate(alphas):
+    for number, steering in enumerate(steerings):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        steered = steer(plan.patcher, dataclasses.replace(steering, alpha=alpha))
+        steered = steer(plan.patcher, steering)
         one = dataclasses.replace(plan, patcher=steered)
         sampled = sample_plan(one, positive, latent, seed=seed, callback=_part(progress, number * plan.steps))
         samples.append(sampled["samples"])
     pictures = _decode(vae, samples)
-    return contact_sheet(pictures, [f"alpha {alpha:g}" for alpha in alphas]), pictures.flatten(0, 1)
+    several = len({method.name for method, _ in strengths}) > 1
+    labels = [f"{method.name if several or method is not NASA else 'alpha'} {alpha:g}" for method, alpha in strengths]
+    return contact_sheet(pictures, labels), pictures.flatten(0, 1)
 
 
 def _make_plan(
@@ -94,7 +101,7 @@ def _part(progress: comfy.utils.ProgressBar, done: int) -> Callback:
 
 
 def _decode(vae: comfy.sd.VAE, samples: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Pictures (alphas, B, h, w, 3); frames of videos are separate pictures, as in the host's VAE Decode."""
+    """Pictures (strengths, B, h, w, 3); frames of videos are separate pictures, as in the host's VAE Decode."""
     pictures = None
     for number, each in enumerate(samples):
         comfy.model_management.throw_exception_if_processing_interrupted()

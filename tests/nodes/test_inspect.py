@@ -131,9 +131,11 @@ class TestReport:
     def test_where_it_acts(self, subject):
         first = report_of(steer(subject), subject).splitlines()[0]
         family = "Stable Diffusion UNets (SD1.x, SD2.x, SDXL)"
-        assert first == f"NASA acts in 7 of 7 cross-attentions of {family}, with alpha 0.5."
+        assert first == f"NASA Apply acts in 7 of 7 cross-attentions of {family}, with alpha 0.5."
         partly = report_of(steer(subject, blocks="middle, output"), subject).splitlines()[0]
-        assert partly == f"NASA acts in 5 of 7 cross-attentions of {family} (middle.0, output.2-5), with alpha 0.5."
+        assert (
+            partly == f"NASA Apply acts in 5 of 7 cross-attentions of {family} (middle.0, output.2-5), with alpha 0.5."
+        )
 
     @pytest.mark.parametrize("alpha", [None, 0.0])
     def test_nothing_is_steered(self, subject, alpha):
@@ -159,7 +161,7 @@ class TestReport:
 
         steered = steer(subject)
         steered.add_wrapper(WrappersMP.DIFFUSION_MODEL, taking)
-        assert "NASA acts in 6 of the 7 chosen cross-attentions" in report_of(steered, subject)
+        assert "NASA Apply acts in 6 of the 7 chosen cross-attentions" in report_of(steered, subject)
 
     def test_the_prompt_itself(self, subject):
         report = report_of(steer(subject, negative=1, alpha=1.0), subject)
@@ -248,7 +250,7 @@ class TestTheNode:
                 steered.result[0], student.encode("a blue shape"), latent, 2
             )
         chart, report = output.result
-        assert "NASA acts in 7 of 7" in report and "is informative" in report
+        assert "NASA Apply acts in 7 of 7" in report and "is informative" in report
         assert len(output.ui.as_dict()["images"]) == 1
         assert chart.ndim == 4 and chart.shape[0] == 1 and chart.shape[3] == 3
 

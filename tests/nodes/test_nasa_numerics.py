@@ -8,8 +8,9 @@ from figures import measured
 from reference import Subtraction, relative_error
 from unets import case, conditioning, host_sample, noise
 
+from snoopi_core.guidance.methods import NASA
 from snoopi_core.host.conditioning.window import Window
-from snoopi_core.host.families import base, unet
+from snoopi_core.host.families import unet
 from snoopi_core.host.nasa import sampling_run as run
 from snoopi_core.host.nasa.apply import apply_nasa
 
@@ -75,7 +76,7 @@ def test_the_plain_model_has_the_same_error(kind, prediction_type):
 
 
 def plus(monkeypatch, subject):
-    monkeypatch.setattr(base, "steer_away", lambda z_pos, z_neg, alpha: z_pos + alpha * z_neg)
+    monkeypatch.setitem(vars(NASA), "change", lambda z_pos, z_neg, share, alpha: alpha * z_neg)
 
 
 def after_the_output_projection(monkeypatch, subject):
@@ -97,7 +98,8 @@ def unconditional_rows_too(monkeypatch, subject):
 
 
 def alpha_on_both(monkeypatch, subject):
-    monkeypatch.setattr(base, "steer_away", lambda z_pos, z_neg, alpha: (1 - alpha) * z_pos - alpha * z_neg)
+    monkeypatch.setitem(vars(NASA), "uses_prompt", True)
+    monkeypatch.setitem(vars(NASA), "change", lambda z_pos, z_neg, share, alpha: -alpha * (z_pos + z_neg))
 
 
 @pytest.mark.parametrize("mutant", [plus, after_the_output_projection, unconditional_rows_too, alpha_on_both])

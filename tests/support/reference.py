@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from written_out import VSF_BETA, by_nag, by_orthogonal
 
 Seen = tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]
 """Of a cross-attention: Z+, the Z- of each subtraction there, and what is left of Z+."""
@@ -30,15 +31,16 @@ class Subtraction:
     alpha: float
     layers: Sequence[str] | None = None
     mask: torch.Tensor | None = None
+    method: str = "NASA"
 
     def weight(self, tokens: int) -> float | torch.Tensor:
-        """alpha times the mean of the mask over the square that each token covers, (B, N, 1)."""
+        """The mean of the mask over the square that each token covers, (B, N, 1); 1 without a mask."""
         if self.mask is None:
-            return self.alpha
+            return 1.0
         height, width = self.mask.shape[-2:]
         cell = round((height * width / tokens) ** 0.5)
         cells = self.mask.double().reshape(-1, height // cell, cell, width // cell, cell)
-        return self.alpha * cells.mean(dim=(2, 4)).reshape(-1, tokens, 1)
+        return cells.mean(dim=(2, 4)).reshape(-1, tokens, 1)
 
 
 class WrittenOutAttention:
@@ -60,9 +62,28 @@ class WrittenOutAttention:
                 if subtraction.layers is None or self.layer in subtraction.layers:
                     context = subtraction.context.to(q).expand(q.shape[0], -1, -1)
                     responses.append(self._respond(attn, q, context))
-                    z = z - subtraction.weight(z.shape[1]) * responses[-1]
+                    change = self._change(attn, q, z_pos, encoder_hidden_states, context, responses[-1], subtraction)
+                    z = z + subtraction.weight(z.shape[1]) * change
             self.seen.append((z_pos, responses, z))
         return torch.nn.functional.linear(z, attn.to_out[0].weight, attn.to_out[0].bias)
+
+    def _change(self, attn, q, z_pos, prompt, context, z_neg, subtraction):
+        """What the method adds to Z+; settings as in `written_out`."""
+        alpha = subtraction.alpha
+        if subtraction.method == "NASA":
+            return -alpha * z_neg
+        if subtraction.method == "NAG":
+            return by_nag(z_pos, z_neg, alpha) - z_pos
+        if subtraction.method == "orthogonal":
+            return by_orthogonal(z_pos, z_neg, alpha) - z_pos
+        assert subtraction.method == "VSF"
+        both = torch.cat([prompt, context], dim=1)
+        k, v, tokens = attn.to_k(both), attn.to_v(both), prompt.shape[1]
+        q, k, v = (each.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for each in (q, k, v))
+        logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        logits[..., tokens:] -= VSF_BETA
+        v[..., tokens:, :] *= -alpha
+        return (logits.softmax(-1) @ v).transpose(1, 2).flatten(2) - z_pos
 
     @staticmethod
     def _respond(attn, q, context):

@@ -7,13 +7,14 @@ and reference.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from comfy.ldm.ace.model import ACEStepTransformer2DModel
 
-from .base import Context, Grid, LayerKey
+from .base import Context, Grid, LayerKey, Select
 from .classes import existing
 from .forwards import Forward
 from .transformer import Projections, SteeredLayer, TransformerFamily
@@ -24,6 +25,10 @@ class RotatedContext(Context):
     """With the rotations of its keys, two of (T, D)."""
 
     rotations: tuple[torch.Tensor, torch.Tensor]
+
+    def followed_by(self, other: RotatedContext) -> RotatedContext:
+        rotations = tuple(torch.cat(pair) for pair in zip(self.rotations, other.rotations, strict=True))
+        return dataclasses.replace(super().followed_by(other), rotations=rotations)
 
 
 class ACEStepFamily(TransformerFamily):
@@ -52,6 +57,11 @@ class ACEStepFamily(TransformerFamily):
         negative = {"encoder_hidden_states": context.tokens, "rotary_freqs_cis_cross": context.rotations}
         return forward(x, **{**kwargs, **negative})
 
+    def prompt(self, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
+        return RotatedContext(
+            tokens=select(kwargs["encoder_hidden_states"]), rotations=kwargs["rotary_freqs_cis_cross"]
+        )
+
     def steered_layer(self, key: LayerKey) -> SteeredLayer:
         return _NamedInputLayer(self, key)
 
@@ -76,6 +86,9 @@ class ACEStep15Family(TransformerFamily):
         self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         return forward(x, **{**kwargs, "encoder_hidden_states": context.tokens})
+
+    def prompt(self, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
+        return Context(tokens=select(kwargs["encoder_hidden_states"]))
 
 
 class _NamedInputLayer(SteeredLayer):

@@ -6,6 +6,7 @@ C = heads x head width.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping
@@ -17,7 +18,7 @@ import torch
 from comfy.model_base import BaseModel
 
 from ...guidance.blocks import Block
-from ...guidance.nasa import steer_away
+from ...guidance.methods import METHOD_NAMES, Method
 from ..conditioning.mask import mask_for_tokens
 from ..conditioning.negative import Negative
 
@@ -27,16 +28,33 @@ LayerKey = Hashable
 """Identifies one cross-attention of a network; the type depends on the family."""
 Grid = tuple[int, int, int]
 """Frames, height and width in image tokens."""
+Select = Callable[[torch.Tensor], torch.Tensor]
+"""Returns the positive rows, (R, ...), of all rows, (B, ...)."""
 KeysValues = tuple[torch.Tensor, ...]
 """Outputs of the layer's own key and value projections for a negative, (Bn, T, ...) each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """A negative as input of the cross-attention: tokens (Bn, T, C), and the mask over them that the host would use."""
+    """A prompt as input of the cross-attention: tokens (Bn, T, C), and the mask over them that the host would use."""
 
     tokens: torch.Tensor
     mask: torch.Tensor | None = None
+
+    def followed_by(self, other: Context) -> Context:
+        """The tokens of both, (Bn, T + T', C). Masks, (Bn, ..., T), are added to scores, or are True where seen."""
+        mask = None
+        if self.mask is not None or other.mask is not None:
+            mask = torch.cat([each.mask_like(self.mask, other.mask) for each in (self, other)], dim=-1)
+        return dataclasses.replace(other, tokens=torch.cat([self.tokens, other.tokens], dim=1), mask=mask)
+
+    def mask_like(self, *masks: torch.Tensor | None) -> torch.Tensor:
+        """Its mask; if it has none, one of the kind of the first given one that hides nothing."""
+        if self.mask is not None:
+            return self.mask
+        other = next(mask for mask in masks if mask is not None)
+        shape = (*other.shape[:-1], self.tokens.shape[1])
+        return other.new_ones(shape) if other.dtype == torch.bool else other.new_zeros(shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +62,9 @@ class Term:
     """One negative's contribution to a call of the model.
 
     number: index of the negative among all negatives of the model, including those that do not act in this call.
-    alpha: its strength, a 0-dim tensor, so that a compiled model is not recompiled when it changes.
+    method: how it changes the response to the prompt.
+    strength: alpha, a 0-dim tensor, so that a compiled model is not recompiled when it changes.
+    portion: its share among several prompts of a node, which are averaged.
     context: the negative.
     keys_values: the layers where it acts, with their K- and V- if these are cached for later steps. With a single step
         a cache would only use memory, so the value is None and each layer computes them when it runs.
@@ -52,16 +72,20 @@ class Term:
     """
 
     number: int
-    alpha: torch.Tensor
+    method: Method
+    strength: torch.Tensor
+    portion: float = 1.0
     context: Context
     keys_values: Mapping[LayerKey, KeysValues | None]
     mask: torch.Tensor | None = None
 
-    def weight(self, z: torch.Tensor, grid: Callable[[], Grid]) -> torch.Tensor:
-        """alpha, or alpha at each token, (R, N, 1), for z (R, N, C)."""
-        if self.mask is None:
-            return self.alpha
-        return (self.alpha * mask_for_tokens(self.mask, grid(), z.shape[1])).to(z.dtype)
+    def weighted(self, change: torch.Tensor, grid: Callable[[], Grid]) -> torch.Tensor:
+        """The method's change of Z+, (R, N, C), times the portion and the mask at each token."""
+        if self.portion != 1.0:
+            change = change * self.portion
+        if self.mask is not None:
+            change = change * mask_for_tokens(self.mask, grid(), change.shape[1]).to(change.dtype)
+        return change
 
 
 class LayerObserver(Protocol):
@@ -100,6 +124,7 @@ class Call:
             (
                 sorted((str(key), kept is None) for key, kept in term.keys_values.items()),
                 *(None if each is None else (each.shape, each.dtype) for each in (term.context.tokens, term.mask)),
+                *(str(term.method), term.portion),
             )
             for term in self.terms
         ]
@@ -120,21 +145,38 @@ class Call:
         return each if conditionings == 1 else each.repeat(conditionings, *(1,) * (each.ndim - 1))
 
     def steer(
-        self, z: torch.Tensor, key: LayerKey, respond: Callable[[Term], torch.Tensor], grid: Callable[[], Grid]
+        self,
+        z: torch.Tensor,
+        key: LayerKey,
+        respond: Callable[[Term], torch.Tensor],
+        grid: Callable[[], Grid],
+        *,
+        text: Callable[[], torch.Tensor] | None = None,
+        share: Callable[[Term], torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Z of all rows, (B, N, C), with the negatives subtracted from the positive rows.
+        """Z of all rows, (B, N, C), with the negatives acting on the positive rows.
+
+        The changes by several negatives are added; each is computed from the response to the prompt alone.
 
         Args:
             respond: computes Z- of a negative for the positive rows, (R, N, C).
             grid: returns the grid of the N tokens; called only if there is a mask.
+            text: computes the response to the prompt's text, (R, N, C), if `z` contains something else too, such as
+                the response to an image.
+            share: computes the share of a negative's tokens in an attention to both prompts, (R, N, C).
         """
         z_pos = before = self.select(z)
+        prompt = None
         for term in self.terms:
             if key in term.keys_values:
                 z_neg = respond(term)
                 if self.observer is not None:
                     self.observer.on_response(key, term.number, before, z_neg)
-                z_pos = steer_away(z_pos, z_neg, term.weight(z_pos, grid))
+                if term.method.uses_prompt and prompt is None:
+                    prompt = before if text is None else text()
+                of_both = share(term) if term.method.uses_share else None
+                change = term.method.change(prompt, z_neg, of_both, term.strength)
+                z_pos = z_pos + term.weighted(change, grid)
         if self.observer is not None:
             self.observer.on_steered(key, before, z_pos)
         if all(self.positive):
@@ -178,6 +220,8 @@ class Family(ABC):
 
     name: str
     """Shown in messages, for example in the list of supported models."""
+    methods: tuple[str, ...] = METHOD_NAMES
+    """Names of the methods that can act in these networks."""
     text_depends_on_time = False
     """Whether the context depends on the noise level, so that it is prepared for each step."""
     text_depends_on_size = False

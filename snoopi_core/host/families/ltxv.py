@@ -23,7 +23,7 @@ from comfy.model_base import BaseModel
 
 from ...guidance.blocks import Block
 from ..conditioning.negative import Negative, check_width
-from .base import Call, Context, Grid, KeysValues, LayerKey, Options, Term, network_of
+from .base import Call, Context, Grid, KeysValues, LayerKey, Options, Select, Term, network_of
 from .classes import existing
 from .forwards import Forward, replaced_forwards
 from .transformer import Projections, SteeredLayer, TransformerFamily, TransformerLayer
@@ -87,6 +87,10 @@ class LTXVFamily(TransformerFamily):
     ) -> torch.Tensor:
         return forward(x, **{**kwargs, "context": context.tokens, "mask": context.mask})
 
+    def prompt(self, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
+        mask = kwargs.get("mask")
+        return Context(tokens=select(kwargs["context"]), mask=None if mask is None else select(mask))
+
     def steered_layer(self, key: LayerKey) -> SteeredLayer:
         return _LTXSteeredLayer(self, key)
 
@@ -132,17 +136,23 @@ class _LTXSteeredLayer(SteeredLayer):
 
     @contextlib.contextmanager
     def attached_to(self, layer: LTXLayer, call: Call, grid: Grid) -> Iterator[None]:
-        if not layer.is_modulated:
-            with super().attached_to(layer, call, grid):
-                yield
-            return
-        self._block_forward = layer.owner.forward
-        self._level: torch.Tensor | None = None
+        replaced, self._level = [], None
+        if layer.is_modulated:
+            self._block_forward = layer.owner.forward
+            replaced.append((layer.owner, self.block_forward))
+        if (gate := getattr(layer.attention, "to_gate_logits", None)) is not None:
+            self._gate_forward = gate.forward
+            replaced.append((gate, self.gate))
         try:
-            with replaced_forwards([(layer.owner, self.block_forward)]), super().attached_to(layer, call, grid):
+            with replaced_forwards(replaced), super().attached_to(layer, call, grid):
                 yield
         finally:
-            self._block_forward = self._level = None
+            self._block_forward = self._gate_forward = self._level = None
+
+    def gate(self, x: torch.Tensor) -> torch.Tensor:
+        """The layer multiplies its response by 2 sigmoid(logits): by 1 if the response is a share."""
+        logits = self._gate_forward(x)
+        return logits if self._prompt_tokens is None else torch.zeros_like(logits)
 
     def block_forward(self, *args: Any, **kwargs: Any) -> Any:
         self._level = kwargs.get(self._layer.argument)

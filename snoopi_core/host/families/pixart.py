@@ -11,7 +11,7 @@ import torch
 from comfy.ldm.pixart.pixartms import PixArtMS
 from comfy.model_base import BaseModel
 
-from .base import Context
+from .base import Context, Select
 from .forwards import Forward
 from .transformer import Projections, TransformerFamily
 
@@ -37,3 +37,6 @@ class PixArtFamily(TransformerFamily):
         self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         return forward(x, context.tokens)
+
+    def prompt(self, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
+        return Context(tokens=select(args[0].reshape(x.shape[0], -1, args[0].shape[-1])))

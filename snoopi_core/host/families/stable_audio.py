@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from comfy.ldm.audio.dit import AudioDiffusionTransformer
 
-from .base import Context, Grid
+from ...guidance.methods import METHOD_NAMES
+from .base import Context, Grid, Select
 from .forwards import Forward
 from .transformer import Projections, TransformerFamily
 
@@ -23,6 +24,7 @@ class StableAudioFamily(TransformerFamily):
     context_argument = "context"
     text_settings = ("seconds_start", "seconds_total")
     sound = frozenset({"block"})
+    methods = tuple(name for name in METHOD_NAMES if name != "VSF")  # newer ones are the difference of two attentions
 
     def text_width(self, network: AudioDiffusionTransformer) -> int:
         return network.cond_token_dim
@@ -34,3 +36,6 @@ class StableAudioFamily(TransformerFamily):
         self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         return forward(x, **{**kwargs, "context": context.tokens})
+
+    def prompt(self, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
+        return Context(tokens=select(kwargs["context"]))

@@ -29,8 +29,9 @@ import torch
 from comfy.model_base import BaseModel
 
 from ...guidance.blocks import Block
+from ...guidance.vsf import share_values
 from ..conditioning.negative import Negative, check_width
-from .base import Attachment, Call, Context, Family, Grid, KeysValues, LayerKey, Options, Term, network_of
+from .base import Attachment, Call, Context, Family, Grid, KeysValues, LayerKey, Options, Select, Term, network_of
 from .forwards import Forward, first_block_arguments, replaced_forwards
 
 
@@ -104,6 +105,20 @@ class TransformerFamily(Family):
         """
         _, *rest = args
         return forward(x, context.tokens, *rest, **kwargs)
+
+    def prompt(self, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
+        """The text of the positive rows, (R, T, C), among a block's arguments to the cross-attention.
+
+        Args:
+            select: returns the positive rows, (R, ...), of all rows, (B, ...).
+            x: image tokens of all rows, (B, N, C).
+            args, kwargs: the other arguments.
+        """
+        return Context(tokens=select(args[0]))
+
+    def answers_only_text(self, attention: Any) -> bool:
+        """Whether the cross-attention's response is to text alone, and not to an image too."""
+        return True
 
     def layers(self, model: BaseModel) -> dict[LayerKey, TransformerLayer]:
         return {
@@ -196,6 +211,8 @@ class SteeredLayer:
         self._arguments: tuple[torch.Tensor, tuple, dict[str, Any]] | None = None
         self._q: torch.Tensor | None = None
         self._term: Term | None = None
+        self._prompt_tokens: int | None = None
+        self._is_responding = False
         replaced = [(attention, self.forward), (query, self.query), (output, self.output)]
         replaced += zip(keys_values, (self.key_or_value_0, self.key_or_value_1), strict=False)
         # Another node may replace the attention's forward again during the call, and then only this sees it.
@@ -208,7 +225,7 @@ class SteeredLayer:
         finally:
             called.remove()
             self._layer = self._call = self._forward = self._query_forward = self._output_forward = None
-            self._key_value_forwards = self._arguments = self._q = self._term = None
+            self._key_value_forwards = self._arguments = self._q = self._term = self._prompt_tokens = None
 
     def called(self, attention: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """The attention is called, with whichever forward."""
@@ -225,8 +242,8 @@ class SteeredLayer:
         return out
 
     def output(self, z: torch.Tensor) -> torch.Tensor:
-        """The output projection: of the steered response for Z+ (B, N, C), or none for Z-."""
-        if self._term is not None:
+        """The output projection: of the steered response for Z+ (B, N, C), or none for other responses."""
+        if self._is_responding:
             return z
         if self._arguments is None or self._q is None:
             raise self._bypassed()
@@ -248,16 +265,27 @@ class SteeredLayer:
         x_pos = self._call.select(x)
         self._q = self._call.select(self._q)
 
-        def respond(term: Term) -> torch.Tensor:
-            self._term = term
-            context = self.context(term, x_pos)
-            z_neg = self.family.respond(self._layer.attention, self._forward, x_pos, context, *args, **kwargs)
+        def attend(context: Context, *, term: Term | None = None, prompt_tokens: int | None = None) -> torch.Tensor:
+            self._is_responding, self._term, self._prompt_tokens = True, term, prompt_tokens
+            z = self.family.respond(self._layer.attention, self._forward, x_pos, context, *args, **kwargs)
+            self._is_responding, self._term, self._prompt_tokens = False, None, None
             # Some return a tuple of one.
-            return z_neg if isinstance(z_neg, torch.Tensor) else z_neg[0]
+            return z if isinstance(z, torch.Tensor) else z[0]
 
-        z = self._output_forward(self._call.steer(z, self.key, respond, lambda: self._grid))
-        self._q = self._term = None
-        return z
+        def respond(term: Term) -> torch.Tensor:
+            return attend(self.context(term, x_pos), term=term)
+
+        def prompt() -> Context:
+            return self.family.prompt(self._call.select, x, *args, **kwargs)
+
+        def share(term: Term) -> torch.Tensor:
+            first = prompt()
+            return attend(first.followed_by(self.context(term, x_pos)), prompt_tokens=first.tokens.shape[1])
+
+        text = None if self.family.answers_only_text(self._layer.attention) else lambda: attend(prompt())
+        z = self._call.steer(z, self.key, respond, lambda: self._grid, text=text, share=share)
+        self._q = None
+        return self._output_forward(z)
 
     def context(self, term: Term, x_pos: torch.Tensor) -> Context:
         """The negative's context for each positive row, (R, T, C), x_pos (R, N, C)."""
@@ -277,8 +305,19 @@ class SteeredLayer:
         return self._key_or_value(1, context)
 
     def _key_or_value(self, number: int, context: torch.Tensor) -> torch.Tensor:
+        if self._prompt_tokens is not None:
+            return self._key_or_share(number, context)
         if self._term is None:
             return self._key_value_forwards[number](context)
         kept = self._term.keys_values[self.key]
         each = kept[number] if kept else self._key_value_forwards[number](self._layer.tokens(self._term.context))
         return self._call.repeat(each, self._q.shape[0])
+
+    def _key_or_share(self, number: int, context: torch.Tensor) -> torch.Tensor:
+        """Keys of both prompts, and values with which the attention returns the negative's share."""
+        out, last = self._key_value_forwards[number](context), len(self._key_value_forwards) - 1
+        if number < last:
+            return out
+        keys, values = ((), out) if last else ((out.chunk(2, dim=-1)[0],), out.chunk(2, dim=-1)[1])
+        values = share_values(values[:, : self._prompt_tokens], values[:, self._prompt_tokens :])
+        return torch.cat([*keys, values], dim=-1)

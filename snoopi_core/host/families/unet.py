@@ -21,6 +21,7 @@ from comfy.model_base import BaseModel
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ...guidance.blocks import Block
+from ...guidance.vsf import share_values
 from ...networks import MODELS_WITH_A_PICTURE
 from ..conditioning.negative import Negative, check_width
 from .base import Attachment, Call, Context, Family, Grid, Options, Term, network_of
@@ -104,11 +105,21 @@ class _SteeredAttention:
             k_neg, v_neg = (call.repeat(each, q_pos.shape[0]) for each in keys_values)
             return attend(q_pos, k_neg, v_neg, extra_options)
 
+        def share(term: Term) -> torch.Tensor:
+            keys_values = term.keys_values[self.address] or self.layer.keys_values(term.context)
+            k_neg, v_neg = (call.repeat(each, q_pos.shape[0]) for each in keys_values)
+            keys = torch.cat([call.select(k), k_neg], dim=1)
+            return attend(q_pos, keys, share_values(call.select(v), v_neg), extra_options)
+
+        def text() -> torch.Tensor:
+            return attend(q_pos, call.select(k), call.select(v), extra_options)
+
         def grid() -> Grid:
             height, width = extra_options["activations_shape"][-2:]
             return 1, height, width
 
-        return call.steer(z, self.address, respond, grid)
+        # A patch of another node may add to the response, for example that to an image.
+        return call.steer(z, self.address, respond, grid, text=None if inner is attend else text, share=share)
 
     def _check_own(self, q: torch.Tensor, k: torch.Tensor) -> None:
         """Check that the layer's own attention is what would run without NASA.

@@ -14,7 +14,8 @@ from comfy.ldm.wan.model import WanModel, WanT2VCrossAttention
 from comfy.model_base import BaseModel
 
 from ...guidance.blocks import Block
-from .base import Context, LayerKey, network_of
+from ...guidance.methods import METHOD_NAMES
+from .base import Context, LayerKey, Select, network_of
 from .classes import existing
 from .forwards import Forward
 from .transformer import Projections, SteeredLayer, TransformerFamily, TransformerLayer
@@ -59,11 +60,19 @@ class WanFamily(TransformerFamily):
         # the text-to-video layer computes with the same projections and norms.
         return WanT2VCrossAttention.forward(attention, x, context.tokens, transformer_options=options)
 
+    def prompt(self, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
+        image_tokens = (args[1] if len(args) > 1 else kwargs.get("context_img_len")) or 0
+        return Context(tokens=select(args[0])[:, image_tokens:])
+
+    def answers_only_text(self, attention: Any) -> bool:
+        return isinstance(attention, WanT2VCrossAttention)
+
 
 class CausalWanFamily(WanFamily):
     """Frame by frame, with keys and values kept from frame to frame."""
 
     name = "Wan 2.1 autoregressive (Causal Forcing, Self-Forcing)"
+    methods = tuple(name for name in METHOD_NAMES if name != "VSF")  # the prompt is not there after the first frames
     networks = existing("comfy.ldm.wan.ar_model", "CausalWanModel")
 
     def steered_layer(self, key: LayerKey) -> SteeredLayer:

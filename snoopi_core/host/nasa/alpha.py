@@ -5,12 +5,15 @@ from __future__ import annotations
 from comfy.model_patcher import ModelPatcher
 
 from ...guidance.alpha import describe_paper_alphas, paper_alpha
+from ...guidance.methods import NASA, Method
 from ..families import family_of
 from ..loading.attachment import get_metadata
 
 
-def recommended_alpha(patcher: ModelPatcher) -> str:
-    """A recommendation in words, for the log; "" if no alpha is known."""
+def recommended_alpha(patcher: ModelPatcher, method: Method = NASA) -> str:
+    """A recommendation in words, for the log; "" if none is known."""
+    if method is not NASA:
+        return f"published strengths of {method.name}: {method.usual}"
     metadata = get_metadata(patcher)
     if metadata is not None and metadata.recommended_alpha is not None:
         return f"its file recommends {metadata.recommended_alpha:g}"
@@ -18,8 +21,10 @@ def recommended_alpha(patcher: ModelPatcher) -> str:
     return "" if paper is None else f"the paper uses {paper}"
 
 
-def describe_manual_alpha(patcher: ModelPatcher, alpha: float) -> str:
+def describe_manual_alpha(patcher: ModelPatcher, alpha: float, method: Method = NASA) -> str:
     """Text that the node shows beside a manually set alpha; mentions the file's alpha if it differs."""
+    if method is not NASA:
+        return f"as set; published: {method.usual}"
     metadata = get_metadata(patcher)
     if metadata is None or metadata.recommended_alpha in (None, alpha):
         return "as set"
@@ -37,12 +42,17 @@ def known_alpha(patcher: ModelPatcher) -> tuple[float, str] | None:
     return found and (found[0], f"the paper's for {found[1].partition(',')[0]}")
 
 
-def auto_alpha(patcher: ModelPatcher) -> tuple[float, str]:
+def auto_alpha(patcher: ModelPatcher, method: Method = NASA) -> tuple[float, str]:
     """An alpha for this model, and its source.
 
     Raises:
-        ValueError: no alpha is known.
+        ValueError: no alpha is known, or the method is not NASA.
     """
+    if method is not NASA:
+        raise ValueError(
+            f'alpha_mode is "auto", but only NASA has known alphas, and method is {method.name}. Choose "as set"; '
+            f"published strengths of {method.name}: {method.usual}"
+        )
     if known := known_alpha(patcher):
         return known
     family = family_of(patcher.model)

@@ -15,13 +15,14 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ...guidance.blocks import Block, parse_blocks
+from ...guidance.methods import NASA, Method
 from ..conditioning.mask import check_mask, mask_for_rows, window_part
 from ..conditioning.negative import Conditioning, Negative, read_negative
 from ..conditioning.window import Window
 from ..families import Call, Context, Family, LayerObserver, Options, Term, family_of, has_values
 from ..front_end import running_node, show_text
 from .alpha import describe_manual_alpha, recommended_alpha
-from .log import RunLog, describe_steering
+from .log import RunLog, describe_steering, describe_strength
 from .request import Steering
 from .sampling_run import OBSERVER_KEY, POSITIVE_KEY, RUN_KEY, PositiveChunks, Run, mark_positive, track_run
 
@@ -37,10 +38,11 @@ def apply_nasa(
     blocks: str,
     mask: torch.Tensor | None = None,
     alpha_source: str = "",
+    method: Method = NASA,
 ) -> ModelPatcher:
     """A clone of `patcher` that steers away from `negative`; `patcher` itself if nothing would change.
 
-    If the model is already steered, the new negative is subtracted in addition to the others. The result is logged and
+    If the model is already steered, the new negative acts in addition to the others. The result is logged and
     shown on the node.
 
     Args:
@@ -49,17 +51,17 @@ def apply_nasa(
         alpha_source: where alpha comes from; "" if a person set it.
 
     Raises:
-        ValueError: an unsupported model, a negative of another model, unknown blocks, an invalid mask, or an alpha that
-            is not finite.
+        ValueError: an unsupported model or method, a negative of another model, unknown blocks, an invalid mask, or an
+            alpha that is not finite or too large.
     """
-    steering = read_steering(patcher, negative, alpha=alpha, window=window, blocks=blocks, mask=mask)
+    steering = read_steering(patcher, negative, alpha=alpha, window=window, blocks=blocks, mask=mask, method=method)
     if reason := steering.inactive_reason():
         logging.warning("NASA Apply does nothing: %s", reason)
         return patcher
-    text = f"alpha {alpha:g}, {alpha_source or describe_manual_alpha(patcher, alpha)}"
+    text = describe_strength(method, alpha, alpha_source or describe_manual_alpha(patcher, alpha, method))
     steering = dataclasses.replace(steering, text=text)
     show_text(text)
-    advice = alpha_source or recommended_alpha(patcher)
+    advice = alpha_source or recommended_alpha(patcher, method)
     logging.info("NASA Apply: %s%s", describe_steering(steering, patcher.model), advice and f"; {advice}")
     return steer(patcher, steering)
 
@@ -72,11 +74,18 @@ def read_steering(
     window: Window,
     blocks: str,
     mask: torch.Tensor | None = None,
+    method: Method = NASA,
 ) -> Steering:
     """Check the arguments of `apply_nasa` and collect them; raises its errors."""
     if not math.isfinite(alpha):
         raise ValueError(f"alpha is {alpha}, expected a number; 0 changes nothing")
     family = family_of(patcher.model)
+    if alpha > method.highest:
+        raise ValueError(f"alpha is {alpha:g}, expected at most {method.highest:g} for {method.name}")
+    if method.name not in family.methods:
+        raise ValueError(
+            f"method {method.name} cannot act in this model ({family.name}); available: {', '.join(family.methods)}"
+        )
     negatives = read_negative(negative)
     for each in negatives:
         family.check(patcher.model, each)
@@ -85,6 +94,7 @@ def read_steering(
         family.check_mask(chosen)
     return Steering(
         negatives=negatives,
+        method=method,
         alpha=alpha,
         window=window,
         blocks=chosen,
@@ -201,15 +211,21 @@ class NASAWrapper:
                 run.used.update(negative for negative, _ in active)
                 if mask is not None:
                     run.saw_mask(steering, mask)
-            for negative, share in active:
-                alpha = cached(
-                    (steering, share, x.device), partial(torch.full, (), steering.alpha * share, device=x.device)
-                )
+            for negative, portion in active:
+                strength = cached((steering, x.device), partial(torch.full, (), steering.alpha, device=x.device))
                 context, keys_values = cached_text(
                     (negative, model.diffusion_model, x.device, size), partial(prepare, negative, steering.blocks)
                 )
-                number = self._numbers[negative]
-                terms.append(Term(number=number, alpha=alpha, context=context, keys_values=keys_values, mask=mask))
+                term = Term(
+                    number=self._numbers[negative],
+                    method=steering.method,
+                    strength=strength,
+                    portion=portion,
+                    context=context,
+                    keys_values=keys_values,
+                    mask=mask,
+                )
+                terms.append(term)
         return terms
 
 

@@ -11,6 +11,7 @@ import torch
 from comfy.model_base import BaseModel
 from comfy.samplers import CFGGuider
 
+from ...guidance.methods import NASA, Method
 from ..conditioning.negative import Negative
 from ..families import family_of
 from ..front_end import about_nodes, show_text
@@ -37,10 +38,15 @@ def describe_steering(steering: Steering, model: BaseModel) -> str:
     layers = family.layers(model).values()
     count = sum(layer.block in steering.blocks for layer in layers)
     steps = f", from start_percent {window.start_percent:g} to end_percent {window.end_percent:g}"
+    strength = describe_strength(steering.method, steering.alpha)
     return (
-        f"alpha {steering.alpha:g} in {count} of {len(layers)} attention layers of {family.name}"
-        f"{'' if window.covers_all else steps}"
+        f"{strength} in {count} of {len(layers)} attention layers of {family.name}{'' if window.covers_all else steps}"
     )
+
+
+def describe_strength(method: Method, alpha: float, remark: str = "") -> str:
+    """Such as "alpha 0.3, as set" for NASA, "NAG (tau 2.5, blend 0.375), alpha 4" for others."""
+    return ", ".join(filter(None, ["" if method is NASA else str(method), f"alpha {alpha:g}", remark]))
 
 
 class RunLog:
@@ -123,8 +129,11 @@ class RunLog:
         """(the strongest, the model's own alpha) if the former is too high; None if it is not, or is not known."""
         patcher = getattr(guider, "model_patcher", None)
         known = patcher and known_alpha(patcher)
-        strongest = max(self.steerings, key=lambda steering: steering.alpha)
-        return (strongest, known[0]) if known and 0.0 < TOO_HIGH_FACTOR * known[0] <= strongest.alpha else None
+        of_nasa = [steering for steering in self.steerings if steering.method is NASA]
+        strongest = max(of_nasa, key=lambda steering: steering.alpha, default=None)
+        if not known or strongest is None:
+            return None
+        return (strongest, known[0]) if 0.0 < TOO_HIGH_FACTOR * known[0] <= strongest.alpha else None
 
     @staticmethod
     def _is_prompt(steering: Steering, guider: CFGGuider) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ...guidance.blocks import Block
+from ...guidance.methods import NASA, Method
 from ..conditioning.negative import Negative
 from ..conditioning.window import Window
 
@@ -17,14 +18,16 @@ ALL_ZEROS = "the negative is all zeros (ConditioningZeroOut). Connect a CLIP Tex
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Steering:
-    """One negative conditioning, with how strongly, when and where it acts.
+    """One negative conditioning, with how, how strongly, when and where it acts.
 
+    alpha: the method's strength.
     mask: where in the picture, (n, h, w) in [0, 1]; None for everywhere.
     is_ignored: whether it is known that the network does not respond to any of the prompts.
     node: the id of the node that made it, which shows `text` and the warnings of sampling runs; "" without a server.
     """
 
     negatives: tuple[Negative, ...]
+    method: Method = NASA
     alpha: float
     window: Window
     blocks: frozenset[Block]

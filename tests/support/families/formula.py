@@ -1,4 +1,4 @@
-"""NASA's formula written out in fp64, as the cross-attention of a copy of the host's network.
+"""NASA and the other methods written out in fp64, as the cross-attention of a copy of the host's network.
 
 Z = softmax(Q K+^T / sqrt D) V+ - sum alpha softmax(Q K-^T / sqrt D) V-, then the output projection, once.
 (arXiv 2412.02687, Algorithm 1.) Nothing of `snoopi_core` is used here.
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import linear
+from written_out import VSF_BETA, by_nag, by_orthogonal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class Subtraction:
 
     condition: dict[str, Any]
     alpha: float
+    method: str = "NASA"
     blocks: Sequence[int] | None = None
     image_tokens: torch.Tensor | None = None
     after_projection: bool = False
@@ -46,6 +48,8 @@ def attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
     """softmax(Q K^T / sqrt D) V of every head, (B, N, H D), for q (B, N, H D), k and v (B, T, H D), mask (B, T)."""
+    attended.clear()
+    attended.append((q, k, v, heads, mask))
     q, k, v = (tensor.unflatten(-1, (heads, -1)) for tensor in (q, k, v))
     logits = torch.einsum("bnhd,bthd->bhnt", q, k) / q.shape[-1] ** 0.5
     if mask is not None:
@@ -53,6 +57,28 @@ def attend(
     weights = torch.exp(logits - logits.amax(-1, keepdim=True))
     weights = weights / weights.sum(-1, keepdim=True)
     return torch.einsum("bhnt,bthd->bnhd", weights, v).flatten(-2)
+
+
+attended: list[tuple] = []
+"""The arguments of the last call of `attend`."""
+
+
+def attend_to_both(prompt: tuple, negative: tuple, scale: float) -> torch.Tensor:
+    """VSF (arXiv 2508.10931): one softmax over the tokens of both, the negative's values times -scale; (B, N, H D).
+
+    Args:
+        prompt, negative: arguments of `attend`; the queries are the same.
+    """
+    (q, k, v, heads, mask), (_, k_neg, v_neg, _, mask_neg) = prompt, negative
+    k_neg, v_neg = (each.expand(q.shape[0], *each.shape[1:]) for each in (k_neg, v_neg))
+    keys, values = torch.cat([k, k_neg], 1), torch.cat([v, -scale * v_neg], 1)
+    q, keys, values = (tensor.unflatten(-1, (heads, -1)) for tensor in (q, keys, values))
+    logits = torch.einsum("bnhd,bthd->bhnt", q, keys) / q.shape[-1] ** 0.5
+    logits[..., k.shape[1] :] -= VSF_BETA
+    if mask is not None:
+        seen = torch.cat([mask, mask_neg.expand(q.shape[0], -1)], 1)
+        logits = logits.masked_fill(seen[:, None, None, :] == 0, -torch.inf)
+    return torch.einsum("bhnt,bthd->bnhd", logits.softmax(-1), values).flatten(-2)
 
 
 def rms_norm(x: torch.Tensor, layer: torch.nn.Module) -> torch.Tensor:
@@ -88,20 +114,37 @@ class WrittenOutAttention:
         """Z of text tokens (B, T, C), (B, N, H D)."""
         raise NotImplementedError
 
+    def gated(self, z: torch.Tensor) -> torch.Tensor:
+        """What the layer makes of an attention's result before the output projection."""
+        return z
+
+    def change(self, prompt: tuple, negative: tuple, z_neg: torch.Tensor, subtraction: Subtraction) -> torch.Tensor:
+        """What a method adds to Z+; `prompt` and `negative`: the arguments of their attentions."""
+        if subtraction.method == "NASA":
+            return -subtraction.alpha * z_neg
+        z = self.gated(attend(*prompt))
+        if subtraction.method == "NAG":
+            return by_nag(z, z_neg, subtraction.alpha) - z
+        if subtraction.method == "orthogonal":
+            return by_orthogonal(z, z_neg, subtraction.alpha) - z
+        assert subtraction.method == "VSF"
+        return self.gated(attend_to_both(prompt, negative, subtraction.alpha)) - z
+
     def steer(self, q: torch.Tensor, z: torch.Tensor, out: torch.nn.Linear) -> torch.Tensor:
         """The output projection of Z+ - sum alpha Z-."""
         late: torch.Tensor | float = 0.0
-        z_pos, responses = z, []
+        z_pos, responses, prompt = z, [], attended[0]
         for prepared in self.subtractions:
             if prepared.acts_in(self.block):
                 z_neg, alpha = self.response(q, prepared.tokens, prepared.mask), prepared.subtraction.alpha
                 responses.append(z_neg)
+                change = self.change(prompt, attended[0], z_neg, prepared.subtraction)
                 if prepared.subtraction.image_tokens is not None:
-                    z_neg = z_neg * prepared.subtraction.image_tokens[:, None]
+                    change = change * prepared.subtraction.image_tokens[:, None]
                 if prepared.subtraction.after_projection:
                     late = late + alpha * project(z_neg, out)
                 else:
-                    z = z - alpha * z_neg
+                    z = z + change
         self.seen = (z_pos, responses, z)
         return project(z, out) - late
 

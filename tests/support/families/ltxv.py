@@ -37,7 +37,10 @@ class LTXAttention(WrittenOutAttention):
     def _attend(self, q, tokens, mask):
         layer = self.layer
         k, v = rms_norm(project(tokens, layer.to_k), layer.k_norm), project(tokens, layer.to_v)
-        return attend(q, k, v, layer.heads, mask) * self.gates
+        return self.gated(attend(q, k, v, layer.heads, mask))
+
+    def gated(self, z):
+        return z * self.gates
 
     def __call__(self, x, context, mask=None, transformer_options=None):
         layer = self.layer

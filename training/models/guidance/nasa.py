@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import nn
 
-from snoopi_core.guidance.nasa import steer_away
+from snoopi_core.guidance.nasa import nasa_change
 from training.models.guidance.attention import GuidanceProcessor, attach
 from training.models.text_embeddings import TextEmbeddings
 
@@ -19,7 +19,7 @@ class NasaProcessor(GuidanceProcessor):
     """Z = Z+ - alpha Z-."""
 
     def combine(self, z_pos: torch.Tensor, z_neg: torch.Tensor) -> torch.Tensor:
-        return steer_away(z_pos, z_neg, self.strength)
+        return z_pos + nasa_change(z_neg, self.strength)
 
 
 def nasa(network: nn.Module, negative: TextEmbeddings, alpha: float) -> AbstractContextManager[nn.Module]:

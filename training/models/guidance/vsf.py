@@ -8,15 +8,16 @@ from __future__ import annotations
 import torch
 from diffusers.models.attention_processor import Attention
 
+from snoopi_core.guidance.vsf import share_values, vsf_change
 from training.models.guidance.attention import GuidanceProcessor, attend_to
 
 
 class VsfProcessor(GuidanceProcessor):
     """One softmax over the tokens of both prompts, with the sign of the negative's values flipped.
 
-    Z = softmax(Q [K+, K-]^T / sqrt(D)) [V+, -alpha V-]
+    Z = softmax(Q [K+, K-]^T / sqrt(D)) [V+, -scale V-]
 
-    At alpha 0 the negative still takes attention from the positive, so no strength is neutral.
+    At scale 0 the negative still takes attention from the positive, so no strength is neutral.
     """
 
     is_neutral = False
@@ -30,10 +31,12 @@ class VsfProcessor(GuidanceProcessor):
         mask: torch.Tensor | None,
         negative_mask: torch.Tensor | None,
     ) -> torch.Tensor:
-        key = torch.cat([attn.to_k(positive), attn.to_k(negative)], dim=1)
-        value = torch.cat([attn.to_v(positive), -self.strength * attn.to_v(negative)], dim=1)
+        (k_pos, v_pos), (k_neg, v_neg) = ((attn.to_k(text), attn.to_v(text)) for text in (positive, negative))
+        z_pos = attend_to(attn, query, k_pos, v_pos, mask)
+        z_neg = attend_to(attn, query, k_neg, v_neg, negative_mask)
+        both = None
         if mask is not None or negative_mask is not None:  # masks are added to the scores: 0 hides nothing
             none = [query.new_zeros(len(query), 1, text.shape[1]) for text in (positive, negative)]
-            given = [none[n] if each is None else each for n, each in enumerate((mask, negative_mask))]
-            mask = torch.cat(given, dim=2)
-        return attend_to(attn, query, key, value, mask)
+            both = torch.cat([none[n] if each is None else each for n, each in enumerate((mask, negative_mask))], dim=2)
+        share = attend_to(attn, query, torch.cat([k_pos, k_neg], dim=1), share_values(v_pos, v_neg), both)
+        return z_pos + vsf_change(z_pos, z_neg, share, self.strength)
