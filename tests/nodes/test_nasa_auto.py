@@ -9,6 +9,7 @@ from host_world import HostStudent, pack_node
 from unets import case
 
 from snoopi_core.guidance.alpha import paper_alpha
+from snoopi_core.guidance.methods import make_method
 from snoopi_core.host.families.unet import UNetFamily
 from snoopi_core.host.loading.attachment import get_metadata, set_metadata
 from snoopi_core.host.nasa.alpha import auto_alpha
@@ -69,6 +70,10 @@ class TestWhichAlpha:
         with pytest.raises(ValueError, match=f'alpha_mode is "auto", but no alpha is known .* {reason}') as caught:
             auto_alpha(foreign(case("sd15").patcher))
         assert 'Choose "as set" and start with alpha 0.3' in str(caught.value)
+
+    def test_other_methods(self, student):
+        with pytest.raises(ValueError, match=r"only NASA has known alphas, and method is NAG.*2 to 10"):
+            auto_alpha(student.model, make_method("NAG"))
 
     def test_other_families(self):
         with pytest.raises(ValueError, match=r"no alpha is known for this model \(Wan"):

@@ -213,3 +213,20 @@ class TestWrongInput:
         monkeypatch.setattr(comfy.samplers.CFGGuider, "sample", None)
         with pytest.raises(ValueError, match="'ten' is not a whole number"):
             swept(student, prompts, timesteps="ten")
+
+
+@pytest.mark.both_hosts
+def test_methods_side_by_side(student, prompts):
+    """One column for each method and strength; each picture is NASA Apply's with that method."""
+    node = pack_node("nasa_scale_sweep", "NASAScaleSweep")
+    text = "NASA: 0, 0.5; NAG: 2; VSF: 1; orthogonal: 0.5"
+    images = node.execute(student.model, *prompts, latent(), student.vae, text, SEED).result[1]
+    apply = pack_node("nasa_apply", "NASAApply")
+    for image, (method, alpha) in zip(
+        images, [("NASA", 0.0), ("NASA", 0.5), ("NAG", 2.0), ("VSF", 1.0), ("orthogonal", 0.5)], strict=True
+    ):
+        steered = apply.execute(student.model, prompts[1], alpha, method=method).result[0]
+        samples = pack_node("one_step_sampler", "OneStepSampler").execute(
+            steered, prompts[0], latent(), SEED, timesteps="auto"
+        )
+        assert torch.equal(image, student.vae.decode(samples.result[0]["samples"])[0])

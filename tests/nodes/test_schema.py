@@ -23,6 +23,10 @@ INPUTS = {
         "blocks": "STRING",
         "mask": "MASK",
         "alpha_mode": "COMBO",
+        "method": "COMBO",
+        "nag_tau": "FLOAT",
+        "nag_blend": "FLOAT",
+        "vsf_beta": "FLOAT",
     },
     "SnoopiOneStepSampler": {
         "model": "MODEL",
@@ -80,12 +84,12 @@ def test_prompts_without_the_newer_inputs_are_still_complete(schemas):
     """In prompts from scripts, the host requires every input that is not optional, even with a default."""
     optional = {name: [i.id for i in schema.inputs if i.optional] for name, schema in schemas.items()}
     assert "preset" in optional["SnoopiOneStepSampler"]
-    assert optional["SnoopiNASAApply"] == ["mask", "alpha_mode"]
+    assert optional["SnoopiNASAApply"] == ["mask", "alpha_mode", "method", "nag_tau", "nag_blend", "vsf_beta"]
 
 
 def test_only_the_rarely_used_inputs_are_advanced(schemas):
     advanced = [i.id for schema in schemas.values() for i in schema.inputs if getattr(i, "advanced", None)]
-    assert advanced == ["latents", "start_percent", "end_percent", "blocks"]
+    assert advanced == ["latents", "start_percent", "end_percent", "blocks", "nag_tau", "nag_blend", "vsf_beta"]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from snoopi_core.guidance.alpha import PRESETS_BY_KIND, describe_paper_alphas, parse_alphas
+from snoopi_core.guidance.alpha import PRESETS_BY_KIND, describe_paper_alphas, parse_alphas, parse_sweep
+from snoopi_core.guidance.methods import NASA
 from snoopi_core.presets import PRESETS, find_preset
 
 
@@ -81,3 +82,27 @@ def test_invalid_alphas(text, message):
     assert '"0, 0.25, 0.5, 1", or a range, for example "0..1 step 0.25"' in str(caught.value)
     assert 'write decimals with a point, "0.5" and not "0,5"' in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+def test_a_sweep_of_methods():
+    assert [(method.name, alpha) for method, alpha in parse_sweep("0, 0.5; NAG: 2..4 step 2;vsf:1")] == [
+        *(("NASA", 0.0), ("NASA", 0.5)),
+        *(("NAG", 2.0), ("NAG", 4.0)),
+        ("VSF", 1.0),
+    ]
+    assert parse_sweep("0, 0.25") == ((NASA, 0.0), (NASA, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("NASA: 0; CFG: 2", "'CFG' is not a method; available: NASA, NAG, VSF, orthogonal"),
+        ("NASA: 5", "5 is too large; expected numbers from 0 to 4"),
+        ("NAG: 30", "30 is too large; expected numbers from 0 to 20"),
+        ("NASA: 0;", "alphas is empty"),
+        ("NASA: 0..3 step 0.1; NAG: 1..9 step 1", "are 40 pictures"),
+    ],
+)
+def test_a_wrong_sweep_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_sweep(text)
