@@ -17,7 +17,8 @@ from comfy.ldm.ace.model import ACEStepTransformer2DModel
 from .base import Context, Grid, LayerKey, Select
 from .classes import existing
 from .forwards import Forward
-from .transformer import Projections, SteeredLayer, TransformerFamily
+from .steered_layer import Projections, SteeredLayer
+from .transformer import TransformerFamily
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy.ldm.anima.model import Anima
 from comfy.ldm.cosmos.predict2 import MiniTrainDIT
 
-from .transformer import Projections, TransformerFamily
+from .steered_layer import Projections
+from .transformer import TransformerFamily
 
 
 class CosmosPredict2Family(TransformerFamily):

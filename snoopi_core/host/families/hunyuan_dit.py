@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy.ldm.hydit.models import HunYuanDiT
 
-from .transformer import Projections, TransformerFamily
+from .steered_layer import Projections
+from .transformer import TransformerFamily
 
 
 class HunyuanDiTFamily(TransformerFamily):

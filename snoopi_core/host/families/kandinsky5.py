@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from comfy.ldm.kandinsky5.model import Kandinsky5
 
-from .transformer import Projections, TransformerFamily
+from .steered_layer import Projections
+from .transformer import TransformerFamily
 
 
 class Kandinsky5Family(TransformerFamily):

@@ -26,7 +26,8 @@ from ..conditioning.negative import Negative, check_width
 from .base import Call, Context, Grid, KeysValues, LayerKey, Options, Select, Term, network_of
 from .classes import existing
 from .forwards import Forward, replaced_forwards
-from .transformer import Projections, SteeredLayer, TransformerFamily, TransformerLayer
+from .steered_layer import Projections, SteeredLayer, TransformerLayer
+from .transformer import TransformerFamily
 
 
 @dataclass(frozen=True, kw_only=True)

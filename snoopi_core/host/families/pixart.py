@@ -13,7 +13,8 @@ from comfy.model_base import BaseModel
 
 from .base import Context, Select
 from .forwards import Forward
-from .transformer import Projections, TransformerFamily
+from .steered_layer import Projections
+from .transformer import TransformerFamily
 
 
 class PixArtFamily(TransformerFamily):

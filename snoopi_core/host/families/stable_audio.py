@@ -13,7 +13,8 @@ from comfy.ldm.audio.dit import AudioDiffusionTransformer
 from ...guidance.methods import METHOD_NAMES
 from .base import Context, Grid, Select
 from .forwards import Forward
-from .transformer import Projections, TransformerFamily
+from .steered_layer import Projections
+from .transformer import TransformerFamily
 
 
 class StableAudioFamily(TransformerFamily):

@@ -18,7 +18,8 @@ from ...guidance.methods import METHOD_NAMES
 from .base import Context, LayerKey, Select, network_of
 from .classes import existing
 from .forwards import Forward
-from .transformer import Projections, SteeredLayer, TransformerFamily, TransformerLayer
+from .steered_layer import Projections, SteeredLayer, TransformerLayer
+from .transformer import TransformerFamily
 
 
 class WanFamily(TransformerFamily):
