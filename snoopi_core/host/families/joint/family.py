@@ -32,6 +32,7 @@ class JointFamily(Family):
     """Exactly these classes: a subclass may call its blocks in another way."""
     groups: tuple[tuple[str, str, type[torch.nn.Module], JointBlock], ...]
     """In the order in which they run: attribute of the network, name in NASA Apply's `blocks`, class, declaration."""
+    methods = ("NASA",)
     target_first = True
     """Whether the picture's own tokens come before those of reference pictures and padding."""
     required: tuple[str, str] | None = None
