@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
 from pathlib import Path
 
 from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
 from training.config.errors import FailedElsewhere
-
-log = logging.getLogger("training.pgsb")
+from training.console import long_step, set_up_console
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,8 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     for n, word in enumerate(words):
         if word == "--resume" and split_words(words[n + 1 : n + 2])[1]:
             words[n] = "--resume="  # the next word is an override, not a folder
+    set_up_console()
     args = _parser().parse_intermixed_args(words)  # allows options among the overrides
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return _run(args)
     except FailedElsewhere:
@@ -31,19 +29,22 @@ def main(arguments: list[str] | None = None) -> int:
         if not isinstance(error, RecipeError) or os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # while training, the run's own handler saves first
+        print("stopped; checkpoints that were saved are kept", file=sys.stderr)
+        return 130
 
 
 def _run(args: argparse.Namespace) -> int:
     recipe = _recipe(args)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        log.info("the recipe is valid; starting torch ...")
     # imported here because torch takes ten seconds, which help and errors in the recipe should not wait for
     if args.dry_run:
-        from training.trainer.estimate.dry_run import dry_run
+        with long_step("the recipe is valid; starting torch and other libraries"):
+            from training.trainer.estimate.dry_run import dry_run
 
         dry_run(recipe, cpu=args.cpu, resume=args.resume is not None, accept_changes=args.accept_changes)
         return 0
-    from training.trainer.launch import start
+    with long_step("the recipe is valid; starting torch and other libraries"):
+        from training.trainer.launch import start
 
     return start(recipe, cpu=args.cpu, resume=args.resume is not None, accept_changes=args.accept_changes)
 

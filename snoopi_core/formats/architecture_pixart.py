@@ -7,8 +7,9 @@ from typing import Any
 from .architecture import Config, check_settings, read_count, read_flag
 
 _MAX_WIDTH, _MAX_LAYERS, _MAX_CHANNELS = 2**14, 200, 2**16
-# For smaller latents the host's position embedding divides by zero.
-_MIN_SAMPLE, _MAX_SAMPLE = 33, 2**12
+_MAX_SAMPLE = 2**12
+MIN_LATENT = 33
+"""Side of the smallest latent: for smaller ones the host's position embedding divides by zero."""
 
 _CONDITIONS = "use_additional_conditions"
 
@@ -54,7 +55,7 @@ def pixart_arguments(config: Config) -> dict[str, Any]:
     channels = read_count(part, settings, "in_channels", most=_MAX_CHANNELS)
     if (out := settings["out_channels"] or channels) not in (channels, 2 * channels):
         raise ValueError(f"PixArt out_channels is {str(out)[:80]}, expected {channels} or {2 * channels}")
-    sample = read_count(part, settings, "sample_size", least=_MIN_SAMPLE, most=_MAX_SAMPLE)
+    sample = read_count(part, settings, "sample_size", least=MIN_LATENT, most=_MAX_SAMPLE)
     conditions = sample == 128 if settings[_CONDITIONS] is None else read_flag(part, settings, _CONDITIONS)
     if conditions and width % 3:
         raise ValueError(f"PixArt is {width} wide, expected a multiple of 3 with {_CONDITIONS}")

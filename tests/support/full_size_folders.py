@@ -1,12 +1,14 @@
-"""Diffusers folders of the published teachers at their full size, with only the files that `without_weights` reads."""
+"""Diffusers folders of the published teachers at their full size, with only what `without_weights` reads."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKL, DDPMScheduler
 from full_size import meta_network
+from safetensors.torch import save_file
 from tiny import PIXART_SCHEDULE, tiny_t5_tokenizer
 from transformers import CLIPTextConfig, T5Config
 
@@ -41,4 +43,7 @@ def write_description(folder: Path, kind: str) -> str:
     (tiny_t5_tokenizer() if pixart else clip_tokenizer()).save_pretrained(folder / "tokenizer")
     schedule = PIXART_SCHEDULE if pixart else Schedule()
     DDPMScheduler(**schedule.model_dump()).save_pretrained(folder / "scheduler")
+    for part in ("transformer" if pixart else "unet", "vae", "text_encoder"):  # only their headers are read
+        name = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+        save_file({"none": torch.zeros(1)}, folder / part / f"{name}.safetensors")
     return str(folder)

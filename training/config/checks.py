@@ -14,9 +14,11 @@ from pathlib import Path
 
 from training.config.settings import Recipe
 from training.config.sources import ROOT, exists, find_file, looks_like_hub_id, package_versions
+from training.console import long_step
 
 Problem = tuple[tuple[str, ...], str]
-_SHAPES_TEACHER = "models/snoopi-shapes-teacher.safetensors"
+SHAPES_TEACHER = "models/snoopi-shapes-teacher.safetensors"
+_CLIP_OFF, _CLIP_ELSEWHERE = "; clip.weight=0 turns the CLIP loss off", ("hf-hub:", "local-dir:")
 _PROMPT_FILES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
@@ -78,7 +80,7 @@ def _missing_models(recipe: Recipe) -> Iterator[Problem]:
     ):
         required = key == "teacher.path"
         if (name or required) and not (looks_like_hub_id(name) or (name and exists(find_file(name)))):
-            if name == _SHAPES_TEACHER:
+            if name == SHAPES_TEACHER:
                 yield (
                     (key,),
                     f"{key}: {name} is missing. It is part of the git repository, but not of the package that "
@@ -93,7 +95,11 @@ def _missing_models(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _missing_prompts(recipe: Recipe) -> Iterator[Problem]:
-    source = recipe.prompts.source
+    for source, _ in recipe.prompts.sources:
+        yield from _missing_source(source)
+
+
+def _missing_source(source: str) -> Iterator[Problem]:
     if source == "shapes" or any(mark in source for mark in "*?["):
         return
     named_file = Path(source).suffix in _PROMPT_FILES or source.startswith((".", "/", "~"))
@@ -130,23 +136,31 @@ def _missing_libraries(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _missing_clip(recipe: Recipe) -> Iterator[Problem]:
-    model, pretrained = recipe.clip.model, recipe.clip.pretrained
-    off = "; clip.weight=0 turns the CLIP loss off"
-    if find_spec("open_clip") is None:
-        yield ("clip.weight",), f"the CLIP loss needs open_clip_torch, which is not installed{off}"
+    package, model = find_spec("open_clip"), recipe.clip.model  # found, not imported, which takes seconds
+    if package is None or package.origin is None:
+        yield ("clip.weight",), f"the CLIP loss needs open_clip_torch, which is not installed{_CLIP_OFF}"
         return
-    import open_clip  # takes seconds, and only runs with a CLIP loss need it
+    known = sorted(path.stem for path in Path(package.origin).with_name("model_configs").glob("*.json"))
+    if known and model not in known and not model.startswith(_CLIP_ELSEWHERE):
+        near = difflib.get_close_matches(model, known, n=3)
+        yield (
+            ("clip.model",),
+            f"clip.model: open_clip has no {model!r}; similar: {', '.join(near) or 'none'}{_CLIP_OFF}",
+        )
 
-    if exists(find_file(pretrained)) or model.startswith(("hf-hub:", "local-dir:")):
+
+def unknown_clip_tags(recipe: Recipe) -> Iterator[Problem]:
+    """A tag of CLIP's weights that does not exist. Imports open_clip, which takes seconds."""
+    model, pretrained = recipe.clip.model, recipe.clip.pretrained
+    if recipe.clip.weight == 0 or exists(find_file(pretrained)) or model.startswith(_CLIP_ELSEWHERE):
         return
-    if model not in open_clip.list_models():
-        near = difflib.get_close_matches(model, open_clip.list_models(), n=3)
-        yield ("clip.model",), f"clip.model: open_clip has no {model!r}; similar: {', '.join(near) or 'none'}{off}"
-    elif pretrained not in (tags := open_clip.list_pretrained_tags_by_model(model)):
+    with long_step("starting open_clip", at_once=False):
+        import open_clip
+    if pretrained not in (tags := open_clip.list_pretrained_tags_by_model(model)):
         yield (
             ("clip.pretrained", "clip.model"),
             f"clip.pretrained: {pretrained!r} is neither a file nor a tag of {model} in open_clip; "
-            f"available: {', '.join(tags) or 'none'}{off}",
+            f"available: {', '.join(tags) or 'none'}{_CLIP_OFF}",
         )
 
 

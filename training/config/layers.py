@@ -12,12 +12,13 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from training.config.checks import conflicts, missing
+from training.config.checks import conflicts, missing, unknown_clip_tags
 from training.config.errors import RecipeError
+from training.config.recipe_file import escaped_paths, read_recipe_file
 from training.config.settings import Recipe
 from training.config.sources import ROOT
 
@@ -90,13 +91,13 @@ def _read(name: str, parent: Path | None, below: tuple[Path, ...], problems: lis
             chain = " -> ".join(one.name for one in (*below[below.index(path) :], path))
             problems.append(f"recipes extend each other in a circle: {chain}")
             return {}
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = read_recipe_file(path)
     except (FileNotFoundError, NotADirectoryError):
         if "." in name and name in _settings():
             problems.append(f"{name} is a setting without a value: give {name}=VALUE")
             return {}
-        near = difflib.get_close_matches(name, recipe_names(), n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        near = _closest(name, recipe_names())
+        hint = f"did you mean {near}? " if near else ""
         problems.append(
             f"{source}: no such recipe; {hint}shipped: {', '.join(recipe_names())}; or a path to a .toml file; "
             "settings are key=value"
@@ -105,8 +106,11 @@ def _read(name: str, parent: Path | None, below: tuple[Path, ...], problems: lis
     except OSError as error:
         problems.append(f"{source} cannot be read: {error.strerror}")
         return {}
-    except (ValueError, RecursionError) as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         problems.append(f"{path.name} is not valid TOML: {error}")
+        return {}
+    except ValueError as error:
+        problems.append(f"{path.name}: {error}")
         return {}
     bases = tree.pop("extends", [])
     bases = [bases] if isinstance(bases, str) else bases
@@ -118,6 +122,17 @@ def _read(name: str, parent: Path | None, below: tuple[Path, ...], problems: lis
         _merge(under, _read(base, path, (*below, path), problems))
     _merge(under, tree)
     return under
+
+
+def _closest(name: str, names: Sequence[str]) -> str | None:
+    """The most similar name; of equally similar ones, the one that begins most alike (sd16: sd15, not sd21)."""
+    near = difflib.get_close_matches(name, names, n=5)
+
+    def likeness(one: str) -> tuple[float, int]:
+        first_difference = next((n for n, (a, b) in enumerate(zip(one, name, strict=False)) if a != b), len(one))
+        return difflib.SequenceMatcher(None, one, name).ratio(), first_difference
+
+    return max(near, key=likeness, default=None)
 
 
 def _merge(under: Tree, over: Mapping[str, Any]) -> None:
@@ -148,13 +163,18 @@ def _apply_override(tree: Tree, override: str, problems: list[str]) -> None:
         if not isinstance(tree, dict):
             problems.append(f"override {override!r}: {section} is a value, not a section")
             return
-    tree[last] = _value(text, is_text=_settings().get(key.strip()) is str)
+    tree[last] = _value(text, is_text=_is_text(_settings().get(key.strip()), text))
+
+
+def _is_text(kind: Any, text: str) -> bool:
+    """Whether a setting of this type is text as typed; some can also be a list in brackets."""
+    return kind is str or (str in get_args(kind) and not text.startswith("["))
 
 
 def _value(text: str, *, is_text: bool) -> Any:
     """Parse a TOML value. Bare words and paths need no quotes; text settings stay as typed, even numbers."""
-    if is_text and not text.startswith(("'", '"')):
-        return text
+    if is_text and (not text.startswith(("'", '"')) or re.fullmatch(r'"[A-Za-z]:\\[^"]*"', text)):
+        return text.strip('"')  # a Windows path in double quotes is one of a shell, where backslashes have no meaning
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
@@ -164,7 +184,9 @@ def _value(text: str, *, is_text: bool) -> Any:
 
 def _validate(tree: Tree, problems: list[str], check_files: bool) -> Recipe:
     """Validate the recipe, and add to `problems`. Invalid settings get defaults, so that the others are checked too."""
-    wrong: set[str] = set()
+    escaped = dict(escaped_paths(tree))
+    problems += escaped.values()
+    wrong = set(escaped)
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
@@ -177,7 +199,9 @@ def _validate(tree: Tree, problems: list[str], check_files: bool) -> Recipe:
             section, _, name = key.partition(".")
             tree.setdefault(section, {}).setdefault(name, "")
         recipe = Recipe.model_validate(tree)  # with defaults for invalid settings
-    for check in (conflicts, missing) if check_files else (conflicts,):
+    for check in (conflicts, missing, unknown_clip_tags) if check_files else (conflicts,):
+        if check is unknown_clip_tags and problems:
+            break  # it takes seconds, which all other problems need not wait for
         for keys, text in check(recipe):
             if wrong.isdisjoint({*keys, *(key.partition(".")[0] for key in keys)}):
                 problems.append(text)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -21,6 +22,36 @@ GENERIC_NEGATIVE = "worst quality, low quality, ugly, duplicate, out of frame, d
 T = TypeVar("T")
 # A single value is accepted as a list of one, so `output.trackers=wandb` works in a shell without quotes.
 Several = Annotated[tuple[T, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+
+
+def split_weight(source: str) -> tuple[str, float]:
+    """The source and the weight of one of several, `source:weight`; the weight is 1 if there is none.
+
+    Raises:
+        ValueError: the weight is not above 0.
+    """
+    path, _, tail = source.rpartition(":")
+    try:
+        weight = float(tail) if path else None
+    except ValueError:  # of a Windows path, or a data set's configuration
+        weight = None
+    if weight is None:
+        return source, 1.0
+    if not 0 < weight < math.inf:
+        raise ValueError(f"the weight of {source!r} is {weight:g}, expected a number above 0")
+    return path, weight
+
+
+def _check_sources(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | int | float | list | tuple):
+        raise ValueError('expected a text, or a list of texts such as ["a.txt:0.7", "b.csv:0.3"]')
+    if not isinstance(value, list | tuple):
+        return value
+    if not value or not all(isinstance(one, str) for one in value):
+        raise ValueError('expected at least one source in the list, such as ["a.txt:0.7", "b.csv:0.3"]')
+    for one in value:
+        split_weight(one)
+    return tuple(value)
 
 
 class _Section(BaseModel):
@@ -164,14 +195,18 @@ class Loop(_Section):
 class Prompts(_Section):
     """The prompts; no images are needed."""
 
-    source: str = Field(
+    source: Annotated[str | tuple[str, ...], BeforeValidator(_check_sources)] = Field(
         description='"shapes" (the shapes world); a .txt, .csv, .tsv, .jsonl, .json or .parquet file, a folder or glob '
-        "of files of one kind; or a hub data set, owner/name or owner/name:configuration"
+        "of files of one kind; or a hub data set, owner/name or owner/name:configuration. A list mixes several, each "
+        'with its share of the prompts: ["a.txt:0.7", "b.csv:0.3"]'
     )
     column: str = Field(default="", description="of a table; empty = prompt, caption, text, or the only one with text")
     split: str = Field(default="train", description="of a hub data set")
     shuffle_block: int = Field(
-        default=65_536, ge=1, description="prompts are read and shuffled in blocks of this size; 1 = in order"
+        default=0,
+        ge=0,
+        description="0 = all prompts are shuffled together (a hub data set: in blocks of 65,536); otherwise they are "
+        "read and shuffled in blocks of this size; 1 = in order",
     )
     over_long: Literal["cut", "skip"] = Field(
         default="cut", description="prompts with more tokens than the text encoder takes; counted in either case"
@@ -179,6 +214,11 @@ class Prompts(_Section):
     text_cache: str = Field(
         default="", description="folder of text embeddings, kept between runs; empty = encode during training"
     )
+
+    @property
+    def sources(self) -> tuple[tuple[str, float], ...]:
+        """Each source and its weight."""
+        return ((self.source, 1.0),) if isinstance(self.source, str) else tuple(map(split_weight, self.source))
 
 
 class Output(_Section):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import open_clip
 import torch
 from diffusers import AutoencoderTiny
 from torch.nn import functional
 
+from snoopi_core.formats.tensor_file import open_tensor_file
 from training.config import Clip, Recipe, find_file
 from training.distill.losses import clip_loss
+from training.models.loading.weight_files import check_weights
 
+_DECODER = "diffusion_pytorch_model"  # how diffusers calls its weights files
+_LFS = b"version https://git-lfs"
 Decode = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -57,6 +62,25 @@ class ClipLoss:
         return self.model.encode_text(self.tokenize(prompts).to(self.mean.device))
 
 
+def check_clip_files(section: Clip) -> None:
+    """Check the files of CLIP and its decoder that are on this machine, without loading them.
+
+    Raises:
+        FileNotFoundError, ValueError: a file is missing, cut short, or a pointer of git-lfs.
+    """
+    if section.weight == 0:
+        return
+    if section.decoder and (decoder := find_file(section.decoder)).is_dir():
+        check_weights(decoder, _DECODER)
+    local = section.model.removeprefix("local-dir:") if section.model.startswith("local-dir:") else ""
+    files = sorted(Path(local).glob("*.safetensors")) if local else [find_file(section.pretrained)]
+    for file in files:
+        if file.suffix == ".safetensors":
+            open_tensor_file(file)
+        elif file.is_file() and file.open("rb").read(len(_LFS)) == _LFS:
+            raise ValueError(f"clip.pretrained: {file} is a pointer of git-lfs, not the weights; download it again")
+
+
 def load_tiny_vae(path: str) -> AutoencoderTiny:
     """Load a frozen tiny decoder such as TAESD, which takes a tenth of the VAE's memory and time, from a diffusers
     folder or hub id.
@@ -66,8 +90,9 @@ def load_tiny_vae(path: str) -> AutoencoderTiny:
     """
     found = find_file(path)
     try:
+        variant = check_weights(found, _DECODER) if found.is_dir() else None
         vae, info = AutoencoderTiny.from_pretrained(
-            str(found) if found.is_dir() else path, use_safetensors=True, output_loading_info=True
+            str(found) if found.is_dir() else path, use_safetensors=True, output_loading_info=True, variant=variant
         )
         if info["missing_keys"]:  # diffusers would use random weights instead
             raise ValueError(f"{len(info['missing_keys'])} of its weights are missing")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from importlib import import_module
 
+from training.config import find_file, looks_like_hub_id
+from training.console import long_step, set_up_console
 from training.evaluate.cli import parser
 from training.evaluate.paper_protocol import apply_protocol
 
@@ -31,9 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 on success, 2 after an error (which is printed), 130 after Ctrl-C.
     """
+    set_up_console()
     args = parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
+        check_paths(args)
         apply_protocol(args)
         return _run(args)
     except (OSError, ValueError) as error:
@@ -48,12 +50,27 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+def check_paths(args: argparse.Namespace) -> None:
+    """Check that the model or the folders of a command are there.
+
+    Raises:
+        FileNotFoundError: one is not.
+    """
+    model = getattr(args, "model", "")
+    if model and not find_file(model).exists() and not looks_like_hub_id(model):
+        raise FileNotFoundError(
+            f"no model at {model!r}: looked for {find_file(model).absolute()}; expected a student's .safetensors file, "
+            "a run's folder, a diffusers folder, or a hub id such as owner/name"
+        )
+
+
 def _run(args: argparse.Namespace) -> int:
-    import torch
+    with long_step("starting torch and other libraries", at_once=False):
+        import torch
 
-    from training.config.errors import FailedElsewhere
+        from training.config.errors import FailedElsewhere
 
-    command = getattr(import_module(_MODULES[args.command]), args.command)
+        command = getattr(import_module(_MODULES[args.command]), args.command)
     try:
         return command(args)
     except FailedElsewhere:

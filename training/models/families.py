@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from snoopi_core.formats.architecture_pixart import MIN_LATENT
 from snoopi_core.formats.joined_layouts import pixart_to_single_file
 from snoopi_core.formats.layouts import StateDict, to_single_file, unet_rename
 from training.models.text_embeddings import TextEmbeddings
@@ -122,6 +123,15 @@ class PixArt(Family):
 
     def sizes(self, config: Any) -> tuple[int, int]:
         return config.caption_channels, config.patch_size
+
+    def check(self, network: nn.Module, text_width: int | None, latent_size: int) -> None:
+        super().check(network, text_width, latent_size)
+        if latent_size < MIN_LATENT:
+            step = self.sizes(network.config)[1]
+            raise ValueError(
+                f"loop.latent_size is {latent_size}, but ComfyUI cannot run PixArt on latents below {MIN_LATENT}; give "
+                f"at least loop.latent_size={-(-MIN_LATENT // step) * step} (64 is 512 px)"
+            )
 
     def to_single_file(self, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> StateDict:
         return pixart_to_single_file(weights)

@@ -1,19 +1,23 @@
-"""Endless prompts from the small world of shapes, files, folders, globs or data sets on the hub.
+"""Endless prompts from the small world of shapes, files, folders, globs or data sets on the hub, or a mix of these.
 
-Nothing is copied, and little is held in memory. The position is a small dict, so a resumed run continues with the same
-prompts in the same order as an uninterrupted one. In a distributed run every process reads the same stream and takes
-its own rows of each batch.
+Little is held in memory. The position is a small dict, so a resumed run continues with the same prompts in the same
+order as an uninterrupted one. In a distributed run every process reads the same stream and takes its own rows of each
+batch. This module imports nothing slow, so that commands can check a recipe first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from training.config import Prompts, Recipe
-from training.prompts.source import CountTokens, PromptSource, ShapePrompts
 
-__all__ = ["CountTokens", "PromptSource", "open_prompts", "recipe_prompts"]
+if TYPE_CHECKING:
+    from training.prompts.source import CountTokens, PromptSource
+
+__all__ = ["open_prompts", "recipe_prompts"]
+HUB_BLOCK = 65_536  # prompts of a hub data set that are shuffled together: reading all of it would be a download
 
 
 def open_prompts(
@@ -29,20 +33,32 @@ def open_prompts(
         FileNotFoundError: nothing is there; the message lists where it was looked for and what is possible.
         ValueError: files of several kinds, no column of prompts, a broken file, or no usable prompt.
     """
-    if section.source == "shapes":
-        return ShapePrompts(seed)
-    # Imported here because they take two seconds, and shapes need neither.
-    from training.prompts.shards import find_shards
-    from training.prompts.stream import StreamedPrompts
 
-    return StreamedPrompts(
-        find_shards(section),
-        seed=seed,
-        block=section.shuffle_block,
-        count_tokens=count_tokens,
-        max_tokens=max_tokens,
-        skip_over_long=section.over_long == "skip",
-    )
+    def opened(source: str, seed: int) -> PromptSource:
+        if source == "shapes":
+            from training.prompts.source import ShapePrompts
+
+            return ShapePrompts(seed)
+        from training.prompts.shards import find_shards
+        from training.prompts.stream import StreamedPrompts
+
+        shards = find_shards(source, column=section.column, split=section.split)
+        on_hub = not shards[0].size
+        return StreamedPrompts(
+            shards,
+            seed=seed,
+            block=section.shuffle_block or (HUB_BLOCK if on_hub else 0),
+            count_tokens=count_tokens,
+            max_tokens=max_tokens,
+            skip_over_long=section.over_long == "skip",
+        )
+
+    sources = [opened(source, seed + number) for number, (source, _) in enumerate(section.sources)]
+    if len(sources) == 1:
+        return sources[0]
+    from training.prompts.mix import MixedPrompts
+
+    return MixedPrompts(sources, [weight for _, weight in section.sources], seed)
 
 
 def recipe_prompts(recipe: Recipe) -> Iterator[str]:
@@ -52,4 +68,5 @@ def recipe_prompts(recipe: Recipe) -> Iterator[str]:
         FileNotFoundError, ValueError: see `open_prompts`; or the source is "shapes", which has no end.
     """
     own = ["", *recipe.student.nasa_negatives, *recipe.output.sample_prompts]
-    return chain(own, open_prompts(recipe.prompts, recipe.seed).one_pass())
+    in_order = recipe.prompts.model_copy(update={"shuffle_block": 1})
+    return chain(own, open_prompts(in_order, recipe.seed).one_pass())

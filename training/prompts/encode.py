@@ -12,16 +12,13 @@ import shutil
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
-
-from accelerate import PartialState
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
-from training.models.loading import describe_encoder, load_teacher
-from training.models.text_cache.build import build_shards, finish, keys_in
-from training.models.text_cache.shard import key
-from training.prompts import CountTokens, recipe_prompts
+from training.console import long_step, set_up_console
+
+if TYPE_CHECKING:
+    from training.prompts.source import CountTokens
 
 log = logging.getLogger("training.prompts.encode")
 _SAMPLE = 2000  # prompts from which the average length is estimated
@@ -42,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--cpu", action="store_true", help="use the CPU even if there is a GPU")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example prompts.text_cache=embeddings")
+    set_up_console()
     args = parser.parse_intermixed_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return _run(load_recipe(*split_words([*args.recipe, *args.overrides]), check_files=True), args)
     except (OSError, ValueError) as error:
@@ -57,13 +54,22 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(recipe: Recipe, args: argparse.Namespace) -> int:
     if not recipe.prompts.text_cache:
         raise RecipeError("no folder is given: add prompts.text_cache=FOLDER, here and to the training run")
+    with long_step("the recipe is valid; starting torch and other libraries"):  # wrong recipes need not wait for them
+        from accelerate import PartialState
+        from tqdm import tqdm
+
+        from training.models.loading import describe_encoder, load_teacher
+        from training.models.text_cache.build import build_shards, finish
+        from training.prompts import recipe_prompts
     folder = Path(recipe.prompts.text_cache).expanduser()
     state = PartialState(cpu=args.cpu, timeout=timedelta(hours=1))  # fast processes wait for slow ones
     log.setLevel(logging.INFO if state.is_main_process else logging.ERROR)
-    backbone = load_teacher(recipe.teacher)
+    with long_step(f"loading {recipe.teacher.path}"):
+        backbone = load_teacher(recipe.teacher)
     backbone.text_encoder.to(state.device)
     encoder, masked = describe_encoder(recipe.teacher, backbone), backbone.encode([""]).mask is not None
-    missing = _estimate(recipe, encoder, folder, backbone.count_tokens if masked else None)
+    with long_step("counting the prompts"):
+        missing = _estimate(recipe, encoder, folder, backbone.count_tokens if masked else None)
     if args.dry_run:
         return 0
     state.wait_for_everyone()  # no process writes before all have counted
@@ -100,6 +106,10 @@ def _estimate(recipe: Recipe, encoder: dict[str, Any], folder: Path, count_token
     Raises:
         ValueError: the disk has too little space.
     """
+    from training.models.text_cache.build import keys_in
+    from training.models.text_cache.shard import key
+    from training.prompts import recipe_prompts
+
     done = keys_in(folder, encoder)
     cached, total, tokens = len(done), 0, encoder["max_tokens"]
     sample: list[str] = []

@@ -1,15 +1,15 @@
 """Find the prompts of files, folders, globs and data sets on the hub, as shards that are read row by row.
 
-Each shard (a file, or a shard of a data set) is an IterableDataset of its own, so errors can name it and the reader
-chooses the order of shards.
+Each shard (a file, or a shard of a data set) is read on its own, so errors can name it and the reader chooses the order
+of shards. Text and tables are read by text_files.py and tables.py, the rest by the datasets library.
 """
 
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -17,11 +17,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from datasets import Features, IterableDataset, Value, load_dataset
+from datasets import IterableDataset, load_dataset
 from datasets.exceptions import DatasetsError
 
-from training.config import Prompts
 from training.config.sources import ROOT, find_file, looks_like_hub_id
+from training.prompts.tables import open_table
+from training.prompts.text_files import json_line, not_utf8, read_lines
 
 KINDS = {".txt": "text", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".json": "json", ".parquet": "parquet"}
 COLUMNS = ("prompt", "caption", "text")  # tried in this order if no column is named
@@ -32,22 +33,22 @@ READ_ERRORS = (ValueError, TypeError, LookupError, OSError, RuntimeError, Datase
 _SAMPLE = 100  # rows that are searched for columns with text if there is no schema
 _ROWS = 1000  # read at once
 _STRINGS = ("string", "large_string", "string_view")
-Row = dict[str, Any]
+Reader = Callable[[int], Iterator[Any]]  # the cells of the prompt column, from a row on
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
     """A part of a source, read in order.
 
-    name: for messages. size: bytes of a file, to notice changes; 0 if unknown. open: returns its rows. column: the
-    column with the prompts. prompt: extracts the prompt from a cell of that column.
+    name: for messages. size: bytes of a file, to notice changes; 0 if unknown. cells: reads the prompt column.
+    reading: how it is read, for people. changed: whether an earlier version of this program read it differently.
     """
 
     name: str
     size: int = 0
-    open: Callable[[], IterableDataset]
-    column: str
-    prompt: Callable[[Any], Any] = lambda cell: cell
+    cells: Reader
+    reading: str = ""
+    changed: bool = False
 
     def read(self, start: int = 0) -> Iterator[Any]:
         """The content of the prompt column, row by row from row `start`; not all of it need be text.
@@ -56,32 +57,71 @@ class Shard:
             ValueError: the shard cannot be read.
         """
         try:
-            # Tables, because single rows are slow. `skip` instead of the library's state_dict, which counts tables and
-            # has changed its meaning between versions; both parse a shard from its beginning.
-            rows = self.open()
-            rows = rows.skip(start) if start else rows
-            for table in rows.with_format("arrow").iter(batch_size=_ROWS):
-                yield from map(self.prompt, table[self.column].to_pylist())
+            yield from self.cells(start)
         except READ_ERRORS as error:
             raise ValueError(f"prompts {self.name} cannot be read: {error}") from error
 
 
-def find_shards(section: Prompts) -> list[Shard]:
-    """The shards of a recipe's source, in the order of their names. Raises: as `open_prompts`."""
-    files = _find_files(section.source)
+def find_shards(source: str, *, column: str = "", split: str = "train") -> list[Shard]:
+    """The shards of a source, in the order of their names.
+
+    Args:
+        column: of a table; empty = prompt, caption, text, or the only one with text.
+        split: of a hub data set.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_prompts`.
+    """
+    files = _find_files(source)
     if not files:
-        return hub_shards(section.source, section.split, section.column)
-    first = partial(_open_file, files[0])
-    if KINDS[files[0].suffix.lower()] != "jsonl":
-        column = _column(section.column, first, str(files[0]))
-        parts = {"column": column}
-    else:
-        key = _column(section.column, first, str(files[0]), lambda row: _json_line(row["text"]))
-        column, parts = "", {"column": "text", "prompt": lambda line: _json_line(line).get(key)}
-    return [
-        Shard(name=str(path), size=path.stat().st_size, open=partial(_open_file, path, column), **parts)
-        for path in files
-    ]
+        return hub_shards(source, split, column)
+    kind = KINDS[files[0].suffix.lower()]
+    if kind == "csv":
+        return _table_shards(files, column)
+    if kind == "text":
+        if column not in ("", "text"):
+            raise ValueError(f"prompts.column is {column!r}, but {files[0]} has no columns: it is one prompt a line")
+        return [_shard(path, partial(read_lines, path), "one prompt a line") for path in files]
+    with _naming(files[0]):
+        rows = map(json_line, read_lines(files[0])) if kind == "jsonl" else _open_file(files[0])
+        column = _column(column, _columns_with_text(rows), str(files[0]))
+    if kind == "jsonl":
+        return [_shard(path, partial(_json_cells, path, column), f"JSON lines, {column!r}") for path in files]
+    return [_shard(path, partial(_cells, partial(_open_file, path, column), column), repr(column)) for path in files]
+
+
+def _shard(path: Path, cells: Reader, reading: str, *, changed: bool = False) -> Shard:
+    return Shard(name=str(path), size=path.stat().st_size, cells=cells, reading=reading, changed=changed)
+
+
+def _table_shards(files: list[Path], column: str) -> list[Shard]:
+    shards: list[Shard] = []
+    for path in files:
+        with _naming(path):
+            table = open_table(path, (column,) if column else COLUMNS)
+            if not shards:
+                column = _column(column, table.text_columns(_SAMPLE), f"{path} (its first line names the columns)")
+            cells = partial(table.cells, column)
+            cells()  # checks that the column is there
+        changed = not table.is_plain
+        shards.append(_shard(path, cells, f"{table.reading}; prompts in {column!r}", changed=changed))
+    return shards
+
+
+class _Unclear(ValueError):
+    """The column of the prompts is not clear; the message names the file."""
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors that name the file."""
+    try:
+        yield
+    except _Unclear:
+        raise
+    except READ_ERRORS as error:
+        text = KINDS[path.suffix.lower()] == "json"
+        raise ValueError(f"prompts {path} cannot be read: {(text and not_utf8(path)) or error}") from error
 
 
 def hub_shards(source: str, split: str, column: str) -> list[Shard]:
@@ -100,13 +140,17 @@ def hub_shards(source: str, split: str, column: str) -> list[Shard]:
             f"no prompts at {source!r}: there is no such file or folder, and the data set of that name on the hub, "
             f"split {split!r}, cannot be read: {error}. Possible sources: {POSSIBLE}"
         ) from error
-    column = _column(column, lambda: rows, source)
+    try:
+        columns = _columns_with_text(rows)
+    except READ_ERRORS as error:
+        raise ValueError(f"prompts {source} cannot be read: {error}") from error
+    column = _column(column, columns, source)
     rows = rows.select_columns([column])  # other columns, such as images, are not decoded
     return [
         Shard(
             name=f"{source}, shard {index} of {rows.num_shards}",
-            open=partial(rows.shard, num_shards=rows.num_shards, index=index),
-            column=column,
+            cells=partial(_cells, partial(rows.shard, num_shards=rows.num_shards, index=index), column),
+            reading=repr(column),
         )
         for index in range(rows.num_shards)
     ]
@@ -151,66 +195,55 @@ def _known(paths: Iterable[Path]) -> list[Path]:
 
 
 def _open_file(path: Path, column: str = "") -> IterableDataset:
-    """The rows of a file. With `column`, only that one is read if the format allows it, and .csv cells are text."""
-    suffix = path.suffix.lower()
-    kind, name = KINDS[suffix], glob.escape(str(path.absolute()))
-    # With or without the byte order mark that Windows programs write.
-    text = {"encoding": "utf-8-sig"}
+    """The rows of a .json or .parquet file. With `column`, only that one is read if the format allows it."""
+    name = glob.escape(str(path.absolute()))
     with TemporaryDirectory() as cache:  # for the library's lock files; nothing is copied when streaming
-        if kind == "csv":
-            # A prompt may be "None", "NA" or a number.
-            options = {"sep": "\t" if suffix == ".tsv" else ",", "keep_default_na": False, "cache_dir": cache}
-            if column:
-                options |= {"usecols": [column], "features": Features({column: Value("string")})}
-            return IterableDataset.from_csv(name, **text, **options)
-        if kind == "json":
+        if KINDS[path.suffix.lower()] == "json":
             return IterableDataset.from_json(name, cache_dir=cache)
-        if kind == "parquet":
-            return IterableDataset.from_parquet(name, columns=[column] if column else None, cache_dir=cache)
-        return IterableDataset.from_text(name, **text, cache_dir=cache)
+        return IterableDataset.from_parquet(name, columns=[column] if column else None, cache_dir=cache)
 
 
-def _json_line(line: str) -> Row:
-    """Parse a line of a .jsonl file, which is read as text because its lines may have different keys and types."""
-    if not line.strip():
-        return {}
-    try:
-        content = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"a line is not valid JSON, {error}: {line[:100]!r}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f'a line is not a JSON object such as {{"prompt": "a cat"}}: {line[:100]!r}')
-    return content
+def _cells(opened: Callable[[], IterableDataset], column: str, start: int = 0) -> Iterator[Any]:
+    # Tables, because single rows are slow. `skip` instead of the library's state_dict, which counts tables and has
+    # changed its meaning between versions; both parse a shard from its beginning.
+    rows = opened()
+    rows = rows.skip(start) if start else rows
+    for table in rows.with_format("arrow").iter(batch_size=_ROWS):
+        yield from table[column].to_pylist()
 
 
-def _column(named: str, opened: Callable[[], IterableDataset], where: str, decode: Callable[[Row], Row] = dict) -> str:
-    """The named column, or the one that holds prompts. Raises: ValueError, if there is none."""
-    try:
-        columns = _columns_with_text(opened(), decode)
-    except READ_ERRORS as error:
-        raise ValueError(f"prompts {where} cannot be read: {error}") from error
+def _json_cells(path: Path, key: str, start: int = 0) -> Iterator[Any]:
+    return (json_line(line).get(key) for line in read_lines(path, start))
+
+
+def _column(named: str, columns: Mapping[str, bool], where: str) -> str:
+    """The named column, or the one that holds prompts, of `columns` and whether each holds text.
+
+    Raises:
+        ValueError: there is none.
+    """
     listed = ", ".join(columns) or "none"
     if named:
         if named not in columns:
-            raise ValueError(f"prompts.column: {where} has no column {named!r}; its columns: {listed}")
+            raise _Unclear(f"prompts.column: {where} has no column {named!r}; its columns: {listed}")
         return named
     text = [name for name, holds_text in columns.items() if holds_text]
     if found := [name for name in COLUMNS if name in text]:
         return found[0]
     if len(text) == 1:
         return text[0]
-    raise ValueError(
+    raise _Unclear(
         f"{where}: {len(text) or 'no'} columns hold text, and none of them is called {', '.join(COLUMNS)}; "
         f"name one with prompts.column; its columns: {listed}"
     )
 
 
-def _columns_with_text(rows: IterableDataset, decode: Callable[[Row], Row]) -> Mapping[str, bool]:
+def _columns_with_text(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, bool]:
     """Every column, and whether it holds text, by the schema or else by the first rows."""
-    if rows.features is not None:
-        return {name: getattr(kind, "dtype", None) in _STRINGS for name, kind in rows.features.items()}
+    if (features := getattr(rows, "features", None)) is not None:
+        return {name: getattr(kind, "dtype", None) in _STRINGS for name, kind in features.items()}
     columns: dict[str, bool] = {}
     for row in islice(rows, _SAMPLE):
-        for name, value in decode(row).items():
+        for name, value in row.items():
             columns[name] = columns.get(name, False) or isinstance(value, str)
     return columns

@@ -37,6 +37,10 @@ class PromptSource(Protocol):
         """
         ...
 
+    def describe(self) -> list[str]:
+        """How the source is read, one line for each of its parts."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """The position and the counts, as JSON types."""
         ...
@@ -66,6 +70,9 @@ class ShapePrompts:
 
     def one_pass(self) -> Iterator[str]:
         raise ValueError('the captions of "shapes" are generated without end, so they cannot be listed')
+
+    def describe(self) -> list[str]:
+        return ["captions of the shapes world, without end"]
 
     def state_dict(self) -> dict[str, Any]:
         return {"calls": self.calls, "counts": dict(self.counts)}

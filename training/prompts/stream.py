@@ -1,28 +1,41 @@
-"""Prompts in blocks that are shuffled one by one, with an exact position.
+"""Prompts that are shuffled together, or in blocks one by one, with an exact position.
 
 The datasets library can restore the position in a shard, but not its shuffle buffer. Here a block of rows is read in
-file order and permuted by a generator seeded with (seed, epoch, block), so resuming means reading one block again.
+file order and permuted by a generator seeded with (seed, epoch, block), so resuming means reading one block again. All
+prompts together are one block, which is kept in a store (store.py) and read once.
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import torch
 
 from training.distill.rng import generator
 from training.prompts.shards import Shard
 from training.prompts.source import CountTokens, new_counts
+from training.prompts.store import PromptStore, prompt_of
 
 log = logging.getLogger(__name__)
+_OPEN: WeakSet[Any] = WeakSet()  # passes that are not finished
+
+
+@atexit.register
+def _close_passes() -> None:
+    """Python would end before the threads of a half-read parquet file, and then abort."""
+    for values in list(_OPEN):
+        values.close()
 
 
 class StreamedPrompts:
-    """A `PromptSource` over shards. With `block` = 1 files and rows keep their order, otherwise both are shuffled."""
+    """A `PromptSource` over shards. With `block` = 1 files and rows keep their order, otherwise both are shuffled; with
+    0 all prompts are one block."""
 
     def __init__(
         self,
@@ -37,6 +50,7 @@ class StreamedPrompts:
         self.shards, self.seed, self.block = shards, seed, block
         self.count_tokens, self.max_tokens, self.skip_over_long = count_tokens, max_tokens, skip_over_long
         self.counts = new_counts()
+        self._store = None if block else PromptStore(shards)
         self._pass = _Pass(shards, self._order(0))
         self._given_before = 0  # counts["given"] at the start of this epoch
         self._read_block(0)
@@ -54,7 +68,15 @@ class StreamedPrompts:
         return found
 
     def one_pass(self) -> Iterator[str]:
-        return (prompt for value in _Pass(self.shards, range(len(self.shards))) if (prompt := _prompt(value)))
+        return (prompt for value in _Pass(self.shards, range(len(self.shards))) if (prompt := prompt_of(value)))
+
+    def describe(self) -> list[str]:
+        first, count = self.shards[0], len(self.shards)
+        files = first.name if count == 1 else f"{first.name} and {count - 1} more"
+        order = "in order" if self.block == 1 else f"shuffled in blocks of {self.block}"
+        if self._store is not None:
+            order = f"{len(self._store)} prompts, shuffled together"
+        return [f"{files}: {first.reading}; {order}"]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the current block begins, how much of it has been given, and the counts."""
@@ -63,8 +85,8 @@ class StreamedPrompts:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["source"] != self._identity():
             log.warning(
-                "the prompt files have changed since the run was started: it continues at the same position in them, "
-                "with other prompts than an uninterrupted run would have had"
+                "the prompt files have changed since the run was started, or are read in another way now: it continues "
+                "at the same position in them, with other prompts than an uninterrupted run would have had"
             )
         epoch = state["counts"]["epochs"]
         self.counts["epochs"] = epoch
@@ -95,8 +117,12 @@ class StreamedPrompts:
     def _read_block(self, number: int) -> None:
         self._start = {"block": number, **self._pass.state_dict()}
         self._offset, prompts = 0, []
+        rng = generator(self.seed, "block", self.counts["epochs"], number)
+        if self._store is not None:
+            self._read_store(number, rng)
+            return
         for value in self._pass:
-            if prompt := _prompt(value):
+            if prompt := prompt_of(value):
                 prompts.append(prompt)
             else:
                 self.counts["empty"] += 1
@@ -104,8 +130,17 @@ class StreamedPrompts:
                 break
         if not prompts and not number:
             raise ValueError(self._no_prompts())
-        rng = generator(self.seed, "block", self.counts["epochs"], number)
-        self._prompts = [prompts[n] for n in torch.randperm(len(prompts), generator=rng).tolist()]
+        self._prompts: Sequence[str] = [prompts[n] for n in torch.randperm(len(prompts), generator=rng).tolist()]
+
+    def _read_store(self, number: int, rng: torch.Generator) -> None:
+        """All prompts as block 0; there is no other one."""
+        if number:
+            self._prompts = []
+            return
+        self.counts["empty"] += self._store.empty
+        self._prompts = self._store.shuffled(self._order(self.counts["epochs"]), rng)
+        if not self._prompts:
+            raise ValueError(self._no_prompts())
 
     def _fitting(self, prompts: list[str]) -> list[str]:
         """The prompts to give; over-long ones are counted, and left out if they are to be skipped."""
@@ -123,7 +158,9 @@ class StreamedPrompts:
         return f"prompts {first}{f' and {more} more' if more else ''}: no usable prompt in any of it ({left_out})"
 
     def _identity(self) -> str:
-        names = json.dumps([(shard.name.rpartition("/")[2], shard.size) for shard in self.shards])
+        names = json.dumps(
+            [(shard.name.rpartition("/")[2], shard.size, *[shard.reading] * shard.changed) for shard in self.shards]
+        )
         return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
@@ -133,6 +170,7 @@ class _Pass:
     def __init__(self, shards: Sequence[Shard], order: Sequence[int], *, shard: int = 0, row: int = 0) -> None:
         self.shards, self.order, self.shard, self.row = shards, order, shard, row
         self._values = self._walk()
+        _OPEN.add(self._values)
 
     def __iter__(self) -> Iterator[Any]:
         return self._values
@@ -147,11 +185,3 @@ class _Pass:
                 self.row += 1
                 yield value
             self.shard, self.row = self.shard + 1, 0
-
-
-def _prompt(value: Any) -> str:
-    """The prompt in a cell, "" if it is not text."""
-    if not isinstance(value, str):
-        return ""
-    # JSON allows lone surrogates, on which the tokenizer would fail in the middle of a run.
-    return value.encode("utf-8", "ignore").decode("utf-8").strip()

@@ -11,6 +11,7 @@ from accelerate.utils import DistributedType
 from torch import nn
 
 from training.config import Recipe
+from training.console import long_step
 from training.distill.clip_loss import ClipLoss, load_tiny_vae
 from training.distill.compile import check_compiled, compile_blocks
 from training.distill.ema import EMA
@@ -20,7 +21,8 @@ from training.distill.optimizers import make_optimizer
 from training.distill.step import Distillation
 from training.models.backbone import Backbone, decode_latents, fingerprint
 from training.models.loading import load_network, load_teacher
-from training.prompts import PromptSource, open_prompts, recipe_prompts
+from training.prompts import open_prompts, recipe_prompts
+from training.prompts.source import PromptSource
 from training.trainer.distributed.accelerator import rows_at_once
 from training.trainer.export import check_exportable
 from training.trainer.trainer import Trainer
@@ -52,7 +54,8 @@ def open_run_prompts(recipe: Recipe, backbone: Backbone) -> PromptSource:
         recipe.prompts, recipe.seed, count_tokens=backbone.count_tokens, max_tokens=backbone.max_tokens
     )
     if backbone.text_encoder is None and backbone.text_cache is not None:
-        backbone.text_cache.check_holds(recipe_prompts(recipe))
+        with long_step("looking up all prompts in the text cache", at_once=False):
+            backbone.text_cache.check_holds(recipe_prompts(recipe))
     return prompts
 
 
@@ -65,10 +68,15 @@ def build_trainer(recipe: Recipe, accelerator: Accelerator) -> Trainer:
     sharded = accelerator.distributed_type == DistributedType.FSDP
     backbone, levels = open_teacher(recipe)
     levels = levels.to(accelerator.device)
-    teacher_fingerprint = fingerprint(backbone.network)
+    with long_step("hashing the teacher's weights", at_once=False):
+        teacher_fingerprint = fingerprint(backbone.network)
     prompts = open_run_prompts(recipe, backbone)
+    for line in prompts.describe():
+        log.info("prompts: %s", line)
 
-    init = load_network(recipe.student.init, backbone) if recipe.student.init else None
+    with long_step("loading the student's first weights", at_once=False):
+        init = load_network(recipe.student.init, backbone) if recipe.student.init else None
+    log.info("making the student and its optimisers ...")
     # a full student is copied in fp32, before the teacher is cast to bf16
     student = make_student(backbone.network, recipe, weights=init) if recipe.student.train == "full" else None
     half = recipe.loop.precision == "bf16" and not sharded  # FSDP wants one dtype in a group of weights
@@ -137,6 +145,11 @@ def _open_clip_loss(recipe: Recipe, backbone: Backbone, device: torch.device) ->
     vae = backbone.vae
     if recipe.clip.weight == 0:
         return None
+    with long_step("loading CLIP"):
+        return _load_clip_loss(recipe, vae, device)
+
+
+def _load_clip_loss(recipe: Recipe, vae: nn.Module, device: torch.device) -> ClipLoss:
     if recipe.clip.decoder:
         vae = load_tiny_vae(recipe.clip.decoder).to(vae.device, vae.dtype)
     return ClipLoss(recipe.clip, partial(decode_latents, vae), device)

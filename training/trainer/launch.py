@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from training.config import ROOT, Recipe
+from training.console import long_step
 from training.trainer.build import build_trainer, check_compiled_gradients
 from training.trainer.distributed.accelerator import describe_batch_split, on_main, start_accelerator
 from training.trainer.run_folder.describe import how_to_stop
@@ -68,9 +69,11 @@ def start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> i
             log.warning("the recipe has changed since the run was started:\n  %s", "\n  ".join(changes))
         if main_process:
             print(recipe.to_toml(), flush=True)
-        log.info("loading %s ...", recipe.teacher.path)
-        trainer = build_trainer(recipe, accelerator)
-        if resume and trainer.resume():
+        with long_step(f"loading {recipe.teacher.path}"):
+            trainer = build_trainer(recipe, accelerator)
+        with long_step("reading the checkpoint", at_once=False):
+            resumed = resume and trainer.resume()
+        if resumed:
             log.info("resumed at iteration %d of %d", trainer.iteration, recipe.loop.iterations)
             if trainer.iteration >= recipe.loop.iterations:
                 log.info("training is finished already; exporting the student again")
@@ -87,7 +90,8 @@ def start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> i
         if not finished:
             log.info("stopped; continue with --resume %s", folder)
             return stop.exit_code
-        student = trainer.export()
+        with long_step("exporting the student", at_once=False):
+            student = trainer.export()
     if main_process:
         print(f"student: {student}")
         if recipe.prompts.source == "shapes" and recipe.student.train == "full" and (ROOT / "experiments").is_dir():

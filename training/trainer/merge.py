@@ -21,6 +21,7 @@ from training.config import find_file
 from training.models.families import FAMILIES
 from training.models.loading import load_matching_weights, open_model
 from training.trainer.export import provenance
+from training.trainer.run_folder.lora_base import find_base
 
 
 def merge(full: Path, lora: Path, out: Path, *, base: str = "", weight: float = 0.5, title: str = "") -> Path:
@@ -29,7 +30,7 @@ def merge(full: Path, lora: Path, out: Path, *, base: str = "", weight: float = 
     Args:
         full: a student's export.
         lora: the export of a student that was trained as a LoRA.
-        base: the model that the LoRA was trained on; empty = the one named in the LoRA.
+        base: the model that the LoRA was trained on; empty = the one named in the LoRA, see `find_base`.
         weight: w, the weight of the fully trained student.
 
     Raises:
@@ -51,7 +52,7 @@ def merge(full: Path, lora: Path, out: Path, *, base: str = "", weight: float = 
     if problems := differences(about, other):
         raise ValueError(f"{full.name} and {lora.name} are not the same kind of student: {'; '.join(problems)}")
     network = open_model(str(full)).read_network()
-    weights = _base_weights(base or other.base, network, other)
+    weights = _base_weights(base or (find_base(lora, other.base) if other.base else ""), network, other)
     for name, update in read_updates(lora_file, about.family, weights).items():
         weights[name] += update
     mean = {name: torch.lerp(weights[name], own, weight) for name, own in network.state_dict().items()}

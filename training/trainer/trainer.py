@@ -12,6 +12,7 @@ import torch
 
 from training.config import RecipeError
 from training.config.errors import FailedElsewhere, FailedHere
+from training.console import long_step
 from training.distill.clip_loss import clip_weight
 from training.distill.ema import EMA
 from training.distill.optimizers import set_learning_rates
@@ -19,7 +20,7 @@ from training.distill.rng import Draws, draw, kappa_of_processes
 from training.distill.step import Distillation
 from training.models.backbone import Backbone
 from training.models.loading import load_teacher
-from training.prompts import PromptSource
+from training.prompts.source import PromptSource
 from training.trainer.distributed.accelerator import on_main, rows_of_process
 from training.trainer.distributed.state_dicts import (
     load_optimizer_state,
@@ -189,7 +190,8 @@ class Trainer:
                     f"iteration {state.iteration}: no checkpoint could be written ({error}); {self._last_good()}"
                 ) from error
 
-        return on_main(self.accelerator, write)
+        with long_step("saving a checkpoint", at_once=False):
+            return on_main(self.accelerator, write)
 
     def resume(self) -> bool:
         """Continue from the newest intact checkpoint. Returns False if there are no checkpoints.

@@ -289,4 +289,5 @@ def resolves_or_explains(names, overrides):
     except RecipeError as error:
         assert "problem(s)" in str(error)
     else:
-        assert tomllib.loads(recipe.to_toml())["prompts"]["source"] == recipe.prompts.source
+        saved = tomllib.loads(recipe.to_toml())["prompts"]["source"]
+        assert (saved if isinstance(saved, str) else tuple(saved)) == recipe.prompts.source

@@ -5,6 +5,7 @@ import pytest
 from training.config import Recipe, RecipeError, load_recipe, recipe_names
 
 BACKBONES = ["sd15", "sd21", "pixart"]
+LARGE = ["sd15_40gb", "sd21_40gb"]
 SMALL = [f"{backbone}_{size}" for backbone in BACKBONES for size in ("24gb", "12gb")]
 LAYERS = {  # all settings of each layer
     "swiftbrush": {"guidance.teacher_kappa": 4.5, "guidance.lora_kappa": 4.5},
@@ -80,7 +81,7 @@ def test_settings_missing_in_the_paper_equal_the_public_code(backbone):
     assert recipe.output.recommended_alpha == {"sd15": 0.04, "sd21": 0.3, "pixart": 0.8}[backbone]
 
 
-@pytest.mark.parametrize("name", BACKBONES + SMALL)
+@pytest.mark.parametrize("name", BACKBONES + SMALL + LARGE)
 def test_prompts_must_be_given(name):
     with pytest.raises(
         RecipeError, match=r"1 problem\(s\)\n  - prompts.source is required: give prompts.source= a file"
@@ -106,6 +107,12 @@ def test_low_memory_recipes_keep_batch_losses_and_guidance(name):
     }
 
 
+@pytest.mark.parametrize("name", LARGE)
+def test_recipes_for_large_cards_recompute_nothing_and_are_otherwise_the_same(name):
+    base, recipe = load_recipe(name.partition("_")[0], [PROMPTS]), load_recipe(name, [PROMPTS])
+    assert changed(recipe, base) == {"loop.gradient_checkpointing": False}
+
+
 @pytest.mark.parametrize("backbone", [*BACKBONES, "shapes"])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_layers_change_only_the_listed_settings(backbone, layer):
@@ -119,7 +126,7 @@ def test_a_cell_of_table_2_resets_another():
 
 
 def test_every_shipped_recipe_is_tested_and_has_a_header(pack_root):
-    assert recipe_names() == sorted([*BACKBONES, *SMALL, *LAYERS, "shapes"])
+    assert recipe_names() == sorted([*BACKBONES, *SMALL, *LARGE, *LAYERS, "shapes"])
     for name in recipe_names():
         head = (pack_root / "training" / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
         assert head.startswith("# "), f"{name} has no header"

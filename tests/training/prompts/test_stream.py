@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from prompt_files import KINDS, numbered_prompts, open_stream, write
 
 from training.distill.rng import generator
+from training.prompts import store
 from training.prompts.shapes.captions import partial_caption
 from training.prompts.shapes.scene import sample_scenes
 
@@ -30,7 +31,7 @@ def test_blocks_are_shuffled_and_block_size_one_keeps_the_order(tmp_path):
 @settings(max_examples=15, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 9), min_size=1, max_size=3).filter(any),
-    block=st.integers(1, 12),
+    block=st.integers(0, 12),
     before=st.lists(st.integers(0, 13), max_size=4),
     after=st.integers(1, 40),
     kind=st.sampled_from(["txt", "csv", "jsonl", "parquet"]),
@@ -55,6 +56,39 @@ def test_a_resumed_stream_equals_an_uninterrupted_one(tmp_path_factory, sizes, b
         assert stopped.counts == whole.counts
     assert stopped.take(after) == whole.take(after)
     assert stopped.counts == whole.counts
+
+
+def test_by_default_a_large_sorted_file_is_shuffled_as_a_whole(tmp_path, monkeypatch):
+    """With its text in a temporary file; a small file keeps the order that blocks of 65,536 gave it."""
+    monkeypatch.setattr(store, "_IN_MEMORY", 100)
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.txt", [f"{name} {n:04d}" for n in range(1000)])
+    stream = open_stream(tmp_path)
+    first = stream.take(200)
+    assert all(any(prompt.startswith(start) for prompt in first) for start in ("a 00", "a 09", "b 00", "b 09"))
+    assert len(set(first + stream.take(1800))) == 2000 and stream.counts["epochs"] == 0
+    assert stream.describe() == [f"{tmp_path / 'a.txt'} and 1 more: one prompt a line; 2000 prompts, shuffled together"]
+    assert stream.take(200) != first
+    for seed in (0, 1):
+        whole, blocks = (open_stream(tmp_path, seed, shuffle_block=block) for block in (0, 65_536))
+        assert whole.take(5000) == blocks.take(5000)
+        assert whole.counts == blocks.counts
+
+
+def test_a_full_disk_for_the_shuffle_is_explained(tmp_path, monkeypatch):
+    class Full:
+        def __init__(self, max_size):
+            pass
+
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.tempfile, "SpooledTemporaryFile", Full)
+    path = write(tmp_path / "a.txt", ["x"])
+    with pytest.raises(
+        ValueError, match=r"No space left on device.*set TMPDIR to a larger disk, or give prompts\.shuffle_"
+    ):
+        open_stream(path)
 
 
 def test_another_process_resumes_at_the_same_place_and_writes_nothing_to_home(tmp_path):

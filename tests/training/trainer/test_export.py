@@ -151,8 +151,13 @@ def test_pixart_becomes_a_file_without_t5(tmp_path):
 def test_missing_models_are_reported(tmp_path, capsys):
     assert main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "x.safetensors")]) == 2
     message = capsys.readouterr().err
-    assert f"looked for {tmp_path}/nowhere; expected a diffusers folder" in message
-    assert "a run folder or one of its checkpoints is accepted too" in message
+    assert message.startswith(f"error: '{tmp_path}/nowhere' is no run folder, no checkpoint of a run and no model")
+    assert "Expected a run folder such as runs/mine, one of its checkpoints, a diffusers folder" in message
+    assert main(["runs/nowhere", "--out", str(tmp_path / "x.safetensors")]) == 2  # could be a hub id
+    message = capsys.readouterr().err
+    assert "'runs/nowhere' is no run folder, no checkpoint of a run and no model on this machine; no model" in message
+    assert main([str(tmp_path), "--out", str(tmp_path / "x.ckpt")]) == 2
+    assert "x.ckpt', expected the name of a file that ends in .safetensors" in capsys.readouterr().err
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     assert main([str(tmp_path / "run"), "--out", str(tmp_path / "x.safetensors")]) == 2
     assert "run holds no usable checkpoint" in capsys.readouterr().err

@@ -10,9 +10,11 @@ from tiny import tiny_backbone, tiny_pixart_backbone
 
 from snoopi_core.formats.checkpoint import OneStepRecipe, read_checkpoint
 from snoopi_core.formats.lora import LoraMetadata, adapters_from_peft, write_lora
-from training.merge import main, merge
+from training.config import load_recipe
+from training.merge import main
 from training.models.loading import load_backbone
 from training.trainer.export import export_backbone, provenance
+from training.trainer.merge import merge
 
 RANK, ALPHA = 4, 8.0
 RECIPE = OneStepRecipe(timesteps=(999,), alpha_T=0.6, sigma_T=0.8)
@@ -128,6 +130,28 @@ def test_a_base_that_does_not_fit_or_is_not_there(files, base, tmp_path, capsys)
     nameless, _ = lora_of(tmp_path / "nameless.safetensors", base[0], ["to_q"])
     with pytest.raises(ValueError, match=r"does not name the model that it was trained on; give it with --base"):
         merge(full, nameless, tmp_path / "out.safetensors")
+
+
+def test_a_base_with_an_absolute_path_is_found_by_the_recipe_of_the_run(base, tmp_path, monkeypatch, capsys):
+    """The exported LoRA has the last part of the path alone, since paths are private."""
+    monkeypatch.chdir(tmp_path)
+    full = student_of(tmp_path / "full.safetensors", tiny_backbone())
+    run = tmp_path / "run"
+    (run / "export").mkdir(parents=True)
+    lora, _ = lora_of(run / "export" / "student.safetensors", base[0], ["to_q"], base=base[1].name)
+    wanted = [str(full), str(lora), "--out", str(tmp_path / "out.safetensors")]
+    assert main(wanted) == 2
+    message = capsys.readouterr().err
+    assert "is a LoRA of 'base.safetensors', and its base is not there: looked for" in message
+    assert "and for the run's recipe.toml two folders above the LoRA; give its path with --base" in message
+    recipe = load_recipe("shapes", [f"teacher.path={base[1]}"])
+    (run / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+    assert main(wanted) == 0
+    (run / "recipe.toml").write_text(
+        recipe.to_toml().replace("base.safetensors", "other.safetensors"), encoding="utf-8"
+    )
+    with pytest.raises(FileNotFoundError, match="its base is not there"):
+        merge(full, lora, tmp_path / "again.safetensors")
 
 
 def test_other_files_in_their_place(files, base, tmp_path):

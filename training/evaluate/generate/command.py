@@ -18,6 +18,7 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from snoopi_core.presets import find_preset
 from training.config import Prompts
+from training.console import long_step
 from training.evaluate.generate.maker import new_maker
 from training.evaluate.generate.student import find_student, load_student, parse_methods, weights_hash
 from training.evaluate.generate.teacher import open_scheduler
@@ -55,12 +56,14 @@ def generate(args: argparse.Namespace) -> int:
     # a process that has nothing to do waits for the others, for longer than NCCL's default of 10 minutes
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
     accelerator = Accelerator(mixed_precision=args.precision, cpu=args.cpu, kwargs_handlers=[patience])
-    model = load_student(args.model, text_encoder=args.text_encoder, vae=args.vae, base=args.base)
+    with long_step(f"loading {args.model}", at_once=False):
+        model = load_student(args.model, text_encoder=args.text_encoder, vae=args.vae, base=args.base)
     model = model if preset is None else with_preset(model, preset)
     maker, size = new_maker(model, accelerator, timesteps=tuple(args.timesteps), size=args.size)
     if any(method.many_steps for method in methods):
         maker.scheduler = open_scheduler(find_student(args.model), model)
-    about = Model(path=args.model, fingerprint=weights_hash(model), family=model.family.name)
+    with long_step("hashing its weights", at_once=False):
+        about = Model(path=args.model, fingerprint=weights_hash(model), family=model.family.name)
     manifests = {
         folder_of(args.out, method): Manifest(
             format=1,

@@ -14,6 +14,7 @@ from training.config import find_file
 from training.models.backbone import Backbone, fingerprint
 from training.models.guidance.methods import METHODS, Method
 from training.models.loading import load_backbone, open_model
+from training.trainer.run_folder.lora_base import find_base
 
 EXPORT = Path("export", "student.safetensors")
 
@@ -48,7 +49,7 @@ def load_student(path: str, *, text_encoder: str = "", vae: str = "", base: str 
         if base:
             raise ValueError(f"--base {base}: {path} is not a LoRA of this project and needs no base; leave out --base")
         return load_backbone(path, text_encoder=text_encoder, vae=vae)
-    base = base or about.base
+    base = base or find_base(find_file(path), about.base)
     try:
         model = load_backbone(base, about.prediction_type, text_encoder=text_encoder, vae=vae)
     except FileNotFoundError as error:

@@ -29,17 +29,14 @@ def _costs(found: Collected) -> Table:
     for folder in sorted(per_image, key=order):
         manifest, cost, before = found.sets[folder], found.costs[folder], plain.get(groups[folder])
         times = f"{per_image[folder] / per_image[before]:.2f}" if {before, folder} <= warm else NONE
-        rows.append(
-            [
-                *(manifest.title, manifest.method, cost["device"], str(cost["images"])),
-                *(f"{1000 * per_image[folder]:.1f}", times, f"{cost['images'] / max(cost['seconds'], 1e-9):.1f}"),
-            ]
-        )
+        own = f"{1000 * per_image[folder]:.1f}" if folder in warm else NONE
+        all_of_it = f"{cost['images'] / max(cost['seconds'], 1e-9):.1f}"
+        rows.append([manifest.title, manifest.method, cost["device"], str(cost["images"]), own, times, all_of_it])
     head = ["model", "method", "device", "images", "ms in the network an image", "of no negative", "images/s in all"]
     note = (
-        "For the first process of the run that made the images, without its first batch if there were several; the "
-        "last column includes text, decoding and writing. Few images on a busy machine give poor estimates: "
-        "benchmarks/RESULTS.md has careful measurements."
+        "For the first process of the run that made the images, without its first batch, which includes starting up: a "
+        "set of one batch has no time in the network. The last column includes that, text, decoding and writing. Few "
+        "images on a busy machine give poor estimates: benchmarks/RESULTS.md has careful measurements."
     )
     return Table(title="Cost", head=head, rows=rows, notes=[note])
 

@@ -71,7 +71,7 @@ def _prompts(section: Prompts, limit: int | None, seed: int) -> Iterator[tuple[s
     if section.source == "shapes":
         yield from (("", prompt) for prompt in open_prompts(section, seed).take(limit or SHAPES_COUNT))
         return
-    shards = find_shards(section)
+    shards = find_shards(section.source, column=section.column, split=section.split)
     for shard in shards:
         group = Path(shard.name).stem if len(shards) > 1 else ""
         for prompt in islice(StreamedPrompts([shard], seed=0, block=1).one_pass(), limit):

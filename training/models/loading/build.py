@@ -20,16 +20,22 @@ from snoopi_core.formats.joined_layouts import from_joined_single_file, open_cli
 from snoopi_core.formats.layouts import StateDict, from_single_file, text_encoder_rename, unet_rename, vae_rename
 
 _WITHOUT_WEIGHTS: ContextVar[bool] = ContextVar("without_weights", default=False)
+T5_IS_NEEDED: ContextVar[bool] = ContextVar("t5_is_needed", default=True)
 
 
 @contextmanager
-def without_weights() -> Iterator[None]:
-    """Inside this context models are built from their configs alone, on the meta device; no weight is read."""
-    token = _WITHOUT_WEIGHTS.set(True)
+def without_weights(*, t5_is_needed: bool = True) -> Iterator[None]:
+    """Inside this context models are built from their configs alone, on the meta device; no weight is read.
+
+    Args:
+        t5_is_needed: whether the weights files of T5 must be there.
+    """
+    tokens = _WITHOUT_WEIGHTS.set(True), T5_IS_NEEDED.set(t5_is_needed)
     try:
         yield
     finally:
-        _WITHOUT_WEIGHTS.reset(token)
+        _WITHOUT_WEIGHTS.reset(tokens[0])
+        T5_IS_NEEDED.reset(tokens[1])
 
 
 def build_on_meta(make: Callable[[], nn.Module]) -> nn.Module | None:

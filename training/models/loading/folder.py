@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,14 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel, T5EncoderModel, T5TokenizerFast
 
 from snoopi_core.formats.checkpoint import Schedule
-from training.models.loading.build import build_on_meta
+from training.models.loading.build import T5_IS_NEEDED, build_on_meta
 from training.models.loading.model_files import SUPPORTED, ModelFiles, TextEncoder, check_supported, errors_naming
+from training.models.loading.weight_files import COPIES, check_weights
 
+log = logging.getLogger(__name__)
 CONFIGS = ["*.json", "*.txt", "*.model"]  # downloaded first; weights follow when a part is read
-# Copies of the same weights: in half precision, or before the moving average.
-_COPIES = ("*fp16*", "*bf16*", "*non_ema*")
+# Not downloaded: weights before the moving average; and, unless there are no others, copies in half precision.
+_NOT_FIRST = (*(f"*{variant}*" for variant in COPIES), "*non_ema*")
 _NETWORKS = {"unet": UNet2DConditionModel, "pixart": PixArtTransformer2DModel}
 _TEXT = {"clip_text_model": (CLIPTextModel, CLIPTokenizer), "t5": (T5EncoderModel, T5TokenizerFast)}
 
@@ -46,25 +49,29 @@ class Folder:
         raise FileNotFoundError(f"{self.name} has no {' and no '.join(f'{name}/config.json' for name in names)}")
 
     def read(self, kind: type[Any], part: Path, **dtype: torch.dtype) -> Any:
-        """A part's module, downloaded first if it is on the hub; inside `without_weights` its config is enough.
+        """A part's module, downloaded first if it is on the hub.
+
+        Inside `without_weights` the config is read, and the headers of the weights files if they are on this machine.
 
         Raises:
-            FileNotFoundError: there are no weights, or only pickles, which are never opened.
-            ValueError: weights are missing.
+            FileNotFoundError, ValueError: see `check_weights`; or weights are missing.
         """
+        stem = "model" if issubclass(kind, PreTrainedModel) else "diffusion_pytorch_model"
+        needed = kind is not T5EncoderModel or T5_IS_NEEDED.get()
+        variant = check_weights(part, stem) if needed and not self.hub_id else None
         if (module := build_on_meta(partial(_from_config, kind, part))) is not None:
             return nn.Module.to(module, *dtype.values())  # diffusers' own method warns about an empty list
         if self.hub_id:
             inside = part.relative_to(self.root).as_posix()
             patterns = ["*model*.safetensors"] if part == self.root else [f"{inside}/*.safetensors"]
-            snapshot_download(self.hub_id, allow_patterns=patterns, ignore_patterns=list(_COPIES))
-        if not any(part.glob("*.safetensors")):
-            pickles = ", ".join(path.name for path in sorted(part.iterdir()) if path.suffix in (".bin", ".ckpt", ".pt"))
-            raise FileNotFoundError(
-                f"{part} has no .safetensors file"
-                + (f"; {pickles} could run code when opened, and is not read" if pickles else "")
-            )
-        module, found = kind.from_pretrained(part, use_safetensors=True, output_loading_info=True, **dtype)
+            snapshot_download(self.hub_id, allow_patterns=patterns, ignore_patterns=list(_NOT_FIRST))
+            if not any(part.glob("*.safetensors")):
+                snapshot_download(self.hub_id, allow_patterns=patterns, ignore_patterns=["*non_ema*"])
+            variant = check_weights(part, stem)
+        if variant is not None:
+            log.info("%s has its weights in half precision only: reading those in %s", part, variant)
+        settings = {"use_safetensors": True, "output_loading_info": True, "variant": variant, **dtype}
+        module, found = kind.from_pretrained(part, **settings)
         if missing := sorted(found["missing_keys"]):
             raise ValueError(f"{part}: {len(missing)} weight(s) of a {kind.__name__} are missing, first {missing[0]}")
         return module
@@ -111,7 +118,11 @@ def read_text_encoder(folder: Folder, dtype: torch.dtype) -> TextEncoder:
     model, tokenizer = _TEXT[kind]
     encoder: PreTrainedModel = folder.read(model, part, dtype=dtype if kind == "t5" else torch.float32)
     place = folder.root / "tokenizer"
-    return encoder, tokenizer.from_pretrained(place if place.is_dir() else part)
+    words = tokenizer.from_pretrained(place if place.is_dir() else part)
+    positions = getattr(encoder.config, "max_position_embeddings", None)  # T5 has none
+    if positions is not None:
+        words.model_max_length = min(words.model_max_length, positions)  # some tokenizers claim 8192, or no limit
+    return encoder, words
 
 
 def read_vae(folder: Folder) -> AutoencoderKL:

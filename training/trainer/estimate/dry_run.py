@@ -11,9 +11,13 @@ from pathlib import Path
 import torch
 
 from training.config import Recipe
+from training.config.checks import SHAPES_TEACHER
+from training.console import long_step
+from training.distill.clip_loss import check_clip_files
 from training.models.loading import load_network
 from training.models.loading.build import without_weights
-from training.prompts import PromptSource
+from training.models.text_cache.manifest import MANIFEST
+from training.prompts.source import PromptSource
 from training.trainer.build import open_run_prompts, open_teacher
 from training.trainer.estimate import Estimate, estimate
 from training.trainer.run_folder.checkpoint import checkpoints, iteration_of
@@ -24,7 +28,7 @@ SAMPLE = 1000  # prompts to check
 
 
 def dry_run(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> None:
-    """Print a report. Models are known by their configs: no weights are read or downloaded.
+    """Print a report. Models are known by their configs and the headers of their files: no weights are read.
 
     Raises:
         RecipeError: the run folder holds another run, or one that this recipe cannot continue.
@@ -36,20 +40,24 @@ def dry_run(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) ->
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
     cache = recipe.prompts.text_cache
-    with without_weights():
+    t5_is_needed = not (cache and (Path(cache).expanduser() / MANIFEST).is_file())
+    with long_step("reading the models' descriptions", at_once=False), without_weights(t5_is_needed=t5_is_needed):
         backbone, levels = open_teacher(
             recipe.model_copy(update={"prompts": recipe.prompts.model_copy(update={"text_cache": ""})})
         )
         if recipe.student.init:
             load_network(recipe.student.init, backbone)
-    drawn, counts = _first_epoch(open_run_prompts(recipe, backbone))
+    check_clip_files(recipe.clip)
+    source = open_run_prompts(recipe, backbone)
+    drawn, counts = _first_epoch(source)
     if cache and backbone.family.name == "pixart":
         backbone = replace(backbone, text_encoder=None)  # a run does not load T5 then
-    found = estimate(recipe, backbone, levels, processes=processes, cuda=device.type == "cuda")
+    with long_step("estimating memory and time", at_once=False):
+        found = estimate(recipe, backbone, levels, processes=processes, cuda=device.type == "cuda")
     print("The recipe, the teacher's config and the prompts are valid.\n")
     for section in (
         start,
-        prompts(recipe, drawn, counts),
+        prompts(recipe, source, drawn, counts),
         parameters(found),
         memory(found, device, processes),
         duration(recipe, found, device),
@@ -57,7 +65,7 @@ def dry_run(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) ->
     ):
         print(section + "\n")
     if cache:
-        with without_weights():
+        with without_weights(t5_is_needed=False):
             open_run_prompts(recipe, open_teacher(recipe)[0])
     print("dry run: nothing was written")
 
@@ -86,12 +94,12 @@ def _first_epoch(source: PromptSource) -> tuple[list[str], dict[str, int]]:
     return drawn, source.counts
 
 
-def prompts(recipe: Recipe, drawn: list[str], counts: dict[str, int]) -> str:
-    """About the first prompts."""
+def prompts(recipe: Recipe, source: PromptSource, drawn: list[str], counts: dict[str, int]) -> str:
+    """How the source is read, and about the first prompts."""
     different = len(set(drawn))
     treatment = "cut" if recipe.prompts.over_long == "cut" else "left out"
     rows = [
-        ("from", recipe.prompts.source),
+        *(("from", line) for line in source.describe()),
         ("such as", repr(drawn[0] if len(drawn[0]) <= 90 else f"{drawn[0][:90]} ...")),
         ("of the first", f"{len(drawn)}: {different} different, {counts['over-long']} too long and {treatment}"),
         ("left out", f"{counts['empty']} without text, as far as read"),
@@ -129,11 +137,20 @@ def duration(recipe: Recipe, found: Estimate, device: torch.device) -> str:
     dtype = torch.bfloat16 if recipe.loop.precision == "bf16" else torch.float32
     rate = matmul_rate(device, dtype)
     least = found.flops / rate
+
+    def whole(factor: float) -> str:
+        return _duration(factor * least * recipe.loop.iterations)
+
+    # measured in benchmarks/train_step.py, on CPUs only
+    low, high = (3, 6) if recipe.teacher.path == SHAPES_TEACHER else (2, 3)
+    in_practice = f"{low} to {high} times that on a CPU: {whole(low)} to {whole(high)} for the run"
+    if device.type == "cuda":
+        in_practice = "longer; how much is not known before it runs: the progress bar shows it after some iterations"
     rows = [
         ("operations", f"{found.flops / TERA:,.3f} TFLOP per iteration and process"),
         ("measured here", f"{rate / TERA:.3g} TFLOP/s of matrix products in {str(dtype).removeprefix('torch.')}"),
-        ("at that rate", f"{least:.3g} s per iteration, {_duration(least * recipe.loop.iterations)} for the run"),
-        ("in practice", "2 to 3 times that for a small Stable Diffusion on a CPU, 3 to 6 for the bundled teacher"),
+        ("at that rate", f"{least:.3g} s per iteration, {whole(1)} for the run"),
+        ("in practice", in_practice),
     ]
     return _table("time, estimated", rows)
 

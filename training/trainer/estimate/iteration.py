@@ -29,7 +29,8 @@ class MetaClipLoss:
 
     def __init__(self, section: Clip, backbone: Backbone) -> None:
         self.section = section
-        self.vae = _decoder(section).to(META, backbone.vae.dtype) if section.decoder else backbone.vae
+        # diffusers' own `to` warns about an empty list
+        self.vae = nn.Module.to(_decoder(section), META, backbone.vae.dtype) if section.decoder else backbone.vae
         with torch.device(META):
             self.model = open_clip.create_model(section.model, load_weights=False, device=META).requires_grad_(False)
 

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from snoopi_core.formats.atomic import replacing, write_atomically
+from training.config import Recipe
+from training.console import long_step
 from training.distill.step import Distillation
 from training.models.backbone import Backbone
 from training.prompts import open_prompts
@@ -31,6 +33,17 @@ from training.trainer.run_folder.describe import describe_run
 
 log = logging.getLogger(__name__)
 PROMPTS = 8  # sampled if the recipe names none
+_TRIES = 100  # of as many prompts each, to find different ones
+
+
+def first_prompts(recipe: Recipe) -> list[str]:
+    """The first `PROMPTS` different prompts of a run, or all if its source has fewer."""
+    source, found = open_prompts(recipe.prompts, recipe.seed), dict[str, None]()
+    for _ in range(_TRIES):
+        found |= dict.fromkeys(source.take(PROMPTS))
+        if len(found) >= PROMPTS or source.counts["epochs"]:
+            break
+    return list(found)[:PROMPTS]
 
 
 @dataclass(kw_only=True)
@@ -56,7 +69,7 @@ class Monitor:
         self.teacher: Samples | None = None
         if output.sample_every:
             self.sampler = Sampler(
-                list(output.sample_prompts) or open_prompts(self.recipe.prompts, self.recipe.seed).take(PROMPTS),
+                list(dict.fromkeys(output.sample_prompts)) or first_prompts(self.recipe),
                 recipe=self.recipe,
                 accelerator=self.accelerator,
                 backbone=self.backbone,
@@ -74,7 +87,8 @@ class Monitor:
         on_main(self.accelerator, lambda: self._open_files(done))
         self._metrics: dict[str, float] = {}  # of the last logged iteration
         if self.sampler is not None:
-            with self.distillation.teachers.frozen():
+            drawing = long_step("drawing the teacher's samples", at_once=False)
+            with self.distillation.teachers.frozen(), drawing:
                 self.teacher = self.sampler.teacher(self.folder / "samples" / "teacher.safetensors")
         self.progress = Progress(done, self.recipe.loop.iterations, show=self.main)
         self._last_logged = (done, time.monotonic())
@@ -117,7 +131,8 @@ class Monitor:
         """
         if self.sampler is None or self.teacher is None:
             return None
-        samples = self.sampler.student(student)
+        with long_step("drawing the student's samples", at_once=False):
+            samples = self.sampler.student(student)
         if not self.main:
             return None
         found: dict[str, float] = {}

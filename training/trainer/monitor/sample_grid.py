@@ -7,6 +7,8 @@ import textwrap
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from training.trainer.monitor.caption_font import caption_font
+
 MARGIN, GAP, TEXT = 24, 2, 12  # pixels: width of row labels, space between images, font size
 LINES = 4  # of a prompt above its column
 
@@ -19,22 +21,22 @@ def sample_grid(prompts: list[str], groups: list[tuple[str, torch.Tensor]]) -> I
         groups: a label and images (P, K, 3, H, W) uint8 each; every group has K rows below the group before it.
     """
     height, width = groups[0][1].shape[-2:]
-    font = ImageFont.load_default(TEXT)
+    font, replaced = caption_font([*prompts, *(label for label, _ in groups)], TEXT)
     line = TEXT + 2
     header = LINES * line + 6
     rows = sum(tiles.shape[1] for _, tiles in groups)
     size = (MARGIN + len(prompts) * (width + GAP), header + rows * (height + GAP) + GAP * len(groups) * 2)
     grid = Image.new("RGB", size, "#ffffff")
     draw = ImageDraw.Draw(grid)
-    letters = max(8, int(width / (font.getlength("abcdefghijklmnopqrstuvwxyz ") / 27)))
     for column, prompt in enumerate(prompts):
-        text = textwrap.wrap(f"{column + 1}. {prompt}", letters, max_lines=LINES, placeholder=" …") or [""]
-        for n, part in enumerate(text):
+        caption = " ".join(f"{column + 1}. {prompt}".translate(replaced).split())
+        letters = max(8, int(width * len(caption) / font.getlength(caption)))  # Chinese ones are twice as wide
+        for n, part in enumerate(textwrap.wrap(caption, letters, max_lines=LINES, placeholder=" …")):
             draw.text((MARGIN + column * (width + GAP), 2 + n * line), part, fill="#000000", font=font)
     top = header
     for label, tiles in groups:
         block = tiles.shape[1] * (height + GAP)
-        grid.paste(_upright(label, block, font), (0, top))
+        grid.paste(_upright(label.translate(replaced), block, font), (0, top))
         for column, seeds in enumerate(tiles.permute(0, 1, 3, 4, 2).numpy()):
             for row, pixels in enumerate(seeds):
                 grid.paste(Image.fromarray(pixels), (MARGIN + column * (width + GAP), top + row * (height + GAP)))

@@ -1,6 +1,7 @@
 """Outputs of a run for its user, made by the command on one process and on two."""
 
 import json
+import re
 import resource
 import signal
 import tomllib
@@ -18,6 +19,8 @@ from trainer import start_distributed, with_fsdp
 from training.config import load_recipe
 from training.pgsb import main
 from training.trainer.export import export_backbone
+from training.trainer.monitor.callbacks import first_prompts
+from training.trainer.monitor.caption_font import caption_font
 from training.trainer.monitor.metrics_log import MetricsLog, read_metrics
 from training.trainer.monitor.report import curves, write_report
 from training.trainer.monitor.sample_grid import GAP, MARGIN, sample_grid
@@ -130,7 +133,9 @@ def test_a_report_of_nothing_yet_and_of_warnings(tmp_path):
     page = write_report(tmp_path, recipe, []).read_text(encoding="utf-8")
     assert "Iteration 0 of 700. No active warnings." in page
     page = write_report(tmp_path, recipe, ["too <low>"]).read_text(encoding="utf-8")
-    assert "Active warnings:" in page and "too &lt;low&gt;" in page
+    words = " ".join(re.sub("<[^>]*>", " ", page.partition("<h1>")[2]).split())
+    assert "Active warnings: too &lt;low&gt;" in words, "the warnings follow their heading at once"
+    assert "README.txt explains the metrics. Active warnings:" in words
 
 
 def test_curves_hold_zeros_and_long_runs():
@@ -149,6 +154,35 @@ def test_a_grid_has_a_column_for_each_prompt_and_the_teacher_above():
             y, x = top + row * pitch + (row // 2) * 2 * GAP + 48, MARGIN + prompt * pitch + 48
             assert grid[y, x].tolist() == [prompt * 2 + row % 2 + 100 * (row // 2)] * 3
     assert (grid[:top, MARGIN:] < 128).any() and (grid[top:, :MARGIN] < 128).any(), "labels are missing"
+
+
+@pytest.mark.parametrize("text", ["naïve café", "кошка на ковре", "γάτα", "a → b … “c”"])
+def test_captions_are_drawn_in_other_alphabets(text):
+    """As with the font that is known to have them, and not as boxes; every letter differs from the box."""
+    font, replaced = caption_font([text], 12)
+    assert not replaced
+    box = bytes(font.getmask("\uffff"))
+    assert all(bytes(font.getmask(letter)) != box for letter in text if letter.strip())
+
+
+def test_characters_that_no_font_has_are_replaced_and_named(caplog):
+    private = "\U000f1234"
+    font, replaced = caption_font([f"a {private}", "b"], 12)
+    assert replaced == {ord(private): "?"} and font.getlength("a") > 0
+    assert f"captions show ? for them: {private}; install a font" in caplog.text
+    tiles = torch.zeros(1, 1, 3, 96, 96, dtype=torch.uint8)
+    grids = [sample_grid([prompt], [("teacher", tiles)]) for prompt in (f"a {private}\nb", "a ? b")]
+    assert np.array_equal(*map(np.asarray, grids))
+
+
+def test_a_source_of_few_prompts_gives_a_column_for_each_once(tmp_path):
+    (tmp_path / "few.txt").write_text("a\nb\na\nc\n", encoding="utf-8")
+    (tmp_path / "many.txt").write_text("".join(f"{n // 2}\n" for n in range(40)), encoding="utf-8")
+    few = first_prompts(load_recipe("shapes", [f"prompts.source={tmp_path / 'few.txt'}"]))
+    assert sorted(few) == ["a", "b", "c"]
+    for source in (tmp_path / "many.txt", "shapes"):
+        found = first_prompts(load_recipe("shapes", [f"prompts.source={source}"]))
+        assert len(found) == len(set(found)) == 8
 
 
 def test_tiles_are_neither_tiny_nor_huge():

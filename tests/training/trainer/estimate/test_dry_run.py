@@ -1,0 +1,25 @@
+"""The sections of a dry run."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from training.config import load_recipe
+from training.trainer.estimate import dry_run
+
+
+@pytest.mark.parametrize(
+    ("overrides", "device", "expected"),
+    [
+        ([], "cpu", "3 to 6 times that on a CPU: 3.0 hours to 6.0 hours for the run"),
+        (["teacher.path=owner/name"], "cpu", "2 to 3 times that on a CPU: 2.0 hours to 3.0 hours for the run"),
+        ([], "cuda", "longer; how much is not known before it runs"),
+    ],
+)
+def test_the_time_in_practice_is_that_of_the_run_on_this_device(monkeypatch, overrides, device, expected):
+    monkeypatch.setattr(dry_run, "matmul_rate", lambda device, dtype: 1e12)
+    recipe = load_recipe("shapes", ["loop.iterations=3600", *overrides])
+    text = dry_run.duration(recipe, SimpleNamespace(flops=1e12), torch.device(device))
+    assert "1 s per iteration, 60.0 minutes for the run" in text and expected in text
+    assert ("on a CPU" in text) == (device == "cpu")

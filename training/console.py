@@ -1,0 +1,68 @@
+"""What all commands do with the screen: they never fail on a character, hide known noise, and name long steps."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+log = logging.getLogger(__name__)
+EVERY = 4.0  # seconds between two lines of a long step
+
+# Warnings of other libraries that concern nothing these commands do: (logger, beginning of the message).
+_NOISE = (
+    ("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward"),
+    ("root", "No pretrained weights loaded for model"),  # of open_clip, in a dry run, which needs none
+)
+
+
+def set_up_console() -> None:
+    """Call when a command starts. Characters that the console lacks are written as escapes, such as \\U0001f600.
+
+    Shows the INFO messages of training, and the warnings of everything else (open_clip logs INFO for each model). In a
+    distributed run only the first process of a machine shows them.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # replaced by a stream without settings, or closed
+            stream.reconfigure(errors="backslashreplace")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    logging.getLogger("training").setLevel(logging.INFO if first else logging.ERROR)
+    for name, beginning in _NOISE:
+        logging.getLogger(name).addFilter(_without(beginning))
+
+
+@contextmanager
+def long_step(what: str, *, at_once: bool = True) -> Iterator[None]:
+    """Log what the block does, and again every few seconds until it ends.
+
+    Args:
+        at_once: log it at the beginning too; otherwise a short step says nothing.
+    """
+    done, start = threading.Event(), time.monotonic()
+
+    def remind() -> None:
+        while not done.wait(EVERY):
+            log.info("%s ... (%d s)", what, time.monotonic() - start)
+
+    if at_once:
+        log.info("%s ...", what)
+    thread = threading.Thread(target=remind, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _without(beginning: str) -> logging.Filter:
+    class Filter(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            return not str(record.msg).startswith(beginning)
+
+    return Filter()
