@@ -152,7 +152,8 @@ def _check_kind(path: Path, expected: str) -> None:
         head = file.read(64)
     if not head:
         raise CheckpointError(f"{path.name} is empty (0 bytes); download it again")
-    if head.startswith(_PICKLES):
+    # A safetensors header of 640 bytes begins like a pickle too, but the rest of its size is zeros.
+    if head.startswith(_PICKLES) and head[3:8] != bytes(5):
         raise CheckpointError(
             f"{path.name} is a pickle (.ckpt, .pt), which can run code when it is opened, so it was not opened; "
             "use the .safetensors version of the model"

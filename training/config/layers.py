@@ -173,8 +173,10 @@ def _is_text(kind: Any, text: str) -> bool:
 
 def _value(text: str, *, is_text: bool) -> Any:
     """Parse a TOML value. Bare words and paths need no quotes; text settings stay as typed, even numbers."""
-    if is_text and (not text.startswith(("'", '"')) or re.fullmatch(r'"[A-Za-z]:\\[^"]*"', text)):
-        return text.strip('"')  # a Windows path in double quotes is one of a shell, where backslashes have no meaning
+    if is_text and re.fullmatch(r'"[A-Za-z]:\\[^"]*"', text):
+        return text[1:-1]  # a Windows path in a shell's quotes, where a backslash has no meaning
+    if is_text and not text.startswith(("'", '"')):
+        return text
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):

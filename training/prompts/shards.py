@@ -7,6 +7,7 @@ of shards. Text and tables are read by text_files.py and tables.py, the rest by 
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from training.config.sources import ROOT, find_file, looks_like_hub_id
 from training.prompts.tables import open_table
 from training.prompts.text_files import json_line, not_utf8, read_lines
 
+log = logging.getLogger(__name__)
 KINDS = {".txt": "text", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".json": "json", ".parquet": "parquet"}
 COLUMNS = ("prompt", "caption", "text")  # tried in this order if no column is named
 POSSIBLE = f'"shapes", a {", ".join(KINDS)} file, a folder or glob of files of one kind, or a hub data set (owner/name)'
@@ -100,6 +102,12 @@ def _table_shards(files: list[Path], column: str) -> list[Shard]:
         with _naming(path):
             table = open_table(path, (column,) if column else COLUMNS)
             if not shards:
+                if not column and len(table.columns) == 1 and table.columns[0] not in COLUMNS:
+                    log.warning(
+                        "%s: its first line, %r, is taken for the column's name; if it is a prompt, write the line "
+                        "prompt above it",
+                        *(path, table.columns[0]),
+                    )
                 column = _column(column, table.text_columns(_SAMPLE), f"{path} (its first line names the columns)")
             cells = partial(table.cells, column)
             cells()  # checks that the column is there

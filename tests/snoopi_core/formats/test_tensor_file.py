@@ -120,3 +120,14 @@ def test_files_of_failed_downloads(path, content, message):
 
 def test_the_host_shows_no_path_before_the_message():
     assert f"{CheckpointError.__module__}.{CheckpointError.__qualname__}" == "snoopi.CheckpointError"
+
+
+@pytest.mark.parametrize("size", [640, 896, 1152, 1408, 0x10280])
+def test_a_header_whose_size_begins_like_a_pickle_is_read(tmp_path, size):
+    """0x280 = 640 is stored as 80 02 00 ..., the first bytes of a pickle of protocol 2."""
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.ones(2)}, path)
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    path.write_bytes(size.to_bytes(8, "little") + data[8 : 8 + length].ljust(size) + data[8 + length :])
+    assert torch.equal(open_tensor_file(path).read()["a"], torch.ones(2))

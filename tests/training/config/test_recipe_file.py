@@ -62,6 +62,7 @@ def test_other_ways_to_write_them_are_read(tmp_path, path):
 def test_the_command_line_takes_them_with_and_without_quotes():
     for typed in (r"teacher.path=C:\new\teacher", r'teacher.path="C:\new\teacher"', r"teacher.path='C:\new\teacher'"):
         assert load_recipe("shapes", [typed]).teacher.path == r"C:\new\teacher"
+    assert load_recipe("shapes", ['output.title=say "hi"']).output.title == 'say "hi"'
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("sd16", "sd15"), ("sd22", "sd21"), ("pixar", "pixart")])

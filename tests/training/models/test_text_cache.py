@@ -281,7 +281,7 @@ def test_a_run_with_a_built_cache_needs_no_encoder(teacher, tmp_path, caplog):
         shutil.rmtree(Path(teacher) / part)
     run = [
         *("--cpu", *settings, f"output.folder={tmp_path / 'run'}", "loop.iterations=2", "loop.warmup=0"),
-        *("loop.batch_size=2", "output.sample_every=1", "student.nasa_alpha_max=1"),
+        *("loop.batch_size=2", "output.sample_every=1", "student.nasa_alpha_max=1", "loop.latent_size=34"),
     ]
     assert pgsb(run) == 0
     assert (tmp_path / "run" / "export" / "student.safetensors").is_file()

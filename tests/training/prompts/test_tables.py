@@ -66,6 +66,14 @@ def test_what_cannot_be_read_exactly_is_refused_by_file_and_row(tmp_path, text, 
         read(tmp_path / "a.csv", text)
 
 
+def test_a_first_line_that_may_be_a_prompt_is_reported(tmp_path, caplog):
+    assert read(tmp_path / "a.csv", "a cat\na dog\n")[0] == ["a dog"]
+    assert "a.csv: its first line, 'a cat', is taken for the column's name; if it is a prompt" in caplog.text
+    caplog.clear()
+    read(tmp_path / "a.csv", "caption\na dog\n")
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json"])
 def test_other_encodings_are_refused_by_file_and_line(tmp_path, name):
     good, bad = {"a.txt": ("a cat", "a café"), "a.jsonl": ('{"prompt": "a"}', '{"prompt": "é"}')}.get(

@@ -131,8 +131,8 @@ def test_the_estimate_matches_a_run(teacher, tmp_path, overrides):
     draws = draw(recipe, 0, channels=4, num_train_timesteps=1000).rows(slice(0, 4), device)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         d.run(prompts, text, draws)
-    # not exactly: fused attention computes its scores once more in the backward pass
-    assert found.flops == pytest.approx(counter.get_total_flops(), rel=0.03)
+    # not exactly: fused attention computes its scores once more in the backward pass; PixArt has most of them
+    assert found.flops == pytest.approx(counter.get_total_flops(), rel=0.06)
 
 
 @pytest.mark.full
