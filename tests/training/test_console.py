@@ -20,7 +20,7 @@ HEAVY = ("torch", "diffusers", "transformers", "datasets", "accelerate", "open_c
 MISTAKES = {  # by command: arguments, and a part of the message
     "pgsb": [
         (["--recipe", "sd16", "prompts.source=x"], "did you mean sd15?"),
-        (["--recipe", "sd15", "lop.iterations=3", "prompts.source=shapes"], "did you mean loop.iterations?"),
+        (["--recipe", "sd15", "lop.iterations=3", "prompts.source=shapes"], "unknown key 'lop'; did you mean loop?"),
         (["--recipe", "sd15", "prompts.source=nowhere.txt"], "prompts.source: nothing at 'nowhere.txt'"),
         (["--recipe", "sd15", "prompts.source=shapes", "clip.model=ViT-B32"], "similar: ViT-B-32"),
         (["teacher.path=nowhere.safetensors", "--dry-run"], "teacher.path: nothing at"),
@@ -53,9 +53,11 @@ def test_plain_mistakes_are_reported_before_anything_heavy_is_imported(pack_root
     assert ran.returncode == 0, ran.stderr
 
 
-@pytest.fixture
 def windows_console(monkeypatch):
-    """Standard output and error as on a Western Windows console."""
+    """Make standard output and error those of a Western Windows console; returns a function that reads them.
+
+    Not a fixture: pytest sets its own before the test.
+    """
     streams = [io.TextIOWrapper(io.BytesIO(), encoding="cp1252") for _ in range(2)]
     monkeypatch.setattr(sys, "stdout", streams[0])
     monkeypatch.setattr(sys, "stderr", streams[1])
@@ -68,13 +70,14 @@ def windows_console(monkeypatch):
     return shown
 
 
-def test_a_prompt_that_the_console_cannot_show_ends_nothing(tiny_run, tmp_path, windows_console):
+def test_a_prompt_that_the_console_cannot_show_ends_nothing(tiny_run, tmp_path, monkeypatch):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a cat 😀 猫\n", encoding="utf-8")
+    shown = windows_console(monkeypatch)
     assert main(tiny_run(tmp_path / "run", f"prompts.source={prompts}", "output.title=猫", "--dry-run")) == 0
-    assert r"a cat \U0001f600 \u732b" in windows_console()
+    assert r"a cat \U0001f600 \u732b" in shown()
     assert main(["--recipe", "猫"]) == 2
-    assert r"recipe '\u732b': no such recipe" in windows_console()
+    assert r"recipe '\u732b': no such recipe" in shown()
 
 
 def test_only_the_known_noise_is_silenced(capfd):

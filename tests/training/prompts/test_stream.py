@@ -86,7 +86,7 @@ def test_a_full_disk_for_the_shuffle_is_explained(tmp_path, monkeypatch):
     monkeypatch.setattr(store.tempfile, "SpooledTemporaryFile", Full)
     path = write(tmp_path / "a.txt", ["x"])
     with pytest.raises(
-        ValueError, match=r"No space left on device.*set TMPDIR to a larger disk, or give prompts\.shuffle_"
+        OSError, match=r"No space left on device.*set TMPDIR to a larger disk, or give prompts\.shuffle_"
     ):
         open_stream(path)
 

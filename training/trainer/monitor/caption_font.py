@@ -19,7 +19,7 @@ _MISSING = "?"
 
 def caption_font(texts: Iterable[str], size: int) -> tuple[ImageFont.FreeTypeFont, dict[int, str]]:
     """The font that has the most of the texts' characters, and a table for `str.translate` that replaces the others."""
-    path, missing = _best(frozenset(letter for text in texts for letter in text if letter.isprintable()))
+    path, missing = _best(frozenset(letter for text in texts for letter in text if not letter.isspace()))
     return ImageFont.truetype(path, size), dict.fromkeys(map(ord, missing), _MISSING)
 
 
@@ -38,7 +38,9 @@ def _best(letters: frozenset[str]) -> tuple[str, frozenset[str]]:
             "no font on this machine has these characters, so captions show %s for them: %s; install a font that has "
             "them, such as Noto Sans CJK or Noto Emoji",
             _MISSING,
-            " ".join(sorted(missing)[:40]),
+            " ".join(
+                f"{letter if letter.isprintable() else ''}(U+{ord(letter):04X})" for letter in sorted(missing)[:20]
+            ),
         )
     return best, missing
 

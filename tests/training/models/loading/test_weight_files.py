@@ -137,3 +137,28 @@ def test_prompts_are_cut_where_the_text_encoder_ends(folder, whole):
         assert torch.equal(backbone.encode(prompt).states, expected)
     path.write_text(json.dumps(config | {"model_max_length": 20}), encoding="utf-8")
     assert load_backbone(str(folder)).max_tokens == 20
+
+
+def test_a_model_on_the_hub_with_half_precision_only(folder, tmp_path, monkeypatch):
+    """In the hub's cache, as an earlier download left it; the second download takes what the first left out."""
+    path = weights(folder, "unet")
+    half = {name: weight.half() for name, weight in load_file(path).items()}
+    snapshot = tmp_path / "models--tiny--half" / "snapshots" / "0123abc"
+    (snapshot.parent.parent / "refs").mkdir(parents=True)
+    (snapshot.parent.parent / "refs" / "main").write_text("0123abc")
+    snapshot.parent.mkdir()
+    folder.rename(snapshot)
+    (snapshot / "unet" / path.name).unlink()
+    asked = []
+
+    def download(name, *, allow_patterns, ignore_patterns=()):
+        asked.append(ignore_patterns)
+        if "unet/*.safetensors" in allow_patterns and "*fp16*" not in ignore_patterns:
+            save_file(half, snapshot / "unet" / f"{path.stem}.fp16.safetensors", metadata={"format": "pt"})
+        return str(snapshot)
+
+    monkeypatch.setattr("training.models.loading.find.snapshot_download", download)
+    monkeypatch.setattr("training.models.loading.folder.snapshot_download", download)
+    got = load_backbone("tiny/half").network.state_dict()
+    assert all(torch.equal(got[name], weight.float()) for name, weight in half.items())
+    assert all("*non_ema*" in patterns for patterns in asked if patterns)
