@@ -54,7 +54,10 @@ def hosts_node(patcher):
     return run_node("nodes_torch_compile.TorchCompileModel", model=patcher, backend="eager")
 
 
-NAMES = ["PixArt-alpha 512", "Wan 2.1 T2V", "Wan 2.1 I2V", "LTXV", "Cosmos-Predict2", "Anima"]
+NAMES = [
+    *("PixArt-alpha 512", "Wan 2.1 T2V", "Wan 2.1 I2V", "LTXV", "Cosmos-Predict2", "Anima"),
+    *("Wan 2.1 VACE", "LTX-2.3", "Kandinsky 5 image", "Stable Audio 1", "ACE-Step 1.5"),
+]
 IN_THE_GATE = {("PixArt-alpha 512", hosts_node), ("Wan 2.1 I2V", fullgraph)}
 PAIRS = [
     pytest.param(*pair, marks=() if pair in IN_THE_GATE else pytest.mark.full)

@@ -12,6 +12,8 @@ from families.steps import lora_of, merged, with_lora
 from figures import measured
 from reference import relative_error
 
+from snoopi_core.host.inspect import inspect
+
 pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 
@@ -149,3 +151,11 @@ def test_the_forms_of_text_that_the_host_takes(width):
         another = negative
     got = subject.sample(steer(subject.patcher, another), positive, positive)
     assert torch.equal(got, subject.sample(steer(subject.patcher, negative), positive, positive))
+
+
+def test_inspect_names_both_streams(subject):
+    positive, steered = conditioning(subject.condition(1)), steer(subject.patcher, subject.condition(3))
+    latent = {"samples": subject.to_host(subject.latent())}
+    chart, report = inspect(steered, positive, latent, seed=7)
+    assert report.startswith("NASA acts in 4 of 4 cross-attentions of LTX-2") and chart.isfinite().all()
+    assert all(name in report for name in ("video.0", "video.1", "audio.0", "audio.1"))
