@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,12 +100,13 @@ def parse_methods(words: list[str], path: str, preset: Preset | None = None) -> 
     for word in words:
         if word in METHODS and METHODS[word].recommended:
             alpha = preset.nasa_alpha if preset is not None else recommended_alpha(path)
+            source = path if preset is None else f"preset {preset.name!r}"
             if alpha is None:
-                source = path if preset is None else f"preset {preset.name!r}"
                 raise ValueError(
                     f"{source} recommends no alpha for NASA; name one, such as {word}:0.3, or measure it with "
                     "`python -m training.evaluate alpha`"
                 )
+            print(f"method {word}: alpha {alpha:g}, from {source}", file=sys.stderr)
             word = f"{word}:{alpha}"
         methods.append(Method.parse(word))
     return list(dict.fromkeys(methods))

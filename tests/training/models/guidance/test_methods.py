@@ -123,9 +123,10 @@ def test_invalid_methods_are_refused(word):
         Method.parse(word)
 
 
-def test_nasa_without_alpha_uses_the_files_and_duplicates_are_merged():
+def test_nasa_without_alpha_uses_the_files_says_so_and_duplicates_are_merged(capsys):
     assert [str(m) for m in parse_methods(["none", "nasa", "nasa:1.0", "cfg:1.5"], STUDENT)] == [
         "none",
         "nasa:1",
         "cfg:1.5",
     ]
+    assert f"method nasa: alpha 1, from {STUDENT}" in capsys.readouterr().err
