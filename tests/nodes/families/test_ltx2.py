@@ -137,19 +137,13 @@ def test_a_guider_with_a_scale_for_each_stream(subject):
         measured("families", subject.name, "relative error", error, 2 * BAR)
 
 
-@pytest.mark.parametrize("width", ["processed", "one projection"])
-def test_the_forms_of_text_that_the_host_takes(width):
-    """A workflow may keep a text that has passed through the connectors already."""
-    subject = case("LTX-2")
+def test_a_text_that_has_passed_through_the_connectors(subject):
+    """Some text encoders hold them, and then the host leaves them out."""
     positive, negative = subject.condition(1), subject.condition(3)
     network = subject.patcher.model.diffusion_model
-    if width == "processed":
-        with torch.no_grad():
-            context = network.preprocess_text_embeds(negative["context"], unprocessed=True)
-        another = {"context": context}
-    else:
-        another = negative
-    got = subject.sample(steer(subject.patcher, another), positive, positive)
+    with torch.no_grad():
+        connected = {"context": network.preprocess_text_embeds(negative["context"], unprocessed=True)}
+    got = subject.sample(steer(subject.patcher, connected), positive, positive)
     assert torch.equal(got, subject.sample(steer(subject.patcher, negative), positive, positive))
 
 
@@ -157,5 +151,5 @@ def test_inspect_names_both_streams(subject):
     positive, steered = conditioning(subject.condition(1)), steer(subject.patcher, subject.condition(3))
     latent = {"samples": subject.to_host(subject.latent())}
     chart, report = inspect(steered, positive, latent, seed=7)
-    assert report.startswith("NASA acts in 4 of 4 cross-attentions of LTX-2") and chart.isfinite().all()
+    assert "acts in 4 of 4 cross-attentions of LTX-2" in report and chart.isfinite().all()
     assert all(name in report for name in ("video.0", "video.1", "audio.0", "audio.1"))

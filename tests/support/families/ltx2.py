@@ -115,9 +115,16 @@ def _condition(width: int):
     return condition
 
 
+def _without_registers(network: torch.nn.Module) -> None:
+    """The connectors' learned tokens fill each prompt to 1024 tokens, which takes most of the time."""
+    for connector in (network.video_embeddings_connector, network.audio_embeddings_connector):
+        connector.num_learnable_registers = 0
+
+
 @functools.cache
 def ltx2(version: str) -> Case:
-    patcher = build(supported.LTXAV, {**_SHARED, **_VERSIONS[version]})
+    adjust = _without_registers if version == "LTX-2.3" else None
+    patcher = build(supported.LTXAV, {**_SHARED, **_VERSIONS[version]}, adjust=adjust)
     width = CONTEXT if version == "LTX-2" else _WIDTH + _AUDIO_WIDTH
     return _TwoStreams(
         name=version, patcher=patcher, reference=_Reference(patcher), make_condition=_condition(width),
