@@ -5,6 +5,7 @@ Here are those that run with the small models of the pack; published.py has the 
 
 from __future__ import annotations
 
+from scripts.workflows.current import PICTURES
 from scripts.workflows.parts import (
     MODEL,
     SIDE,
@@ -22,6 +23,7 @@ from scripts.workflows.parts import (
     with_cfg,
 )
 from scripts.workflows.published import PUBLISHED
+from scripts.workflows.video import VIDEOS
 
 STUDENT = "snoopi-shapes-student.safetensors"
 TEACHER = "snoopi-shapes-teacher.safetensors"
@@ -243,4 +245,4 @@ _FIGURE = Workflow(
     ),
 )
 
-WORKFLOWS = (_ONE, _BOTH, _SWEEP, _MASKS, _STEPS, _FIGURE, *PUBLISHED)
+WORKFLOWS = (_ONE, _BOTH, _SWEEP, _MASKS, _STEPS, _FIGURE, *PUBLISHED, *PICTURES, *VIDEOS)

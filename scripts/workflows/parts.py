@@ -84,7 +84,8 @@ def latent(side: int = SIDE, count: int = 4) -> Node:
 
 def nasa(alpha: float, model: Link = MODEL, negative: str = "negative", title: str = "", **more: Any) -> Node:
     neutral = {"start_percent": 0.0, "end_percent": 1.0, "blocks": "all", "alpha_mode": "as set"}
-    inputs = {**neutral, "model": model, "negative": Link(negative), "alpha": alpha, **more}
+    method = {"method": "NASA", "nag_tau": 2.5, "nag_blend": 0.375, "vsf_beta": 0.0}
+    inputs = {**neutral, **method, "model": model, "negative": Link(negative), "alpha": alpha, **more}
     return Node(type="SnoopiNASAApply", inputs=inputs, title=title)
 
 

@@ -4,76 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from scripts.workflows.loaders import checkpoint, clip, download, hub_file, lora, network, vae
 from scripts.workflows.parts import CLIP, MODEL, VAE, File, Link, Node, Workflow, latent, nasa, one_step, save, text
 
 SEED = 0
 
 
-def _hub(directory: str, repository: str, path: str, name: str = "") -> File:
-    """A file of a Hugging Face repository; `name` where it must be renamed."""
-    url = f"https://huggingface.co/{repository}/resolve/main/{path}"
-    return File(name or path, directory, url)
-
-
-SD_TURBO = _hub("checkpoints", "stabilityai/sd-turbo", "sd_turbo.safetensors")
-SDXL_TURBO = _hub("checkpoints", "stabilityai/sdxl-turbo", "sd_xl_turbo_1.0_fp16.safetensors")
-SDXL = _hub("checkpoints", "stabilityai/stable-diffusion-xl-base-1.0", "sd_xl_base_1.0.safetensors")
-LIGHTNING = _hub("checkpoints", "ByteDance/SDXL-Lightning", "sdxl_lightning_4step.safetensors")
-DMD2_1 = _hub("diffusion_models", "tianweiy/DMD2", "dmd2_sdxl_1step_unet_fp16.bin")
-DMD2_4 = _hub("loras", "tianweiy/DMD2", "dmd2_sdxl_4step_lora_fp16.safetensors")
+SD_TURBO = hub_file("checkpoints", "stabilityai/sd-turbo", "sd_turbo.safetensors")
+SDXL_TURBO = hub_file("checkpoints", "stabilityai/sdxl-turbo", "sd_xl_turbo_1.0_fp16.safetensors")
+SDXL = hub_file("checkpoints", "stabilityai/stable-diffusion-xl-base-1.0", "sd_xl_base_1.0.safetensors")
+LIGHTNING = hub_file("checkpoints", "ByteDance/SDXL-Lightning", "sdxl_lightning_4step.safetensors")
+DMD2_1 = hub_file("diffusion_models", "tianweiy/DMD2", "dmd2_sdxl_1step_unet_fp16.bin")
+DMD2_4 = hub_file("loras", "tianweiy/DMD2", "dmd2_sdxl_4step_lora_fp16.safetensors")
 # The published name is not descriptive; this name is the usual one.
-LCM_LORA = _hub(
+LCM_LORA = hub_file(
     "loras",
     "latent-consistency/lcm-lora-sdxl",
     "pytorch_lora_weights.safetensors",
     "lcm-lora-sdxl.safetensors",
 )
-PIXART_DMD = _hub(
+PIXART_DMD = hub_file(
     "diffusion_models",
     "PixArt-alpha/PixArt-Alpha-DMD-XL-2-512x512",
     "transformer/diffusion_pytorch_model.bin",
     "pixart_alpha_dmd_512.bin",
 )
-T5 = _hub("text_encoders", "comfyanonymous/flux_text_encoders", "t5xxl_fp16.safetensors")
-SD_VAE = _hub("vae", "stabilityai/sd-vae-ft-mse-original", "vae-ft-mse-840000-ema-pruned.safetensors")
+T5 = hub_file("text_encoders", "comfyanonymous/flux_text_encoders", "t5xxl_fp16.safetensors")
+SD_VAE = hub_file("vae", "stabilityai/sd-vae-ft-mse-original", "vae-ft-mse-840000-ema-pruned.safetensors")
 STUDENT = File("student.safetensors", "checkpoints", "")  # what the trainer calls its export
-
-_LOADER = (400, 100)
-
-
-def _checkpoint(file: File) -> Node:
-    return Node(type="CheckpointLoaderSimple", inputs={"ckpt_name": file.name}, size=_LOADER, files=(file,))
-
-
-def _network(file: File) -> Node:
-    inputs = {"unet_name": file.name, "weight_dtype": "default"}
-    return Node(type="UNETLoader", inputs=inputs, size=_LOADER, files=(file,))
-
-
-def _lora(file: File) -> Node:
-    inputs = {"model": MODEL, "lora_name": file.name, "strength_model": 1.0}
-    return Node(type="LoraLoaderModelOnly", inputs=inputs, size=_LOADER, files=(file,))
 
 
 def _t5() -> Node:
-    inputs = {"clip_name": T5.name, "type": "pixart", "device": "default"}
-    return Node(type="CLIPLoader", inputs=inputs, size=(400, 110), files=(T5,))
+    return clip(T5, "pixart")
 
 
 def _export() -> Node:
     inputs = {"ckpt_name": STUDENT.name, "lora_name": "none", "latents": "auto"}
     return Node(type="SnoopiPGSBLoader", inputs=inputs, size=(400, 146), files=(STUDENT,))
-
-
-def _download(*files: File) -> str:
-    """The note's second line."""
-    return "Download: " + "; ".join(_where(f) for f in files)
-
-
-def _where(file: File) -> str:
-    # ComfyUI's own notice of missing files offers no download of pickles.
-    by_hand = " by hand" if file.name.endswith(".bin") else ""
-    return f"{file.name}{by_hand} into models/{file.directory}, from {file.page}"
 
 
 def _published(
@@ -98,22 +65,22 @@ def _published(
     """
     between = between or {}
     model = next((Link(key) for key in ("lora", "network") if key in loaders), MODEL)
-    clip = Link("clip") if "clip" in loaders else CLIP
-    vae = Link("vae") if "vae" in loaders else VAE
+    clip_link = Link("clip") if "clip" in loaders else CLIP
+    vae_link = Link("vae") if "vae" in loaders else VAE
     files = [file for node in loaders.values() for file in node.files]
     decoded = Link(list(between)[-1] if between else "sampler")
     return Workflow(
         name=name,
-        note=(shows, get or _download(*files), turn),
+        note=(shows, get or download(files), turn),
         nodes={
             **loaders,
-            "prompt": text("A photo of a pet", "Prompt", clip),
-            "negative": text(negative, "Negative prompt", clip),
+            "prompt": text("A photo of a pet", "Prompt", clip_link),
+            "negative": text(negative, "Negative prompt", clip_link),
             "latent": latent(side, 1),
             "nasa": nasa(alpha, model, alpha_mode=alpha_mode),
             "sampler": one_step(Link("nasa"), SEED, preset=preset),
             **between,
-            "decode": Node(type="VAEDecode", inputs={"samples": decoded, "vae": vae}),
+            "decode": Node(type="VAEDecode", inputs={"samples": decoded, "vae": vae_link}),
             "save": save("decode", "Result", name),
         },
         columns=(
@@ -144,7 +111,7 @@ PUBLISHED = (
     _published(
         "sd_turbo",
         "SD-Turbo in one step, with a negative prompt and no CFG.",
-        {"loader": _checkpoint(SD_TURBO)},
+        {"loader": checkpoint(SD_TURBO)},
         preset="SD-Turbo, 1 step",
         turn=_ALPHA,
         side=512,
@@ -152,7 +119,7 @@ PUBLISHED = (
     _published(
         "sdxl_turbo",
         "SDXL-Turbo in one step, with a negative prompt and no CFG.",
-        {"loader": _checkpoint(SDXL_TURBO)},
+        {"loader": checkpoint(SDXL_TURBO)},
         preset="SDXL-Turbo, 1 step",
         turn=_ALPHA,
         side=512,
@@ -160,7 +127,7 @@ PUBLISHED = (
     _published(
         "sdxl_dmd2_1_step",
         "SDXL-DMD2 in one step, at timestep 399. In the paper's Table 7 the dogs go from 60 % of the pictures to none.",
-        {"loader": _checkpoint(SDXL), "network": _network(DMD2_1)},
+        {"loader": checkpoint(SDXL), "network": network(DMD2_1)},
         preset="SDXL-DMD2, 1 step",
         turn=_SWEPT,
         side=1024,
@@ -169,7 +136,7 @@ PUBLISHED = (
     _published(
         "sdxl_dmd2_4_steps",
         "SDXL-DMD2 in four steps. In the paper's Table 7 the cats go from 88 % of the pictures to none.",
-        {"loader": _checkpoint(SDXL), "lora": _lora(DMD2_4)},
+        {"loader": checkpoint(SDXL), "lora": lora(DMD2_4)},
         preset="SDXL-DMD2, 4 steps",
         turn=_SWEPT,
         side=1024,
@@ -177,7 +144,7 @@ PUBLISHED = (
     _published(
         "sdxl_lightning_4_steps",
         "SDXL-Lightning in four steps, with a negative prompt and no CFG.",
-        {"loader": _checkpoint(LIGHTNING)},
+        {"loader": checkpoint(LIGHTNING)},
         preset="SDXL-Lightning, 4 steps",
         turn=_ALPHA,
         side=1024,
@@ -185,20 +152,20 @@ PUBLISHED = (
     _published(
         "sdxl_lcm_lora_4_steps",
         "SDXL with the LCM-LoRA in four steps, with a negative prompt and no CFG.",
-        {"loader": _checkpoint(SDXL), "lora": _lora(LCM_LORA)},
+        {"loader": checkpoint(SDXL), "lora": lora(LCM_LORA)},
         preset="LCM-LoRA, 4 steps",
         turn=_ALPHA,
         side=1024,
-        get=f"{_download(SDXL)}; pytorch_lora_weights.safetensors from {LCM_LORA.page}, renamed to {LCM_LORA.name}, "
+        get=f"{download([SDXL])}; pytorch_lora_weights.safetensors from {LCM_LORA.page}, renamed to {LCM_LORA.name}, "
         f"into models/{LCM_LORA.directory}",
     ),
     _published(
         "pixart_dmd_512",
         "PixArt-alpha-DMD in one step, at timestep 400 and 512 px.",
         {
-            "network": _network(PIXART_DMD),
+            "network": network(PIXART_DMD),
             "clip": _t5(),
-            "vae": Node(type="VAELoader", inputs={"vae_name": SD_VAE.name}, size=(400, 60), files=(SD_VAE,)),
+            "vae": vae(SD_VAE),
         },
         preset="PixArt-DMD",
         alpha=0.45,
@@ -206,7 +173,7 @@ PUBLISHED = (
         side=512,
         between={"latents": _AS_SD},
         get=f"Download by hand: transformer/diffusion_pytorch_model.bin from {PIXART_DMD.page}, renamed to "
-        f"{PIXART_DMD.name}, into models/{PIXART_DMD.directory}; {_download(T5, SD_VAE).removeprefix('Download: ')}",
+        f"{PIXART_DMD.name}, into models/{PIXART_DMD.directory}; {download([T5, SD_VAE]).removeprefix('Download: ')}",
     ),
     _published(
         "your_own_student",
@@ -228,6 +195,6 @@ PUBLISHED = (
         card=("loader", "clip"),
         turn=_AUTO,
         side=512,
-        get=f"Put your export (export/{STUDENT.name} in the run's folder) into models/checkpoints. {_download(T5)}",
+        get=f"Put your export (export/{STUDENT.name} in the run's folder) into models/checkpoints. {download([T5])}",
     ),
 )

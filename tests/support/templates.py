@@ -17,6 +17,9 @@ _FILE_INPUTS = {
     ("UNETLoader", "unet_name"): "diffusion_models",
     ("LoraLoaderModelOnly", "lora_name"): "loras",
     ("CLIPLoader", "clip_name"): "text_encoders",
+    ("LTXAVTextEncoderLoader", "text_encoder"): "text_encoders",
+    ("LTXAVTextEncoderLoader", "ckpt_name"): "checkpoints",
+    ("LTXVAudioVAELoader", "ckpt_name"): "checkpoints",
     ("VAELoader", "vae_name"): "vae",
     ("SnoopiPGSBLoader", "ckpt_name"): "checkpoints",
 }
