@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +31,13 @@ def loras(host_base: Path) -> Path:
 def loader() -> Any:
     """The node PG-SB Loader."""
     return importlib.import_module("snoopi_pack.nodes.pgsb_loader").PGSBLoader
+
+
+@pytest.fixture
+def cleaned() -> Iterator[list[torch.nn.Module]]:
+    """Networks whose modules lose their own forwards after the test, since other tests look at these modules."""
+    networks: list[torch.nn.Module] = []
+    yield networks
+    for network in networks:
+        for module in network.modules():
+            vars(module).pop("forward", None)

@@ -119,7 +119,7 @@ class _SteeredAttention:
             return 1, height, width
 
         # A patch of another node may add to the response, for example that to an image.
-        return call.steer(z, self.address, respond, grid, text=None if inner is attend else text, share=share)
+        return call.steer(z, self.address, respond, grid, text=None if inner is None else text, share=share)
 
     def _check_own(self, q: torch.Tensor, k: torch.Tensor) -> None:
         """Check that the layer's own attention is what would run without NASA.

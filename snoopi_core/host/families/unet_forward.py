@@ -73,6 +73,14 @@ class SteeredForward:
             k_neg, v_neg = (self.call.repeat(each, q_pos.shape[0]) for each in keys_values)
             return attend(q_pos, k_neg, v_neg, options)
 
+        def share(term: Term) -> torch.Tensor:
+            block = self.layer.block
+            raise ValueError(
+                f"the method of NASA Apply needs the prompt's keys and values in {block.group}.{block.index}, but another "
+                "node has replaced the cross-attention there. Choose method NASA, remove that node, or exclude the block "
+                "in NASA Apply's blocks"
+            )
+
         def grid() -> Grid:
             if "activations_shape" not in self.options:
                 raise ValueError(
@@ -82,7 +90,7 @@ class SteeredForward:
             height, width = self.options["activations_shape"][-2:]
             return 1, height, width
 
-        z = self.call.steer(z, self.address, respond, grid)
+        z = self.call.steer(z, self.address, respond, grid, share=share)
         self.q, self.is_steered = None, True
         return self.own[2](z)
 

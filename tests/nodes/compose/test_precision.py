@@ -5,7 +5,8 @@ from __future__ import annotations
 import comfy.ldm.modules.attention as attention
 import pytest
 import torch
-from composed import POSITIVE, T, assert_close_to_exact, prompt, sampled, steer, subject, subtractions
+from composed import POSITIVE, T, assert_close_to_exact, assert_identical, prompt, sampled, steer, subject, subtractions
+from host_nodes import run_node
 from reference import relative_error
 from unets import noise, random_unet, stock_model
 
@@ -40,6 +41,17 @@ def test_lower_precision(dtype, computed_in):
     how = name_of(dtype) + (f" computed in {name_of(computed_in)}" if computed_in else "")
     # Rounding depends on the values. A lost dtype would increase the error by far more than half.
     assert_close_to_exact(how, relative_error(steered, exact(True)), 1.5 * error)
+
+
+def test_the_hosts_node_for_the_dtype_of_activations():
+    def node(patcher):
+        return run_node("nodes_model_advanced.ModelComputeDtype", model=patcher, dtype="bf16")
+
+    plain, steered = sampled(node(subject().patcher), rows=4), sampled(steer(node(subject().patcher)), rows=4)
+    error = relative_error(plain, exact(False))
+    assert error > 1e-4, "nothing was rounded here"
+    assert_identical("ModelComputeDtype", "the other order", steered, sampled(node(steer(subject().patcher)), rows=4))
+    assert_close_to_exact("ModelComputeDtype", relative_error(steered, exact(True)), 1.5 * error)
 
 
 @pytest.mark.parametrize("name", ["basic", "split", "sub_quad", "pytorch"])
