@@ -29,6 +29,7 @@ class Method:
     change: (Z+, Z-, share, strength) -> what is added to Z+, (R, N, C) each. The share is that of the negative's tokens
         in an attention to both prompts.
     uses_prompt, uses_share: whether the change depends on Z+ and on the share; what it does not depend on may be None.
+    needs_response: whether nothing changes where Z- is zero.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Method:
     change: Change = field(repr=False, compare=False)
     uses_prompt: bool = True
     uses_share: bool = False
+    needs_response: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} ({self.settings})" if self.settings else self.name
@@ -48,6 +50,7 @@ NASA = Method(
     usual="0.04 to 1",
     change=lambda z_pos, z_neg, share, strength: nasa_change(z_neg, strength),
     uses_prompt=False,
+    needs_response=True,
 )
 METHOD_NAMES = ("NASA", "NAG", "VSF", "orthogonal")
 
@@ -89,5 +92,6 @@ def make_method(name: str, *, nag_tau: float = TAU, nag_blend: float = BLEND, vs
             name=name,
             usual="as for NASA",
             change=lambda z_pos, z_neg, share, alpha: orthogonal_change(z_pos, z_neg, alpha),
+            needs_response=True,
         )
     raise ValueError(f"method {name!r} is not known; available: {', '.join(METHOD_NAMES)}")

@@ -102,8 +102,8 @@ def verdict(layers: Sequence[LayerStrength]) -> list[str]:
         which = "The negative" if numbers == [0] else f"Negative {number + 1}"
         if all(response.is_zero for response in responses):
             sentences.append(
-                f"{which} does nothing: it is all zeros (ConditioningZeroOut), and no layer responds to it. Connect a "
-                "CLIP Text Encode that names what should not appear."
+                f"{which} has no response in any layer: it is all zeros (ConditioningZeroOut). Connect a CLIP Text "
+                "Encode that names what should not appear."
             )
             continue
         cosine = _mean([response.cosine for response in responses])

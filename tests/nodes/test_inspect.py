@@ -177,7 +177,7 @@ class TestReport:
 
         assert "Nothing is steered" in (alone := report_of(steered(zeros), subject)) and "zeros" in alone
         beside = report_of(steered(zeros + conditioning(subject.condition(3))), subject)
-        assert "Negative 1 does nothing: it is all zeros (ConditioningZeroOut)" in beside
+        assert "Negative 1 has no response in any layer: it is all zeros (ConditioningZeroOut)" in beside
         assert "Negative 2 is informative" in beside and "nan" not in beside
 
     def test_a_mask_that_is_black_in_this_picture(self, subject):

@@ -11,6 +11,7 @@ from figures import measured
 from reference import Subtraction, relative_error
 from unets import Case, case, conditioning, host_sample, noise
 
+from snoopi_core.guidance.methods import make_method
 from snoopi_core.host.conditioning.window import Window
 from snoopi_core.host.nasa.apply import apply_nasa
 
@@ -96,6 +97,16 @@ class TestZeros:
         got = sampled(subject, zero)
         assert relative_error(got, want) <= TOLERANCE
         assert torch.equal(got, sampled(subject)) and caplog.text.count(self.WARNING) == 1
+
+    @pytest.mark.parametrize(("name", "changes"), [("NAG", True), ("VSF", True), ("orthogonal", False)])
+    def test_other_methods(self, subject, name, changes, caplog):
+        """NAG and VSF compare both responses, or share the attention, so zeros have an effect."""
+        [zero] = host_nodes.ConditioningZeroOut().zero_out(conditioning(subject.condition(3)))
+        settings = {"alpha": 2.0, "window": Window(), "blocks": "all", "method": make_method(name)}
+        steered = apply_nasa(subject.patcher, zero, **settings)
+        prompts = conditioning(subject.condition(1)), conditioning(subject.condition(2))
+        assert torch.equal(host_sample(steered, *prompts), sampled(subject)) != changes
+        assert ("does nothing: the negative is all zeros" in caplog.text) != changes
 
     def test_combined_with_another_it_weakens_it(self, subject, caplog):
         [zero] = host_nodes.ConditioningZeroOut().zero_out(conditioning(subject.condition(4)))

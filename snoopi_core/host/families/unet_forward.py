@@ -76,9 +76,9 @@ class SteeredForward:
         def share(term: Term) -> torch.Tensor:
             block = self.layer.block
             raise ValueError(
-                f"the method of NASA Apply needs the prompt's keys and values in {block.group}.{block.index}, but another "
-                "node has replaced the cross-attention there. Choose method NASA, remove that node, or exclude the block "
-                "in NASA Apply's blocks"
+                f"method {term.method.name} needs the prompt's keys and values, but another node has replaced the "
+                f"cross-attention of {block.group}.{block.index}. Choose another method, remove that node, or exclude "
+                "the block in NASA Apply's blocks"
             )
 
         def grid() -> Grid:

@@ -14,7 +14,7 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
-from ...guidance.blocks import Block, parse_blocks
+from ...guidance.blocks import parse_blocks
 from ...guidance.methods import NASA, Method
 from ..conditioning.mask import check_mask, mask_for_rows, window_part
 from ..conditioning.negative import Conditioning, Negative, read_negative
@@ -99,7 +99,9 @@ def read_steering(
         window=window,
         blocks=chosen,
         mask=None if mask is None else check_mask(mask),
-        is_ignored=all(each.is_zero for each in negatives) and family.ignores_zeros(patcher.model, chosen),
+        is_ignored=method.needs_response
+        and all(each.is_zero for each in negatives)
+        and family.ignores_zeros(patcher.model, chosen),
         node=running_node(),
     )
 
@@ -186,11 +188,12 @@ class NASAWrapper:
         def is_active(window: Window) -> bool:
             return window.covers_all or window.is_active(float(sigma[0]), model.model_sampling)
 
-        def prepare(negative: Negative, blocks: frozenset[Block]) -> tuple[Context, dict]:
+        def prepare(negative: Negative, steering: Steering) -> tuple[Context, dict]:
             # With the current weights: LoRAs, hooks and low-VRAM casts have already been applied.
             context = self.family.context(model, negative, x, sigma, options)
-            chosen = {key: layer for key, layer in self.family.layers(model).items() if layer.block in blocks}
-            if negative.is_zero and run is not None:
+            layers = self.family.layers(model)
+            chosen = {key: layer for key, layer in layers.items() if layer.block in steering.blocks}
+            if negative.is_zero and steering.method.needs_response and run is not None:
                 values = any(has_values(layer.keys_values(context)) for layer in chosen.values())
                 run.unanswered.update(() if values else (negative,))
             return context, {key: layer.keys_values(context) if is_kept else None for key, layer in chosen.items()}
@@ -214,7 +217,7 @@ class NASAWrapper:
             for negative, portion in active:
                 strength = cached((steering, x.device), partial(torch.full, (), steering.alpha, device=x.device))
                 context, keys_values = cached_text(
-                    (negative, model.diffusion_model, x.device, size), partial(prepare, negative, steering.blocks)
+                    (negative, model.diffusion_model, x.device, size), partial(prepare, negative, steering)
                 )
                 term = Term(
                     number=self._numbers[negative],

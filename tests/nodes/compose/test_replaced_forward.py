@@ -28,6 +28,8 @@ from reference import Subtraction, relative_error
 from replaced_forwards import cross_attentions, swapped
 from unets import SIDE, noise
 
+from snoopi_core.guidance.methods import make_method
+
 pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
 OTHER, STRENGTH = 8, 0.3  # seed of another node's negative, and how much of its response it subtracts
@@ -87,6 +89,12 @@ def test_with_a_mask(cleaned):
     expected = subject().reference.x0(noise(), T, prompt(POSITIVE), away)
     got = sampled(steer(another_negative(subject().patcher, cleaned), mask=mask))
     assert_close_to_exact("attn2.forward swapped in a call (NAG), with a mask", relative_error(got, expected))
+
+
+def test_a_method_that_needs_the_prompts_keys(cleaned):
+    patcher = steer(another_negative(subject().patcher, cleaned), method=make_method("VSF"))
+    with pytest.raises(ValueError, match="VSF needs the prompt's keys and values, but another node has replaced"):
+        sampled(patcher)
 
 
 LAYER = "middle_block.1.transformer_blocks.0.attn2"

@@ -45,7 +45,7 @@ def test_several_calls_are_added():
         ([0.0, 1.0], 1.6, ["is informative", "Alpha is too strong: the layers change by 160%"]),
         ([1.0, 0.0], 1.0, ["is uninformative", "Strength: the layers change by 100% on average, 0% of"]),
         ([1.0, 1.5], 1.1, ["is informative", "too strong", "-10%"]),
-        ([0.0, 0.0], 1.0, ["The negative does nothing: it is all zeros (ConditioningZeroOut)"]),
+        ([0.0, 0.0], 1.0, ["The negative has no response in any layer: it is all zeros (ConditioningZeroOut)"]),
         ([0.0, 1.0], 0.0, ["is informative", "No layer changes: the mask of NASA Apply is black"]),
     ],
 )
@@ -73,7 +73,9 @@ def test_a_zero_has_no_direction():
 
 def test_of_several_negatives_one_may_do_nothing():
     sentences = verdict([layer(z_neg=([0.0, 0.0], [0.0, 1.0]))])
-    assert sentences[0].startswith("Negative 1 does nothing") and sentences[1].startswith("Negative 2 is informative")
+    assert sentences[0].startswith("Negative 1 has no response") and sentences[1].startswith(
+        "Negative 2 is informative"
+    )
     assert sentences[2].startswith("Strength")
 
 
