@@ -105,7 +105,8 @@ def _decode(vae: comfy.sd.VAE, samples: Sequence[torch.Tensor]) -> torch.Tensor:
     pictures = None
     for number, each in enumerate(samples):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        images = vae.decode(each)
+        # Of a latent with sound, the video comes first.
+        images = vae.decode(each.unbind()[0] if each.is_nested else each)
         images = images.reshape(-1, *images.shape[-3:])
         if pictures is None:  # allocated once: concatenating at the end would need twice the memory
             pictures = images.new_empty(len(samples), *images.shape)

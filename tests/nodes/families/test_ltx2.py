@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import comfy.sample
 import comfy.samplers
 import comfy.utils
 import pytest
 import torch
-from families import case, conditioning
+from families import Case, case, conditioning
 from families.contract import BAR, EFFECT, steer, subtract
 from families.steps import lora_of, merged, with_lora
 from figures import measured
 from reference import relative_error
 
+from snoopi_core.guidance.methods import NASA
 from snoopi_core.host.inspect import inspect
+from snoopi_core.host.sweep import sweep
 
 pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 
@@ -153,3 +158,36 @@ def test_inspect_names_both_streams(subject):
     chart, report = inspect(steered, positive, latent, seed=7)
     assert "acts in 4 of 4 cross-attentions of LTX-2" in report and chart.isfinite().all()
     assert all(name in report for name in ("video.0", "video.1", "audio.0", "audio.1"))
+
+
+def test_scale_sweep_shows_the_video(subject):
+    """With a sampler and sigmas, as for any model of several steps."""
+
+    class Decoder:
+        def decode(self, samples):
+            return samples[:, :3].movedim(1, -1).clamp(0, 1)
+
+    positive, negative = conditioning(subject.condition(1)), subject.condition(3)
+    sigmas, sampler = torch.tensor([1.0, 0.5, 0.0]), comfy.samplers.ksampler("euler")
+    strengths = [(NASA, 0.0), (NASA, 0.5)]
+    _, pictures = sweep(
+        subject.patcher, positive, conditioning(negative), {"samples": subject.to_host(subject.latent())}, Decoder(),
+        strengths=strengths, seed=7, sampler=sampler, sigmas=sigmas,
+    )  # fmt: skip
+    frames, height, width = subject.latent_shape[1:]
+    assert pictures.shape == (2 * frames, height, width, 3)
+    alone = comfy.sample.sample_custom(
+        steer(subject.patcher, negative), subject.to_host(subject.noise()), 1.0, sampler, sigmas, positive, positive,
+        subject.to_host(subject.latent()), disable_pbar=True, seed=7,
+    )  # fmt: skip
+    assert torch.equal(pictures[frames:], Decoder().decode(alone.unbind()[0])[0])
+
+
+def test_a_video_without_sound(subject):
+    """Then the layers of the sound are not called."""
+    alone = Case(**{each.name: getattr(subject, each.name) for each in dataclasses.fields(Case)})
+    positive, negative = alone.condition(1), alone.condition(3)
+    got = alone.sample(steer(alone.patcher, negative), positive, positive, rows=2)
+    expected = alone.expected(positive, [subtract(negative)], rows=2)
+    assert relative_error(alone.expected(positive, rows=2), expected) > EFFECT
+    measured("families", subject.name, "relative error", relative_error(got, expected), BAR)

@@ -74,7 +74,7 @@ class _Reference(TransformerReference):
 
     def run(self, x, t, condition):
         network = self.network
-        x = comfy.utils.unpack_latents(x, [(1, *_VIDEO), (1, *_AUDIO)])
+        x = [x] if x.ndim == 5 else comfy.utils.unpack_latents(x, [(1, *_VIDEO), (1, *_AUDIO)])
         times, more = (t, t), {}
         if "concat_mask" in condition:
             # The share of the noise in each token; its channels, and frequencies of sound, have the same.
@@ -89,7 +89,7 @@ class _Reference(TransformerReference):
                     attention.level = noise_level(network, f"{name}prompt_adaln_single", highest)
         text = network.preprocess_text_embeds(condition["context"].double(), unprocessed=True)
         output = network(x, times, to_rows(text, t.shape[0]), None, frame_rate=25, transformer_options={}, **more)
-        return comfy.utils.pack_latents(output)[0]
+        return output if len(x) == 1 else comfy.utils.pack_latents(output)[0]
 
 
 class _TwoStreams(Case):
