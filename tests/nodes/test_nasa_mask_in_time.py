@@ -9,6 +9,7 @@ import pytest
 import torch
 import unets
 from comfy.context_windows import IndexListContextWindow
+from divided import in_windows_of_a_batch
 from families import case, conditioning
 from families.contract import steer
 from host_nodes import run_node
@@ -97,7 +98,53 @@ def test_a_window_of_a_batch_or_of_a_side_sees_its_own_part(dim):
 def test_guide_frames_in_a_window_are_refused():
     window = IndexListContextWindow([2, 3], dim=2, total_frames=4)
     with pytest.raises(ValueError, match="has 3 frames, expected 2"):
-        window_part(window, (1, 16, 3, 6, 8))
+        window_part({"context_window": window}, (1, 16, 3, 6, 8))
+
+
+IMAGES = 8
+
+
+def animated(mask, *, tells: bool, unwanted=None):
+    """A batch of 8 frames in windows of 4, as nodes for animated pictures cut it; with a mask, and without windows."""
+    subject = unets.case("sd15")
+    positive, negative = unets.conditioning(subject.condition(1)), unwanted or subject.condition(3)
+
+    def sampled(patcher):
+        return unets.host_sample(patcher, positive, unets.conditioning(subject.condition(2)), rows=IMAGES, cfg=2.0)
+
+    steered = steer(subject.patcher, negative, mask=mask)
+    return [
+        sampled(in_windows_of_a_batch(steered, 4, tells=tells)),
+        sampled(in_windows_of_a_batch(subject.patcher, 4)),
+        sampled(in_windows_of_a_batch(steer(subject.patcher, subject.condition(3)), 4)),
+    ]
+
+
+@pytest.mark.parametrize("white", [slice(0, 4), slice(4, 8)], ids=["first half", "second half"])
+def test_frames_of_another_nodes_windows_have_their_own_mask(white):
+    mask = torch.zeros(IMAGES, unets.SIDE, unets.SIDE)
+    mask[white] = 1.0
+    got, plain, everywhere = animated(mask, tells=True)
+    assert torch.equal(got[white], everywhere[white])
+    black = mask.flatten(1).amax(1) == 0
+    assert torch.equal(got[black], plain[black])
+    assert not torch.equal(everywhere, plain)
+
+
+def test_frames_of_another_nodes_windows_have_their_own_negative():
+    subject = unets.case("sd15")
+    several = {"context": torch.cat([subject.condition(seed)["context"] for seed in [4] * 4 + [3] * 4])}
+    got, plain, everywhere = animated(None, tells=True, unwanted=several)
+    assert torch.equal(got[4:], everywhere[4:])
+    assert not torch.equal(got[:4], everywhere[:4])
+    assert not torch.equal(got[:4], plain[:4])
+
+
+def test_a_mask_for_each_frame_in_unknown_windows_is_refused():
+    with pytest.raises(ValueError, match="gets 4 of the run's 8 frames or images, and nothing says which"):
+        animated(torch.rand(IMAGES, unets.SIDE, unets.SIDE), tells=False)
+    got, _, everywhere = animated(torch.ones(1, unets.SIDE, unets.SIDE), tells=False)
+    assert torch.equal(got, everywhere)  # a mask of one picture needs no frame numbers
 
 
 def test_an_area_in_time_sees_its_own_frames(video):

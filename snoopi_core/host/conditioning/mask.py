@@ -5,7 +5,7 @@ Dimensions: R rows, F frames, h x w height and width, N image tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,30 +20,72 @@ Area = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class WindowPart:
-    """The part of a latent that a context window of the host takes: `indices` of `total` along dimension `dim`."""
+    """The part of a latent that a context window takes: `indices` of `total` along dimension `dim`."""
 
     dim: int
     indices: tuple[int, ...]
     total: int
 
 
-def window_part(window: Any, shape: Sequence[int]) -> WindowPart | None:
-    """The part that a context window took, given the resulting latent's shape; None without a window.
+def window_part(
+    options: Mapping[str, Any], shape: Sequence[int], whole: Sequence[int] | None = None
+) -> WindowPart | None:
+    """The part that a context window took: the host's own, or AnimateDiff-Evolved's; None without a window.
+
+    Args:
+        options: the call's transformer_options.
+        shape: of the resulting latent, (rows, C, h, w) or (rows, C, F, h, w).
+        whole: the shape of the whole run's latent, if it is known.
 
     Raises:
         ValueError: the latent contains more than the window's own frames.
     """
-    if not isinstance(window, IndexListContextWindow):
+    window, animated = options.get("context_window"), options.get("ad_params")
+    if isinstance(window, IndexListContextWindow):
+        # Newer hosts prepend the frame before the window.
+        anchor = getattr(window, "causal_anchor_index", None)
+        indices = (*(() if anchor is None or anchor < 0 else (anchor,)), *window.index_list)
+        part = WindowPart(dim=window.dim, indices=indices, total=window.total_frames)
+    elif isinstance(animated, Mapping) and animated.get("sub_idxs") is not None:
+        indices = tuple(animated["sub_idxs"])
+        part = WindowPart(dim=0, indices=indices, total=whole[0] if whole else animated["full_length"])
+    else:
         return None
-    # Newer hosts prepend the frame before the window.
-    anchor = getattr(window, "causal_anchor_index", None)
-    indices = (*(() if anchor is None or anchor < 0 else (anchor,)), *window.index_list)
-    if shape[window.dim] != len(indices):
+    if shape[part.dim] != len(part.indices):
         raise ValueError(
-            f"mask: a context window has {shape[window.dim]} frames, expected {len(indices)}; another node adds guide "
-            "frames to it. Disconnect the mask of NASA Apply, or remove the context windows"
+            f"mask: a context window has {shape[part.dim]} frames, expected {len(part.indices)}; another node adds "
+            "guide frames to it. Disconnect the mask of NASA Apply, or remove the context windows"
         )
-    return WindowPart(dim=window.dim, indices=indices, total=window.total_frames)
+    return part
+
+
+def check_whole(
+    mask: torch.Tensor, *, shape: Sequence[int], whole: Sequence[int], part: WindowPart | None = None
+) -> None:
+    """Check that a latent is the whole one of the run, or the known part of it; as far as this mask depends on it.
+
+    Args:
+        mask: (n, h, w).
+        shape, whole: of the latent and of the whole run's, (rows, C, h, w) or (rows, C, F, h, w).
+
+    Raises:
+        ValueError: another node has taken a part, and nothing says which.
+    """
+    expected = list(whole)
+    if part is not None:
+        expected[part.dim] = len(part.indices)
+    if tuple(shape[-2:]) != tuple(expected[-2:]):
+        got, all_of_it = (" x ".join(map(str, size[-2:])) for size in (shape, expected))
+        raise ValueError(
+            f"mask: the model gets a latent of {got}, but the run's is {all_of_it}, and nothing says which part of it "
+            "this is: another node divides or resizes it. Disconnect the mask of NASA Apply, or remove that node"
+        )
+    axis = 2 if len(whole) == 5 and whole[2] > 1 else 0
+    if mask.shape[0] > 1 and shape[axis] != expected[axis]:
+        raise ValueError(
+            f"mask: the model gets {shape[axis]} of the run's {expected[axis]} frames or images, and nothing says "
+            "which: another node divides them. Use a mask of one picture in NASA Apply, or remove that node"
+        )
 
 
 def check_mask(mask: torch.Tensor) -> torch.Tensor:
@@ -94,6 +136,28 @@ def mask_for_rows(
         each = each.index_select(axis, torch.tensor(part.indices, device=each.device))
     parts = [each if area is None else _crop(_resize(each, _padded(size, 1)), area) for area in areas]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def mask_for_cells(
+    mask: torch.Tensor, *, size: tuple[int, ...], rows: Sequence[int], cells: torch.Tensor
+) -> torch.Tensor:
+    """The mask at the given places of a latent, (R, F, h, w).
+
+    Args:
+        mask: of each row of the latent, (any, F, h, w).
+        size: (h, w) or (F, h, w) of the latent.
+        rows: the row of `mask` for each row of the result.
+        cells: their places in the latent, (R, 2, h, w) or (R, 3, F, h, w).
+    """
+    if len(size) == 2:
+        cells = torch.cat([torch.zeros_like(cells[:, :1]), cells], dim=1).unsqueeze(2)
+    return take_cells(_resize(mask, _padded(size, 1)).unsqueeze(1), rows, cells).squeeze(1)
+
+
+def take_cells(whole: torch.Tensor, rows: Sequence[int], cells: torch.Tensor) -> torch.Tensor:
+    """The places `cells` (b, D, *part) of the given rows of `whole` (B, C, *size), as (b, C, *part)."""
+    row = torch.tensor(rows, device=whole.device).view(-1, *(1,) * (cells.ndim - 2))
+    return whole[(row, slice(None), *cells.unbind(1))].movedim(-1, 1)
 
 
 def mask_for_tokens(mask: torch.Tensor, grid: tuple[int, int, int], tokens: int) -> torch.Tensor:

@@ -127,6 +127,12 @@ class SteeredLayer:
     def steered(self, z: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The layer's output for Z+ (B, N, C) and its other arguments."""
         x_pos = self._call.select(x)
+        if self._q.shape[0] != x.shape[0]:
+            block = self._layer.block
+            raise ValueError(
+                f"NASA cannot steer {block.group}.{block.index}: another node repeats the rows of its cross-attention "
+                "(regional prompts, for example), which is supported for UNets only. Remove that node or NASA Apply"
+            )
         self._q = self._call.select(self._q)
 
         def attend(context: Context, *, term: Term | None = None, prompt_tokens: int | None = None) -> torch.Tensor:

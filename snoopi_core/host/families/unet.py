@@ -28,10 +28,11 @@ from .base import Attachment, Call, Context, Family, Grid, Options, Term, networ
 from .forwards import has_another_forward
 from .unet_forward import replaced_layers, steered_forwards
 from .unet_layer import Address, UNetLayer, attend
+from .unet_rows import CALL, DOUBT, NUMBERS, OTHERS, follow_rows, followed_call, must_follow
 
 _KINDS = {768: "SD1.5", 1024: "SD2.1", 2048: "SDXL"}
 """Kind of model by width of the text encoder's output."""
-_CALL, _INNER, _FOLLOWED = "snoopi_nasa", "snoopi_nasa_inner", "snoopi_nasa_followed"
+_INNER, _FOLLOWED = "snoopi_nasa_inner", "snoopi_nasa_followed"
 
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Options], torch.Tensor]
 
@@ -93,11 +94,13 @@ class _SteeredAttention:
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extra_options: Options) -> torch.Tensor:
         """Z of all rows, (B, N, C), for q (B, N, C) and k, v (B, T, C)."""
-        call: Call = extra_options[_CALL]
+        call: Call = extra_options[CALL]
         inner: Attention | None = extra_options[_INNER].get(self.address)
         if inner is None:
             self._check_own(q, k)
         z = (inner or attend)(q, k, v, extra_options)
+        if (numbers := extra_options.get(NUMBERS)) is not None:
+            call = followed_call(call, numbers)
         q_pos = call.select(q)
 
         def respond(term: Term) -> torch.Tensor:
@@ -139,7 +142,7 @@ class _SteeredAttention:
 
 def _follow_forwards(executor: WrapperExecutor, *args: Any, **kwargs: Any) -> torch.Tensor:
     """Wraps the network's forward: another node may have replaced forwards of its layers since the call began."""
-    place = next((place for place, each in enumerate(args) if isinstance(each, dict) and _CALL in each), None)
+    place = next((place for place, each in enumerate(args) if isinstance(each, dict) and CALL in each), None)
     if torch.compiler.is_compiling() or place is None:
         return executor(*args, **kwargs)
     with _following(args[place]) as options:
@@ -163,7 +166,7 @@ def _following(options: Options) -> Iterator[Options]:
         return
     kept = {address: patch for address, patch in attn2.items() if address not in replaced}
     options = {**options, "patches_replace": {**options["patches_replace"], "attn2": kept}}
-    with steered_forwards(replaced, options[_CALL], options) as followed:
+    with steered_forwards(replaced, options[CALL], options) as followed:
         yield {**options, _FOLLOWED: [*options.get(_FOLLOWED, ()), *followed]}
 
 
@@ -190,12 +193,25 @@ class UNetAttachment:
         patched = {**replace, "attn2": {**attn2, **patches}}
         wrappers: dict[str, Any] = options.get("wrappers", {})
         # The last one is the innermost.
-        last = {**wrappers.get(WrappersMP.DIFFUSION_MODEL, {}), _CALL: [_follow_forwards]}
+        last = {**wrappers.get(WrappersMP.DIFFUSION_MODEL, {}), CALL: [_follow_forwards]}
         wrappers = {**wrappers, WrappersMP.DIFFUSION_MODEL: last}
-        options = {**options, "patches_replace": patched, "wrappers": wrappers, _CALL: call, _INNER: inner}
-        with _following(options) as options:
-            if network is model.diffusion_model:
-                return proceed(options)
+        options = {**options, "patches_replace": patched, "wrappers": wrappers, CALL: call, _INNER: inner}
+        others = options.get("patches", {}).get("attn2_patch")
+        is_followed = bool(others) and must_follow(call)
+        if is_followed:
+            doubt = torch.zeros((), device=call.terms[0].strength.device)
+            options |= {"patches": {**options["patches"], "attn2_patch": [follow_rows]}, OTHERS: others, DOUBT: doubt}
+        more = {}
+        if network is not model.diffusion_model:
             # The host compiles networks without guards on their options, so a graph traced without NASA, or with
             # another node, would be reused. Argument names are guarded, and the network ignores unknown ones.
-            return proceed(options, **{f"{_CALL}_{call.graph_key()}": True})
+            more[f"{CALL}_{call.graph_key()}{'_followed' if is_followed else ''}"] = True
+        with _following(options) as options:
+            out = proceed(options, **more)
+        if is_followed and doubt > 0:
+            raise ValueError(
+                "NASA cannot tell which rows of an attention belong to the prompt: another node repeats them (regional "
+                "prompts, for example) and changes their values. Set cfg to 1 and use neither a mask nor a batch of "
+                "negatives in NASA Apply, or remove that node or NASA Apply"
+            )
+        return out

@@ -16,14 +16,16 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ...guidance.blocks import parse_blocks
 from ...guidance.methods import NASA, Method
-from ..conditioning.mask import check_mask, mask_for_rows, window_part
+from ..conditioning.mask import check_mask
 from ..conditioning.negative import Conditioning, Negative, read_negative
 from ..conditioning.window import Window
 from ..families import Call, Context, Family, LayerObserver, Options, Term, family_of, has_values
 from ..front_end import running_node, show_text
 from .alpha import describe_manual_alpha, recommended_alpha
+from .call_rows import CallRows
 from .log import RunLog, describe_steering, describe_strength
 from .request import Steering
+from .rows import HOST_CALL_KEY, LABELS_KEY, HostCall, host_call, read_layout
 from .sampling_run import OBSERVER_KEY, POSITIVE_KEY, RUN_KEY, PositiveChunks, Run, mark_positive, track_run
 
 WRAPPER_KEY = "snoopi_nasa"
@@ -150,23 +152,32 @@ class NASAWrapper:
         options = dict(transformer_options or {})
         run: Run | None = options.pop(RUN_KEY, None)
         observer: LayerObserver | None = options.pop(OBSERVER_KEY, None)
-        positive: PositiveChunks = options.pop(POSITIVE_KEY, None) or PositiveChunks()
-        chunks = tuple(number in positive.numbers for number in options.get("cond_or_uncond", (0,)))
-        if not any(chunks):
+        chunks: PositiveChunks = options.pop(POSITIVE_KEY, None) or PositiveChunks()
+        host: HostCall = options.pop(HOST_CALL_KEY, None) or host_call(x, c_crossattn, options)
+        layout = read_layout(host, x, c_crossattn, conditions.pop(LABELS_KEY, None), chunks.numbers)
+        shape = _picture_shape(x, conditions)
+        if shape != x.shape:
+            chunks = dataclasses.replace(chunks, size=tuple(shape[2:]))
+        rows = CallRows(host=host, layout=layout, chunks=chunks, options=options, whole=run and run.shape)
+        if not any(rows.positive):
             return proceed(options)
         if run is not None:
             run.calls += 1
         model: BaseModel = executor.class_obj
-        shape = _picture_shape(x, conditions)
-        if shape != x.shape:
-            positive = dataclasses.replace(positive, size=tuple(shape[2:]))
-        terms = tuple(self._terms(model, x, sigma, options, chunks, positive, run))
+        terms = tuple(self._terms(model, x, sigma, options, rows, run))
         if not terms:
             return proceed(options)
         if run is not None:
             run.acted += 1
-        prompt = 0 if c_crossattn is None else c_crossattn.shape[1]
-        call = Call(positive=chunks, terms=terms, shape=shape, prompt=prompt, observer=observer)
+        has_several = any(term.context.tokens.shape[0] > 1 for term in terms)
+        call = Call(
+            positive=rows.positive,
+            terms=terms,
+            shape=shape,
+            images=rows.images() if has_several else None,
+            prompt=0 if c_crossattn is None else c_crossattn.shape[1],
+            observer=observer,
+        )
         return self.attachment(model, options, call, proceed)
 
     def _terms(
@@ -175,8 +186,7 @@ class NASAWrapper:
         x: torch.Tensor,
         sigma: torch.Tensor,
         options: Options,
-        chunks: tuple[bool, ...],
-        positive: PositiveChunks,
+        rows: CallRows,
         run: Run | None,
     ) -> list[Term]:
         is_cached = run is not None and run.steps > 1 and _weights_are_constant(model)
@@ -199,12 +209,8 @@ class NASAWrapper:
             return context, {key: layer.keys_values(context) if is_kept else None for key, layer in chosen.items()}
 
         def mask_of(steering: Steering) -> torch.Tensor:
-            uuids = options.get("uuids") or [None] * len(chunks)
-            rows, size = x.shape[0] // len(chunks), positive.size or tuple(x.shape[2:])
-            areas = [(positive.areas or {}).get(uuid) for uuid, chosen in zip(uuids, chunks, strict=True) if chosen]
-            part = window_part(options.get("context_window"), (rows, x.shape[1], *size))
             mask = cached((steering, "mask", x.device), lambda: steering.mask.to(x.device, non_blocking=True))
-            return mask_for_rows(mask, rows=rows, size=size, areas=areas, part=part)
+            return rows.mask(mask)
 
         terms = []
         for steering in self.steerings:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +21,7 @@ from comfy.samplers import CFGGuider
 from ..conditioning.mask import Area
 from ..conditioning.negative import Negative
 from ..front_end import warnings_about
+from .rows import label_call
 
 RUN_KEY, POSITIVE_KEY, OBSERVER_KEY = "snoopi_run", "snoopi_positive", "snoopi_observer"
 """Keys in transformer_options: the run, the positive chunks of one call, and an observer of the layers."""
@@ -31,10 +33,12 @@ Value = TypeVar("Value")
 class Run:
     """State of one run. It is stored in the run's own model options, so it is freed with them."""
 
-    def __init__(self, guider: CFGGuider, sigmas: torch.Tensor) -> None:
+    def __init__(self, guider: CFGGuider, sigmas: torch.Tensor, shape: torch.Size) -> None:
         conditionings = getattr(guider, "original_conds", {}).get("positive") or ()
         self.positive = frozenset(conditioning["uuid"] for conditioning in conditionings)
         self.sigmas, self.steps = sigmas, len(sigmas) - 1
+        self.shape = shape
+        """Of the whole latent, (rows, C, h, w) or (rows, C, F, h, w)."""
         self.calls = self.acted = 0
         """Number of model calls with the positive prompt, and number of these in which NASA acted."""
         self.used: set[Negative] = set()
@@ -85,6 +89,8 @@ def track_run(
     guider: CFGGuider,
     sigmas: torch.Tensor,
     extra_args: dict[str, Any],
+    callback: Any,
+    noise: torch.Tensor,
     *args: Any,
     **kwargs: Any,
 ) -> torch.Tensor:
@@ -94,11 +100,11 @@ def track_run(
         node: of the last NASA Apply before the sampler, which shows warnings of the run. Nodes of this pack that sample
             by themselves show their own.
     """
-    run = Run(guider, sigmas)
+    run = Run(guider, sigmas, noise.shape)
     with warnings_about(() if hasattr(guider, NODE_NAME_ATTRIBUTE) else (node,)):
         _log_safely(log_start, guider, run)
         options = with_option(extra_args["model_options"], RUN_KEY, run)
-        samples = executor(guider, sigmas, {**extra_args, "model_options": options}, *args, **kwargs)
+        samples = executor(guider, sigmas, {**extra_args, "model_options": options}, callback, noise, *args, **kwargs)
         _log_safely(log_end, guider, run)
     return samples
 
@@ -120,6 +126,8 @@ def mark_positive(
     model_options: dict[str, Any],
 ) -> list[torch.Tensor]:
     """Wraps the host's `calc_cond_batch`."""
+    wrapper = partial(label_call, model_options.get("model_function_wrapper"))
+    model_options = {**model_options, "model_function_wrapper": wrapper}
     run: Run | None = model_options.get("transformer_options", {}).get(RUN_KEY)
     if run is None or not run.positive:
         return executor(model, conditionings, x, sigma, model_options)
