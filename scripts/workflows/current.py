@@ -148,7 +148,7 @@ PICTURES = (
     ),
     _picture(
         "krea_2_turbo",
-        "Krea 2 Turbo in eight steps at cfg 1, with a negative prompt that acts.",
+        "Krea 2 Turbo in eight steps at cfg 1, with a negative prompt that acts. Needs ComfyUI 0.30.0 or newer.",
         {
             "network": network(
                 hub_file("diffusion_models", _KREA, "diffusion_models/krea2_turbo_fp8_scaled.safetensors")

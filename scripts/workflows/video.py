@@ -106,9 +106,9 @@ LTX = Workflow(
             type="LTXAVTextEncoderLoader",
             inputs={"text_encoder": _GEMMA.name, "ckpt_name": _LTX.name, "device": "default"},
             size=(400, 110),
-            files=(_GEMMA,),
+            files=(_GEMMA, _LTX),
         ),
-        "audio_vae": Node(type="LTXVAudioVAELoader", inputs={"ckpt_name": _LTX.name}, size=(400, 60)),
+        "audio_vae": Node(type="LTXVAudioVAELoader", inputs={"ckpt_name": _LTX.name}, size=(400, 60), files=(_LTX,)),
         "prompt": text(_PROMPT, "Prompt", Link("clip")),
         "negative": text(_NEGATIVE, "Negative prompt", Link("clip")),
         "rate": Node(
