@@ -87,7 +87,10 @@ NETWORKS: dict[str, Network] = {
         "ACE-Step 1", "ACE-Step 1", note="tags, lyrics and voice are one sequence, of the negative too; no masks"
     ),
     "AceStepConditionGenerationModel": _cross(
-        "ACE-Step 1.5", "ACE-Step 1.5", note="tags, lyrics and timbre are one sequence, of the negative too; no masks"
+        "ACE-Step 1.5",
+        "ACE-Step 1.5",
+        note="tags, lyrics and timbre are one sequence, of the negative too; no masks; in a batch, ComfyUI gives the "
+        "timbres of all rows to the first, with or without NASA",
     ),
     "GeneralDIT": Network(
         models="Cosmos 1",

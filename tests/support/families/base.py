@@ -115,7 +115,13 @@ class Case:
     def last_block(self) -> torch.nn.Module:
         """The last block of the host's network."""
         network = self.patcher.model.diffusion_model
-        return (network.transformer_blocks if hasattr(network, "transformer_blocks") else network.blocks)[-1]
+        lists = ("transformer_blocks", "visual_transformer_blocks", "blocks", "transformer.layers", "decoder.layers")
+        for name in lists:
+            try:
+                return network.get_submodule(name)[-1]
+            except AttributeError:
+                continue
+        raise AssertionError(f"{type(network).__name__} has none of {lists}")
 
     def half(self) -> tuple[torch.Tensor, torch.Tensor]:
         """A mask over the left half of the picture, (h, w) as the latent, and the same over the image tokens, (N,)."""
