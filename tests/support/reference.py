@@ -32,6 +32,8 @@ class Subtraction:
     layers: Sequence[str] | None = None
     mask: torch.Tensor | None = None
     method: str = "NASA"
+    after_projection: bool = False
+    """A wrong formula, O(Z+) - alpha O(Z-), which takes the bias off as well: tests of the tests."""
 
     def weight(self, tokens: int) -> float | torch.Tensor:
         """The mean of the mask over the square that each token covers, (B, N, 1); 1 without a mask."""
@@ -65,6 +67,8 @@ class WrittenOutAttention:
                     change = self._change(attn, q, z_pos, encoder_hidden_states, context, responses[-1], subtraction)
                     z = z + subtraction.weight(z.shape[1]) * change
             self.seen.append((z_pos, responses, z))
+            bias = sum(each.alpha for each in self.subtractions if each.after_projection) * attn.to_out[0].bias
+            return torch.nn.functional.linear(z, attn.to_out[0].weight, attn.to_out[0].bias) - bias
         return torch.nn.functional.linear(z, attn.to_out[0].weight, attn.to_out[0].bias)
 
     def _change(self, attn, q, z_pos, prompt, context, z_neg, subtraction):

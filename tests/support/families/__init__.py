@@ -26,12 +26,14 @@ from .ltx2 import ltx2
 from .ltxv import ltxv
 from .pixart import pixart
 from .stable_audio import stable_audio
+from .unet import sd15
 from .wan import i2v, t2v
 from .wan_variants import VARIANTS, variant
 
 __all__ = ["BESIDE", "CASES", "VARIANTS", "Case", "Condition", "Subtraction", "case", "conditioning", "failing"]
 
 CASES: dict[str, Callable[[], Case]] = {
+    "UNet SD1.5": sd15,
     "PixArt-alpha 512": lambda: pixart("alpha-512"),
     "PixArt-alpha 1024": lambda: pixart("alpha-1024"),
     "PixArt-sigma": lambda: pixart("sigma"),
