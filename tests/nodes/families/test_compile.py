@@ -1,6 +1,7 @@
 """torch.compile of transformers: a graph for the plain model and one for the steered, however the host compiles.
 
-Without HunyuanDiT: its own forward breaks the graph to compute rotations in NumPy, with or without NASA.
+Without HunyuanDiT, LTX-2 and ACE-Step 1.5: their own forwards break the graph, with or without NASA (rotations in
+NumPy, slices as arguments, sizes read from tensors).
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def hosts_node(patcher):
 
 NAMES = [
     *("PixArt-alpha 512", "Wan 2.1 T2V", "Wan 2.1 I2V", "LTXV", "Cosmos-Predict2", "Anima"),
-    *("Wan 2.1 VACE", "LTX-2.3", "Kandinsky 5 image", "Stable Audio 1", "ACE-Step 1.5"),
+    *("Wan 2.1 VACE", "Kandinsky 5 image", "Stable Audio 1"),
 ]
 IN_THE_GATE = {("PixArt-alpha 512", hosts_node), ("Wan 2.1 I2V", fullgraph)}
 PAIRS = [
