@@ -1,7 +1,7 @@
 """Write requirements-lock.txt: the exact version of everything that `make demo` and `make test` install.
 
 Run it with the Python of a fresh virtual environment (`make lock`). It lets pip install the requirements of the newest
-pinned ComfyUI and this project's `training` and `test` extras there, and writes the versions that pip chose.
+pinned ComfyUI and this project's `training`, `avatars` and `test` extras there, and writes the versions that pip chose.
 Older hosts run in the same environment (tests/live/server checks it), so one lock is enough.
 """
 
@@ -22,7 +22,7 @@ LINUX_ONLY = re.compile(r"(nvidia-|cuda-|triton$)")
 TOOLS = {"pip", "wheel"}  # setuptools stays, since the test of the wheel builds with it
 HEADER = f"""\
 # Exact versions for CI, `make demo` and `make test`. Written by `make lock`; do not edit.
-# ComfyUI {NEWEST} and the extras training and test, resolved on Linux x86-64 with Python {{python}}.
+# ComfyUI {NEWEST} and the extras training, avatars and test, resolved on Linux x86-64 with Python {{python}}.
 """
 
 
@@ -30,7 +30,7 @@ def requirements() -> list[str]:
     """The requirements that pip resolves."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    return [*TORCH, *project["dependencies"], *extras["training"], *extras["test"]]
+    return [*TORCH, *project["dependencies"], *extras["training"], *extras["avatars"], *extras["test"]]
 
 
 def lock_line(pin: str) -> str:
