@@ -106,7 +106,8 @@ def undeclared(modules: set[str], declared: list[Requirement]) -> set[str]:
 def test_everything_imported_is_declared(pack_root: Path, pyproject: dict) -> None:
     project = pyproject["project"]
     base = [Requirement(line) for line in project["dependencies"]]
-    training = [Requirement(line) for line in project["optional-dependencies"]["training"]]
+    extras = project["optional-dependencies"]
+    training = [Requirement(line) for line in [*extras["training"], *extras["avatars"]]]
     shipped = third_party_imports(pack_root / "snoopi_core") | third_party_imports(pack_root / "nodes")
     assert undeclared(shipped, base) == set()
     assert undeclared(third_party_imports(pack_root / "training") - OPTIONAL, [*base, *training]) == set()
@@ -119,7 +120,7 @@ def test_the_lock_meets_every_requirement(pack_root: Path, pyproject: dict, pinn
     pins = {name: Version(str(r.specifier).removeprefix("==")) for name, r in locked.items()}
     project = pyproject["project"]
     wanted = [Requirement(line) for line in project["dependencies"]]
-    for extra in ("training", "test"):
+    for extra in ("training", "avatars", "test"):
         wanted += [Requirement(line) for line in project["optional-dependencies"][extra]]
     wanted += requirement_lines(pinned_host("0.30.0") / "requirements.txt")
     unmet = [
