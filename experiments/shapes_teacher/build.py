@@ -19,20 +19,13 @@ import torch
 import transformers
 from diffusers import AutoencoderKL, ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
 
+from experiments.clip_text import TextCache, new_text_encoder
+from experiments.diffusion_teacher import as_shipped, new_scheduler
 from experiments.shapes_teacher.codec import CodecRecipe, train_codec
-from experiments.shapes_teacher.text import TextCache, new_text_encoder
-from experiments.shapes_teacher.train import TeacherRecipe, new_scheduler, train_teacher
+from experiments.shapes_teacher.train import TeacherRecipe, train_teacher
 from training.models.clip_tokenizer import clip_tokenizer
 
 DEFAULT_OUT = Path("runs/shapes_teacher")
-
-
-def as_shipped(module: torch.nn.Module) -> torch.nn.Module:
-    """Round weights in place to fp16 values, so that the shipped fp16 file is exactly the model measured here."""
-    with torch.no_grad():
-        for weight in module.parameters():
-            weight.copy_(weight.half().float())
-    return module
 
 
 def _stage(folder: Path, kind: type[ModelMixin], make: Callable[[], ModelMixin], force: bool) -> ModelMixin:

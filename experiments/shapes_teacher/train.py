@@ -10,11 +10,12 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 
+from experiments.clip_text import WIDTH, TextCache
+from experiments.diffusion_teacher import CentringPenalty, new_scheduler
 from experiments.shapes_teacher.codec import LATENT_CHANNELS, LATENT_SIZE, Log, Losses, fit
 from experiments.shapes_teacher.latents import latents_of
-from experiments.shapes_teacher.text import WIDTH, TextCache
 from training.prompts.shapes.captions import training_caption
 from training.prompts.shapes.scene import sample_scenes
 
@@ -41,21 +42,6 @@ class TeacherRecipe:
     seed: int = 0
 
 
-def new_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule with v-prediction; timesteps are trailing, so that one step is t = 999."""
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        num_train_timesteps=1000,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type="v_prediction",
-        timestep_spacing="trailing",
-    )
-
-
 def new_unet(recipe: TeacherRecipe) -> UNet2DConditionModel:
     """The untrained UNet. It has cross-attention at every level, because NASA acts there."""
     levels = len(recipe.channels)
@@ -71,29 +57,6 @@ def new_unet(recipe: TeacherRecipe) -> UNet2DConditionModel:
         attention_head_dim=recipe.heads,
         norm_num_groups=32,
     )
-
-
-class CentringPenalty:
-    """Penalty on the batch mean of the cross-attention response Z: |mean Z|^2 / mean |Z|^2, mean over the layers.
-
-    The constant part of Z does not depend on the words (a bias could replace it), but NASA would subtract it too.
-    Reads the inputs of every `attn2.to_out[0]` with hooks.
-    """
-
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        self._terms: list[torch.Tensor] = []
-        for name, module in unet.named_modules():
-            if name.endswith("attn2.to_out.0"):
-                module.register_forward_pre_hook(self._watch)
-
-    def _watch(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        z = inputs[0]  # (B, N, C)
-        self._terms.append(z.mean(dim=(0, 1)).square().sum() / (z.square().sum(dim=2).mean() + 1e-6))
-
-    def pop_penalty(self) -> torch.Tensor:
-        """The penalty of the last forward pass; scalar."""
-        terms, self._terms = self._terms, []
-        return torch.stack(terms).mean()
 
 
 def _timesteps(recipe: TeacherRecipe, iteration: int, generator: torch.Generator) -> torch.Tensor:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from experiments.clip_text import new_text_encoder
 from experiments.shapes.sampling import ManySteps, one_step
 from experiments.shapes_teacher import build as builder
 from experiments.shapes_teacher.codec import CodecRecipe, neighbours, new_vae, perturb
 from experiments.shapes_teacher.latents import latents_of
-from experiments.shapes_teacher.text import new_text_encoder
 from experiments.shapes_teacher.train import TeacherRecipe, new_unet
 from training.models.loading import load_backbone
 from training.prompts.shapes.scene import ATTRIBUTES, sample_scenes
