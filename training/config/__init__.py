@@ -3,10 +3,11 @@
 from training.config.errors import RecipeError
 from training.config.layers import load_recipe, recipe_names, split_words
 from training.config.settings import Clip, Prompts, Recipe, Teacher
-from training.config.sources import ROOT, find_file, looks_like_hub_id, package_versions
+from training.config.sources import ROOT, WORLDS, find_file, looks_like_hub_id, package_versions
 
 __all__ = [
     "ROOT",
+    "WORLDS",
     "Clip",
     "Prompts",
     "Recipe",

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from training.config.settings import Recipe
-from training.config.sources import ROOT, exists, find_file, looks_like_hub_id, package_versions
+from training.config.sources import ROOT, WORLDS, exists, find_file, looks_like_hub_id, package_versions
 from training.console import long_step
 
 Problem = tuple[tuple[str, ...], str]
@@ -100,14 +100,15 @@ def _missing_prompts(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _missing_source(source: str) -> Iterator[Problem]:
-    if source == "shapes" or any(mark in source for mark in "*?["):
+    if source in WORLDS or any(mark in source for mark in "*?["):
         return
     named_file = Path(source).suffix in _PROMPT_FILES or source.startswith((".", "/", "~"))
     if not source.strip() or (named_file and not exists(find_file(source))):
+        worlds = " or ".join(f'"{name}"' for name in WORLDS)
         yield (
             ("prompts.source",),
-            f'prompts.source: nothing at {source!r}; expected "shapes", a file ({", ".join(_PROMPT_FILES)}), a folder '
-            f"or glob of them, or a hub data set{_path_hint(source)}",
+            f"prompts.source: nothing at {source!r}; expected {worlds}, a file ({', '.join(_PROMPT_FILES)}), a "
+            f"folder or glob of them, or a hub data set{_path_hint(source)}",
         )
 
 

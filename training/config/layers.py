@@ -27,7 +27,8 @@ UNSET = "unset"
 REQUIRED = {  # setting -> how to give it
     "teacher.path": "name a recipe with a teacher first (--recipe sd15 swiftbrush), or give teacher.path=",
     "prompts.source": "give prompts.source= a file with one prompt a line, a table (.csv, .jsonl, .parquet), a folder "
-    'or glob of them, a hub data set, or "shapes" (the shapes world). The paper uses captions of JourneyDB and LAION',
+    'or glob of them, a hub data set, "shapes" or "avatars" (small worlds). The paper uses captions of JourneyDB and '
+    "LAION",
 }
 Tree = dict[str, Any]
 _OVERRIDE = re.compile(r"[\w.]*=")

@@ -196,9 +196,9 @@ class Prompts(_Section):
     """The prompts; no images are needed."""
 
     source: Annotated[str | tuple[str, ...], BeforeValidator(_check_sources)] = Field(
-        description='"shapes" (the shapes world); a .txt, .csv, .tsv, .jsonl, .json or .parquet file, a folder or glob '
-        "of files of one kind; or a hub data set, owner/name or owner/name:configuration. A list mixes several, each "
-        'with its share of the prompts: ["a.txt:0.7", "b.csv:0.3"]'
+        description='"shapes" or "avatars" (small worlds); a .txt, .csv, .tsv, .jsonl, .json or .parquet file, a '
+        "folder or glob of files of one kind; or a hub data set, owner/name or owner/name:configuration. A list mixes "
+        'several, each with its share of the prompts: ["a.txt:0.7", "b.csv:0.3"]'
     )
     column: str = Field(default="", description="of a table; empty = prompt, caption, text, or the only one with text")
     split: str = Field(default="train", description="of a hub data set")

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+WORLDS = ("shapes", "avatars")  # small worlds of drawn pictures, whose captions are generated without end
 
 
 def find_file(path: str) -> Path:

@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 def _generate(p: argparse.ArgumentParser) -> None:
     _student(p)
     source = p.add_mutually_exclusive_group(required=True)
-    source.add_argument("--prompts", help='a file, folder or hub data set as in prompts.source, or "shapes"')
+    source.add_argument("--prompts", help='a file, folder or hub data set as in prompts.source, "shapes" or "avatars"')
     source.add_argument("--pairs", help='for removal: "paper", "shapes", or a .json file')
     p.add_argument("--out", type=Path, required=True, help="a folder; each method gets a folder in it")
     p.add_argument(

@@ -1,4 +1,4 @@
-"""Endless prompts from the small world of shapes, files, folders, globs or data sets on the hub, or a mix of these.
+"""Endless prompts from a small world, files, folders, globs or data sets on the hub, or a mix of these.
 
 Little is held in memory. The position is a small dict, so a resumed run continues with the same prompts in the same
 order as an uninterrupted one. In a distributed run every process reads the same stream and takes its own rows of each
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from training.config import Prompts, Recipe
+from training.config import WORLDS, Prompts, Recipe
 
 if TYPE_CHECKING:
     from training.prompts.source import CountTokens, PromptSource
@@ -35,10 +35,10 @@ def open_prompts(
     """
 
     def opened(source: str, seed: int) -> PromptSource:
-        if source == "shapes":
-            from training.prompts.source import ShapePrompts
+        if source in WORLDS:
+            from training.prompts.source import WorldPrompts
 
-            return ShapePrompts(seed)
+            return WorldPrompts(source, seed)
         from training.prompts.shards import find_shards
         from training.prompts.stream import StreamedPrompts
 
@@ -65,7 +65,7 @@ def recipe_prompts(recipe: Recipe) -> Iterator[str]:
     """Every prompt that a run of `recipe` encodes, the null prompt first, in one pass over the source.
 
     Raises:
-        FileNotFoundError, ValueError: see `open_prompts`; or the source is "shapes", which has no end.
+        FileNotFoundError, ValueError: see `open_prompts`; or the source is a small world, which has no end.
     """
     own = ["", *recipe.student.nasa_negatives, *recipe.output.sample_prompts]
     in_order = recipe.prompts.model_copy(update={"shuffle_block": 1})

@@ -28,7 +28,10 @@ from training.prompts.text_files import json_line, not_utf8, read_lines
 log = logging.getLogger(__name__)
 KINDS = {".txt": "text", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".json": "json", ".parquet": "parquet"}
 COLUMNS = ("prompt", "caption", "text")  # tried in this order if no column is named
-POSSIBLE = f'"shapes", a {", ".join(KINDS)} file, a folder or glob of files of one kind, or a hub data set (owner/name)'
+POSSIBLE = (
+    f'"shapes", "avatars", a {", ".join(KINDS)} file, a folder or glob of files of one kind, or a hub data set '
+    "(owner/name)"
+)
 
 # What the datasets library raises for broken or missing files.
 READ_ERRORS = (ValueError, TypeError, LookupError, OSError, RuntimeError, DatasetsError)

@@ -1,13 +1,17 @@
-"""The interface of a source of prompts, and the captions of the small world as one."""
+"""The interface of a source of prompts, and the captions of a small world as one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import torch
+
 from training.distill.rng import generator
-from training.prompts.shapes.captions import partial_caption
-from training.prompts.shapes.scene import sample_scenes
+from training.prompts.avatars import captions as avatars
+from training.prompts.avatars import scene as avatar_scene
+from training.prompts.shapes import captions as shapes
+from training.prompts.shapes import scene as shape_scene
 
 CountTokens = Callable[[list[str]], list[int]]  # of each prompt, special tokens included
 
@@ -55,21 +59,28 @@ def new_counts() -> dict[str, int]:
     return {"given": 0, "empty": 0, "over-long": 0, "epochs": 0}
 
 
-class ShapePrompts:
+def _captions(world: str, count: int, rng: torch.Generator) -> list[str]:
+    """`count` captions of one of `WORLDS`, never empty."""
+    if world == "avatars":
+        return [avatars.caption(scene, rng)[0] for scene in avatar_scene.sample_scenes(count, rng)]
+    return [shapes.partial_caption(scene, rng)[0] for scene in shape_scene.sample_scenes(count, rng)]
+
+
+class WorldPrompts:
     """A `PromptSource` of captions, generated at each call from the seed and the number of the call."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed, self.calls = seed, 0
+    def __init__(self, world: str, seed: int) -> None:
+        self.world, self.seed, self.calls = world, seed, 0
         self.counts = new_counts()
 
     def take(self, count: int) -> list[str]:
         rng = generator(self.seed, "prompts", self.calls)
         self.calls += 1
         self.counts["given"] += count
-        return [partial_caption(scene, rng)[0] for scene in sample_scenes(count, rng)]
+        return _captions(self.world, count, rng)
 
     def one_pass(self) -> Iterator[str]:
-        raise ValueError('the captions of "shapes" are generated without end, so they cannot be listed')
+        raise ValueError(f'the captions of "{self.world}" are generated without end, so they cannot be listed')
 
     def describe(self) -> list[str]:
         return ["captions of the shapes world, without end"]

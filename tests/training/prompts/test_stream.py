@@ -13,6 +13,8 @@ from prompt_files import KINDS, numbered_prompts, open_stream, write
 
 from training.distill.rng import generator
 from training.prompts import store
+from training.prompts.avatars.captions import caption as avatar_caption
+from training.prompts.avatars.scene import sample_scenes as sample_avatars
 from training.prompts.shapes.captions import partial_caption
 from training.prompts.shapes.scene import sample_scenes
 
@@ -114,12 +116,18 @@ def test_another_process_resumes_at_the_same_place_and_writes_nothing_to_home(tm
     assert not [path for path in home.rglob("*") if path.is_file()]
 
 
-def test_shapes_gives_the_captions_of_each_iteration(tmp_path):
-    stream = open_stream("shapes", seed=3)
+@pytest.mark.parametrize(
+    ("world", "caption", "sample"),
+    [("shapes", partial_caption, sample_scenes), ("avatars", avatar_caption, sample_avatars)],
+)
+def test_a_small_world_gives_the_captions_of_each_iteration(world, caption, sample):
+    stream = open_stream(world, seed=3)
     for call, size in enumerate((8, 3, 8)):
         rng = generator(3, "prompts", call)
-        assert stream.take(size) == [partial_caption(scene, rng)[0] for scene in sample_scenes(size, rng)]
-    resumed = open_stream("shapes", seed=3)
+        assert stream.take(size) == [caption(scene, rng)[0] for scene in sample(size, rng)]
+    with pytest.raises(ValueError, match=f'captions of "{world}" are generated without end'):
+        stream.one_pass()
+    resumed = open_stream(world, seed=3)
     resumed.load_state_dict(json.loads(json.dumps(stream.state_dict())))
     assert resumed.take(4) == stream.take(4)
     assert stream.counts["given"] == 23

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from training.config import Prompts
+from training.config import WORLDS, Prompts
 from training.evaluate.sets.manifest import Row
 from training.evaluate.sets.pairs import Pair
 
-SHAPES_COUNT = 100  # number of captions to use from the shapes data, which has no end
+WORLD_COUNT = 100  # number of captions to use from a small world, which has no end
 
 
 def seed_of(base: int, prompt: str, number: int) -> int:
@@ -68,8 +68,8 @@ def _prompts(section: Prompts, limit: int | None, seed: int) -> Iterator[tuple[s
     from training.prompts.shards import find_shards
     from training.prompts.stream import StreamedPrompts
 
-    if section.source == "shapes":
-        yield from (("", prompt) for prompt in open_prompts(section, seed).take(limit or SHAPES_COUNT))
+    if section.source in WORLDS:
+        yield from (("", prompt) for prompt in open_prompts(section, seed).take(limit or WORLD_COUNT))
         return
     shards = find_shards(section.source, column=section.column, split=section.split)
     for shard in shards:

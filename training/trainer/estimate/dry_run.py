@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from training.config import Recipe
+from training.config import WORLDS, Recipe
 from training.config.checks import SHAPES_TEACHER
 from training.console import long_step
 from training.distill.clip_loss import check_clip_files
@@ -104,7 +104,7 @@ def prompts(recipe: Recipe, source: PromptSource, drawn: list[str], counts: dict
         ("of the first", f"{len(drawn)}: {different} different, {counts['over-long']} too long and {treatment}"),
         ("left out", f"{counts['empty']} without text, as far as read"),
     ]
-    if different < recipe.loop.batch_size and recipe.prompts.source != "shapes":
+    if different < recipe.loop.batch_size and recipe.prompts.source not in WORLDS:
         batch = recipe.loop.batch_size
         rows.append(("few", f"the source has {different}, a batch needs {batch}: prompts are repeated"))
     return _table("prompts", rows)
