@@ -82,7 +82,11 @@ class Term:
         if self.mask is not None:
             if self.mask.shape[0] not in (1, change.shape[0]):
                 raise ValueError(unknown_rows(change.shape[0], self.mask.shape[0]))
-            change = change * mask_for_tokens(self.mask, grid(), change.shape[1]).to(change.dtype)
+            is_even = self.mask.shape[1:].numel() == 1
+            weights = (
+                self.mask.flatten(1).unsqueeze(-1) if is_even else mask_for_tokens(self.mask, grid(), change.shape[1])
+            )
+            change = change * weights.to(change.dtype)
         return change
 
 

@@ -95,6 +95,7 @@ class _SteeredAttention:
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extra_options: Options) -> torch.Tensor:
         """Z of all rows, (B, N, C), for q (B, N, C) and k, v (B, T, C)."""
         call: Call = extra_options[CALL]
+        _check_latent(call, extra_options)
         inner: Attention | None = extra_options[_INNER].get(self.address)
         if inner is None:
             self._check_own(q, k)
@@ -138,6 +139,24 @@ class _SteeredAttention:
                 f"the model runs ({q.shape[0]} rows of the picture, {k.shape[0]} of text). Remove that node, or "
                 "exclude the block in NASA Apply's blocks"
             )
+
+
+def _check_latent(call: Call, extra_options: Options) -> None:
+    """Check that the network gets the latent of the call, as far as it matters.
+
+    Raises:
+        ValueError: another node has divided or resized it between the model and the network.
+    """
+    size, got = tuple(call.shape[-2:]), tuple(extra_options.get("original_shape", call.shape)[-2:])
+    if got == size:
+        return
+    is_part = any(mine > theirs for mine, theirs in zip(size, got, strict=True))
+    if any(term.mask is not None for term in call.terms) or (is_part and not all(call.positive)):
+        raise ValueError(
+            f"NASA cannot steer this call: another node gives the network a latent of {got[0]} x {got[1]}, a part or "
+            f"a resized form of the model's {size[0]} x {size[1]}. Remove that node, or disconnect the mask of NASA "
+            "Apply and set cfg to 1"
+        )
 
 
 def _follow_forwards(executor: WrapperExecutor, *args: Any, **kwargs: Any) -> torch.Tensor:

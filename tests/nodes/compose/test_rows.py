@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import comfy.ldm.modules.attention as attention
+import families.contract
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from composed import (
     POSITIVE,
@@ -70,6 +72,19 @@ def test_rows_that_cannot_be_followed_are_refused():
     with pytest.raises(ValueError, match="cannot tell which rows of an attention belong to the prompt"):
         sampled(steer(patcher), cfg=CFG)
     sampled(steer(patcher))  # without a negative conditioning, all rows belong to the prompt
+
+
+def test_regional_prompts_inside_a_transformer_are_refused():
+    video = families.case("Wan 2.1 T2V")
+    patcher = families.contract.steer(video.patcher, video.condition(3))
+    forward = patcher.model.diffusion_model.blocks[0].cross_attn.forward
+
+    def repeated(x, context, **kwargs):
+        return forward(torch.cat([x, x]), torch.cat([context, context]), **kwargs)[: x.shape[0]]
+
+    patcher.add_object_patch("diffusion_model.blocks.0.cross_attn.forward", repeated)
+    with pytest.raises(ValueError, match="another node repeats the rows of its cross-attention"):
+        video.sample(patcher, video.condition(1), video.condition(2))
 
 
 @pytest.fixture
@@ -148,6 +163,17 @@ def test_tiles_that_cannot_be_attributed_are_refused(what, mask, message):
     negative = conditioning(prompt(POSITIVE)) if what == "the same text twice" else None
     with pytest.raises(ValueError, match=message):
         sampled(patcher, negative=negative, cfg=CFG, size=SIZE)
+
+
+@pytest.mark.parametrize(("mask", "cfg"), [(random_mask(*SIZE), 1.0), (None, CFG)], ids=["a mask", "cfg"])
+def test_tiles_between_the_model_and_the_network_are_refused(mask, cfg):
+    def halves(executor, x, *args, **kwargs):
+        return torch.cat([executor(half, *args, **kwargs) for half in x.chunk(2, dim=-1)], dim=-1)
+
+    patcher = steer(subject().patcher, mask=mask)
+    patcher.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "halves", halves)
+    with pytest.raises(ValueError, match="gives the network a latent of 16 x 8"):
+        sampled(patcher, cfg=cfg, size=SIZE)
 
 
 def test_a_mask_of_a_latent_that_is_rolled_is_refused():
