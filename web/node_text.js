@@ -4,7 +4,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
 const WIDGET = "snoopi_text"; // name of the widget
-const MARGIN = 10; // of the front end's DOM widgets
+const MARGIN = 6; // of the text in its widget
 const LOWEST = 40; // pixels of height that a text may always have: two lines
 const HIGHEST = 200; // pixels; more text is scrolled
 const STYLE =
@@ -16,7 +16,7 @@ const WARNING_STYLE = "border-left: 3px solid #e8a33d; padding-left: 6px; margin
 // Not kept on the nodes, because opening a workflow or undoing a change makes new ones.
 const workflows = new Map();
 const toasts = new Set(); // warnings of this run and the one before that had a toast
-const heights = new WeakMap(); // node -> height of its text
+const heights = new WeakMap(); // node -> {text: height of its text, without: of the node without one}
 
 const rootGraph = () => app.rootGraph ?? app.graph;
 const widgetOf = (node) => node.widgets?.find((widget) => widget.name === WIDGET);
@@ -94,26 +94,27 @@ function draw(node, lines) {
 
 // A front end makes a node taller for its widgets, but never lower again.
 function resize(node, widget) {
-  const before = heights.get(node) ?? 0;
+  const before = heights.get(node)?.text ?? 0;
   const after = widget.options.getMinHeight();
-  heights.set(node, after);
+  const without = before ? heights.get(node).without : node.size[1];
+  heights.set(node, { text: after, without });
   if (after < before && !LiteGraph.vueNodesMode) {
-    node.setSize([node.size[0], Math.max(node.computeSize()[1], node.size[1] - before + after)]);
+    node.setSize([node.size[0], Math.max(without, node.size[1] - before + after)]);
   }
   node.setDirtyCanvas(true, true);
 }
 
+const isOpen = (node) => node.graph === (app.canvas.graph ?? rootGraph()) && !node.flags?.collapsed;
+
 // Give the text the room down to the next node; returns whether all of it can be read.
 function fit(node) {
   const widget = widgetOf(node);
-  if (node.graph !== (app.canvas.graph ?? rootGraph()) || node.flags?.collapsed || !widget?.element.isConnected) {
-    return false;
-  }
+  if (!isOpen(node) || !widget?.element.isConnected) return false;
   const { scale, offset } = app.canvas.ds;
-  const canvas = app.canvas.canvas.getBoundingClientRect();
   const place = widget.element.parentElement.getBoundingClientRect();
   const whole = widget.element.closest("[data-node-id]")?.getBoundingClientRect(); // in Nodes 2.0
-  const top = (place.top - canvas.top) / scale - offset[1];
+  const canvasTop = app.canvas.canvas.getBoundingClientRect().top;
+  const top = whole ? (place.top - canvasTop) / scale - offset[1] : node.pos[1] + widget.y + MARGIN;
   const footer = whole ? (whole.bottom - place.bottom) / scale : MARGIN;
   const below = node.graph.nodes
     .filter((other) => other.pos[0] < node.pos[0] + node.size[0] && node.pos[0] < other.pos[0] + other.size[0])
@@ -138,17 +139,17 @@ function drawAll() {
   const drawn = (graph) =>
     (graph?.nodes ?? []).flatMap((node) => [...(widgetOf(node) ? [node] : []), ...drawn(node.subgraph)]);
   for (const node of new Set([...lines.keys(), ...drawn(rootGraph())])) draw(node, lines.get(node) ?? new Map());
-  // The front end places them in the next frame.
-  afterFrames(2, () => {
-    for (const [id, { warnings }] of entries) {
-      const isRead = pathTo(id).map(fit).some(Boolean);
-      if (!isRead) [...warnings.keys()].forEach(toast);
+  // The front end places widgets some frames later.
+  const isPlaced = (node) => !isOpen(node) || !widgetOf(node) || widgetOf(node).element.isConnected;
+  const place = (frames) => {
+    const paths = [...entries].map(([id, { warnings }]) => [pathTo(id), warnings]);
+    if (frames > 0 && !paths.every(([path]) => path.every(isPlaced))) {
+      requestAnimationFrame(() => place(frames - 1));
+      return;
     }
-  });
-}
-
-function afterFrames(count, call) {
-  requestAnimationFrame(() => (count > 1 ? afterFrames(count - 1, call) : call()));
+    for (const [path, warnings] of paths) if (!path.map(fit).some(Boolean)) [...warnings.keys()].forEach(toast);
+  };
+  requestAnimationFrame(() => requestAnimationFrame(() => place(120)));
 }
 
 function toast(text) {
@@ -161,20 +162,20 @@ let isWaiting = false;
 function drawSoon() {
   if (isWaiting) return;
   isWaiting = true;
-  afterFrames(1, () => {
+  requestAnimationFrame(() => {
     isWaiting = false;
     drawAll();
   });
 }
 
 function receive({ kind, text, node, source, workflow }) {
-  const open = rootGraph()?.id;
-  const entries = entriesOf(workflow ?? open);
+  const current = rootGraph()?.id;
+  const entries = entriesOf(workflow ?? current);
   if (!entries.has(node)) entries.set(node, { text: "", warnings: new Map() });
   const { warnings } = entries.get(node);
   if (kind === "text") entries.get(node).text = text;
   else if (!warnings.has(text)) warnings.set(text, source);
-  if (kind === "warning" && (workflow ?? open) !== open) toast(text);
+  if (kind === "warning" && (workflow ?? current) !== current) toast(text);
   drawSoon();
 }
 
