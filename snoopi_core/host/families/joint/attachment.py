@@ -25,23 +25,33 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from comfy.model_base import BaseModel
 
-from ..base import Call, Options, network_of
+from ..base import Call, Grid, Options, network_of
+from .block import JointLayer
 from .share import DEFAULT_WAYS, Way
 from .steered_block import SteeredBlock
 from .stream import Pass
 
-if TYPE_CHECKING:
-    from .family import JointFamily
+
+class JointNetworks(Protocol):
+    """What an attachment asks of a JointFamily."""
+
+    target_first: bool
+
+    def layers(self, model: BaseModel) -> dict[int, JointLayer]: ...
+
+    def grid(self, network: Any, shape: torch.Size) -> Grid: ...
+
+    def image_tokens(self, network: Any, grid: Grid) -> int | None: ...
 
 
 class JointAttachment:
-    def __init__(self, family: JointFamily, ways: Sequence[Way] = DEFAULT_WAYS) -> None:
+    def __init__(self, family: JointNetworks, ways: Sequence[Way] = DEFAULT_WAYS) -> None:
         self.family, self.ways = family, ways
         # By network: a node's output may run in several models at once, for example on several GPUs.
         self._known: WeakKeyDictionary[torch.nn.Module, tuple[Pass, dict[int, SteeredBlock]]] = WeakKeyDictionary()
@@ -53,6 +63,7 @@ class JointAttachment:
         network, layers = network_of(model), self.family.layers(model)
         state, known = self._known.setdefault(network, (Pass(), {}))
         state.ways = self.ways
+        state.names = [f"{each.block.group}.{each.block.index}" for each in layers.values()]
         grid = self.family.grid(network, call.shape)
         state.begin(call, network, grid, self.family.image_tokens(network, grid), self.family.target_first)
         last = max(call.layers)

@@ -6,7 +6,6 @@ Dimensions: B rows, P positive and N negative text tokens, I image tokens, H hea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -25,17 +24,21 @@ class Tokens(NamedTuple):
     mask: Mask
 
 
-@dataclass(frozen=True, kw_only=True)
 class Attention:
     """A call of the host's attention function, or of another node's override of it, with any queries, keys and values.
 
-    args: the positional arguments after queries, keys and values: heads, mask ...
+    Not a frozen dataclass, which torch.compile cannot make inside a graph.
     """
 
-    function: Callable[..., torch.Tensor]
-    override: Callable[..., torch.Tensor] | None
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
+    def __init__(
+        self,
+        function: Callable[..., torch.Tensor],
+        override: Callable[..., torch.Tensor] | None,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        """`args`: the positional arguments after queries, keys and values: heads, mask ..."""
+        self.function, self.override, self.args, self.kwargs = function, override, args, kwargs
 
     @property
     def heads(self) -> int:
@@ -63,10 +66,8 @@ class Attention:
             args = (args[0], mask, *args[2:])
         elif mask is not None or "mask" in kwargs:
             kwargs["mask"] = mask
-        if self.override is None:
-            z = self.function(q, k, v, *args, **kwargs)
-        else:
-            z = self.override(self.function, q, k, v, *args, **kwargs)
+        function, override = self.function, self.override
+        z = function(q, k, v, *args, **kwargs) if override is None else override(function, q, k, v, *args, **kwargs)
         return z.transpose(1, 2).flatten(2) if self.returns_heads else z
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -32,7 +32,7 @@ class SteeredBlock:
         """Replace the forward of the block."""
         module, self.declared = layer.module, layer.declared
         self.names = self.declared.names(module)
-        self.name = f"{layer.block.group}.{layer.block.index}"
+        self.name = self.state.names[self.key]
         self._forward: Callable[..., Any] | None = module.forward
         self._is_called = False
         self._reset()
@@ -78,7 +78,7 @@ class SteeredBlock:
             )
         if self.key > state.reached + 1 and not state.warned:
             state.warned = True
-            _warn_of_skipped(state.reached + 1, self.key - 1)
+            _warn_of_skipped(state.names[state.reached + 1 : self.key])
         state.reached = self.key
         self._arguments, self._positional = named(self.names, args, kwargs), len(args)
         self._options = self._arguments.get("transformer_options") or {}
@@ -139,7 +139,7 @@ class SteeredBlock:
     def _attention(self, function: Callable, args: tuple, kwargs: dict[str, Any]) -> Attention:
         # An override of another node gets the options that it was put in.
         kwargs = {**kwargs, "transformer_options": self._options}
-        return Attention(function=function, override=self._override, args=args[3:], kwargs=kwargs)
+        return Attention(function, self._override, args[3:], kwargs)
 
     def _places(self, queries: int, keys: int) -> tuple[slice, slice, slice]:
         """Where P, I, and of I the tokens of the picture itself are."""
@@ -262,9 +262,9 @@ def _split_mask(mask: Mask, length: int, image: int, image_first: bool, dtype: t
     return join_masks([(over_text, length), (over_image, image)], dtype), for_image
 
 
-def _warn_of_skipped(first: int, last: int) -> None:
+def _warn_of_skipped(names: Sequence[str]) -> None:
     logging.warning(
-        "NASA Apply: another node skips block %s of the network, so the negative skips it too. If that node keeps the "
+        "NASA Apply: another node skips %s of the network, so the negative skips it too. If that node keeps the "
         "results of earlier steps, the negative acts less exactly; remove it, or NASA Apply, if you see faults",
-        f"{first}" if first == last else f"{first} to {last}",
+        names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}",
     )

@@ -46,6 +46,7 @@ class Stream:
 class Pass:
     """One call of the network; reused, so that a compiled network sees the same object in each call.
 
+    names: of all blocks, as in NASA Apply's `blocks`.
     network: the network.
     grid: of the picture's own tokens.
     image_tokens: I; None if references may add to the picture's own.
@@ -55,6 +56,7 @@ class Pass:
     ways: Sequence[Way] = DEFAULT_WAYS
     used: set[Way] = field(default_factory=set)
     warned: bool = False
+    names: Sequence[str] = ()
     call: Call | None = None
     network: Any = None
     grid: Grid = (1, 1, 1)

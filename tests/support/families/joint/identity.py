@@ -19,13 +19,21 @@ class WithoutPrompt:
 
     text: number of text tokens.
     image: of image tokens, of which `picture` are steered.
+    inner: another override, which only changes its arguments.
     """
 
-    def __init__(self, alpha: float, text: int, image: int, *, picture: slice, image_first: bool = False) -> None:
+    def __init__(
+        self, alpha: float, text: int, image: int, *, picture: slice, image_first: bool = False, inner: Any = None
+    ) -> None:
         self.alpha, self.text, self.image, self.picture, self.image_first = alpha, text, image, picture, image_first
+        self.inner = inner
         self.calls = 0
 
     def __call__(self, function: Any, q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self.inner is not None:
+            changed: list[Any] = []
+            self.inner(lambda *a, **_: changed.append(a[:3]), q, k, v, *args, **kwargs)
+            q, k, v = changed[0]
         axis = 2 if kwargs.get("skip_reshape") else 1
         z = function(q, k, v, *args, **kwargs)
         if q.shape[axis] != self.text + self.image:

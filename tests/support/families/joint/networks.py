@@ -67,13 +67,13 @@ class Network:
             config = type(self.config, (config,), {"unet_extra_config": self.extra})
         return build(config, self.arguments, adjust=self.adjust)
 
-    def sample(self, patcher, positive: Condition, other: Condition, *, cfg: float = 1.0) -> torch.Tensor:
-        """The host's KSampler; the latents of video and sound are one tensor then."""
+    def sample(self, patcher, positive: Condition, other: Condition, *, cfg: float = 1.0, **settings) -> torch.Tensor:
+        """The host's KSampler; settings are added to the positive prompt."""
         latent = torch.zeros(self.rows, *self.shape)
         noise = comfy.sample.prepare_noise(latent, 7)
+        prompts = conditioning(positive, **settings), conditioning(other)
         return comfy.sample.sample(
-            patcher, noise, self.steps, cfg, "lcm", "simple", conditioning(positive), conditioning(other), latent,
-            seed=7, disable_pbar=True,
+            patcher, noise, self.steps, cfg, "lcm", "simple", *prompts, latent, seed=7, disable_pbar=True,
         )  # fmt: skip
 
 

@@ -1,0 +1,222 @@
+"""NASA in joint attention beside reference pictures, ControlNet, overrides of the attention and replaced blocks.
+
+Exact by the prompt as negative: the same other nodes are in the run that gives the expected result.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from families.contract import find_patches, steer
+from families.joint.identity import WithoutPrompt
+from families.joint.networks import NETWORKS
+from figures import measured
+from reference import relative_error
+
+pytestmark = pytest.mark.host
+
+ALPHA = 0.5
+BAR = 2e-6
+EFFECT = 1e-3
+
+
+def network(name):
+    if not NETWORKS[name].exists:
+        pytest.skip("not in this ComfyUI")
+    return NETWORKS[name]
+
+
+def with_option(patcher, key, value):
+    out = patcher.clone()
+    out.model_options["transformer_options"][key] = value
+    return out
+
+
+def expected(subject, positive, *, image=None, start=0, patcher=None, inner=None, **settings):
+    """By the override; `start`: of the picture among `image` tokens."""
+    tokens = subject.text(positive["context"].shape[1])
+    picture = slice(start, start + subject.grid)
+    image = image or subject.image or subject.grid
+    override = WithoutPrompt(ALPHA, tokens, image, picture=picture, image_first=subject.image_first, inner=inner)
+    plain = with_option(patcher or subject.patcher, "optimized_attention_override", override)
+    out = subject.sample(plain, positive, positive, **settings)
+    assert override.calls > 0
+    return out
+
+
+def check(what, subject, name, positive, *, patcher=None, inner=None, image=None, start=0, **settings):
+    base = patcher or subject.patcher
+    steered_base = base if inner is None else with_option(base, "optimized_attention_override", inner)
+    want = expected(subject, positive, image=image, start=start, patcher=base, inner=inner, **settings)
+    plain = subject.sample(steered_base, positive, positive, **settings)
+    assert relative_error(plain, want) > EFFECT
+    got = subject.sample(steer(steered_base, positive, alpha=ALPHA), positive, positive, **settings)
+    measured("joint attention", name, what, relative_error(got, want), BAR)
+    return got
+
+
+# Reference pictures: the picture's own tokens are steered, wherever they are among those of the image.
+REFERENCES = {
+    "Flux": ({}, 24, 0),
+    "Flux 2": ({"reference_latents_method": "index_timestep_zero"}, 24, 0),
+    "Qwen-Image": ({"reference_latents_method": "index_timestep_zero"}, 24, 0),
+    "Krea 2": ({"reference_latents_method": "index"}, 24, 0),
+    "Mage-Flow": ({}, 24, 0),
+    "JoyImage": ({}, 24, 0),
+    "OmniGen 2": ({}, 24, 24),
+    "Boogu-Image": ({}, 24, 24),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in ("Qwen-Image", "OmniGen 2") else pytest.param(n, marks=pytest.mark.full) for n in REFERENCES]
+)
+def test_only_the_pictures_own_tokens_are_steered(name):
+    subject, (settings, tokens, start) = network(name), REFERENCES[name]
+    shape = (*subject.shape[:-1], subject.shape[-1] // 2)
+    reference = torch.randn(1, *shape, generator=torch.Generator().manual_seed(9))
+    positive = subject.condition(1)
+    settings = {**settings, "reference_latents": [reference]}
+    got = check("with a reference", subject, name, positive, image=subject.grid + tokens, start=start, **settings)
+    assert relative_error(got, subject.sample(steer(subject.patcher, positive), positive, positive)) > EFFECT
+
+
+def test_reference_pictures_of_z_image_are_refused():
+    """They bring text of their own."""
+    subject = network("Z-Image")
+    positive = subject.condition(1)
+    reference = torch.randn(1, *subject.shape)
+    with pytest.raises(ValueError, match="reference pictures"):
+        subject.sample(steer(subject.patcher, positive), positive, positive, reference_latents=[reference])
+
+
+class Control:
+    """What a ControlNet adds, by its place."""
+
+    previous_controlnet = extra_hooks = cond_hint_original = None
+    strength = 1.0
+
+    def __init__(self, place, shape):
+        self.residual = {place: [torch.randn(shape, generator=torch.Generator().manual_seed(5))] * 2}
+
+    def get_control(self, *_):
+        return self.residual
+
+    def pre_run(self, *_):
+        pass
+
+    def cleanup(self):
+        pass
+
+    def get_models(self):
+        return []
+
+    def get_extra_hooks(self):
+        return []
+
+    def inference_memory_requirements(self, dtype):
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "width"),
+    [("SD3.5 medium", "output", 192), pytest.param("Flux", "input", 64, marks=pytest.mark.full)],
+)
+def test_with_a_controlnet(name, place, width):
+    subject = network(name)
+    control = Control(place, (2, subject.grid, width))
+    got = check("with a ControlNet", subject, name, subject.condition(1), control=control)
+    positive = subject.condition(1)
+    assert relative_error(got, subject.sample(steer(subject.patcher, positive), positive, positive)) > EFFECT
+
+
+def sharper(function, q, k, v, *args, **kwargs):
+    """Another node's attention."""
+    return function(q * 1.2, k, v, *args, **kwargs)
+
+
+@pytest.mark.parametrize("name", ["Flux", pytest.param("Krea 2", marks=pytest.mark.full)])
+def test_with_another_nodes_attention(name):
+    check("with another attention", network(name), name, network(name).condition(1), inner=sharper)
+
+
+def replaced(patcher, replacement, kind="double_block", index=1):
+    out = patcher.clone()
+    out.set_model_patch_replace(replacement, "dit", kind, index)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("Qwen-Image", "double_block"),
+        *(pytest.param("Flux", k, marks=pytest.mark.full) for k in ("double_block", "single_block")),
+    ],
+)
+def test_with_a_replaced_block(name, kind):
+    """As first-block caches and layer guidance do it: the block runs inside another node's function."""
+
+    def half(args, extra):
+        out = extra["original_block"]({**args, "vec": args["vec"]})
+        return {**out, "img": out["img"] * 0.5}
+
+    subject = network(name)
+    check("with a replaced block", subject, name, subject.condition(1), patcher=replaced(subject.patcher, half, kind))
+
+
+def test_a_skipped_block_is_skipped_for_the_negative_too(caplog):
+    def skip(args, extra):
+        return {"img": args["img"], "txt": args["txt"]}
+
+    subject = network("Qwen-Image")
+    check("with a skipped block", subject, "Qwen-Image", subject.condition(1), patcher=replaced(subject.patcher, skip))
+    [warning] = [each.message for each in caplog.records if each.levelno == logging.WARNING and "skips" in each.message]
+    assert "block.1" in warning
+
+
+def test_a_block_that_runs_twice_is_refused():
+    def twice(args, extra):
+        extra["original_block"]({**args, "img": args["img"].clone(), "txt": args["txt"].clone()})
+        return extra["original_block"](args)
+
+    subject = network("Qwen-Image")
+    positive, patcher = subject.condition(1), replaced(subject.patcher, twice)
+    found = find_patches(subject.patcher.model.diffusion_model)
+    with pytest.raises(ValueError, match=r"block\.1.*twice"):
+        subject.sample(steer(patcher, positive), positive, positive)
+    assert find_patches(subject.patcher.model.diffusion_model) == found
+
+
+def test_a_block_that_another_node_replaces_during_the_call_is_refused():
+    """Its forward would never be seen, and the negative would silently do nothing there."""
+    subject = network("SD3.5 medium")
+    block = subject.patcher.model.diffusion_model.joint_blocks[1]
+    positive = subject.condition(1)
+
+    def swap(module, args):
+        kept = type(block).forward
+        block.forward = lambda *args, **kwargs: kept(block, *args, **kwargs)
+
+    handle = subject.patcher.model.diffusion_model.x_embedder.register_forward_pre_hook(swap)
+    try:
+        with pytest.raises(ValueError, match=r"block\.1"):
+            subject.sample(steer(subject.patcher, positive), positive, positive)
+    finally:
+        handle.remove()
+        vars(block).pop("forward", None)
+
+
+def test_tokens_that_another_node_adds_are_refused():
+    """Such as those of a picture, among the keys."""
+
+    def more_keys(q, k, v, pe=None, attn_mask=None, extra_options=None):
+        return {"k": torch.cat([k, k[:, :, :4]], 2), "v": torch.cat([v, v[:, :, :4]], 2)}
+
+    subject = network("Krea 2")
+    patcher = subject.patcher.clone()
+    patcher.set_model_patch(more_keys, "attn1_patch")
+    positive = subject.condition(1)
+    with pytest.raises((ValueError, RuntimeError)):
+        subject.sample(steer(patcher, positive), positive, positive)

@@ -1,0 +1,44 @@
+"""torch.compile with joint attention: a graph for the plain model and one for the steered, however the host compiles.
+
+Without MiniMax H3: its own forward breaks the graph to read numbers, with or without NASA.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from families.contract import steer
+from families.joint import JOINT_CASES
+from figures import measured
+from torch._dynamo.utils import counters
+
+from ..test_compile import fresh_compiler, fullgraph, hosts_node
+
+pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.full]
+__all__ = ["fresh_compiler"]
+
+NAMES = ["Flux", "SD3.5 medium", "Qwen-Image", "Lumina 2", "Krea 2"]
+# Uncompiled, the share of the attention comes from the kernels' own sums (test_share.py); in a graph by one more call.
+BAR = 5e-6
+
+
+@pytest.mark.parametrize(("name", "compiled"), itertools.product(NAMES, [fullgraph, hosts_node]))
+def test_nasa_added_changed_and_removed(name, compiled):
+    if name not in JOINT_CASES:
+        pytest.skip("not in this ComfyUI")
+    subject = JOINT_CASES[name]()
+    positive, negative, other = (subject.condition(seed) for seed in (1, 3, 4))
+
+    def sampled(patcher):
+        return subject.sample(patcher, positive, positive)
+
+    base = compiled(subject.patcher)
+    for settings in (None, {}, None, {"alpha": 0.2}, {"condition": other}, {}):
+        expected, got = (
+            sampled(patcher if settings is None else steer(patcher, **{"condition": negative, **settings}))
+            for patcher in (subject.patcher, base)
+        )
+        difference = float((got - expected).abs().max())
+        measured("joint attention", name, "compiled, difference", difference, BAR)
+    measured("joint attention", name, "compiled, graphs", counters["stats"]["unique_graphs"], 2)
