@@ -9,6 +9,7 @@ import logging
 
 import pytest
 import torch
+from comfy.controlnet import ControlBase
 from families.contract import find_patches, steer
 from families.joint.identity import WithoutPrompt
 from families.joint.networks import NETWORKS
@@ -92,32 +93,16 @@ def test_reference_pictures_of_z_image_are_refused():
         subject.sample(steer(subject.patcher, positive), positive, positive, reference_latents=[reference])
 
 
-class Control:
+class Control(ControlBase):
     """What a ControlNet adds, by its place."""
 
-    previous_controlnet = extra_hooks = cond_hint_original = None
-    strength = 1.0
-
     def __init__(self, place, shape):
-        self.residual = {place: [torch.randn(shape, generator=torch.Generator().manual_seed(5))] * 2}
+        super().__init__()
+        residual = torch.randn(shape, generator=torch.Generator().manual_seed(5))
+        self.residual = {"input": [], "output": [], place: [residual] * 2}
 
     def get_control(self, *_):
         return self.residual
-
-    def pre_run(self, *_):
-        pass
-
-    def cleanup(self):
-        pass
-
-    def get_models(self):
-        return []
-
-    def get_extra_hooks(self):
-        return []
-
-    def inference_memory_requirements(self, dtype):
-        return 0
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,9 @@ class JointReference:
         self.mutant: str | None = None
         self.negatives: list[Negative] = []
         self.attentions: list[Seen] = []
+        self._modules: list[torch.nn.Module] = []
         for module, forward in self.blocks():
+            self._modules.append(module)
             seen = Seen()
             self.attentions.append(seen)
             module.forward = Bound(forward, module, len(self.attentions) - 1)
@@ -87,6 +89,10 @@ class JointReference:
     def blocks(self) -> list[tuple[torch.nn.Module, Callable]]:
         """The joint blocks, each with its written-out forward: (block, index, *args, **kwargs)."""
         raise NotImplementedError
+
+    def cross_attentions(self) -> list[torch.nn.Module]:
+        """The joint blocks: what a LoRA changes in tests."""
+        return self._modules
 
     def prepare(self, condition: dict[str, Any], x: torch.Tensor) -> tuple[torch.Tensor, Any, torch.Tensor | None]:
         """A prompt as the blocks get it: tokens, positions, mask."""
