@@ -24,6 +24,7 @@ Entry = dict[str, Any]  # host, table, row, column, value, bar, file
 # Titles of the tables, in their order on the page; other tables follow.
 TABLES = {
     "families": "Families of networks, against independent implementations in fp64",
+    "joint attention": "Networks of joint attention, against the formula in fp64",
     "presets": "Presets of the One-Step Sampler, against their schedulers and formulas",
     "loader": "What the PG-SB Loader opens",
     "composition": "NASA Apply beside everything else",
@@ -38,8 +39,7 @@ HEAD = """# Compatibility, measured
 - **Together with** ControlNet, GLIGEN, regional and timed conditioning, other guiders and guidance nodes, replaced or
   patched attention (as IPAdapter does it), FreeU and other model patches, LoRA, model merges, torch.compile, fp16, bf16
   and fp8, low VRAM, interrupted and repeated runs: [all {count}](#{anchor}).
-- **Does not work with** models of joint attention, which it refuses by name: SD3, Flux, Chroma, Qwen-Image, Z-Image,
-  Lumina, HunyuanVideo.
+{joint}
 - **Not tried**: AnimateDiff, GGUF, Nunchaku, TeaCache, SageAttention, the IPAdapter pack itself (its way of replacing
   attention was), a GPU.
 
@@ -69,11 +69,16 @@ def render(entries: Sequence[Entry], hosts: Sequence[str]) -> str:
         tables.setdefault(entry["table"], []).append(entry)
     order = [*TABLES, *sorted(set(tables) - set(TABLES))]
     networks = f"- **NASA Apply works with** {'; '.join(_names(entries, 'families'))}."
+    joint = (
+        f"- **Joint attention**: {'; '.join(_names(entries, 'joint attention'))}. "
+        "[JOINT_ATTENTION.md](JOINT_ATTENTION.md) says how, and what was not measured."
+    )
     # "ControlNet, with a mask" is a second row of ControlNet's
     combined = {name.split(",")[0] for name in _names(entries, "composition")}
     head = HEAD.format(
         hosts=" and ".join(hosts),
         families=fill(networks, 120, subsequent_indent="  "),
+        joint=fill(joint, 120, subsequent_indent="  "),
         anchor=TABLES["composition"].lower().replace(" ", "-"),
         count=len(combined),
     )

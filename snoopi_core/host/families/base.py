@@ -59,6 +59,8 @@ class Family(ABC):
     """Shown in messages, for example in the list of supported models."""
     methods: tuple[str, ...] = METHOD_NAMES
     """Names of the methods that can act in these networks."""
+    alpha_note = ""
+    """What to say of the strength where no value is known."""
     text_depends_on_time = False
     """Whether the context depends on the noise level, so that it is prepared for each step."""
     text_depends_on_size = False

@@ -17,8 +17,9 @@ def recommended_alpha(patcher: ModelPatcher, method: Method = NASA) -> str:
     metadata = get_metadata(patcher)
     if metadata is not None and metadata.recommended_alpha is not None:
         return f"its file recommends {metadata.recommended_alpha:g}"
-    paper = describe_paper_alphas(family_of(patcher.model).kind(patcher.model))
-    return "" if paper is None else f"the paper uses {paper}"
+    family = family_of(patcher.model)
+    paper = describe_paper_alphas(family.kind(patcher.model))
+    return family.alpha_note if paper is None else f"the paper uses {paper}"
 
 
 def describe_manual_alpha(patcher: ModelPatcher, alpha: float, method: Method = NASA) -> str:
@@ -27,7 +28,7 @@ def describe_manual_alpha(patcher: ModelPatcher, alpha: float, method: Method = 
         return f"as set; published: {method.usual}"
     metadata = get_metadata(patcher)
     if metadata is None or metadata.recommended_alpha in (None, alpha):
-        return "as set"
+        return "; ".join(filter(None, ("as set", family_of(patcher.model).alpha_note)))
     return f"as set; its file recommends {metadata.recommended_alpha:g}"
 
 
@@ -61,8 +62,10 @@ def auto_alpha(patcher: ModelPatcher, method: Method = NASA) -> tuple[float, str
     if found is None:
         swept = describe_paper_alphas(kind)
         have = f"the paper only swept it, {swept}" if swept else "the paper has none"
+        start = " and start with alpha 0.3; NASA Scale Sweep shows which is right"
+        advice = f": {family.alpha_note}" if family.alpha_note else start
         raise ValueError(
             f'alpha_mode is "auto", but no alpha is known for this model ({family.name}): its file has none, and '
-            f'{have}. Choose "as set" and start with alpha 0.3; NASA Scale Sweep shows which is right'
+            f'{have}. Choose "as set"{advice}'
         )
     return found[0], f"a guess: the lowest published for {kind} networks"

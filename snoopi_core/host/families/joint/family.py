@@ -33,6 +33,9 @@ class JointFamily(Family):
     groups: tuple[tuple[str, str, type[torch.nn.Module], JointBlock], ...]
     """In the order in which they run: attribute of the network, name in NASA Apply's `blocks`, class, declaration."""
     methods = ("NASA",)
+    alpha_note = (
+        "no alpha has been measured for joint attention yet: begin low, compare strengths with NASA Scale Sweep"
+    )
     target_first = True
     """Whether the picture's own tokens come before those of reference pictures and padding."""
     required: tuple[str, str] | None = None

@@ -71,7 +71,7 @@ class Pass:
     def begin(self, call: Call, network: Any, grid: Grid, image_tokens: int | None, target_first: bool) -> None:
         self.call, self.network, self.grid = call, network, grid
         self.image_tokens, self.target_first = image_tokens, target_first
-        self.streams, self.text, self.reached = [], 0, -1
+        self.streams, self.used, self.text, self.reached = [], set(), 0, -1
 
     def start_streams(self, rows: int) -> None:
         """Begin at the first block that runs; `rows` is R."""
