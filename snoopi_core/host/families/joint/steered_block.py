@@ -123,13 +123,13 @@ class SteeredBlock:
         state.start_streams(q_i.shape[0])
         for stream in state.streams:
             self._run_negative(stream, i, q.shape[0])
-        chosen = {id(stream.term): stream for stream in state.streams if self.key in stream.term.keys_values}
+        chosen = {stream.term.number: stream for stream in state.streams if self.key in stream.term.keys_values}
         if not chosen:
             return attention.as_returned(z)
         state.used.add(way)
 
         def respond(term: Term) -> torch.Tensor:
-            n, _ = chosen[id(term)].found
+            n, _ = chosen[term.number].found
             return share_of_negative(attention, way, kept, q_i, n, p, i)
 
         before, after = z[:, : target.start], z[:, target.stop :]
