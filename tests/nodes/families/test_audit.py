@@ -46,7 +46,7 @@ def _is_class(value: ast.expr) -> bool:
 
 def test_every_network_of_the_host_is_in_the_table():
     found = host_networks()
-    assert len(found) > 40 and {"UNetModel", "WanModel", "LTXAVModel", "Flux"} <= set(found)
+    assert len(found) > 30 and {"UNetModel", "WanModel", "LTXAVModel", "Flux"} <= set(found)
     missing = sorted(set(found) - set(NETWORKS))
     assert not missing, f"new networks of this ComfyUI: {missing}; add each to snoopi_core/networks.py"
 
@@ -62,7 +62,7 @@ def test_a_network_is_steered_where_the_table_says_so():
 def test_each_row_is_measured():
     """By the tests of the families; those of UNets and of chained models have other names."""
     rows = {row for network in NETWORKS.values() for row in network.rows if not row.startswith("UNet ")}
-    measured = {*CASES, *JOINT_CASES, *JOINT_NETWORKS}
+    measured = {row for row in (*CASES, *JOINT_CASES, *JOINT_NETWORKS) if not row.startswith("UNet ")}
     assert measured <= rows
     assert rows - measured <= {"Wan 2.2, two chained models with LoRAs", *NOT_IN_EVERY_HOST}
 

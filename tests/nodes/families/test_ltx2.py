@@ -11,6 +11,7 @@ import pytest
 import torch
 from families import Case, case, conditioning
 from families.contract import BAR, EFFECT, steer, subtract
+from families.ltx2 import ltx2
 from families.steps import lora_of, merged, with_lora
 from figures import measured
 from reference import relative_error
@@ -191,3 +192,18 @@ def test_a_video_without_sound(subject):
     expected = alone.expected(positive, [subtract(negative)], rows=2)
     assert relative_error(alone.expected(positive, rows=2), expected) > EFFECT
     measured("families", subject.name, "relative error", relative_error(got, expected), BAR)
+
+
+@pytest.mark.full
+def test_the_connectors_fill_a_text_with_learned_tokens():
+    """To 1024 tokens, as in the published models; without them elsewhere, because they take ten seconds."""
+    whole = ltx2("LTX-2", registers=True)
+    positive, negative = whole.condition(1), whole.condition(3, whole.more)
+    got = whole.sample(steer(whole.patcher, negative), positive, positive)
+    measured(
+        "families",
+        whole.name,
+        "relative error",
+        relative_error(got, whole.expected(positive, [subtract(negative)])),
+        BAR,
+    )

@@ -122,8 +122,8 @@ def _without_registers(network: torch.nn.Module) -> None:
 
 
 @functools.cache
-def ltx2(version: str) -> Case:
-    adjust = _without_registers if version == "LTX-2.3" else None
+def ltx2(version: str, *, registers: bool = False) -> Case:
+    adjust = None if registers else _without_registers
     patcher = build(supported.LTXAV, {**_SHARED, **_VERSIONS[version]}, adjust=adjust)
     width = CONTEXT if version == "LTX-2" else _WIDTH + _AUDIO_WIDTH
     return _TwoStreams(
