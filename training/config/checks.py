@@ -155,7 +155,7 @@ def unknown_clip_tags(recipe: Recipe) -> Iterator[Problem]:
     model, pretrained = recipe.clip.model, recipe.clip.pretrained
     if recipe.clip.weight == 0 or exists(find_file(pretrained)) or model.startswith(_CLIP_ELSEWHERE):
         return
-    with long_step("starting open_clip", at_once=False):
+    with long_step("starting open_clip, to look up clip.pretrained", at_once=False):
         import open_clip
     if pretrained not in (tags := open_clip.list_pretrained_tags_by_model(model)):
         yield (

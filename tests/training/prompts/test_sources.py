@@ -41,6 +41,7 @@ def test_byte_order_marks_and_windows_line_ends_are_removed(tmp_path):
     (tmp_path / "a.txt").write_bytes("\ufeffone\r\ntwo\r\n".encode())
     (tmp_path / "a.csv").write_bytes("\ufeffprompt,n\r\none,1\r\ntwo,2\r\n".encode())
     (tmp_path / "a.jsonl").write_bytes('\ufeff{"prompt": "one"}\r\n{"prompt": "two"}\r\n'.encode())
+    (tmp_path / "a.json").write_bytes('\ufeff[{"prompt": "one"},\r\n{"prompt": "two"}]'.encode())
     for path in tmp_path.iterdir():
         assert open_stream(path, shuffle_block=1).take(2) == ["one", "two"], path.name
 

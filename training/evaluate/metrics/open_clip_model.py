@@ -17,6 +17,7 @@ from torchvision.transforms import Normalize
 
 from snoopi_core.formats.tensor_file import readable
 from training.config import find_file
+from training.console import long_step
 from training.evaluate.metrics.weights import missing_clip
 
 _LOCAL = ("local-dir:", "hf-hub:")
@@ -49,7 +50,7 @@ class OpenClip:
         file = find_file(weights) if weights else None
         from_file = file is not None and file.is_file()
         try:
-            with _without_random_weights_warning():
+            with _without_random_weights_warning(), long_step(f"loading {name}", at_once=False):
                 self.model, _, preprocess = open_clip.create_model_and_transforms(
                     name,
                     pretrained=None if from_file or name.startswith(_LOCAL) else weights,
