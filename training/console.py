@@ -13,11 +13,23 @@ from contextlib import contextmanager, suppress
 log = logging.getLogger(__name__)
 EVERY = 4.0  # seconds between two lines of a long step
 
-# Warnings of other libraries that concern nothing these commands do: (logger, beginning of the message).
-_NOISE = (
-    ("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward"),
-    ("root", "No pretrained weights loaded for model"),  # of open_clip, in a dry run, which needs none
-)
+
+class _Without(logging.Filter):
+    """Leaves out messages that begin with this."""
+
+    def __init__(self, beginning: str) -> None:
+        super().__init__()
+        self.beginning = beginning
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(self.beginning)
+
+
+# Messages of other libraries that concern nothing these commands do, by logger.
+_NOISE = {
+    "bitsandbytes.backends.cpu.ops": _Without("Failed to load CPU gemm_4bit_forward"),
+    "root": _Without("No pretrained weights loaded for model"),  # of open_clip, in a dry run, which needs none
+}
 
 
 def set_up_console() -> None:
@@ -32,8 +44,8 @@ def set_up_console() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     logging.getLogger("training").setLevel(logging.INFO if first else logging.ERROR)
-    for name, beginning in _NOISE:
-        logging.getLogger(name).addFilter(_without(beginning))
+    for name, without in _NOISE.items():
+        logging.getLogger(name).addFilter(without)
 
 
 @contextmanager
@@ -58,11 +70,3 @@ def long_step(what: str, *, at_once: bool = True) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def _without(beginning: str) -> logging.Filter:
-    class Filter(logging.Filter):
-        def filter(self, record: logging.LogRecord) -> bool:
-            return not str(record.msg).startswith(beginning)
-
-    return Filter()

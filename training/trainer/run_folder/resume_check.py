@@ -61,9 +61,12 @@ def check_folder(folder: Path, recipe: Recipe, *, resume: bool, accept_changes: 
         )
     lines = list(changes.values())
     if lines and not accept_changes:
+        older = "\nOlder versions shuffled in blocks of 65,536: give prompts.shuffle_block=65536 to continue such a run"
         raise RecipeError(
             "the run was started with another recipe; restore it, or choose another output.folder, or continue with "
-            "this one by --accept-changes:\n  " + "\n  ".join(lines)
+            "this one by --accept-changes:\n  "
+            + "\n  ".join(lines)
+            + older * changes.get("prompts.shuffle_block", "").endswith(": 65536 -> 0")
         )
     return lines
 
