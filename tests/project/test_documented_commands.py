@@ -127,6 +127,7 @@ RULES = {
     "accelerate": Rule(r"accelerate launch .*", accelerate_parses),
     "torchrun": Rule(r"torchrun .*", torchrun_parses),
     "pytest": Rule(r"(python -m )?pytest( -rP)? tests/\S+( -rP)?", paths_exist),
+    "models page": Rule(r"python -m scripts\.models_page", run_by("tests/nodes/families/test_audit.py")),
     "optional": Rule(r"pip install bitsandbytes", error_message_matches),
 }
 

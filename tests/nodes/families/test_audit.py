@@ -5,15 +5,19 @@ from __future__ import annotations
 import ast
 import inspect
 import operator
+import subprocess
+import sys
 
 import comfy.model_base
 import pytest
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from documented import documented
 from families import CASES
 from families.joint import JOINT_CASES
 from families.joint.networks import NETWORKS as JOINT_NETWORKS
 
 from scripts.models_page import PAGE, page
+from scripts.setup.host import ROOT
 from snoopi_core.host.families import FAMILIES
 from snoopi_core.networks import NETWORKS
 
@@ -71,4 +75,7 @@ NOT_IN_EVERY_HOST = {"Stable Audio 3", "Wan 2.1 SCAIL-2", "WanDancer", "Wan 2.1 
 
 
 def test_the_page_is_made_from_the_table():
-    assert PAGE.read_text(encoding="utf-8") == page(), "run python -m scripts.models_page"
+    command = documented("python -m scripts.models_page")
+    assert PAGE.read_text(encoding="utf-8") == page(), f"run {command}"
+    subprocess.run([sys.executable, *command.split()[1:]], cwd=ROOT, check=True)
+    assert PAGE.read_text(encoding="utf-8") == page()
