@@ -40,8 +40,8 @@ HEAD = """# Compatibility, measured
   patched attention (as IPAdapter does it), FreeU and other model patches, LoRA, model merges, torch.compile, fp16, bf16
   and fp8, low VRAM, interrupted and repeated runs: [all {count}](#{anchor}).
 {joint}
-- **Not tried**: AnimateDiff, GGUF, Nunchaku, TeaCache, SageAttention, the IPAdapter pack itself (its way of replacing
-  attention was), a GPU.
+- **Not tried**: AnimateDiff, GGUF, Nunchaku, SageAttention, several GPUs, the packs IPAdapter and TeaCache themselves
+  (nodes that replace attention or forwards in their way were), a GPU.
 
 ## How to read the tables
 
