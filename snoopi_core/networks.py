@@ -57,7 +57,7 @@ NETWORKS: dict[str, Network] = {
     "Anima": _cross("Anima", "Anima"),
     "WanModel": _cross(
         "Wan 2.1 and 2.2: text to video, image to video, TI2V, Fun-Control, Fun-Inpaint, Phantom, Bernini, FlowRVS",
-        *("Wan 2.1 T2V", "Wan 2.1 I2V", "Wan 2.1 Fun-Control", "Wan 2.2, two chained models with LoRAs"),
+        *("Wan 2.1 T2V", "Wan 2.1 I2V", "Wan 2.1 Fun-Control"),
         note="two chained models (high and low noise) need a NASA Apply each",
     ),
     "VaceWanModel": _cross("Wan 2.1 and 2.2 VACE", "Wan 2.1 VACE", note="its second list of blocks is called vace"),

@@ -145,7 +145,7 @@ def test_quantized_weights(name, kind):
     )
     # With a rounded input, the plain model is as far from the formula. Rounding depends on the values.
     bar = 1.5 * plain if "int8" in kind else BAR
-    measured("families", f"{name}, weights: {kind}", "relative error", relative_error(got, expected), bar)
+    measured("composition", f"{kind} weights, {name}", "relative error", relative_error(got, expected), bar)
 
 
 @pytest.mark.parametrize("name", some(NAMES, 1))
@@ -161,6 +161,6 @@ def test_a_lora_before_and_after_and_with_little_memory(name):
     with merged(subject, lora):
         expected = subject.expected(positive, [subtract(negative)])
     assert relative_error(subject.expected(positive, [subtract(negative)]), expected) > EFFECT
-    measured("families", f"{name}, LoRA", "relative error", relative_error(got, expected), BAR)
+    measured("composition", f"LoRA, {name}", "relative error", relative_error(got, expected), BAR)
     assert torch.equal(subject.sample(after, positive, positive), got)
     assert torch.equal(subject.sample(short, positive, positive), got)
