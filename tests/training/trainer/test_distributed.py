@@ -14,7 +14,7 @@ from training.trainer.export import export_backbone
 from training.trainer.run_folder.checkpoint import checkpoints
 
 ITERATIONS = effort(gate=4, full=10)
-FEW = effort(gate=2, full=5)
+FEW = 5
 TOLERANCE = 1e-5
 
 
@@ -85,7 +85,7 @@ def test_a_lora_student_with_the_clip_loss_too(teacher, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.scaled
+@pytest.mark.full
 def test_each_process_can_draw_its_own_kappa(teacher, tmp_path):
     train(teacher, tmp_path, "guidance.kappa_per=rank", processes=2, iterations=FEW)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
