@@ -12,7 +12,10 @@ from training.evaluate.metrics.plugins import load_callable
 from training.evaluate.sets.pairs import Pair
 
 PEOPLE, ZERO_SHOT = "people", "clip"
-BUILT_IN = {"shapes": "training.evaluate.judges.shapes:judge"}
+BUILT_IN = {
+    "shapes": "training.evaluate.judges.shapes:judge",
+    "avatars": "training.evaluate.judges.avatars:judge",
+}
 
 
 def load_judge(name: str, clip_model: str, clip_weights: str, device: torch.device) -> Judge:

@@ -31,7 +31,6 @@ ROLE_WORD_SHARE = 0.8  # of a role's scenes, the share that is called by the rol
 # Words for several values of an attribute: {attribute: {phrase: values}}.
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "hair": {"a hat": ("beanie", "cap")},
-    "plant": {"{} flower": ("flower", "tulip")},
 }
 _COLOUR = "{}"
 
