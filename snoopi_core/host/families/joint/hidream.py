@@ -36,6 +36,9 @@ class HiDreamFamily(JointFamily):
     def context(
         self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor, options: Options
     ) -> JointContext:
+        # A picture for HiDream-E1 beside the text.
+        settings = {key: each for key, each in negative.settings.items() if key != "concat_latent_image"}
+        negative = dataclasses.replace(negative, settings=settings)
         layers: list[torch.Tensor] = []
         projections = list(network_of(model).caption_projection)
 

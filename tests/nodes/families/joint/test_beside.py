@@ -68,6 +68,7 @@ REFERENCES = {
     "JoyImage": ({}, 24, 0),
     "OmniGen 2": ({}, 24, 24),
     "Boogu-Image": ({}, 24, 24),
+    "HunyuanVideo": ({}, 24, 24),
 }
 
 
@@ -79,9 +80,19 @@ def test_only_the_pictures_own_tokens_are_steered(name):
     shape = (*subject.shape[:-1], subject.shape[-1] // 2)
     reference = torch.randn(1, *shape, generator=torch.Generator().manual_seed(9))
     positive = subject.condition(1)
-    settings = {**settings, "reference_latents": [reference]}
+    settings = {
+        **settings,
+        **({"ref_latent": reference} if name == "HunyuanVideo" else {"reference_latents": [reference]}),
+    }
     got = check("with a reference", subject, name, positive, image=subject.grid + tokens, start=start, **settings)
     assert relative_error(got, subject.sample(steer(subject.patcher, positive), positive, positive)) > EFFECT
+
+
+@pytest.mark.full
+def test_a_first_frame_with_a_time_of_its_own():
+    """Its tokens, and the text's, have other modulations."""
+    subject = network("HunyuanVideo")
+    check("with a first frame", subject, "HunyuanVideo", subject.condition(1), guiding_frame_index=0)
 
 
 def test_reference_pictures_of_z_image_are_refused():

@@ -11,6 +11,7 @@ import comfy.model_patcher
 import comfy.sample
 import comfy.supported_models as supported
 import torch
+from comfy.ldm.chroma_radiance.model import ChromaRadianceParams
 
 from ..base import CONTEXT, Condition, build, conditioning, draw, padding_mask
 from .flux import _CHROMA, _FLUX, _FLUX_2
@@ -99,6 +100,8 @@ def _with_llama(generator: torch.Generator, tokens: int) -> Condition:
 
 
 _POOLED = _plain(pooled_output=32)
+_RADIANCE = ChromaRadianceParams.__dataclass_fields__
+"""Older hosts have fewer."""
 NETWORKS: dict[str, Network] = {
     "SD3.5 medium": Network(
         config="SD3", arguments={**_SD3, "x_block_self_attn_layers": [0, 1]}, shape=(16, 12, 16), grid=48,
@@ -113,7 +116,7 @@ NETWORKS: dict[str, Network] = {
         joint_blocks=4,
     ),
     "Flux 2": Network(
-        config="Flux2", arguments=_FLUX_2, shape=(128, 6, 8), grid=48, text=lambda tokens: 512, make=_plain(),
+        config="Flux2", arguments=_FLUX_2, shape=(128, 6, 8), grid=48, text=lambda tokens: 512, make=_POOLED,
         joint_blocks=4,
     ),
     "LongCat-Image": Network(
@@ -127,7 +130,7 @@ NETWORKS: dict[str, Network] = {
             **_CHROMA, "image_model": "chroma_radiance", "in_channels": 3, "out_channels": 3, "patch_size": 4,
             "nerf_hidden_size": 16, "nerf_mlp_ratio": 2, "nerf_depth": 1, "nerf_max_freqs": 4, "nerf_tile_size": 0,
             "nerf_final_head_type": "conv", "nerf_embedder_dtype": torch.float32, "use_x0": False,
-            "use_sequential_txt_ids": True,
+            **({"use_sequential_txt_ids": True} if "use_sequential_txt_ids" in _RADIANCE else {}),
         },
     ),
     "Qwen-Image": Network(
