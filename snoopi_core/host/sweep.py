@@ -24,6 +24,7 @@ from ..presets import AUTO
 from .conditioning.negative import Conditioning
 from .conditioning.window import Window
 from .nasa.apply import read_steering, steer
+from .nasa.request import ALL_ZEROS
 from .one_step import Callback, Latent, SamplingPlan, plan_one_step, sample_plan
 
 _NODE_NAME = "NASA Scale Sweep"
@@ -60,8 +61,8 @@ def sweep(
         read_steering(patcher, negative, alpha=alpha, window=Window(), blocks="all", method=method)
         for method, alpha in strengths
     ]
-    if reason := dataclasses.replace(steerings[0], alpha=1.0).inactive_reason():
-        logging.warning("%s: the pictures are all the same: %s", _NODE_NAME, reason)
+    if idle := dict.fromkeys(each.method.name for each in steerings if each.is_ignored):
+        logging.warning("%s: %s does nothing, so its pictures are the same: %s", _NODE_NAME, ", ".join(idle), ALL_ZEROS)
     plan = _make_plan(patcher, timesteps, preset, sampler, sigmas)
     # Without latent previews: the front end would keep showing the last one instead of the node's page.
     progress = comfy.utils.ProgressBar(plan.steps * len(steerings))

@@ -72,6 +72,14 @@ def test_each_picture_equals_that_of_separate_nodes(student, prompts, rows, sett
     assert sheet.ndim == 4 and sheet.shape[0] == 1
 
 
+def test_a_negative_of_zeros_is_warned_of_once(student, prompts, caplog):
+    zeros = run_node("ConditioningZeroOut", conditioning=prompts[1])
+    _, images = swept(student, (prompts[0], zeros))
+    assert all(torch.equal(images[0], image) for image in images[1:])
+    words = "NASA Scale Sweep: NASA does nothing, so its pictures are the same: the negative is all zeros"
+    assert caplog.text.count(words) == 1
+
+
 def test_a_model_that_is_already_steered(student, prompts):
     other = nasa(student.model, student.encode("red"), 0.5)
     images = swept(student, prompts, model=other)[1]
