@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -167,6 +167,7 @@ class NASAWrapper:
         terms = tuple(self._terms(model, x, sigma, options, rows, run))
         if not terms:
             return proceed(options)
+        _check_guides(self.steerings, conditions)
         if run is not None:
             run.acted += 1
         has_several = any(term.context.tokens.shape[0] > 1 for term in terms)
@@ -242,6 +243,21 @@ def _picture_shape(x: torch.Tensor, conditions: Mapping[str, Any]) -> torch.Size
     """Shape of the picture's or video's latent; the host packs it and that of the sound into one tensor."""
     shapes = conditions.get("latent_shapes") or ()
     return torch.Size((x.shape[0], *shapes[0][1:])) if len(shapes) > 1 else x.shape
+
+
+def _check_guides(steerings: Sequence[Steering], conditions: Mapping[str, Any]) -> None:
+    """Check that masks for single frames meet these frames: LTX's guides are frames behind those of the video.
+
+    Raises:
+        ValueError: a mask has several frames, and there are guides.
+    """
+    places = conditions.get("keyframe_idxs")
+    several = [each.mask for each in steerings if each.mask is not None and len(each.mask) > 1]
+    if several and places is not None and places.shape[2] > 0:
+        raise ValueError(
+            f"mask has {len(several[0])} pictures for the frames of the video, but guides have been added behind them, "
+            "and would take their part. Connect a mask of one picture, or remove the guides (LTXVAddGuide)"
+        )
 
 
 def _without_cache(key: object, make: Callable) -> Any:

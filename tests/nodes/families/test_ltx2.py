@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 
 import comfy.sample
 import comfy.samplers
@@ -83,19 +84,34 @@ def test_known_parts_have_a_noise_level_of_their_own(subject, video, audio):
     assert relative_error(subject.expected(positive, rows=2), expected) > EFFECT
 
 
+def guide_of(subject):
+    """As LTXVAddGuide adds it to both prompts: the last frame is a guide without noise, with places of its own."""
+    frames, height, width = subject.latent_shape[1:]
+    mask = torch.ones(1, 1, frames, height, width)
+    mask[:, :, -1] = 0.0
+    places = torch.arange(height * width * 3 * 2).remainder(11).view(1, 3, height * width, 2).float()
+    return {"keyframe_idxs": places, "concat_mask": mask}
+
+
+def test_a_mask_for_each_frame_beside_guides_is_refused():
+    """They are frames of the latent, so that the mask's would not meet those of the video."""
+    subject = case("LTXV")
+    positive = {**subject.condition(1), **guide_of(subject)}
+    for pictures, refused in ((2, True), (1, False)):
+        steered = steer(subject.patcher, subject.condition(3), mask=torch.ones(pictures, *subject.latent_shape[-2:]))
+        with pytest.raises(ValueError, match="guides have been added") if refused else nullcontext():
+            subject.sample(steered, positive, positive)
+
+
 @pytest.mark.parametrize("name", ["LTXV", "LTXV, modulated text"])
 def test_guides(name):
     """LTXVAddGuide appends frames, and gives both prompts their places; the latter have no part in a negative."""
     subject = case(name)
-    frames, height, width = subject.latent_shape[1:]
-    mask = torch.ones(1, 1, frames, height, width)
-    mask[:, :, 1] = 0.0
-    places = torch.arange(height * width * 3 * 2).remainder(11).view(1, 3, height * width, 2).float()
-    guide = {"keyframe_idxs": places, "concat_mask": mask}
+    guide = guide_of(subject)
     positive, negative = ({**subject.condition(seed), **guide} for seed in (1, 3))
     expected = subject.expected(positive, [subtract(negative)], rows=2)
     assert relative_error(subject.expected(positive, rows=2), expected) > EFFECT
-    for each in (negative, {**subject.condition(3), "keyframe_idxs": places}, subject.condition(3)):
+    for each in (negative, {**subject.condition(3), "keyframe_idxs": guide["keyframe_idxs"]}, subject.condition(3)):
         got = subject.sample(steer(subject.patcher, each), positive, positive, rows=2)
         measured("families", name, "relative error", relative_error(got, expected), BAR)
 
