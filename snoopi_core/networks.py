@@ -110,10 +110,19 @@ NETWORKS: dict[str, Network] = {
     "HunyuanVideo": _joint("HunyuanVideo, HunyuanVideo 1.5, HunyuanImage 2.1", "HunyuanVideo", "HunyuanImage 2.1"),
     "AsymmDiTJoint": _joint("Mochi", "Mochi"),
     "CogVideoXTransformer3DModel": _joint("CogVideoX", "CogVideoX"),
-    "NextDiT": _joint("Lumina 2, Z-Image", "Lumina 2", "Z-Image"),
+    "NextDiT": _joint(
+        "Lumina 2, Z-Image",
+        "Lumina 2",
+        "Z-Image",
+        note="refused with reference pictures, which bring text of their own",
+    ),
     "NextDiTPixelSpace": _joint("Z-Image in pixel space", "Z-Image, pixels"),
     "PixDiT_T2I": _joint("PixelDiT", "PixelDiT"),
-    "HiDreamImageTransformer2DModel": _joint("HiDream-I1, HiDream-E1", "HiDream-I1"),
+    "HiDreamImageTransformer2DModel": _joint(
+        "HiDream-I1",
+        "HiDream-I1",
+        note="refused: HiDream-E1, whose reference picture stands between the picture's rows",
+    ),
     "OmniGen2Transformer2DModel": _joint("OmniGen2", "OmniGen 2"),
     "BooguTransformer2DModel": _joint("Boogu-Image", "Boogu-Image"),
     "QwenImageTransformer2DModel": _joint("Qwen-Image, Qwen-Image-Edit", "Qwen-Image"),
@@ -122,7 +131,7 @@ NETWORKS: dict[str, Network] = {
     "Ideogram4Transformer2DModel": _joint("Ideogram 4", "Ideogram 4"),
     "SingleStreamDiT": _joint("Krea 2", "Krea 2"),
     "LensTransformer2DModel": _joint("Lens", "Lens"),
-    "MiniMaxH3Model": _joint("MiniMax H3", "MiniMax H3"),
+    "MiniMaxH3Model": _joint("MiniMax H3", "MiniMax H3", note="video and sound together; no masks"),
     "ErnieImageModel": _joint(
         "ERNIE-Image", why="its blocks hand no options to their attention, so that NASA cannot reach it"
     ),

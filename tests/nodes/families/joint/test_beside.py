@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import logging
 
+import comfy.samplers
 import pytest
 import torch
 from comfy.controlnet import ControlBase
+from families.base import conditioning
 from families.contract import find_patches, steer
 from families.joint.identity import WithoutPrompt
 from families.joint.networks import NETWORKS
 from figures import measured
 from reference import relative_error
+
+from snoopi_core.guidance.methods import make_method
+from snoopi_core.host.nasa.alpha import auto_alpha
+from snoopi_core.host.sweep import sweep
 
 pytestmark = pytest.mark.host
 
@@ -102,6 +108,16 @@ def test_reference_pictures_of_z_image_are_refused():
     reference = torch.randn(1, *subject.shape)
     with pytest.raises(ValueError, match="reference pictures"):
         subject.sample(steer(subject.patcher, positive), positive, positive, reference_latents=[reference])
+
+
+@pytest.mark.full
+def test_the_reference_picture_of_hidream_e1_is_refused():
+    """Its tokens stand between those of the picture's rows."""
+    subject = network("HiDream-I1")
+    positive = subject.condition(1)
+    reference = torch.randn(1, *subject.shape)
+    with pytest.raises(ValueError, match="reference picture"):
+        subject.sample(steer(subject.patcher, positive), positive, positive, concat_latent_image=reference)
 
 
 class Control(ControlBase):
@@ -216,3 +232,33 @@ def test_tokens_that_another_node_adds_are_refused():
     positive = subject.condition(1)
     with pytest.raises((ValueError, RuntimeError)):
         subject.sample(steer(patcher, positive), positive, positive)
+
+
+@pytest.mark.full
+def test_scale_sweep_gives_the_pictures_of_nasa_apply():
+    class Decoder:
+        def __init__(self):
+            self.latents = []
+
+        def decode(self, latent):
+            self.latents.append(latent)
+            return torch.zeros(latent.shape[0], 16, 16, 3)
+
+    subject, vae = network("Flux"), Decoder()
+    positive, negative = subject.condition(1), subject.condition(3)
+    strengths = [(make_method("NASA"), alpha) for alpha in (0.0, 0.3, 0.8)]
+    sampling = subject.patcher.get_model_object("model_sampling")
+    latent, sigmas = {"samples": torch.zeros(1, *subject.shape)}, torch.tensor([float(sampling.sigma_max), 0.0])
+    sweep(
+        subject.patcher, conditioning(positive), conditioning(negative), latent, vae, strengths=strengths, seed=7,
+        sampler=comfy.samplers.sampler_object("euler"), sigmas=sigmas,
+    )  # fmt: skip
+    different = [relative_error(each, vae.latents[0]) for each in vae.latents]
+    assert len(different) == 3 and different[0] == 0.0 and EFFECT < different[1] < different[2]
+
+
+@pytest.mark.full
+def test_no_alpha_is_said_to_be_known():
+    subject = network("Flux")
+    with pytest.raises(ValueError, match="no alpha has been measured for joint attention"):
+        auto_alpha(subject.patcher)
