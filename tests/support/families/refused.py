@@ -30,6 +30,7 @@ REFUSED = {name: arguments for name, arguments in REFUSED.items() if hasattr(sup
 _WEIGHTS = {"cc_projection.weight": torch.empty(768, 772), "cc_projection.bias": torch.empty(768)}
 
 
+@torch.no_grad()
 def refused_model(name: str) -> comfy.model_patcher.ModelPatcher:
     """The model on the meta device, where it takes no memory."""
     config = getattr(supported, name)(REFUSED[name])
