@@ -65,7 +65,7 @@ def share_of_negative(
     Args:
         kept: what `attend_jointly` returned, for these queries.
     """
-    if way == "lse" and n.mask is None and p.mask is None:
+    if way == "lse":
         return _by_lse(attention, kept, q, n, p)
     if way == "column":
         return _by_columns(attention, kept, q, n, p)

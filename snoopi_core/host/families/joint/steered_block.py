@@ -126,11 +126,12 @@ class SteeredBlock:
         chosen = {stream.term.number: stream for stream in state.streams if self.key in stream.term.keys_values}
         if not chosen:
             return attention.as_returned(z)
-        state.used.add(way)
 
         def respond(term: Term) -> torch.Tensor:
             n, _ = chosen[term.number].found
-            return share_of_negative(attention, way, kept, q_i, n, p, i)
+            used = "call" if way == "lse" and n.mask is not None else way
+            state.used.add(used)
+            return share_of_negative(attention, used, kept, q_i, n, p, i)
 
         before, after = z[:, : target.start], z[:, target.stop :]
         steered = call.steer(z[:, target], self.key, respond, lambda: state.grid)

@@ -72,6 +72,18 @@ def test_all_ways_match_the_formula_and_each_other(name, pytorch_attention, capl
     assert relative_error(got["column"], got["call"]) <= 1e-6
 
 
+@pytest.mark.full
+@pytest.mark.parametrize(("padding", "of_negative"), [(0, 5), (5, 0), (3, 5)])
+def test_masks_take_one_more_call(padding, of_negative, pytorch_attention, caplog):
+    """Of prompts padded to another length; the log says what was done."""
+    caplog.set_level(logging.INFO)
+    subject = JOINT_CASES["Qwen-Image"]()
+    positive, negative = subject.condition(1, padding=padding), subject.condition(3, 40, padding=of_negative)
+    got = subject.sample(steer(subject.patcher, negative), positive, positive, rows=2)
+    assert "computed by call" in caplog.text
+    assert relative_error(got, subject.expected(positive, [subtract(negative)], rows=2)) <= BAR
+
+
 @pytest.mark.parametrize("way", ["lse", "call"])
 def test_strength_zero_is_the_model_bit_for_bit_with_the_hooks_installed(way, pytorch_attention):
     """Not only when the node is left out: the layer's own attention is the same. So is the picture outside a mask."""
