@@ -83,7 +83,7 @@ class WorldPrompts:
         raise ValueError(f'the captions of "{self.world}" are generated without end, so they cannot be listed')
 
     def describe(self) -> list[str]:
-        return ["captions of the shapes world, without end"]
+        return [f"captions of the {self.world} world, without end"]
 
     def state_dict(self) -> dict[str, Any]:
         return {"calls": self.calls, "counts": dict(self.counts)}

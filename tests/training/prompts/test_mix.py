@@ -32,6 +32,8 @@ def test_each_source_gets_its_share(sources):
     first, second = mix.describe()
     assert first.startswith("0.75 of the prompts from ") and "one prompt a line; 5 prompts, shuffled together" in first
     assert second.startswith("0.25 of the prompts from ") and "separated by comma" in second
+    worlds = [f"0.5 of the prompts from captions of the {world} world, without end" for world in ("shapes", "avatars")]
+    assert opened(["shapes", "avatars"]).describe() == worlds
 
 
 @pytest.mark.parametrize("before", [0, 1, 7, 4095, 5000])
