@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from comfy_api.torch_helpers import set_torch_compile_wrapper
 from families.contract import steer
 from families.joint import JOINT_CASES
 from figures import measured
@@ -42,3 +43,21 @@ def test_nasa_added_changed_and_removed(name, compiled):
         difference = float((got - expected).abs().max())
         measured("joint attention", name, "compiled, difference", difference, BAR)
     measured("joint attention", name, "compiled, graphs", counters["stats"]["unique_graphs"], 2)
+
+
+def test_single_blocks_compiled():
+    """As other packs compile models, block by block."""
+    subject = JOINT_CASES["SD3.5 medium"]()
+    positive, negative = subject.condition(1), subject.condition(3)
+    compiled = subject.patcher.clone()
+    keys = [f"diffusion_model.joint_blocks.{index}" for index in range(subject.blocks)]
+    set_torch_compile_wrapper(model=compiled, backend="eager", keys=keys)
+    for settings in ({}, {"alpha": 0.2}):
+        expected, got = (
+            subject.sample(steer(patcher, negative, **settings), positive, positive)
+            for patcher in (subject.patcher, compiled)
+        )
+        assert float((got - expected).abs().max()) <= BAR
+        again = steer(subject.patcher, negative, **settings)
+        set_torch_compile_wrapper(model=again, backend="eager", keys=keys)
+        assert float((subject.sample(again, positive, positive) - expected).abs().max()) <= BAR
