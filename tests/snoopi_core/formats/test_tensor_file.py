@@ -82,9 +82,12 @@ def test_a_directory_and_a_suffix(tmp_path):
     (tmp_path / "folder.safetensors").mkdir()
     with pytest.raises(CheckpointError, match=r"is not a file; give the path of a .safetensors LoRA"):
         open_tensor_file(tmp_path / "folder.safetensors", "LoRA")
-    save_file({"a": torch.zeros(1)}, tmp_path / "model.sft")
-    with pytest.raises(CheckpointError, match=r"expected a .safetensors file, got .sft"):
-        open_tensor_file(tmp_path / "model.sft")
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.bin")
+    with pytest.raises(CheckpointError, match=r"expected a .safetensors file, got .bin"):
+        open_tensor_file(tmp_path / "model.bin")
+    for name in ("model.sft", "MODEL.SAFETENSORS"):
+        save_file({"a": torch.zeros(1)}, tmp_path / name)
+        assert list(open_tensor_file(tmp_path / name).read()) == ["a"]
 
 
 def test_a_file_that_changes_while_it_is_read(path):
