@@ -28,6 +28,7 @@ TABLES = {
     "presets": "Presets of the One-Step Sampler, against their schedulers and formulas",
     "loader": "What the PG-SB Loader opens",
     "composition": "NASA Apply beside everything else",
+    "methods": "NAG, VSF and orthogonal in NASA Apply, against their formulas in fp64",
     "masks": "Masks of NASA Apply, against the formula in fp64",
     "negatives": "Several negative prompts, against the formula in fp64",
     "robustness": "Long use and damaged files",
