@@ -23,8 +23,8 @@ class NASAApply(io.ComfyNode):
             display_name="NASA Apply",
             category="SNOOPI",
             description=(
-                "Negative-Away Steer Attention: steers a model away from a negative prompt inside its cross-attention. "
-                "Works at one step and at cfg 1, for the cost of one extra attention. Other methods (NAG, VSF, "
+                "Negative-Away Steer Attention: steers a model away from a negative prompt inside its attention to the "
+                "text. Works at one step and at cfg 1, for the cost of one extra attention. Other methods (NAG, VSF, "
                 "orthogonal) can be chosen."
             ),
             search_aliases=["NASA", "negative prompt", "negative guidance", "SNOOPI", "one-step negative", "NAG"],
