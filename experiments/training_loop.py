@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from snoopi_core.formats.atomic import replacing
@@ -99,7 +100,15 @@ class Training:
 
         Raises:
             FloatingPointError: the loss is not finite.
+            RuntimeError: another process trains the same.
         """
+        try:
+            with FileLock(self.folder / f"{self.name}.lock", timeout=0):
+                return self._run(losses, after)
+        except Timeout as error:
+            raise RuntimeError(f"{self.name} in {self.folder} is being trained by another process") from error
+
+    def _run(self, losses: Callable[[int], Losses], after: Callable[[int], None]) -> bool:
         parameters = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])

@@ -56,10 +56,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.avatars_teacher.build", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/avatars"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--prediction", choices=("v_prediction", "epsilon"), default=TeacherRecipe().prediction)
     parser.add_argument("--assemble", action="store_true", help="train nothing; write the pipeline")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    codec, teacher = CodecRecipe(), TeacherRecipe()
+    codec, teacher = CodecRecipe(), TeacherRecipe(prediction=arguments.prediction)
     if not arguments.assemble:
         data.make(arguments.out / "pictures", data.COUNT, processes=arguments.threads)
         pictures = data.load(arguments.out / "pictures", data.COUNT)

@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pictures", type=Path, default=Path("runs/avatars/pictures"))
     parser.add_argument("--count", type=int, default=COUNT, help="pictures to learn from")
     parser.add_argument("--out", type=Path, default=Path("runs/avatars"))
-    parser.add_argument("--iterations", type=int, default=4000)
+    parser.add_argument("--iterations", type=int, default=1200)
     parser.add_argument("--calibrate", action="store_true", help="measure, and do not train")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     arguments = parser.parse_args(argv)

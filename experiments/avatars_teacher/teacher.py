@@ -30,8 +30,8 @@ from training.prompts.avatars.scene import SIZE
 class TeacherRecipe:
     """How the teacher is trained.
 
-    prediction: "v" or "epsilon". `high_noise`: share of each batch with t in [850, 999], where the text decides the
-    picture. `centring`: weight of the penalty on the mean cross-attention response (see `CentringPenalty`).
+    prediction: "v_prediction" or "epsilon". `high_noise`: share of each batch with t in [850, 999], where the text
+    decides the picture. `centring`: weight of the penalty on the mean cross-attention response (`CentringPenalty`).
     """
 
     prediction: str = "v_prediction"
@@ -45,6 +45,11 @@ class TeacherRecipe:
     high_noise: float = 0.3
     centring: float = 0.02
     seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """What its state and its losses are called."""
+        return "teacher" if self.prediction == "v_prediction" else "teacher-epsilon"
 
 
 def new_unet(recipe: TeacherRecipe) -> UNet2DConditionModel:
@@ -80,7 +85,7 @@ def train_teacher(folder: Path, pictures: Pictures, recipe: TeacherRecipe, *, sa
     average = copy.deepcopy(unet).requires_grad_(False)
     training = Training(
         folder=folder,
-        name="teacher",
+        name=recipe.name,
         networks={"unet": unet, "average": average},
         optimizer=torch.optim.AdamW(unet.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=1e-3),
         iterations=recipe.iterations,
@@ -120,7 +125,7 @@ def finished_unet(folder: Path, recipe: TeacherRecipe) -> UNet2DConditionModel:
         FileNotFoundError: its training has not begun.
     """
     unet = new_unet(recipe)
-    state = torch.load(folder / "teacher.pt", map_location="cpu", weights_only=True)["networks"]["average"]
+    state = torch.load(folder / f"{recipe.name}.pt", map_location="cpu", weights_only=True)["networks"]["average"]
     unet.load_state_dict(state)
     return as_shipped(unet).eval().requires_grad_(False)
 
@@ -132,10 +137,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=COUNT, help="pictures to learn from")
     parser.add_argument("--out", type=Path, default=Path("runs/avatars"))
     parser.add_argument("--iterations", type=int, default=TeacherRecipe().iterations)
+    parser.add_argument("--prediction", choices=("v_prediction", "epsilon"), default=TeacherRecipe().prediction)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    recipe = TeacherRecipe(iterations=arguments.iterations)
+    recipe = TeacherRecipe(iterations=arguments.iterations, prediction=arguments.prediction)
     train_teacher(arguments.out, load(arguments.pictures, arguments.count), recipe)
 
 

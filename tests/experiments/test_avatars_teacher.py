@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy
 import pytest
 import torch
+from filelock import FileLock
 
 from experiments.avatars_teacher import codec, data, teacher, text
 from experiments.avatars_teacher.codec import CodecRecipe, finished_vae, measure, new_vae, perturb, train_half
@@ -103,6 +104,8 @@ def test_an_interrupted_training_saves_and_says_that_it_is_not_done(tmp_path):
 
     assert not training.run(losses)
     assert training.resume() == 3
+    with FileLock(tmp_path / "line.lock"), pytest.raises(RuntimeError, match=r"line in .* trained by another process"):
+        training.run(losses)
     with pytest.raises(FloatingPointError, match="iteration 3 is not finite"):
         Training.run(training, lambda iteration: {"loss": network(torch.full((1, 2), torch.inf)).sum() * 0})
 
