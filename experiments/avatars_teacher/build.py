@@ -8,9 +8,12 @@ writes a Stable Diffusion pipeline of diffusers, OUT/pipeline, from what is trai
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
+import diffusers
 import torch
+import transformers
 from diffusers import StableDiffusionPipeline
 
 from experiments.avatars_teacher import data
@@ -18,7 +21,15 @@ from experiments.avatars_teacher.codec import CodecRecipe, finished_vae, measure
 from experiments.avatars_teacher.teacher import TeacherRecipe, finished_unet, train_teacher
 from experiments.avatars_teacher.text import TextRecipe, load_text_encoder, train_text_encoder
 from experiments.diffusion_teacher import new_scheduler
+from experiments.json_file import write_json
 from training.models.clip_tokenizer import clip_tokenizer
+
+# Travels in the metadata of the teacher's file and of its students' (NOTICE has the whole text).
+ATTRIBUTION = (
+    'Trained on pictures based on "Personas by Draftbit" (https://personas.draftbit.com/) by Draftbit - draftbit.com '
+    "(https://draftbit.com/), CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/), as DiceBear remixed it, with "
+    'changed colours; and on "Critters", "Sprouts" and "Planets" by DiceBear (https://www.dicebear.com), CC0 1.0.'
+)
 
 
 def assemble(folder: Path, codec: CodecRecipe, teacher: TeacherRecipe) -> Path:
@@ -38,6 +49,9 @@ def assemble(folder: Path, codec: CodecRecipe, teacher: TeacherRecipe) -> Path:
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(out)
+    recipe = {"text": asdict(TextRecipe()), "vae": asdict(codec), "teacher": asdict(teacher)}
+    versions = {library.__name__: library.__version__ for library in (torch, diffusers, transformers)}
+    write_json(out / "recipe.json", {"recipe": recipe, "versions": versions, "notes": ATTRIBUTION})
     return out
 
 

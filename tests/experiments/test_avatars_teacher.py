@@ -7,7 +7,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from experiments.avatars_teacher import codec, data, teacher, text
+from experiments.avatars_teacher import build, codec, data, teacher, text
 from experiments.avatars_teacher.codec import CodecRecipe, finished_vae, measure, new_vae, perturb, train_half
 from experiments.avatars_teacher.data import Pictures
 from experiments.avatars_teacher.latents import CHANNELS, fit_code, load_code
@@ -15,8 +15,13 @@ from experiments.avatars_teacher.teacher import TeacherRecipe, new_unet, train_t
 from experiments.avatars_teacher.text import TextRecipe, examples, load_text_encoder, train_text_encoder
 from experiments.training_loop import Training, learning_rate
 from snoopi_core.formats.architecture import unet_arguments, vae_arguments
+from snoopi_core.formats.checkpoint import read_metadata
+from training import export
+from training.config import Recipe
 from training.models.clip_tokenizer import clip_tokenizer
+from training.models.loading import load_backbone
 from training.prompts.avatars.scene import sample_scenes
+from training.trainer.export import export_student
 
 TEXT = TextRecipe(iterations=2, batch=4)
 CODEC = CodecRecipe(decoder_iterations=2, encoder_iterations=1, batch=2)
@@ -139,6 +144,18 @@ def test_the_host_can_build_the_networks(folder, pictures):
     assert set(measure(vae, pictures, 2)) == {"l1", "psnr", "worst psnr"}
 
 
+def test_the_assembled_teacher_and_its_students_name_the_artists(folder, tmp_path):
+    pipeline = build.assemble(folder, CODEC, TEACHER)
+    assert export.main([str(pipeline), "--title", "avatars", "--out", str(tmp_path / "teacher.safetensors")]) == 0
+    teacher = load_backbone(str(tmp_path / "teacher.safetensors"))
+    prompts, sizes = {"source": "avatars"}, {"latent_size": 8}
+    recipe = Recipe.model_validate({"teacher": {"path": "t"}, "prompts": prompts, "loop": sizes})
+    path = export_student(tmp_path / "student.safetensors", teacher, teacher.network.state_dict(), recipe, 1)
+    for file in (tmp_path / "teacher.safetensors", path):
+        notes = read_metadata(file).provenance.notes
+        assert "Personas by Draftbit" in notes and "CC BY 4.0" in notes and "CC0 1.0" in notes
+
+
 def test_a_perturbed_latent_stays_near():
     latents = torch.randn(64, CHANNELS, 8, 8, generator=torch.Generator().manual_seed(0))
     other = perturb(latents, CodecRecipe(), torch.Generator().manual_seed(1))
@@ -153,7 +170,7 @@ def test_shipped_networks_fit_into_sixteen_megabytes(folder):
     assert 2 * sum(weight.numel() for part in parts for weight in part.parameters()) < 15.9e6
 
 
-@pytest.mark.parametrize("module", [data, codec, text, teacher])
+@pytest.mark.parametrize("module", [build, data, codec, text, teacher])
 def test_each_stage_has_a_command(module, capsys):
     with pytest.raises(SystemExit):
         module.main(["--help"])

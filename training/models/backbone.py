@@ -36,6 +36,7 @@ class Backbone:
     text_encoder: nn.Module | None = None
     tokenizer: Any = None
     recipe: OneStepRecipe | None = None  # from a student's file
+    notes: str = ""  # of the file's provenance, such as whose art it was trained on; its students keep them
     text_cache: TextCache | None = None
 
     def alphas_cumprod(self) -> torch.Tensor:

@@ -103,7 +103,7 @@ def export_student(path: Path, backbone: Backbone, weights: StateDict, recipe: R
         "title": recipe.output.title,
         "recipe": OneStepRecipe(timesteps=(recipe.student.timestep,), alpha_T=levels.alpha_T, sigma_T=levels.sigma_T),
         "recommended_alpha": recipe.output.recommended_alpha,
-        "provenance": provenance(recipe.sha256(), step, recipe.seed),
+        "provenance": provenance(recipe.sha256(), step, recipe.seed, backbone.notes),
     }
     if recipe.student.train == "lora":
         metadata = LoraMetadata(
@@ -217,10 +217,11 @@ def _find_checkpoint(source: Path, which: str) -> Path:
 
 
 def teacher_provenance(folder: Path) -> Provenance:
-    """From recipe.json in the teacher's folder, which only a teacher of the shapes world has."""
+    """From recipe.json in the teacher's folder, which only teachers of the small worlds have."""
     path = folder / "recipe.json"
     if not path.is_file():
         return provenance()
-    recipe = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+    content = json.loads(path.read_text(encoding="utf-8"))
+    recipe = content["recipe"]
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    return provenance(digest, recipe["teacher"]["iterations"], recipe["teacher"]["seed"])
+    return provenance(digest, recipe["teacher"]["iterations"], recipe["teacher"]["seed"], content.get("notes", ""))

@@ -92,6 +92,7 @@ def load_backbone(
         text_encoder=encoder,
         tokenizer=tokenizer,
         recipe=files.recipe,
+        notes=files.notes,
     )
 
 

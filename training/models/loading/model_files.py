@@ -37,6 +37,7 @@ class ModelFiles:
     schedule: Schedule
     prediction_type: str
     recipe: OneStepRecipe | None = None
+    notes: str = ""
 
 
 def check_supported(family: str, config: Mapping[str, Any], pipeline: str = "") -> None:

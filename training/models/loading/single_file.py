@@ -53,6 +53,7 @@ def open_contract(file: TensorFile, metadata: Metadata) -> ModelFiles:
         schedule=metadata.schedule,
         prediction_type=metadata.prediction_type,
         recipe=metadata.recipe,
+        notes=metadata.provenance.notes,
     )
 
 
