@@ -224,7 +224,16 @@ def _cells(opened: Callable[[], IterableDataset], column: str, start: int = 0) -
 
 
 def _json_cells(path: Path, key: str, start: int = 0) -> Iterator[Any]:
-    return (json_line(line).get(key) for line in read_lines(path, start))
+    others: dict[str, None] = {}
+    found = start > 0  # then the file has been read to its end before
+    for line in read_lines(path, start):
+        row = json_line(line)
+        found = found or key in row
+        if not found:
+            others |= dict.fromkeys(row)
+        yield row.get(key)
+    if others and not found:
+        raise ValueError(f"no line has {key!r}, by which the prompts are read; its lines have {', '.join(others)}")
 
 
 def _column(named: str, columns: Mapping[str, bool], where: str) -> str:
@@ -241,6 +250,8 @@ def _column(named: str, columns: Mapping[str, bool], where: str) -> str:
     text = [name for name, holds_text in columns.items() if holds_text]
     if found := [name for name in COLUMNS if name in text]:
         return found[0]
+    if text and (found := [name for name in COLUMNS if name in columns]):  # the text may be names of files
+        raise _Unclear(f"{where}: {found[0]!r} holds no text; name a column with prompts.column; its columns: {listed}")
     if len(text) == 1:
         return text[0]
     raise _Unclear(

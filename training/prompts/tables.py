@@ -7,6 +7,7 @@ file of one column needs no quotes.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -102,7 +103,13 @@ def open_table(path: Path, wanted: tuple[str, ...]) -> Table:
         raise ValueError(f"its first line could be separated by {ways}; put a name with such a character in quotes")
     for separator, names in several.items():
         return Table(path=path, separator=separator, columns=names, lines_before=lines_before)
-    return Table(path=path, separator=_NONE, columns=_names(path, _NONE, lines_before), lines_before=lines_before)
+    columns = _names(path, _NONE, lines_before)
+    if set(wanted) & set(map(str.strip, re.split(r"[,;|:\t]", columns[0]))) and columns[0] not in wanted:
+        raise ValueError(
+            f"its first line, {columns[0]!r}, is not separated by {' or '.join(_NAMES[s] for s in separators)}; save the "
+            "file as .csv, separated by comma, semicolon or tab"
+        )
+    return Table(path=path, separator=_NONE, columns=columns, lines_before=lines_before)
 
 
 def _names(path: Path, separator: str, lines_before: int) -> tuple[str, ...]:
@@ -125,7 +132,8 @@ def _records(path: Path, separator: str, lines_before: int) -> Iterator[tuple[in
             line = lines_before + reader.line_num
             if "unexpected end" in str(error) or "field limit" in str(error):
                 raise ValueError(
-                    f"a quote that is opened after line {last} is never closed; write each quote inside of quotes twice"
+                    f"a quote that is opened after line {last} is not closed within {csv.field_size_limit():,} "
+                    "characters, or never; write each quote inside of quotes twice"
                 ) from error
             raise ValueError(
                 f"line {line}: text follows a closing quote; put the whole text in quotes, and write each quote in it "

@@ -68,6 +68,24 @@ def test_an_ambiguous_column_must_be_named(tmp_path):
         open_stream(write(tmp_path / "b.parquet", [1, 2]))
 
 
+def test_no_other_column_is_taken_if_the_one_of_prompts_holds_no_text(tmp_path):
+    """Each picture has a list of captions and the name of a file: training on the names would be silent."""
+    pq.write_table(pa.table({"caption": [["a", "b"]], "file": ["1.jpg"]}), tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text('{"caption": ["a", "b"], "file": "1.jpg"}\n', encoding="utf-8")
+    for name in ("a.parquet", "a.jsonl"):
+        with pytest.raises(ValueError, match=r"'caption' holds no text; name a column .*; its columns: caption, file"):
+            open_stream(tmp_path / name)
+        assert open_stream(tmp_path / name, column="file").take(1) == ["1.jpg"]
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_a_json_lines_file_without_the_key_of_the_others_is_refused(tmp_path, block):
+    (tmp_path / "a.jsonl").write_text('{"id": 1}\n{"prompt": "x"}\n', encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text('\n{"caption": "y", "id": 2}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"b\.jsonl cannot be read: no line has 'prompt', .* lines have caption, id"):
+        open_stream(tmp_path, shuffle_block=block).take(4)
+
+
 def test_a_missing_source_is_reported_with_the_possible_sources(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no prompts at 'nowhere\.txt': looked for .*nowhere\.txt; possible"):

@@ -52,7 +52,9 @@ def test_every_prompt_is_read_whole_and_the_separator_is_shown(tmp_path, name, t
         ("prompt,seed\na cat\n", r"row 1 \(line 2\) has 1 fields"),
         ('prompt,seed\n"a\nb",1\nc,2,3\n', r"row 2 \(line 4\) has 3 fields"),
         ('prompt\n"Hello", she said\n', "line 2: text follows a closing quote"),
-        ('prompt,seed\na,1\n"b,2\nc,3\n', "a quote that is opened after line 2 is never closed"),
+        ('prompt,seed\na,1\n"b,2\nc,3\n', "a quote that is opened after line 2 is not closed"),
+        ("prompt,author\n1984,Orwell\n", "'prompt' holds no text; name a column with prompts.column; its columns: p"),
+        ("prompt|seed\na|1\n", r"its first line, 'prompt|seed', is not separated by comma or semicolon or tab"),
         ("prompt,seed;caption\na,1;b\n", "could be separated by comma .* or semicolon"),
         ("prompt,prompt\na,b\n", "2 columns are called 'prompt'"),
         ("a cat, sitting\na dog, asleep\n", "its first line names the columns.*its columns: a cat, sitting"),
@@ -64,6 +66,11 @@ def test_every_prompt_is_read_whole_and_the_separator_is_shown(tmp_path, name, t
 def test_what_cannot_be_read_exactly_is_refused_by_file_and_row(tmp_path, text, message):
     with pytest.raises(ValueError, match=rf"a\.csv.*{message}"):
         read(tmp_path / "a.csv", text)
+
+
+def test_a_tsv_that_is_separated_by_commas_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.tsv cannot be read: its first line, 'file,caption', is not separated by tab"):
+        read(tmp_path / "a.tsv", "file,caption\na.jpg,a cat\n")
 
 
 def test_a_first_line_that_may_be_a_prompt_is_reported(tmp_path, caplog):
