@@ -41,6 +41,7 @@ def vsf_change(
         Z - Z+, (R, N, C).
     """
     if beta:
-        weight = share * math.exp(-beta)
-        share = weight / (1.0 - share + weight)
+        wide = share.to(torch.promote_types(share.dtype, torch.float32))  # e^20 exceeds the range of fp16
+        weight = wide * math.exp(-beta)
+        share = (weight / (1.0 - wide + weight)).to(share.dtype)
     return -share * (z_pos + scale * z_neg)

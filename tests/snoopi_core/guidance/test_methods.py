@@ -54,6 +54,14 @@ def test_vsf_is_one_softmax_over_both_prompts(beta):
     torch.testing.assert_close(z_pos + vsf_change(z_pos, z_neg, share, scale, beta=beta), expected)
 
 
+@pytest.mark.parametrize("beta", [-20.0, 20.0])
+def test_vsf_in_half_precision_at_the_ends_of_its_setting(beta):
+    z_pos, z_neg, share = (torch.rand(1, 4, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
+    expected = vsf_change(z_pos, z_neg, share, 0.8, beta=beta)
+    got = vsf_change(z_pos.half(), z_neg.half(), share.half(), 0.8, beta=beta)
+    torch.testing.assert_close(got.float(), expected, atol=2e-3, rtol=2e-3)
+
+
 @pytest.mark.parametrize("name", METHOD_NAMES)
 def test_norms_do_not_overflow_in_fp16(name):
     """A token of 1280 channels of size 100 has an L1 norm beyond the range of fp16."""
