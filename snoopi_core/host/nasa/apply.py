@@ -152,8 +152,10 @@ class NASAWrapper:
         options = dict(transformer_options or {})
         run: Run | None = options.pop(RUN_KEY, None)
         observer: LayerObserver | None = options.pop(OBSERVER_KEY, None)
-        chunks: PositiveChunks = options.pop(POSITIVE_KEY, None) or PositiveChunks()
-        host: HostCall = options.pop(HOST_CALL_KEY, None) or host_call(x, c_crossattn, options)
+        marked: PositiveChunks | None = options.pop(POSITIVE_KEY, None)
+        chunks = marked or PositiveChunks()
+        seen: HostCall | None = options.pop(HOST_CALL_KEY, None)
+        host = seen or host_call(x, c_crossattn, options, is_seen=marked is None)
         layout = read_layout(host, x, c_crossattn, conditions.pop(LABELS_KEY, None), chunks.numbers)
         shape = _picture_shape(x, conditions)
         if shape != x.shape:

@@ -29,12 +29,15 @@ class HostCall:
     x: (B, C, *size).
     context: the text of each row, (B, T, C); None if the model has none.
     numbers, uuids: of its conditionings, each with an equal share of the rows.
+    is_seen: False if another node's function was called in place of `label_call`; x and context are then only what that
+        function passed to the model.
     """
 
     x: torch.Tensor
     context: torch.Tensor | None
     numbers: tuple[int, ...]
     uuids: tuple[Hashable, ...]
+    is_seen: bool = True
 
     @property
     def rows(self) -> int:
@@ -65,10 +68,12 @@ class Layout:
         return [host.numbers[row // host.rows] in numbers for row in self.rows]
 
 
-def host_call(x: torch.Tensor, context: torch.Tensor | None, options: Mapping[str, Any]) -> HostCall:
+def host_call(
+    x: torch.Tensor, context: torch.Tensor | None, options: Mapping[str, Any], *, is_seen: bool = True
+) -> HostCall:
     numbers = tuple(options.get("cond_or_uncond", (0,)))
     uuids = tuple(options.get("uuids") or [None] * len(numbers))
-    return HostCall(x=x, context=context, numbers=numbers, uuids=uuids)
+    return HostCall(x=x, context=context, numbers=numbers, uuids=uuids, is_seen=is_seen)
 
 
 def label_call(
@@ -92,6 +97,12 @@ def read_layout(
     Raises:
         ValueError: it is not certain which rows belong to the positive prompt, whose numbers are `positive`.
     """
+    unknown = Layout(rows=(0,) * x.shape[0], rows_are_known=False)
+    is_mixed = len({number in positive for number in host.numbers}) > 1
+    if not host.is_seen:
+        if is_mixed:
+            raise ValueError(_refusal("a function of its own, which takes the place of NASA Apply's"))
+        return unknown
     if x is host.x:
         return None
     rows = _labelled_rows(host, x, labels)
@@ -104,10 +115,10 @@ def read_layout(
         torch.equal(x, host.x) or (same_text is not None and all(same[i] for i, same in enumerate(same_text)))
     ):
         return _own_or(host, x, Layout(rows=tuple(range(x.shape[0]))))
-    flags = Layout(rows=tuple(range(host.x.shape[0]))).positive_rows(host, positive)
-    if all(flags) or not any(flags):
-        return Layout(rows=(0,) * x.shape[0], rows_are_known=False)
+    if not is_mixed:
+        return unknown
     if rows is None and same_text is not None:
+        flags = Layout(rows=tuple(range(host.x.shape[0]))).positive_rows(host, positive)
         found = [[row for row, is_same in enumerate(same) if is_same] for same in same_text]
         if all(len({flags[row] for row in several}) == 1 for several in found):
             return Layout(rows=tuple(several[0] for several in found), rows_are_known=False)

@@ -182,3 +182,23 @@ def test_a_mask_of_a_latent_that_is_rolled_is_refused():
     with pytest.raises(ValueError, match="nothing says which part"):
         sampled(patcher, cfg=CFG)
     assert torch.isfinite(sampled(tiled(steer(subject().patcher), SIDE, 1, shift=2), cfg=CFG)).all()
+
+
+def replaced_inside(patcher):
+    """Another node's wrapper puts its own function in place of the one that sees ComfyUI's rows."""
+    function = tiled(subject().patcher, SIDE, 4).model_options["model_function_wrapper"]
+
+    def replace(executor, model, conditionings, x, timestep, options):
+        return executor(model, conditionings, x, timestep, {**options, "model_function_wrapper": function})
+
+    patcher.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "tiles", replace)
+    return patcher
+
+
+def test_rows_that_another_node_hides_are_not_guessed():
+    got = sampled(replaced_inside(steer(subject().patcher)), size=SIZE)
+    assert_close_to_exact("tiles", relative_error(got, exact_tiles(1, 1.0)))
+    with pytest.raises(ValueError, match="cannot tell which rows of this call"):
+        sampled(replaced_inside(steer(subject().patcher)), cfg=CFG, size=SIZE)
+    with pytest.raises(ValueError, match="nothing says which"):
+        sampled(replaced_inside(steer(subject().patcher, mask=random_mask(*SIZE))), size=SIZE)
