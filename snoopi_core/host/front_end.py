@@ -89,8 +89,9 @@ def _send(kind: Literal["text", "warning"], text: str, node: str) -> None:
 
 def _workflow_id(server: Any, prompt_id: str) -> str | None:
     """The id of the workflow that a running prompt was made from: another one may be open now. None if unknown."""
-    for _, running_id, _, extra_data, *_ in tuple(server.prompt_queue.currently_running.values()):
+    for _, running_id, _, data, *_ in tuple(server.prompt_queue.currently_running.values()):
         if running_id == prompt_id:
-            workflow = (extra_data.get("extra_pnginfo") or {}).get("workflow") or {}
-            return workflow.get("id")
+            for key in ("extra_pnginfo", "workflow", "id"):  # programs other than the front end may send anything
+                data = data.get(key) if isinstance(data, dict) else None
+            return data
     return None
