@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import comfy.utils
@@ -111,6 +111,7 @@ class Call:
     images: for negatives with a row for each image: the image of each positive row, (R,); None if the images of each
         part are in order.
     prompt: length of the prompts as they come to the network, for joint attention.
+    said: what has been logged in this sampling run and is not to be logged again.
     """
 
     positive: tuple[bool, ...]
@@ -119,6 +120,7 @@ class Call:
     images: torch.Tensor | None = None
     prompt: int = 0
     observer: LayerObserver | None = None
+    said: set[str] = field(default_factory=set)
 
     @property
     def layers(self) -> frozenset[LayerKey]:

@@ -180,6 +180,7 @@ class NASAWrapper:
             images=rows.images() if has_several else None,
             prompt=0 if c_crossattn is None else c_crossattn.shape[1],
             observer=observer,
+            said=set() if run is None else run.said,
         )
         return self.attachment(model, options, call, proceed)
 

@@ -44,6 +44,8 @@ class Run:
         self.used: set[Negative] = set()
         self.unanswered: set[Negative] = set()
         """Negatives in these calls, and those among them that are all zeros and to which no layer responds."""
+        self.said: set[str] = set()
+        """What is logged only once."""
         self._masks: dict[tuple[Hashable, torch.device], torch.Tensor] = {}
         self._cache: dict[Hashable, Any] = {}
 

@@ -55,7 +55,6 @@ class JointAttachment:
         self.family, self.ways = family, ways
         # By network: a node's output may run in several models at once, for example on several GPUs.
         self._known: WeakKeyDictionary[torch.nn.Module, tuple[Pass, dict[int, SteeredBlock]]] = WeakKeyDictionary()
-        self._logged: set[Way] = set()
 
     def __call__(
         self, model: BaseModel, options: Options, call: Call, proceed: Callable[..., torch.Tensor]
@@ -76,10 +75,7 @@ class JointAttachment:
                 return proceed(options)
         finally:
             state.end()
-            self._log(state)
-
-    def _log(self, state: Pass) -> None:
-        if new := state.used - self._logged:
-            self._logged |= new
-            ways = ", ".join(sorted(new))
-            logging.info("NASA Apply: the negative's share of the attention is computed by %s", ways)
+            if new := state.used - call.said:
+                call.said.update(new)
+                ways = ", ".join(sorted(new))
+                logging.info("NASA Apply: the negative's share of the attention is computed by %s", ways)

@@ -20,6 +20,8 @@ from .block import Arguments, JointLayer, named, narrow, select_rows
 from .share import attend_jointly, share_of_negative
 from .stream import Pass, Stream
 
+_SKIPPED = "skipped blocks"
+
 
 class SteeredBlock:
     """Steers one joint block: its `forward` temporarily replaces the block's."""
@@ -76,8 +78,8 @@ class SteeredBlock:
                 f"NASA cannot steer block {self.name}: another node runs it twice in one step. Remove that node, or "
                 "NASA Apply"
             )
-        if self.key > state.reached + 1 and not state.warned:
-            state.warned = True
+        if self.key > state.reached + 1 and _SKIPPED not in state.call.said:
+            state.call.said.add(_SKIPPED)
             _warn_of_skipped(state.names[state.reached + 1 : self.key])
         state.reached = self.key
         self._arguments, self._positional = named(self.names, args, kwargs), len(args)

@@ -55,7 +55,6 @@ class Pass:
 
     ways: Sequence[Way] = DEFAULT_WAYS
     used: set[Way] = field(default_factory=set)
-    warned: bool = False
     names: Sequence[str] = ()
     call: Call | None = None
     network: Any = None
