@@ -48,6 +48,22 @@ def set_up_console() -> None:
         logging.getLogger(name).addFilter(without)
 
 
+def report(error: Exception) -> int:
+    """Print an error, but not that the program which reads the output, such as `head`, has ended.
+
+    Returns:
+        The exit code: 2, or 141 for an end of output, which is 128 + SIGPIPE.
+    """
+    if isinstance(error, BrokenPipeError):
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
+            return 141
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
 @contextmanager
 def long_step(what: str, *, at_once: bool = True) -> Iterator[None]:
     """Log what the block does, and again every few seconds until it ends.

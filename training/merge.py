@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from training.config import find_file
-from training.console import long_step, set_up_console
+from training.console import long_step, report, set_up_console
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,8 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _merge(args)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return report(error)
     except KeyboardInterrupt:
         print("stopped; nothing was written", file=sys.stderr)
         return 130

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 
 from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
 from training.config.errors import FailedElsewhere
-from training.console import long_step, set_up_console
+from training.console import long_step, report, set_up_console
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,10 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     except FailedElsewhere:
         return 2
     except (OSError, ValueError) as error:
-        # every process finds the same fault in a recipe, so one per machine reports it
-        if not isinstance(error, RecipeError) or os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
-        return 2
+        if isinstance(error, RecipeError) and os.environ.get("LOCAL_RANK", "0") != "0":
+            return 2  # every process finds the same fault in a recipe, so one per machine reports it
+        return report(error)
     except KeyboardInterrupt:  # while training, the run's own handler saves first
         print("stopped; checkpoints that were saved are kept", file=sys.stderr)
         return 130
@@ -62,7 +60,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     saved = Path(args.resume) / "recipe.toml"
     if not saved.is_file():
         raise RecipeError(f"--resume {args.resume}: there is no run (no recipe.toml)")
-    return load_recipe(str(saved), [*overrides, f"output.folder={json.dumps(args.resume)}"], check_files=True)
+    return load_recipe(str(saved), [*overrides, f"output.folder={args.resume}"], check_files=True)
 
 
 def _parser() -> argparse.ArgumentParser:

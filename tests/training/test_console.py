@@ -123,15 +123,29 @@ def test_a_long_step_says_so_again_and_again(monkeypatch, caplog):
     assert len(messages) == count, "a short step says nothing"
 
 
-@pytest.mark.parametrize(
-    ("command", "words", "inside"),
-    [
-        (main, ["--dry-run"], "training.pgsb.load_recipe"),
-        (export, ["models", "--out", "x.safetensors"], "training.export.find_file"),
-        (merge, ["a", "b", "--out", "x.safetensors"], "training.merge.find_file"),
-        (encode, ["--recipe", "shapes"], "training.prompts.encode.load_recipe"),
-    ],
-)
+COMMANDS = [  # and the first function that each calls
+    (main, ["--dry-run"], "training.pgsb.load_recipe"),
+    (export, ["models", "--out", "x.safetensors"], "training.export.find_file"),
+    (merge, ["a", "b", "--out", "x.safetensors"], "training.merge.find_file"),
+    (encode, ["--recipe", "shapes"], "training.prompts.encode.load_recipe"),
+]
+
+
+@pytest.mark.parametrize(("command", "words", "inside"), COMMANDS)
+def test_output_that_nobody_reads_any_more_is_no_error(monkeypatch, capsys, command, words, inside):
+    def speaks(*args, **settings):
+        print("a line", flush=True)
+
+    monkeypatch.setattr(inside, speaks)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as broken:
+        monkeypatch.setattr(sys, "stdout", broken)
+        assert command(words) == 141
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "words", "inside"), COMMANDS)
 def test_ctrl_c_while_loading_is_one_line(monkeypatch, capsys, command, words, inside):
     def interrupted(*args, **settings):
         raise KeyboardInterrupt

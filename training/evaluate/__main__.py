@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 
 from training.config import find_file, looks_like_hub_id
-from training.console import long_step, set_up_console
+from training.console import long_step, report, set_up_console
 from training.evaluate.cli import parser
 from training.evaluate.paper_protocol import apply_protocol
 
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         # Most errors occur in every process: print them once per machine, unless only this process has met one.
         if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, FailedHere):
-            print(f"error: {error}", file=sys.stderr)
+            return report(error)
         return 2
     except KeyboardInterrupt:
         print(f"stopped; {_AFTER_CTRL_C.get(args.command, 'nothing was written')}", file=sys.stderr)

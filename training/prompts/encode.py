@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
-from training.console import long_step, set_up_console
+from training.console import long_step, report, set_up_console
 
 if TYPE_CHECKING:
     from training.prompts.source import CountTokens
@@ -44,8 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(load_recipe(*split_words([*args.recipe, *args.overrides]), check_files=True), args)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return report(error)
     except KeyboardInterrupt:
         print("stopped; what was written is kept, and the same command continues from there", file=sys.stderr)
         return 130

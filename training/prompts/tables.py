@@ -105,9 +105,10 @@ def open_table(path: Path, wanted: tuple[str, ...]) -> Table:
         return Table(path=path, separator=separator, columns=names, lines_before=lines_before)
     columns = _names(path, _NONE, lines_before)
     if set(wanted) & set(map(str.strip, re.split(r"[,;|:\t]", columns[0]))) and columns[0] not in wanted:
+        tried = " or ".join(_NAMES[separator] for separator in separators)
         raise ValueError(
-            f"its first line, {columns[0]!r}, is not separated by {' or '.join(_NAMES[s] for s in separators)}; save the "
-            "file as .csv, separated by comma, semicolon or tab"
+            f"its first line, {columns[0]!r}, is not separated by {tried}; save the file as .csv, separated by comma, "
+            "semicolon or tab"
         )
     return Table(path=path, separator=_NONE, columns=columns, lines_before=lines_before)
 

@@ -12,7 +12,7 @@ from snoopi_core.formats.checkpoint import read_checkpoint
 from snoopi_core.formats.layouts import to_single_file, unet_rename
 from training.export import main as export
 from training.models.loading import load_backbone
-from training.pgsb import main
+from training.pgsb import _parser, _recipe, main
 from training.trainer.export import export_backbone
 from training.trainer.run_folder.checkpoint import checkpoints
 
@@ -179,3 +179,12 @@ def test_a_run_is_exported_again_with_another_alpha(finished, tmp_path):
     assert again.metadata.recommended_alpha == 0.7
     assert all(torch.equal(again.unet[name], tensor) for name, tensor in first.unet.items())
     assert export([str(tmp_path / "nothing"), "--out", str(out)]) == 2
+
+
+@pytest.mark.parametrize("name", ["1_000", "café 😀", r"C:\runs\mine"])
+def test_a_run_resumes_in_the_folder_that_is_named(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    text = '[teacher]\npath = "owner/name"\n[prompts]\nsource = "shapes"\n[clip]\nweight = 0\n'
+    (tmp_path / name / "recipe.toml").write_text(text, encoding="utf-8")
+    assert _recipe(_parser().parse_args(["--resume", name])).output.folder == name

@@ -8,9 +8,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import torch
 
-from training.config import WORLDS, Recipe
+from training.config import Recipe
 from training.config.checks import SHAPES_TEACHER
 from training.console import long_step
 from training.distill.clip_loss import check_clip_files
@@ -67,7 +68,7 @@ def dry_run(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) ->
     if cache:
         with without_weights(t5_is_needed=False):
             open_run_prompts(recipe, open_teacher(recipe)[0])
-    print("dry run: nothing was written")
+    print("dry run: nothing was written", flush=True)
 
 
 def start_section(recipe: Recipe, *, resume: bool, accept_changes: bool) -> str:
@@ -104,7 +105,7 @@ def prompts(recipe: Recipe, source: PromptSource, drawn: list[str], counts: dict
         ("of the first", f"{len(drawn)}: {different} different, {counts['over-long']} too long and {treatment}"),
         ("left out", f"{counts['empty']} without text, as far as read"),
     ]
-    if different < recipe.loop.batch_size and recipe.prompts.source not in WORLDS:
+    if different < recipe.loop.batch_size and len(drawn) < SAMPLE:
         batch = recipe.loop.batch_size
         rows.append(("few", f"the source has {different}, a batch needs {batch}: prompts are repeated"))
     return _table("prompts", rows)
@@ -123,7 +124,7 @@ def memory(found: Estimate, device: torch.device, processes: int) -> str:
     if device.type == "cuda":
         name, size = torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
     else:
-        name, size = "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // processes
+        name, size = "this machine", psutil.virtual_memory().total // processes
     rows.append(("total", f"{found.total / GIB:.2f} GiB, of {size / GIB:.1f} GiB of {name}"))
     rows.append(("not counted", "Python and torch themselves"))
     if found.total > 0.95 * size:
