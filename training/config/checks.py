@@ -153,7 +153,8 @@ def _missing_clip(recipe: Recipe) -> Iterator[Problem]:
 def unknown_clip_tags(recipe: Recipe) -> Iterator[Problem]:
     """A tag of CLIP's weights that does not exist. Imports open_clip, which takes seconds."""
     model, pretrained = recipe.clip.model, recipe.clip.pretrained
-    if recipe.clip.weight == 0 or exists(find_file(pretrained)) or model.startswith(_CLIP_ELSEWHERE):
+    file = find_file(pretrained)
+    if recipe.clip.weight == 0 or (exists(file) and file.is_file()) or model.startswith(_CLIP_ELSEWHERE):
         return
     with long_step("starting open_clip, to look up clip.pretrained", at_once=False):
         import open_clip

@@ -16,6 +16,7 @@ from training.distill.losses import clip_loss
 from training.models.loading.weight_files import check_weights
 
 _DECODER = "diffusion_pytorch_model"  # how diffusers calls its weights files
+_PICKLES = (".bin", ".pth")  # which open_clip reads in a folder, as weights only
 _LFS = b"version https://git-lfs"
 Decode = Callable[[torch.Tensor], torch.Tensor]
 
@@ -29,9 +30,11 @@ class ClipLoss:
         Raises:
             ValueError: unknown architecture, or its weights cannot be loaded.
         """
+        file = find_file(section.pretrained)
+        weights = str(file) if file.is_file() else section.pretrained
         try:
             model, _, preprocess = open_clip.create_model_and_transforms(
-                section.model, pretrained=section.pretrained, require_pretrained=True
+                section.model, pretrained=weights, require_pretrained=True
             )
         except (RuntimeError, OSError, ValueError) as error:
             raise ValueError(
@@ -73,12 +76,16 @@ def check_clip_files(section: Clip) -> None:
     if section.decoder and (decoder := find_file(section.decoder)).is_dir():
         check_weights(decoder, _DECODER)
     local = section.model.removeprefix("local-dir:") if section.model.startswith("local-dir:") else ""
-    files = sorted(Path(local).glob("*.safetensors")) if local else [find_file(section.pretrained)]
+    files = [find_file(section.pretrained)]
+    if local:  # open_clip takes .safetensors files before others
+        files = sorted(Path(local).glob("*.safetensors")) or [p for p in Path(local).glob("*") if p.suffix in _PICKLES]
+        if not files:
+            raise FileNotFoundError(f"clip.model: {local} has no weights (.safetensors, {', '.join(_PICKLES)})")
     for file in files:
         if file.suffix == ".safetensors":
             open_tensor_file(file)
         elif file.is_file() and file.open("rb").read(len(_LFS)) == _LFS:
-            raise ValueError(f"clip.pretrained: {file} is a pointer of git-lfs, not the weights; download it again")
+            raise ValueError(f"CLIP: {file} is a pointer of git-lfs, not the weights; download it again")
 
 
 def load_tiny_vae(path: str) -> AutoencoderTiny:

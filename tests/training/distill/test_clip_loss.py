@@ -9,7 +9,7 @@ from tiny import tiny_backbone
 from tiny_clip import CONFIG, write_tiny_clip
 
 from training.config import Clip
-from training.distill.clip_loss import ClipLoss, clip_rows, load_tiny_vae
+from training.distill.clip_loss import ClipLoss, check_clip_files, clip_rows, load_tiny_vae
 from training.distill.losses import clip_loss
 from training.models.backbone import decode_latents
 
@@ -99,8 +99,30 @@ def test_an_invalid_decoder_is_reported(tmp_path, kind):
 def test_weights_are_required(tmp_path):
     """Without them, open_clip would use random ones."""
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG}), encoding="utf-8")
+    section = Clip(model=f"local-dir:{tmp_path}")
     with pytest.raises(ValueError, match="cannot be loaded"):
-        ClipLoss(Clip(model=f"local-dir:{tmp_path}"), torch.sigmoid, torch.device("cpu"))
+        ClipLoss(section, torch.sigmoid, torch.device("cpu"))
+    with pytest.raises(FileNotFoundError, match="has no weights"):
+        check_clip_files(section)  # in a dry run
+    (tmp_path / "weights.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match=r"weights\.bin is a pointer of git-lfs"):
+        check_clip_files(section)
+
+
+def test_weights_may_be_named_as_every_other_file_of_a_recipe(tmp_path, monkeypatch):
+    asked = []
+
+    def create(model, pretrained, **settings):
+        asked.append(pretrained)
+        raise OSError("stopped here")
+
+    monkeypatch.setattr(open_clip, "create_model_and_transforms", create)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "clip.pt").touch()
+    for name in ("~/clip.pt", "openai"):
+        with pytest.raises(ValueError, match="stopped here"):
+            ClipLoss(Clip(pretrained=name), torch.sigmoid, torch.device("cpu"))
+    assert asked == [str(tmp_path / "clip.pt"), "openai"]
 
 
 def test_clip_is_not_trained(weights):
