@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
@@ -45,6 +46,12 @@ def split_weight(source: str) -> tuple[str, float]:
 def _check_sources(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, str | int | float | list | tuple):
         raise ValueError('expected a text, or a list of texts such as ["a.txt:0.7", "b.csv:0.3"]')
+    if isinstance(value, str) and re.fullmatch(r"\[.*[,:].*\]", value):
+        raise ValueError(
+            "expected a list of texts in quotes; a shell may take the quotes away, and in double quotes a backslash "
+            """begins an escape. Give prompts.source='["a.txt:0.7", "b.csv:0.3"]', with / in paths, or write it in a """
+            "recipe file"
+        )
     if not isinstance(value, list | tuple):
         return value
     if not value or not all(isinstance(one, str) for one in value):

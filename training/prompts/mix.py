@@ -55,8 +55,8 @@ class MixedPrompts:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises KeyError, if the state is of another number of sources."""
-        if len(state["sources"]) != len(self.sources):
+        """Raises KeyError, if the state is of other kinds of sources; then no position has changed."""
+        if [one.keys() for one in state["sources"]] != [source.state_dict().keys() for source in self.sources]:
             raise KeyError("sources")
         for source, saved in zip(self.sources, state["sources"], strict=True):
             source.load_state_dict(saved)

@@ -53,6 +53,15 @@ def test_the_state_of_another_number_of_sources_is_of_another_kind(sources):
             stream.load_state_dict(state)
 
 
+def test_a_state_of_other_kinds_of_sources_changes_no_position(sources):
+    files, mixed = opened(sources[0]), opened([sources[0][0], "shapes"])
+    mixed.take(7)
+    expected = opened(sources[0]).take(20)
+    with pytest.raises(KeyError):
+        files.load_state_dict(mixed.state_dict())
+    assert files.take(20) == expected, "the log says that it starts from its beginning"
+
+
 def test_a_recipe_names_several_sources(sources, tmp_path):
     texts, files = sources
     typed = f"prompts.source={json.dumps(texts)}"
@@ -78,6 +87,8 @@ def test_a_recipe_names_several_sources(sources, tmp_path):
         ('["a.txt:-1", "b.txt"]', "the weight of 'a.txt:-1' is -1"),
         ("[]", "expected at least one source in the list"),
         ("[1, 2]", "expected at least one source in the list"),
+        ("[a.txt:3,b.txt:1]", "expected a list of texts in quotes; a shell may take the quotes away"),
+        (r'["C:\new\a.txt", "D:\x.txt"]', "in double quotes a backslash begins an escape"),
         ('["nowhere.txt:2"]', "prompts.source: nothing at 'nowhere.txt'"),
     ],
 )
