@@ -179,10 +179,10 @@ function receive({ kind, text, node, source, workflow }) {
   drawSoon();
 }
 
-// A node that runs again says everything again.
+// A node that runs again says everything again, and all samplers behind it run again too.
 function begin(id) {
   for (const entries of workflows.values()) {
-    if (entries.has(id)) entries.get(id).text = "";
+    entries.delete(id);
     for (const { warnings } of entries.values()) {
       for (const [text, source] of warnings) if (source === id) warnings.delete(text);
     }
