@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 
@@ -16,6 +17,10 @@ from .orthogonal import orthogonal_change
 from .vsf import vsf_change
 
 Change = Callable[[torch.Tensor | None, torch.Tensor, torch.Tensor | None, torch.Tensor], torch.Tensor]
+JointResponse = Literal["part", "whole", "text"]
+"""What Z- is where text and image are the tokens of one attention: of the attention that the image would have with the
+negative as its prompt, the negative's part, m_N Z_N; that whole attention; or the attention to the negative alone, Z_N.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,8 @@ class Method:
         in an attention to both prompts.
     uses_prompt, uses_share: whether the change depends on Z+ and on the share; what it does not depend on may be None.
     needs_response: whether nothing changes where Z- is zero.
+    in_joint_attention: what Z- is in joint attention; the share is then that in an attention to both prompts and the
+        image.
     """
 
     name: str
@@ -40,6 +47,7 @@ class Method:
     uses_prompt: bool = True
     uses_share: bool = False
     needs_response: bool = False
+    in_joint_attention: JointResponse = "part"
 
     def __str__(self) -> str:
         return f"{self.name} ({self.settings})" if self.settings else self.name
@@ -75,6 +83,7 @@ def make_method(name: str, *, nag_tau: float = TAU, nag_blend: float = BLEND, vs
             usual="2 to 10",
             highest=20.0,
             change=lambda z_pos, z_neg, share, phi: nag_change(z_pos, z_neg, phi, tau=nag_tau, blend=nag_blend),
+            in_joint_attention="whole",
         )
     if name == "VSF":
         if not abs(vsf_beta) <= 20.0:
@@ -86,6 +95,7 @@ def make_method(name: str, *, nag_tau: float = TAU, nag_blend: float = BLEND, vs
             highest=20.0,
             change=lambda z_pos, z_neg, share, scale: vsf_change(z_pos, z_neg, share, scale, beta=vsf_beta),
             uses_share=True,
+            in_joint_attention="text",
         )
     if name == "orthogonal":
         return Method(

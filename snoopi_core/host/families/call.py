@@ -189,7 +189,8 @@ class Call:
             grid: returns the grid of the N tokens; called only if there is a mask.
             text: computes the response to the prompt's text, (R, N, C), if `z` contains something else too, such as
                 the response to an image.
-            share: computes the share of a negative's tokens in an attention to both prompts, (R, N, C).
+            share: computes the share of a negative's tokens in an attention to both prompts, (R, N, C); called after
+                `respond`.
         """
         z_pos = before = self.select(z)
         prompt = None

@@ -32,7 +32,6 @@ class JointFamily(Family):
     """Exactly these classes: a subclass may call its blocks in another way."""
     groups: tuple[tuple[str, str, type[torch.nn.Module], JointBlock], ...]
     """In the order in which they run: attribute of the network, name in NASA Apply's `blocks`, class, declaration."""
-    methods = ("NASA",)
     alpha_note = (
         "no alpha has been measured for joint attention yet: begin low, compare strengths with NASA Scale Sweep"
     )

@@ -1,4 +1,6 @@
-"""The negative's share of the image's attention: m_N Z_N, exactly, in three ways.
+"""The image's response to a negative, and the negative's share of its attention, exactly.
+
+NASA and the orthogonal method take the negative's part, m_N Z_N, which is computed in one of three ways:
 
     m_N Z_N = sum over n in N of e^n v_n / (e^N + e^I),     e^S = sum over keys j in S of exp(q k_j / sqrt(D))
 
@@ -8,6 +10,14 @@
              in the same kernel, called by its private name (`kernels.py`); then two attentions over text only.
     column   two more columns of values, 1 on P and 1 on I, give m_P and 1 - m_P beside Z+, for any attention function;
              then one attention over text only. The layer's own attention has wider heads and may round differently.
+
+NAG takes the whole attention that the image would have with the negative as its prompt, by one more attention over
+[N ; I]. VSF takes Z_N, an attention over N alone, and the negative's share of one softmax over all:
+
+    m = e^N / (e^N + e^P + e^I)
+
+    lse      sigmoid(log e^N - log e^(P+I)), from the same kernels
+    call     one more attention over [P ; N ; I], to values that are 1 on N and 0 elsewhere
 
 Dimensions: B rows of a call, R rows of its positive ones, P positive and N negative text tokens, I image tokens,
 Q of them steered, H heads, D head width, C = H D.
@@ -21,6 +31,7 @@ from typing import Literal
 import torch
 from torch.nn.functional import pad
 
+from ....guidance.methods import JointResponse
 from .attention import Attention, Tokens, join_masks
 from .kernels import attend_with_lse, has_lse
 
@@ -57,26 +68,67 @@ def attend_jointly(
     return attention(q, k, v, attention.mask), "call", None
 
 
-def share_of_negative(
-    attention: Attention, way: Way, kept: torch.Tensor | None, q: torch.Tensor, n: Tokens, p: Tokens, i: Tokens
-) -> torch.Tensor:
-    """m_N Z_N for image queries q, (R, Q, C).
+def respond_to_negative(
+    attention: Attention,
+    response: JointResponse,
+    way: Way,
+    kept: torch.Tensor | None,
+    q: torch.Tensor,
+    n: Tokens,
+    p: Tokens,
+    i: Tokens,
+) -> tuple[torch.Tensor, torch.Tensor | None, Way | None]:
+    """What a method takes for Z-, for image queries q, (R, Q, C).
 
     Args:
-        kept: what `attend_jointly` returned, for these queries.
+        way, kept: what `attend_jointly` returned, for these queries.
+
+    Returns:
+        Z- (R, Q, C); the share m, (R, Q, C), for the response "text"; and the way of the share, if there is one.
     """
+    if response == "whole":
+        return _attend(attention, q, n, i), None, None
+    if n.mask is not None and way == "lse":
+        way = "call"
+    if response == "text":
+        if way == "lse":
+            return *_text_by_lse(attention, kept, q, n), way
+        return *_text_by_call(attention, q, n, p, i), "call"
     if way == "lse":
-        return _by_lse(attention, kept, q, n, p)
+        return _by_lse(attention, kept, q, n, p), None, way
     if way == "column":
-        return _by_columns(attention, kept, q, n, p)
-    return _by_call(attention, q, n, i)
+        return _by_columns(attention, kept, q, n, p), None, way
+    return _attend(attention, q, n, _with_values(i, 0.0)), None, way
 
 
-def _by_call(attention: Attention, q: torch.Tensor, n: Tokens, i: Tokens) -> torch.Tensor:
-    """softmax over [N ; I] of [v_n ; 0]"""
+def _attend(attention: Attention, q: torch.Tensor, *several: Tokens) -> torch.Tensor:
+    """softmax over all these tokens of their values, (R, Q, C)"""
     axis = attention.axis
-    mask = join_masks([(n.mask, n.k.shape[axis]), (i.mask, i.k.shape[axis])], q.dtype)
-    return attention(q, torch.cat([n.k, i.k], axis), torch.cat([n.v, torch.zeros_like(i.v)], axis), mask)
+    mask = join_masks([(each.mask, each.k.shape[axis]) for each in several], q.dtype)
+    return attention(
+        q, torch.cat([each.k for each in several], axis), torch.cat([each.v for each in several], axis), mask
+    )
+
+
+def _with_values(tokens: Tokens, value: float) -> Tokens:
+    return Tokens(tokens.k, torch.full_like(tokens.v, value), tokens.mask)
+
+
+def _text_by_lse(
+    attention: Attention, lse: torch.Tensor, q: torch.Tensor, n: Tokens
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Z_N, and m = sigmoid(log e^N - log e^(P+I))"""
+    z, lse_n = attend_with_lse(*(attention.in_heads(x) for x in (q, n.k, n.v)))
+    share = torch.sigmoid(lse_n - lse).unsqueeze(-1).to(z.dtype).expand_as(z)
+    return z.transpose(1, 2).flatten(2), share.transpose(1, 2).flatten(2)
+
+
+def _text_by_call(
+    attention: Attention, q: torch.Tensor, n: Tokens, p: Tokens, i: Tokens
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Z_N, and m as the softmax over [P ; N ; I] of [0 ; 1 ; 0]"""
+    ones_and_zeros = (_with_values(tokens, value) for tokens, value in ((p, 0.0), (n, 1.0), (i, 0.0)))
+    return _attend(attention, q, n), _attend(attention, q, *ones_and_zeros)
 
 
 def _lse_is_possible(attention: Attention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:

@@ -17,7 +17,7 @@ from ..base import Call, Options, Term
 from ..forwards import replaced_forwards
 from .attention import Attention, Mask, Tokens, join_masks
 from .block import Arguments, JointLayer, named, narrow, select_rows
-from .share import attend_jointly, share_of_negative
+from .share import attend_jointly, respond_to_negative
 from .stream import Pass, Stream
 
 _SKIPPED = "skipped blocks"
@@ -129,14 +129,21 @@ class SteeredBlock:
         if not chosen:
             return attention.as_returned(z)
 
+        shares: dict[int, torch.Tensor | None] = {}
+
         def respond(term: Term) -> torch.Tensor:
             n, _ = chosen[term.number].found
-            used = "call" if way == "lse" and n.mask is not None else way
-            state.used.add(used)
-            return share_of_negative(attention, used, kept, q_i, n, p, i)
+            response = term.method.in_joint_attention
+            z_neg, shares[term.number], used = respond_to_negative(attention, response, way, kept, q_i, n, p, i)
+            if used is not None:
+                state.used.add(used)
+            return z_neg
+
+        def share(term: Term) -> torch.Tensor:
+            return shares[term.number]
 
         before, after = z[:, : target.start], z[:, target.stop :]
-        steered = call.steer(z[:, target], self.key, respond, lambda: state.grid)
+        steered = call.steer(z[:, target], self.key, respond, lambda: state.grid, share=share)
         return attention.as_returned(torch.cat([before, steered, after], 1))
 
     def _attention(self, function: Callable, args: tuple, kwargs: dict[str, Any]) -> Attention:

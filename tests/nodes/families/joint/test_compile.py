@@ -14,6 +14,8 @@ from families.joint import JOINT_CASES
 from figures import measured
 from torch._dynamo.utils import counters
 
+from snoopi_core.guidance.methods import make_method
+
 from ..test_compile import fresh_compiler, fullgraph, hosts_node
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.full]
@@ -43,6 +45,22 @@ def test_nasa_added_changed_and_removed(name, compiled):
         difference = float((got - expected).abs().max())
         measured("joint attention", name, "compiled, difference", difference, BAR)
     measured("joint attention", name, "compiled, graphs", counters["stats"]["unique_graphs"], 2)
+
+
+@pytest.mark.parametrize("method", ["NAG", "VSF", "orthogonal"])
+@pytest.mark.parametrize("name", ["Flux", "Qwen-Image"])
+def test_other_methods(name, method):
+    subject = JOINT_CASES[name]()
+    positive, negative = subject.condition(1), subject.condition(3)
+    base = fullgraph(subject.patcher)
+    for alpha in (0.0, 0.5, 0.8):
+        expected, got = (
+            subject.sample(steer(patcher, negative, alpha=alpha, method=make_method(method)), positive, positive)
+            for patcher in (subject.patcher, base)
+        )
+        difference = float((got - expected).abs().max())
+        measured("methods", name, f"{method} compiled, difference", difference, BAR)
+    measured("methods", name, f"{method} compiled, graphs", counters["stats"]["unique_graphs"], 2)
 
 
 def test_single_blocks_compiled():

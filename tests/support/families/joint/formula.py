@@ -1,6 +1,7 @@
-"""NASA in joint attention written out in fp64: three streams, and references of whole networks around them.
+"""NASA and the other methods in joint attention written out in fp64: three streams, and references of whole networks
+around them.
 
-    Z = Z+ - alpha sum over n in N of e^n v_n / (e^N + e^I)         for the picture's queries
+    Z = Z+ - alpha sum over n in N of e^n v_n / (e^N + e^I)         for the picture's queries, by NASA
     N's queries over N and I;   P's and the image's own over P and I
 
 Nothing of `snoopi_core` is used here. Dimensions: B batch rows, H heads, D head width; tokens of P, N, I.
@@ -9,16 +10,23 @@ Nothing of `snoopi_core` is used here. Dimensions: B batch rows, H heads, D head
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from written_out import VSF_BETA, by_nag, by_orthogonal
 
 from ..base import host_inputs
 from ..formula import Subtraction, rotate
 
 MUTANTS = ("plus", "m = 1", "P's queries too", "the positive's positions", "on the unconditional rows too")
+MUTANTS_OF_METHODS = {
+    "NAG": ("only the negative's part", "as in cross-attention"),
+    "VSF": ("without the prompt", "without the image"),
+    "orthogonal": ("as in cross-attention",),
+}
 
 
 class QKV(NamedTuple):
@@ -65,6 +73,15 @@ def attend_to_negative(q: torch.Tensor, n: QKV, i: QKV, mutant: str | None) -> t
     e_n, e_i = weights(q, [n, i])
     below = e_n.sum(-1, keepdim=True)
     return e_n @ n.v / (below if mutant == "m = 1" else below + e_i.sum(-1, keepdim=True))
+
+
+def by_vsf(q: torch.Tensor, p: QKV, n: QKV, i: QKV, scale: float, mutant: str | None) -> torch.Tensor:
+    """One softmax over P, N and I, the negative's scores minus beta, its values times -scale (arXiv 2508.10931)."""
+    e_p, e_n, e_i = weights(q, [p, n, i])
+    e_n = e_n * math.exp(-VSF_BETA)
+    e_p, e_i = e_p * (mutant != "without the prompt"), e_i * (mutant != "without the image")
+    above = e_p @ p.v + e_i @ i.v - scale * e_n @ n.v
+    return above / sum(each.sum(-1, keepdim=True) for each in (e_p, e_n, e_i))
 
 
 class JointReference:
@@ -122,26 +139,43 @@ class JointReference:
 
     def attend(self, index: int, p: QKV, i: QKV, negatives: Sequence[QKV]) -> tuple[torch.Tensor, ...]:
         """Z of P, of I and of each negative, (B, tokens, C)."""
-        z_p, z_i = attend(p.q, p, i), attend(i.q, p, i)
+        z_p, z_i = (flat(attend(each.q, p, i)) for each in (p, i))
         picture, seen = self.picture_tokens(i.q.shape[2]), self.attentions[index]
-        seen.z_pos, seen.responses = flat(z_i[:, :, picture]), []
-        others = []
+        seen.z_pos, seen.responses = z_i[:, picture], []
+        q, others = i.q[:, :, picture], []
         for n, negative in zip(negatives, self.negatives, strict=True):
             others.append(flat(attend(n.q, n, i)))
             subtraction = negative.subtraction
             if subtraction.blocks is not None and index not in subtraction.blocks:
                 continue
-            z_n = attend_to_negative(i.q[:, :, picture], n, i, self.mutant)
-            seen.responses.append(flat(z_n))
+            seen.responses.append(flat(attend_to_negative(q, n, i, self.mutant)))
+            change = self.change(seen.z_pos, seen.responses[-1], q, p, n, i, subtraction)
             if subtraction.image_tokens is not None:
-                z_n = z_n * subtraction.image_tokens[:, None]
-            sign = 1.0 if self.mutant == "plus" else -1.0
+                change = change * subtraction.image_tokens[:, None]
+            sign = -1.0 if self.mutant == "plus" else 1.0
             z_i = z_i.clone()
-            z_i[:, :, picture] += sign * subtraction.alpha * z_n
+            z_i[:, picture] += sign * change
             if self.mutant == "P's queries too":
-                z_p = z_p + sign * subtraction.alpha * attend_to_negative(p.q, n, i, None)
-        seen.z = flat(z_i[:, :, picture])
-        return flat(z_p), flat(z_i), *others
+                z_p = z_p - subtraction.alpha * flat(attend_to_negative(p.q, n, i, None))
+        seen.z = z_i[:, picture]
+        return z_p, z_i, *others
+
+    def change(
+        self, z: torch.Tensor, part: torch.Tensor, q: torch.Tensor, p: QKV, n: QKV, i: QKV, subtraction: Subtraction
+    ) -> torch.Tensor:
+        """What a method adds to Z+, (B, tokens, C); `part`: m_N Z_N."""
+        method, alpha, mutant = subtraction.method, subtraction.alpha, self.mutant
+        if method == "NASA":
+            return -alpha * part
+        if method == "VSF":
+            return flat(by_vsf(q, p, n, i, alpha, mutant)) - z
+        if mutant == "as in cross-attention":
+            part = flat(attend(q, n))
+        if method == "orthogonal":
+            return by_orthogonal(z, part, alpha) - z
+        assert method == "NAG"
+        whole = part if mutant in MUTANTS_OF_METHODS["NAG"] else flat(attend(q, n, i))
+        return by_nag(z, whole, alpha) - z
 
 
 class Seen:

@@ -3,6 +3,10 @@
     N = P:   m_N Z_N = sum over p in P of e^p v_p / (e^P + e^I),
              Z = softmax over P + I of [(1 - alpha) v_P ; v_I]
 
+By VSF with the scale alpha (`twice`), the prompt competes for the image's attention twice:
+
+             Z = (e^I Z_I + (1 - alpha) e^P Z_P) / (e^I + 2 e^P)
+
 So the plain network, with this attention for the picture's queries, gives the expected result. It is an override of the
 host's attention function, in fp64, and needs nothing but the layout of the tokens. Nothing of `snoopi_core` is used.
 """
@@ -20,13 +24,22 @@ class WithoutPrompt:
     text: number of text tokens.
     image: of image tokens, of which `picture` are steered.
     inner: another override, which only changes its arguments.
+    twice: as VSF.
     """
 
     def __init__(
-        self, alpha: float, text: int, image: int, *, picture: slice, image_first: bool = False, inner: Any = None
+        self,
+        alpha: float,
+        text: int,
+        image: int,
+        *,
+        picture: slice,
+        image_first: bool = False,
+        inner: Any = None,
+        twice: bool = False,
     ) -> None:
         self.alpha, self.text, self.image, self.picture, self.image_first = alpha, text, image, picture, image_first
-        self.inner = inner
+        self.inner, self.twice = inner, twice
         self.calls = 0
 
     def __call__(self, function: Any, q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -51,6 +64,10 @@ class WithoutPrompt:
         start = self.image if self.image_first else 0
         first = (0 if self.image_first else self.text) + self.picture.start
         queries = slice(first, first + self.picture.stop - self.picture.start)
-        weights[..., queries, start : start + self.text] *= 1.0 - self.alpha
+        text = slice(start, start + self.text)
+        share = weights[..., queries, text].sum(-1, keepdim=True)
+        weights[..., queries, text] *= 1.0 - self.alpha
+        if self.twice:
+            weights[..., queries, :] /= 1.0 + share
         out = (weights @ v).to(z.dtype)
         return out if kwargs.get("skip_output_reshape") else out.transpose(1, 2).flatten(2)
