@@ -13,7 +13,7 @@ from ..loading.attachment import get_metadata
 def recommended_alpha(patcher: ModelPatcher, method: Method = NASA) -> str:
     """A recommendation in words, for the log; "" if none is known."""
     if method is not NASA:
-        return f"published strengths of {method.name}: {method.usual}"
+        return "; ".join(filter(None, (f"published strengths of {method.name}: {method.usual}", _note(patcher))))
     metadata = get_metadata(patcher)
     if metadata is not None and metadata.recommended_alpha is not None:
         return f"its file recommends {metadata.recommended_alpha:g}"
@@ -25,11 +25,15 @@ def recommended_alpha(patcher: ModelPatcher, method: Method = NASA) -> str:
 def describe_manual_alpha(patcher: ModelPatcher, alpha: float, method: Method = NASA) -> str:
     """Text that the node shows beside a manually set alpha; mentions the file's alpha if it differs."""
     if method is not NASA:
-        return f"as set; published: {method.usual}"
+        return "; ".join(filter(None, (f"as set; published: {method.usual}", _note(patcher))))
     metadata = get_metadata(patcher)
     if metadata is None or metadata.recommended_alpha in (None, alpha):
-        return "; ".join(filter(None, ("as set", family_of(patcher.model).alpha_note)))
+        return "; ".join(filter(None, ("as set", _note(patcher))))
     return f"as set; its file recommends {metadata.recommended_alpha:g}"
+
+
+def _note(patcher: ModelPatcher) -> str:
+    return family_of(patcher.model).alpha_note
 
 
 def known_alpha(patcher: ModelPatcher) -> tuple[float, str] | None:
