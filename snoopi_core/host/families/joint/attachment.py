@@ -6,6 +6,7 @@
 The paper (SNOOPI, arXiv 2412.02687, Algorithm 1) subtracts Z-, the negative's attention of its own. In joint attention
 text shares a softmax with the image; m_N Z_N is exactly the part of the text in what the image would attend to if the
 negative were the prompt. Without image keys m_N is 1, and this is the paper's Z+ - alpha Z-.
+What the other methods take for Z- is in `share.py`.
 
 Z+ is the host's own call, unchanged for all rows; P's queries are not touched. N has a stream of its own through the
 network: its queries attend to N and I, at its own positions and with its own mask; timestep and pooled modulation are
