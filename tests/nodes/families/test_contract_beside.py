@@ -1,4 +1,4 @@
-"""The contract of every family for the networks of test_exact.py: in the full run."""
+"""The contract of every family, for a network of each further kind: in the full run. test_exact.py has all of them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,6 @@ class TestKandinsky5Image(FamilyContract):
     invisible = ("no masks",)
 
 
-class TestKandinsky5Video(FamilyContract):
-    name = "Kandinsky 5 video"
-    invisible = ("no masks",)
-
-
 class TestStableAudio1(_Sound):
     name = "Stable Audio 1"
     invisible = ("no masks", "after the projection")  # the projection has no bias
@@ -40,19 +35,6 @@ class TestACEStep1(_Sound):
     name = "ACE-Step 1"
     bar = 2e-6  # the plain model's own error is larger at cfg 2
     invisible = ("no masks",)
-
-
-class TestACEStep15(_Sound):
-    """The host gives the timbres of all rows of a call to its first row, so that the plain model, too, depends on how
-    many prompts share a call: nothing to compare with. Calls of one prompt are compared in test_exact.py."""
-
-    name = "ACE-Step 1.5"
-    invisible = ("no masks", "after the projection")  # the projection has no bias
-    test_matches_the_formula = None
-    test_each_prompt_keeps_its_own_mask = None
-    test_several_nodes_each_subtract = None
-    test_every_combined_positive_is_steered = None
-    test_the_comparison_sees_a_wrong_formula = None
 
 
 class TestLTXVModulated(FamilyContract):
@@ -69,16 +51,8 @@ class _Wan(FamilyContract):
         return case(self.name)
 
 
-class TestCamera(_Wan):
-    name = "Wan 2.1 Camera"
-
-
 class TestAnimate(_Wan):
     name = "Wan 2.2 Animate"
-
-
-class TestDancer(_Wan):
-    name = "WanDancer"
 
 
 class TestCausal(_Wan):

@@ -20,17 +20,9 @@ class JointContract(FamilyContract):
         return JOINT_CASES[self.name]()
 
 
-class TestSD3(JointContract):
-    name = "SD3.5 medium"
-
-
 class TestQwenImage(JointContract):
     name = "Qwen-Image"
     invisible = ("after the projection",)
-
-
-class TestLumina2(JointContract):
-    name = "Lumina 2"
 
 
 class TestZImage(JointContract):
