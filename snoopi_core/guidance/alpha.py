@@ -52,9 +52,11 @@ def parse_sweep(text: str) -> tuple[tuple[Method, float], ...]:
         ValueError: as `parse_alphas`; or a method that is not known.
     """
     found: list[tuple[Method, float]] = []
-    for part in text.split(";"):
+    known = {each.lower(): each for each in METHOD_NAMES}
+    for part in [part.strip() for part in text.split(";") if part.strip()] or [text]:
         name, colon, alphas = part.rpartition(":")
-        known = {each.lower(): each for each in METHOD_NAMES}
+        if not colon and part.split(maxsplit=1)[:1] and part.split(maxsplit=1)[0].lower() in known:
+            raise ValueError(f'alphas {shorten(text)!r}: write a colon after the method, for example "NAG: 2, 4"')
         if colon and name.strip().lower() not in known:
             raise ValueError(
                 f"alphas {shorten(text)!r}: {shorten(name.strip())!r} is not a method; available: "

@@ -94,6 +94,13 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
+def new_page(browser: Browser, width: int = 1280, height: int = 720) -> Page:
+    """A page without a server, whose waits end for a hanging browser only."""
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(HANG)
+    return page
+
+
 @contextmanager
 def open_front_end(browser: Browser, client: Client, size: tuple[int, int] = (1600, 1000)) -> Iterator[Page]:
     """Open the front end of ``client``'s server in a separate browser context, and wait until it is ready."""

@@ -20,4 +20,10 @@ def swapped(modules, forward):
 
 
 def cross_attentions(network):
-    return [module for name, module in network.named_modules() if name.endswith(("attn2", "cross_attn"))]
+    """Those of the blocks; Anima's text adapter has some too."""
+    found = []
+    for name, module in network.named_modules():
+        first, last = name.partition(".")[0], name.rpartition(".")[2]
+        if last in ("attn2", "cross_attn") and first != "llm_adapter":
+            found.append(module)
+    return found

@@ -81,8 +81,7 @@ class RunLog:
             )
         if useless := [steering.node for steering in self.steerings if self._is_prompt(steering, guider)]:
             logging.warning(
-                "%s: a negative is the same as the prompt, so it only weakens the prompt. Name what should not appear, "
-                "and nothing from the prompt",
+                "%s: a negative is the same as the prompt. Name what should not appear, and nothing from the prompt",
                 node_name,
                 extra=about_nodes(useless if node_name == _DEFAULT_NAME else []),
             )

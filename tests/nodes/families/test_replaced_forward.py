@@ -148,7 +148,9 @@ def counting(patcher, seen):
 
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize(
-    "name", some(["Wan 2.1 T2V", "PixArt-alpha 512", "LTXV", "Cosmos-Predict2", "HunyuanDiT 1.2"], 2)
+    # Without PixArt, whose network gets no options from the host.
+    "name",
+    some(["Wan 2.1 T2V", "LTXV", "Cosmos-Predict2", "HunyuanDiT 1.2"], 2),
 )
 def test_a_node_that_counts_calls_counts_those_of_the_sampler(name, before, cleaned):
     case = families.case(name)

@@ -90,7 +90,7 @@ def test_a_sweep_of_methods():
         *(("NAG", 2.0), ("NAG", 4.0)),
         ("VSF", 1.0),
     ]
-    assert parse_sweep("0, 0.25") == ((NASA, 0.0), (NASA, 0.25))
+    assert parse_sweep("0, 0.25") == parse_sweep("0, 0.25;") == ((NASA, 0.0), (NASA, 0.25))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,8 @@ def test_a_sweep_of_methods():
         ("NASA: 0; CFG: 2", "'CFG' is not a method; available: NASA, NAG, VSF, orthogonal"),
         ("NASA: 5", "5 is too large; expected numbers from 0 to 4"),
         ("NAG: 30", "30 is too large; expected numbers from 0 to 20"),
-        ("NASA: 0;", "alphas is empty"),
+        (" ; ", "alphas is empty"),
+        ("NASA 0, 1; NAG: 2", "write a colon after the method"),
         ("NASA: 0..3 step 0.1; NAG: 1..9 step 1", "are 40 pictures"),
     ],
 )

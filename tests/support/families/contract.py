@@ -190,7 +190,6 @@ class FamilyContract:
         assert not torch.equal(subject.sample(steer(subject.patcher, negative), positive, positive), before)
         assert find_patches(network) == found
         assert all(torch.equal(weights[name], w) for name, w in network.state_dict().items())
-        assert not any("forward" in vars(module) for module in network.modules())
         after = subject.sample(subject.patcher, positive, positive)
         measured("families", self.name, "model afterwards", float((after - before).abs().max()), 0.0)
 
@@ -205,7 +204,6 @@ class FamilyContract:
         with failing(subject.last_block(), error), pytest.raises(RuntimeError, match="in mid-sampling"):
             subject.sample(steered, positive, positive)
         assert find_patches(network) == found
-        assert not any("forward" in vars(module) for module in network.modules())
         assert torch.equal(subject.sample(subject.patcher, positive, positive), plain)
         assert torch.equal(subject.sample(steered, positive, positive), good)
 

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from evaluation import error_of, evaluate
+from live_browser import new_page
 
 from training.evaluate.judges.people import names_of
 from training.evaluate.judges.shapes import judge
@@ -36,7 +37,7 @@ def test_the_page_hides_methods_and_its_answers_are_counted(removal_sets, chromi
     )  # the command's own page may be overwritten
     keys = correct_keys(removal_sets)
     assert len(keys) == 36 and len(set(keys.values())) > 1
-    page = chromium.new_page(viewport={"width": 900, "height": 900})
+    page = new_page(chromium, 900, 900)
     page.goto(page_file.as_uri())
     items = page.evaluate("items")
     assert {item["id"] for item in items} == keys.keys()
@@ -107,7 +108,7 @@ def test_the_page_shows_special_characters_and_ignores_keys_before_the_image(rem
         manifest["pairs"] = [{"positive": "a <b>", "negative": negative} for _ in manifest["pairs"]]
         path.write_text(json.dumps(manifest), encoding="utf-8")
     evaluate("removal", copy, "--judge", "people")
-    page = chromium.new_page(viewport={"width": 900, "height": 900})
+    page = new_page(chromium, 900, 900)
     page.goto((copy / "people.html").as_uri())
     items = page.evaluate("items")
     page.wait_for_function("seen()")

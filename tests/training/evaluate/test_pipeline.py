@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 from evaluation import STUDENT, evaluate, started
+from live_browser import new_page
 from live_pack import ROOT
 from processes import TIMEOUT
 from tiny_clip import write_tiny_clip
@@ -51,7 +52,7 @@ def test_generate_score_removal_report(pairs_file, reference, inception, chromiu
         assert one["scores"]["clip"] == two["scores"]["clip"]
         assert one["scores"].keys() == {"fid", "prc", "clip", "hps-v2.0"}
     evaluate("report", tmp_path / "one", "--out", tmp_path / "report.html")
-    page = chromium.new_page()
+    page = new_page(chromium)
     page.goto((tmp_path / "report.html").as_uri())
     assert min(page.evaluate("[...document.images].map(image => image.naturalWidth)")) > 300
     assert "not run" not in page.locator("tr").filter(has_text="snoopi-shapes-student + NASA").first.inner_text()

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from evaluation import error_of, evaluate
+from live_browser import new_page
 from live_pack import ROOT
 from tiny_clip import write_tiny_clip
 
@@ -38,7 +39,7 @@ def measured(removal_sets, tmp_path_factory):
 def test_the_page_is_self_contained_and_shows_every_picture(measured, chromium, tmp_path):
     path = tmp_path / "alone" / "report.html"
     evaluate("report", measured, "--out", path, "--title", "A <report>", "--protocol", "paper")
-    page = chromium.new_page(viewport={"width": 1300, "height": 900})
+    page = new_page(chromium, 1300, 900)
     failed, asked = [], []
     page.on("requestfailed", lambda request: failed.append(request.url))
     page.on("request", lambda request: asked.append(request.url))
