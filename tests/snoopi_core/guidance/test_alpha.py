@@ -99,7 +99,7 @@ def test_a_sweep_of_methods():
         ("NASA: 0; CFG: 2", "'CFG' is not a method; available: NASA, NAG, VSF, orthogonal"),
         ("NASA: 5", "5 is too large; expected numbers from 0 to 4"),
         ("NAG: 30", "30 is too large; expected numbers from 0 to 20"),
-        (" ; ", "alphas is empty"),
+        (" ; ", "is not a number"),
         ("NASA 0, 1; NAG: 2", "write a colon after the method"),
         ("NASA: 0..3 step 0.1; NAG: 1..9 step 1", "are 40 pictures"),
     ],
