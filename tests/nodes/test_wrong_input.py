@@ -13,11 +13,6 @@ from snoopi_core.host.nasa.apply import apply_nasa
 
 pytestmark = pytest.mark.host
 
-JOINT_ATTENTION = {
-    "in_channels": 16, "patch_size": 2, "depth": 2, "input_size": None, "adm_in_channels": 32, "num_patches": 64,
-    "pos_embed_max_size": 8, "pos_embed_scaling_factor": None,
-    "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 32, "out_features": 128}},
-}  # fmt: skip
 VIDEO = {
     "image_size": 32, "in_channels": 8, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1],
     "transformer_depth": [1], "transformer_depth_middle": 1, "transformer_depth_output": [1, 1], "context_dim": 32,
@@ -44,7 +39,6 @@ def steer(patcher=None, negative=None, *, alpha=0.5, blocks="all"):
 @pytest.mark.parametrize(
     ("config_class", "arguments", "name"),
     [
-        (comfy.supported_models.SD3, JOINT_ATTENTION, r"SD3 \(network OpenAISignatureMMDITWrapper\)"),
         (comfy.supported_models.SVD_img2vid, VIDEO, r"SVD_img2vid \(network UNetModel\)"),
     ],
 )
