@@ -62,7 +62,8 @@ def _picture(
             "save": save("decode", "Result", name),
         },
         columns=(
-            ("note", *loaders, "latent"),
+            ("note", "latent"),
+            (*loaders,),
             ("prompt", "negative", "nothing"),
             ("nasa", *sampling),
             ("decode", "save"),

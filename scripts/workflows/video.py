@@ -77,8 +77,9 @@ WAN = Workflow(
         **_save_video("decode", 16.0, "wan"),
     },
     columns=(
-        ("note", "network_high", "lora_high", "shift_high", "network_low", "lora_low", "shift_low"),
-        ("clip", "prompt", "negative", "vae", "latent"),
+        ("note", "clip", "vae", "latent"),
+        ("network_high", "lora_high", "shift_high", "network_low", "lora_low", "shift_low"),
+        ("prompt", "negative"),
         ("nasa_high", "first"),
         ("nasa_low", "second"),
         ("decode", "video", "save"),
