@@ -65,8 +65,8 @@ def _picture(
             ("note", "latent"),
             (*loaders,),
             ("prompt", "negative", "nothing"),
-            ("nasa", *sampling),
-            ("decode", "save"),
+            ("nasa", *list(sampling)[:-1]) if len(sampling) > 1 else ("nasa", "sampler"),
+            ("sampler", "decode", "save") if len(sampling) > 1 else ("decode", "save"),
         ),
         card=("nasa", *list(sampling)[:1]),
     )

@@ -43,7 +43,7 @@ def _save_video(images: str, rate: float, prefix: str, audio: str = "") -> dict[
     inputs = {"video": Link("video"), "filename_prefix": f"video/snoopi_{prefix}", "format": "auto", "codec": "auto"}
     return {
         "video": Node(type="CreateVideo", inputs={"images": Link(images), "fps": rate, "bit_depth": 8, **sound}),
-        "save": Node(type="SaveVideo", inputs=inputs, title="Result", size=(400, 460)),
+        "save": Node(type="SaveVideo", inputs=inputs, title="Result", size=(400, 270)),
     }
 
 
@@ -79,10 +79,9 @@ WAN = Workflow(
     columns=(
         ("note", "clip", "vae", "latent"),
         ("network_high", "lora_high", "shift_high", "network_low", "lora_low", "shift_low"),
-        ("prompt", "negative"),
-        ("nasa_high", "first"),
-        ("nasa_low", "second"),
-        ("decode", "video", "save"),
+        ("prompt", "negative", "nasa_high"),
+        ("first", "nasa_low"),
+        ("second", "decode", "video", "save"),
     ),
     card=("nasa_high", "nasa_low"),
 )

@@ -20,7 +20,7 @@ LIMIT = 16 * 1000**2
 TEACHER = "models/snoopi-shapes-teacher.safetensors"
 # The top level of the archive.
 FOLDERS = {"locales", "models", "nodes", "snoopi_core", "subgraphs", "training", "web", "workflows"}
-FILES = {"LICENSE", "__init__.py", "pyproject.toml", "requirements.txt"}
+FILES = {"LICENSE", "NOTICE", "__init__.py", "pyproject.toml", "requirements.txt"}
 FILES |= {".comfyignore", "CHANGELOG.md", "CONTRIBUTING.md", "README.md"}
 # What only developers need, and pages that README links to on the repository's site.
 LEFT_OUT = {".ci", "benchmarks", "docs", "experiments", "scripts", "tests"}

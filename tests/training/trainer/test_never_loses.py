@@ -10,7 +10,7 @@ from effort import effort
 from trainer import Trainer, assert_same, iterations, newest_iteration, paused_after, signalled_in_save, train
 
 SAVE_EVERY = 2
-KILLS = effort(gate=3, full=25)
+KILLS = effort(gate=5, full=25)
 
 
 def kill(log, arguments, folder, life, choose):
