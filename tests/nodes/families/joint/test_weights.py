@@ -53,8 +53,11 @@ def test_lower_precision(name, dtype, computed_in):
     measured("joint attention", name, how, error, 1.5 * plain)
 
 
+_WITH_LORA = ("Flux", "SD3.5 medium", "Qwen-Image", "Lumina 2", "Krea 2")
+
+
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["Flux", "SD3.5 medium", "Qwen-Image", "Lumina 2", "Krea 2"])
+@pytest.mark.parametrize("name", [name for name in _WITH_LORA if name in JOINT_CASES])
 def test_a_lora_before_and_after_and_with_little_memory(name):
     subject = JOINT_CASES[name]()
     positive, negative = subject.condition(1), subject.condition(3)

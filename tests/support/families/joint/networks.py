@@ -123,9 +123,9 @@ NETWORKS: dict[str, Network] = {
         config="LongCatImage", shape=(16, 12, 16), grid=48, make=_plain(), joint_blocks=4,
         arguments={**_FLUX, "guidance_embed": False, "vec_in_dim": None, "txt_ids_dims": [1, 2]},
     ),
-    "Chroma": Network(config="Chroma", arguments=_CHROMA, shape=(16, 12, 16), grid=48, make=_plain(), joint_blocks=4),
+    "Chroma": Network(config="Chroma", arguments=_CHROMA, shape=(16, 12, 16), grid=48, make=_POOLED, joint_blocks=4),
     "Chroma Radiance": Network(
-        config="ChromaRadiance", shape=(3, 24, 32), grid=48, make=_plain(), joint_blocks=4,
+        config="ChromaRadiance", shape=(3, 24, 32), grid=48, make=_POOLED, joint_blocks=4,
         arguments={
             **_CHROMA, "image_model": "chroma_radiance", "in_channels": 3, "out_channels": 3, "patch_size": 4,
             "nerf_hidden_size": 16, "nerf_mlp_ratio": 2, "nerf_depth": 1, "nerf_max_freqs": 4, "nerf_tile_size": 0,
