@@ -35,7 +35,7 @@ setup-browser:
 demo: setup
 	@$(PY) -m scripts.demo
 
-# The gate, about a quarter of an hour on two cores: every kind of test, heavy ones with fewer examples (tests/README.md), in the newest
+# The gate, a quarter to half an hour on two cores: every kind of test, heavy ones with fewer examples (tests/README.md), in the newest
 # ComfyUI (or COMFYUI_PATH); and in the oldest that is supported, what could differ there.
 test: lint setup-browser
 	@$(PY) -m scripts.setup.comfy_cli --version >/dev/null # installed once, before tests that run at once
