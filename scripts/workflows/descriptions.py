@@ -153,7 +153,8 @@ _MASKS = Workflow(
     columns=(
         ("note", "loader", "latent", "seed"),
         ("prompt", "negative_left", "negative_right", 570, "blank_left", "half_left", "blank_right", "half_right"),
-        ("mask_left", "nasa_left", LOWER, "mask_right", "nasa_right"),
+        ("mask_left", 216, "mask_right"),
+        ("nasa_left", LOWER, "nasa_right"),
         ("sampler_without", LOWER, "sampler_with"),
         ("save_without", "decode_without", "scale_without", LOWER, "save_with", "decode_with", "scale_with"),
     ),
@@ -239,7 +240,7 @@ _FIGURE = Workflow(
     columns=(
         ("note", "loader", "latent", "seed"),
         ("prompt", "negative", "weight", "embeddings"),
-        ("nasa", "sampler_cfg", 850, "sampler_none", "sampler_embeddings", "sampler_nasa"),
+        ("nasa", 470, "sampler_none", "sampler_embeddings", "sampler_nasa", 680, "sampler_cfg"),
         (*_chain("none"), LOWER, *_chain("cfg")),
         (*_chain("embeddings"), LOWER, *_chain("nasa")),
     ),

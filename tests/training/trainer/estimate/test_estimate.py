@@ -131,7 +131,7 @@ def test_the_estimate_matches_a_run(teacher, tmp_path, overrides, monkeypatch):
     draws = draw(recipe, 0, channels=4, num_train_timesteps=1000).rows(slice(0, 4), device)
     with sdpa_kernel(SDPBackend.MATH):
         with monkeypatch.context() as patch:
-            patch.setattr(AsOnCuda, "_ATTENTION", "")
+            patch.setattr(AsOnCuda, "_ATTENTION", None)
             as_products = estimated(recipe).flops
         with FlopCounterMode(display=False) as counter:
             d.run(prompts, text, draws)
