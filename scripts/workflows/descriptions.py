@@ -240,7 +240,7 @@ _FIGURE = Workflow(
     columns=(
         ("note", "loader", "latent", "seed"),
         ("prompt", "negative", "weight", "embeddings"),
-        ("nasa", 470, "sampler_none", "sampler_embeddings", "sampler_nasa", 680, "sampler_cfg"),
+        ("sampler_cfg", 560, "nasa", 920, "sampler_none", "sampler_embeddings", "sampler_nasa"),
         (*_chain("none"), LOWER, *_chain("cfg")),
         (*_chain("embeddings"), LOWER, *_chain("nasa")),
     ),
