@@ -1,11 +1,14 @@
-"""Measures the cost of NASA: one step of a full-size network, plain, with NASA, with CFG and with ComfyUI's NAG.
+"""Measures the cost of NASA: one step of a network, plain, with NASA, with NAG, with CFG and with ComfyUI's NAG.
 
     python benchmarks/nasa_cost.py sd15 sdxl pixart --rounds 5
+    python benchmarks/nasa_cost.py current --rounds 5 --bf16 --pytorch-attention
+    python benchmarks/nasa_cost.py current --quick
 
 Prints a Markdown table: medians of the ratios to the plain step of the same round (so that drift of the machine's speed
 cancels), the ratio of floating-point operations (the lower limit), and that of peak memory, each measured in a separate
 process. A step is a whole run of ComfyUI's sampler, so it includes the negative's keys and values. Weights are random;
-the arithmetic is that of the real model. Needs what `make test` installs.
+the arithmetic is that of the real model. `current` are the networks that people run now, a few of their blocks at full
+width; with --quick, two heads and a small latent, to see that everything runs. Needs what `make test` installs.
 """
 
 from __future__ import annotations
@@ -18,41 +21,45 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from full_size import MODELS, Model, build, prompt, start_host
+from full_size import MODELS, Model, build, latent, prompt, start_host
+from full_width import CURRENT
 from peak import own_peak
 
-CASES = ("plain", "NASA", "CFG 2", "NAG (core)")
-ALPHA = 0.3
+CASES = ("plain", "NASA", "NAG", "CFG 2", "NAG (core)")
+ALPHA, NAG_ALPHA = 0.3, 4.0
+ALL = {**MODELS, **CURRENT}
 Step = Callable[[], Any]
 
 
-def steps(model: Model, names: list[str], *, gpu: bool, compiled: bool) -> dict[str, Step]:
+def steps(model: Model, names: list[str], *, bf16: bool, compiled: bool = False) -> dict[str, Step]:
     """One sampling step for each case, on one network."""
     import comfy.sample
-    import torch
     from comfy_api.torch_helpers import set_torch_compile_wrapper
     from comfy_extras.nodes_nag import NAGuidance
 
+    from snoopi_pack.snoopi_core.guidance.methods import make_method
     from snoopi_pack.snoopi_core.host.conditioning.window import Window
     from snoopi_pack.snoopi_core.host.nasa.apply import apply_nasa
 
-    plain = build(model, gpu=gpu)
+    plain = build(model, bf16=bf16)
     if compiled:
         set_torch_compile_wrapper(plain, backend="inductor")
     positive, negative = prompt(model, 1), prompt(model, 2)
-    latent = torch.zeros(1, 4, model.side, model.side)
-    noise = torch.randn(latent.shape)
+    empty = latent(model)
+    noise = comfy.sample.prepare_noise(empty, 0)
+    ours = {"window": Window(), "blocks": "all"}
     patchers = {
         "plain": (plain, 1.0),
-        "NASA": (apply_nasa(plain, negative, alpha=ALPHA, window=Window(), blocks="all"), 1.0),
+        "NASA": (apply_nasa(plain, negative, alpha=ALPHA, **ours), 1.0),
+        "NAG": (apply_nasa(plain, negative, alpha=NAG_ALPHA, method=make_method("NAG"), **ours), 1.0),
         "CFG 2": (plain, 2.0),
     }
-    if model.config != "PixArtAlpha":  # ComfyUI's NAG node does not support its attention
+    if model.core_nag:
         patchers["NAG (core)"] = (NAGuidance.execute(plain, 5.0, 0.5, 2.5).result[0], 1.0)
 
     def step(patcher: Any, cfg: float) -> Step:
         return lambda: comfy.sample.sample(
-            patcher, noise, 1, cfg, "lcm", "simple", positive, negative, latent, disable_pbar=True, seed=0
+            patcher, noise, 1, cfg, "lcm", "simple", positive, negative, empty, disable_pbar=True, seed=0
         )
 
     return {name: step(*patchers[name]) for name in names if name in patchers}
@@ -84,8 +91,8 @@ def timed(step: Step, *, gpu: bool) -> float:
 def peak_bytes(arguments: argparse.Namespace, key: str, name: str) -> int:
     """Peak memory in bytes of two steps of one case, measured in a separate process."""
     command = [sys.executable, __file__, key, "--peak-of", name, "--threads", str(arguments.threads)]
-    command += ["--gpu"] if arguments.gpu else []
-    command += ["--compile"] if arguments.compile else []
+    for option in ("gpu", "compile", "bf16", "pytorch_attention"):
+        command += [f"--{option.replace('_', '-')}"] if getattr(arguments, option) else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return int(done.stdout.split()[-1])
 
@@ -94,18 +101,33 @@ def print_peak(arguments: argparse.Namespace) -> None:
     import torch
 
     [key] = arguments.models
-    [step] = steps(MODELS[key], [arguments.peak_of], gpu=arguments.gpu, compiled=arguments.compile).values()
+    [step] = steps(ALL[key], [arguments.peak_of], bf16=arguments.bf16, compiled=arguments.compile).values()
     step()
     step()
     print(torch.cuda.max_memory_allocated() if arguments.gpu else own_peak())
 
 
-def compare(arguments: argparse.Namespace, key: str) -> None:
+def size(model: Model) -> str:
+    sides = " and ".join("x".join(map(str, shape[1:])) for shape in model.shapes)
+    return f"latent {sides}, {model.tokens} tokens"
+
+
+def circumstances(arguments: argparse.Namespace) -> str:
     import torch
 
-    model = MODELS[key]
-    peaks = {} if arguments.no_memory else {name: peak_bytes(arguments, key, name) for name in ("plain", "NASA")}
-    cases = steps(model, arguments.cases, gpu=arguments.gpu, compiled=arguments.compile)
+    device = torch.cuda.get_device_name() if arguments.gpu else f"CPU, {arguments.threads} thread(s)"
+    more = ["PyTorch's attention"] * arguments.pytorch_attention + ["compiled"] * arguments.compile
+    return ", ".join([device, "bf16" if arguments.bf16 else "fp32", *more, f"{arguments.rounds} rounds"])
+
+
+def compare(arguments: argparse.Namespace, key: str) -> None:
+    model = ALL[key]
+    peaks = (
+        {}
+        if arguments.no_memory
+        else {name: peak_bytes(arguments, key, name) for name in ("plain", "NASA", "CFG 2") if name in arguments.cases}
+    )
+    cases = steps(model, arguments.cases, bf16=arguments.bf16, compiled=arguments.compile)
     operations = {name: 0 if arguments.compile else flops(step) for name, step in cases.items()}
     for step in cases.values():
         step()
@@ -114,11 +136,7 @@ def compare(arguments: argparse.Namespace, key: str) -> None:
         for name, step in cases.items():
             taken[name].append(timed(step, gpu=arguments.gpu))
 
-    device = torch.cuda.get_device_name() + ", bf16" if arguments.gpu else f"CPU, fp32, {arguments.threads} thread(s)"
-    size = f"latent {model.side}x{model.side}, {model.tokens} tokens"
-    print(
-        f"\n### {model.name}, {size}: {device}{', compiled' if arguments.compile else ''}, {arguments.rounds} rounds\n"
-    )
+    print(f"\n### {model.name}, {size(model)}: {circumstances(arguments)}\n")
     print("| case | s a step (median) | time / plain (median; least to most) | FLOPs / plain | peak memory / plain |")
     print("|---|---|---|---|---|")
     for name, times in taken.items():
@@ -131,16 +149,20 @@ def compare(arguments: argparse.Namespace, key: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="+", choices=MODELS)
+    parser.add_argument("models", nargs="+", choices=(*ALL, "current"))
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--gpu", action="store_true", help="bf16 on CUDA instead of fp32 on the CPU")
+    parser.add_argument("--gpu", action="store_true", help="on CUDA, in bf16")
+    parser.add_argument("--bf16", action="store_true", help="in bf16 on a CPU, which only those with AMX compute fast")
+    parser.add_argument("--pytorch-attention", action="store_true", help="as ComfyUI attends on most GPUs")
     parser.add_argument("--compile", action="store_true", help="with torch.compile, as the host's node sets it up")
     parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
+    parser.add_argument("--quick", action="store_true", help="`current` with two heads and a small latent")
     parser.add_argument("--peak-of", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    start_host(gpu=arguments.gpu)
+    arguments.bf16 |= arguments.gpu
+    start_host(gpu=arguments.gpu, pytorch_attention=arguments.pytorch_attention)
 
     import torch
 
@@ -149,7 +171,8 @@ def main() -> None:
     if arguments.peak_of:
         print_peak(arguments)
         return
-    for key in arguments.models:
+    current = [key for key in CURRENT if key.endswith("-quick") == arguments.quick]
+    for key in dict.fromkeys(key for name in arguments.models for key in (current if name == "current" else [name])):
         compare(arguments, key)
 
 

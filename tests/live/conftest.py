@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from live_pack import install_pack, install_small_copies
 from live_server import Server
 
 
@@ -18,12 +19,17 @@ def server_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Pa
 
         def running(host: Path) -> Server:
             if host not in servers:
-                servers[host] = stack.enter_context(Server(host, tmp_path_factory.mktemp("server")))
+                servers[host] = stack.enter_context(Server(host, tmp_path_factory.mktemp("server"), install=_install))
             elif not servers[host].running:
                 servers[host].start()
             return servers[host]
 
         yield running
+
+
+def _install(base: Path) -> Path:
+    install_small_copies(base)
+    return install_pack(base)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.resources
+import json
 import re
 from typing import Any
 
@@ -123,3 +125,14 @@ def test_every_node_is_named(pack: Any) -> None:
 def test_its_links_are_valid() -> None:
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", read("README.md")) if "://" not in link]
     assert links and [link for link in links if not (ROOT / link.partition("#")[0]).exists()] == []
+
+
+def test_the_most_used_templates_of_comfyui_have_a_row_that_says_yes() -> None:
+    """By the counts in the host's own package of templates; with local models, and without 3D."""
+    index = importlib.resources.files("comfyui_workflow_templates_json") / "templates" / "index.json"
+    templates = [each for group in json.loads(index.read_text(encoding="utf-8")) for each in group["templates"]]
+    local = [each for each in templates if each.get("openSource") is not False and "Hunyuan3D" not in each["models"]]
+    most_used = sorted(local, key=lambda each: -each.get("usage", 0))[:20]
+    yes = " ".join(str(row) for row in table_of(read("README.md"), "your model") if row[""].startswith("yes"))
+    for template in most_used:
+        assert any(model in yes or model.partition(" Image")[0] in yes for model in template["models"]), template

@@ -22,3 +22,11 @@ def install_pack(base: Path) -> Path:
     for name in filter(lambda name: (ROOT / name).is_dir(), SHIPPED_FOLDERS):
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     return target
+
+
+def install_small_copies(base: Path) -> None:
+    """Install small_copies.py as a custom node. Loading ordinary files does not change."""
+    folder = base / "custom_nodes" / "aaa_small_copies"  # the host imports in alphabetical order
+    folder.mkdir(parents=True)
+    source = Path(__file__).with_name("small_copies.py").read_text(encoding="utf-8")
+    (folder / "__init__.py").write_text(f"{source}\n\npatch_host()\nNODE_CLASS_MAPPINGS = {{}}\n", encoding="utf-8")

@@ -1,0 +1,135 @@
+"""The templates for current models, run in a real server with small copies of the files that they name.
+
+Real: the files' names and folders, the host's loaders, what they recognise, every class (network, text encoder,
+tokenizer, VAE), LoRAs, all settings of the template. Small: the widths and numbers of layers of networks, the widths of
+text encoders, Gemma's and T5's vocabularies, VAEs, and pictures (support/small_published.py). Weights are random.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+import pytest
+import torch
+from effort import some
+from live_client import Outcome, load_prompt
+from live_server import Server
+from safetensors.torch import load_file
+from small_published import write_files
+from templates import api_file
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+ATTENTIONS = {
+    "anima_turbo_lora_8_steps": ["3 of 3"],
+    "flux_2_klein_4_steps": ["4 of 4"],
+    "krea_2_turbo": ["3 of 3"],
+    "ltx_2_3_distilled_8_steps": ["4 of 4"],
+    "qwen_image_lightning_8_steps": ["3 of 3"],
+    "wan_2_2_14b_lightx2v_4_steps": ["3 of 3", "3 of 3"],
+    "z_image_turbo": ["3 of 3"],
+}
+"""What the log says of each network: in how many of its attentions NASA acted."""
+CLASSES = {
+    "anima_turbo_lora_8_steps": {"AnimaTEModel_", "Anima", "WanVAE"},
+    "flux_2_klein_4_steps": {"Flux2TEModel_", "Flux2", "AutoencoderKL"},
+    "krea_2_turbo": {"Krea2TEModel_", "Krea2", "WanVAE"},
+    "ltx_2_3_distilled_8_steps": {"LTXAVTEModel_", "LTXAV", "VideoVAE", "AudioVAE"},
+    "qwen_image_lightning_8_steps": {"QwenImageTEModel_", "QwenImage", "WanVAE"},
+    "wan_2_2_14b_lightx2v_4_steps": {"WanTEModel", "WAN21", "WanVAE"},
+    "z_image_turbo": {"ZImageTEModel_", "Lumina2", "AutoencodingEngine"},
+}
+"""What the host makes of the published files: text encoder, network, VAEs."""
+SIDE, FRAMES = 128, 9
+SMALLER = {"width": SIDE, "height": SIDE, "length": FRAMES, "frames_number": FRAMES}
+Prompt = dict[str, dict[str, Any]]
+
+
+def small(prompt: Prompt) -> Prompt:
+    """The same prompt for a small picture, whose latents are saved, too."""
+    changed = copy.deepcopy(prompt)
+    for node in changed.values():
+        node["inputs"] |= {key: value for key, value in SMALLER.items() if key in node["inputs"]}
+    decoded = [
+        node["inputs"]["samples"] for node in prompt.values() if re.match("VAEDecode|LTXVAudioVAED", node["class_type"])
+    ]
+    for index, samples in enumerate(decoded):
+        save = {"samples": samples, "filename_prefix": "latents/small"}
+        changed[f"90{index}"] = {"class_type": "SaveLatent", "inputs": save}
+    return changed
+
+
+def with_alpha(prompt: Prompt, alpha: float) -> Prompt:
+    changed = copy.deepcopy(prompt)
+    for node in changed.values():
+        if node["class_type"] == "SnoopiNASAApply":
+            node["inputs"]["alpha"] = alpha
+    return changed
+
+
+def without_node(prompt: Prompt) -> Prompt:
+    models = {
+        number: node["inputs"]["model"] for number, node in prompt.items() if node["class_type"] == "SnoopiNASAApply"
+    }
+    changed = {number: copy.deepcopy(node) for number, node in prompt.items() if number not in models}
+    for node in changed.values():
+        for key, value in node["inputs"].items():
+            if isinstance(value, list) and value[0] in models:
+                node["inputs"][key] = models[value[0]]
+    return changed
+
+
+def latents(server: Server, outcome: Outcome) -> list[torch.Tensor]:
+    found = []
+    for number in sorted(outcome.outputs):
+        for file in outcome.outputs[number].get("latents", []):
+            path = server.base / "output" / file["subfolder"] / file["filename"]
+            found.append(load_file(path)["latent_tensor"])
+    return found
+
+
+def run(server: Server, prompt: Prompt) -> tuple[list[torch.Tensor], Outcome, str]:
+    """Latents, outcome, and what the server logged."""
+    before = len(server.log())
+    outcome = server.client.run(prompt)
+    log = server.log()[before:]
+    assert outcome.status == "success", (outcome.error, log[-3000:])
+    return latents(server, outcome), outcome, log
+
+
+@pytest.mark.parametrize("name", some(sorted(ATTENTIONS), 1))
+def test_a_template_runs_with_the_files_that_it_names(server: Server, name: str) -> None:
+    prompt = small(load_prompt(api_file(name)))
+    files = write_files(name, server.base / "models")
+    try:
+        steered, outcome, log = run(server, prompt)
+        assert "lora key not loaded" not in log and not re.search("(unet|clip) missing|mismatch", log), log
+        assert set(re.findall(r"Requested to load (\w+)", log)) == CLASSES[name]
+        acted = re.findall(r"acted in (\d+) of \1 call\(s\) of the model: alpha .*? in (\d+ of \d+) attention", log)
+        assert [layers for _, layers in acted] == ATTENTIONS[name], log
+        saved = [file for output in outcome.outputs.values() for file in output.get("images", [])]
+        assert saved and all(
+            (server.base / "output" / file["subfolder"] / file["filename"]).stat().st_size for file in saved
+        )
+
+        off, _, _ = run(server, with_alpha(prompt, 0.0))
+        plain, _, _ = run(server, without_node(prompt))
+        for with_negative, neutral, untouched in zip(steered, off, plain, strict=True):
+            assert with_negative.isfinite().all()
+            assert torch.equal(neutral, untouched)
+            change = (with_negative - untouched).norm() / untouched.norm()
+            print(f"{name}: the negative changes {change:.3f} of the latent")
+            assert change > 0.001
+    finally:
+        server.client.free()
+        for file in files:
+            file.unlink()
+
+
+def test_every_template_of_current_models_is_here() -> None:
+    from scripts.workflows.current import PICTURES
+    from scripts.workflows.video import VIDEOS
+
+    assert sorted(ATTENTIONS) == sorted(workflow.name for workflow in (*PICTURES, *VIDEOS))
