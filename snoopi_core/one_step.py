@@ -9,9 +9,12 @@ alpha_t^2 + sigma_t^2 = 1; conversions run in fp32 because 1/alpha_t magnifies r
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 
+from .presets import Steps
 from .text_input import parse_digits, shorten
 
 _MAX_TIMESTEPS = 10**9  # for any model
@@ -88,6 +91,59 @@ def euler_step(x: torch.Tensor, x0: torch.Tensor, sigma: torch.Tensor, sigma_nex
     Valid for x = x0 + sigma eps, and unchanged for a rectified flow's x = (1 - sigma) x0 + sigma eps.
     """
     return x0 + (sigma_next / sigma) * (x - x0)
+
+
+class Step(NamedTuple):
+    """A step of a sampler: its timestep t, and alpha_t and sigma_t there."""
+
+    timestep: int
+    alpha: float
+    sigma: float
+
+
+def next_input(
+    x_t: torch.Tensor, x0: torch.Tensor, step: Step, later: Step, noise: torch.Tensor | None
+) -> torch.Tensor:
+    """The network's input x_t' at a later step t', from its input x_t and its x0 at t; all (B, C, h, w).
+
+    consistency:  x_t' = alpha_t' x0 + sigma_t' z'                                  with fresh noise z'
+    euler:        x_t' = alpha_t' x0 + sigma_t' (x_t - alpha_t x0) / sigma_t        without it: `noise` is None
+
+    The second is `euler_step` in variance-preserving form, which is also DDIM's step (Song et al. 2021, Equation 12).
+    """
+    if noise is None:
+        noise = (x_t - step.alpha * x0) / step.sigma
+    return later.alpha * x0 + later.sigma * noise
+
+
+def sample_steps(
+    predict: Callable[[int, torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    steps: Sequence[Step],
+    noise: Callable[[int], torch.Tensor],
+    *,
+    kind: Steps = "consistency",
+) -> torch.Tensor:
+    """x0 (B, C, h, w) of the last step, as One-Step Sampler computes it.
+
+    Args:
+        predict: x0 from the number of a step and the network's input there.
+        x: the network's input at the first step.
+        steps: at least one.
+        noise: fresh noise of unit variance for the step of this number, from 1 on; only used by consistency.
+        kind: as explained in `presets`; not tcd.
+
+    Raises:
+        ValueError: `kind` is not supported here.
+    """
+    if len(steps) > 1 and kind not in ("consistency", "euler"):
+        raise ValueError(f"steps of kind {kind!r} are not supported here; supported: consistency, euler")
+    x0 = predict(0, x)
+    for number in range(1, len(steps)):
+        fresh = noise(number) if kind == "consistency" else None
+        x = next_input(x, x0, steps[number - 1], steps[number], fresh)
+        x0 = predict(number, x)
+    return x0
 
 
 def tcd_step(

@@ -38,6 +38,7 @@ def conflicts(recipe: Recipe) -> Iterator[Problem]:
             f"loop.batch_size {loop.batch_size} is not a multiple of loop.micro_batch {loop.micro_batch}; "
             f"the next smaller divisor is {_divisor(loop.batch_size, loop.micro_batch)}",
         )
+    yield from _few_steps(recipe)
     if student.nasa_alpha_max > 0 and not any(text.strip() for text in student.nasa_negatives):
         yield (
             ("student.nasa_alpha_max", "student.nasa_negatives"),
@@ -49,6 +50,38 @@ def conflicts(recipe: Recipe) -> Iterator[Problem]:
             ("student.nasa_alpha_max", "loop.compile"),
             "loop.compile with student.nasa_alpha_max would compile in every iteration, since alpha is random; "
             "give loop.compile=false",
+        )
+
+
+def _few_steps(recipe: Recipe) -> Iterator[Problem]:
+    student, count = recipe.student, len(recipe.student.steps)
+    default = type(student).model_fields["timestep"].default
+    if student.timesteps and student.timestep not in (default, student.timesteps[0]):
+        first = student.timesteps[0]
+        yield (
+            ("student.timestep", "student.timesteps"),
+            f"student.timestep {student.timestep} is not where student.timesteps {list(student.timesteps)} begins; "
+            f"give student.timestep={first} with it, or timesteps that begin at {student.timestep}",
+        )
+    weights = student.step_weights
+    if weights and (len(weights) != count or sum(weights) == 0):
+        yield (
+            ("student.step_weights", "student.timesteps"),
+            f"student.step_weights {list(weights)}: expected {count} number(s), one for each timestep of "
+            f"{list(student.steps)}, that are not all 0",
+        )
+    elif 0 in weights and student.step_gradient == "drawn":
+        t = student.steps[weights.index(0)]
+        yield (
+            ("student.step_weights", "student.step_gradient"),
+            f"student.step_weights {list(weights)}: the step at timestep {t} would never be trained; give it a weight "
+            "above 0, or student.step_gradient=all, which trains it through the later steps",
+        )
+    if recipe.lora.batches == "fresh" and recipe.lora.updates == 1:
+        yield (
+            ("lora.batches", "lora.updates"),
+            "lora.batches=fresh concerns the second and later updates, but lora.updates is 1; give lora.updates=5 (as "
+            "DMD2), or leave lora.batches out",
         )
 
 

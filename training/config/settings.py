@@ -8,57 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from training.config.values import Several, Sources, StepWeights, Timesteps, VsdWeight, split_weight
 
 # SNOOPI's negative prompt for its scores (ICCV text)
 GENERIC_NEGATIVE = "worst quality, low quality, ugly, duplicate, out of frame, deformed, blurry, bad anatomy, watermark"
-
-
-T = TypeVar("T")
-# A single value is accepted as a list of one, so `output.trackers=wandb` works in a shell without quotes.
-Several = Annotated[tuple[T, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
-
-
-def split_weight(source: str) -> tuple[str, float]:
-    """The source and the weight of one of several, `source:weight`; the weight is 1 if there is none.
-
-    Raises:
-        ValueError: the weight is not above 0.
-    """
-    path, _, tail = source.rpartition(":")
-    try:
-        weight = float(tail) if path else None
-    except ValueError:  # of a Windows path, or a data set's configuration
-        weight = None
-    if weight is None:
-        return source, 1.0
-    if not 0 < weight < math.inf:
-        raise ValueError(f"the weight of {source!r} is {weight:g}, expected a number above 0")
-    return path, weight
-
-
-def _check_sources(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, str | int | float | list | tuple):
-        raise ValueError('expected a text, or a list of texts such as ["a.txt:0.7", "b.csv:0.3"]')
-    if isinstance(value, str) and re.fullmatch(r"\[.*[,:].*\]", value):
-        raise ValueError(
-            "expected a list of texts in quotes; a shell may take the quotes away, and in double quotes a backslash "
-            """begins an escape. Give prompts.source='["a.txt:0.7", "b.csv:0.3"]', with / in paths, or write it in a """
-            "recipe file"
-        )
-    if not isinstance(value, list | tuple):
-        return value
-    if not value or not all(isinstance(one, str) for one in value):
-        raise ValueError('expected at least one source in the list, such as ["a.txt:0.7", "b.csv:0.3"]')
-    for one in value:
-        split_weight(one)
-    return tuple(value)
 
 
 class _Section(BaseModel):
@@ -81,7 +40,11 @@ class Teacher(_Section):
 
 
 class Student(_Section):
-    """The one-step model, which has the teacher's architecture."""
+    """The one-step or few-step model, which has the teacher's architecture.
+
+    A few-step student is trained by backward simulation (DMD2, Section 4.5): an iteration draws one of its steps, runs
+    the earlier ones from pure noise as One-Step Sampler does, and takes x0 at the drawn step.
+    """
 
     init: str = Field(
         default="", description="diffusers folder, hub id or single file to start from; empty = the teacher's weights"
@@ -93,8 +56,29 @@ class Student(_Section):
     lora_scaling: float = Field(default=256.0, gt=0, description="lora_alpha of such a student")
     lora_targets: Literal["attention_qv", "attention", "all"] = Field(default="attention")
     timestep: int = Field(default=999, ge=0, description="T, the student's timestep")
+    timesteps: Timesteps = Field(
+        default=(),
+        description="of a few-step student, strictly decreasing, such as [999, 749, 499, 249]; empty = one step, at "
+        "student.timestep",
+    )
+    step_weights: StepWeights = Field(
+        default=(), description="how often an iteration draws each step, relative to the others; empty = equally often"
+    )
+    step_gradient: Literal["drawn", "all"] = Field(
+        default="drawn",
+        description="drawn: earlier steps run without gradient (DMD2); all: the gradient passes through all of them, "
+        "at the cost of their activations",
+    )
+    transition: Literal["consistency", "euler"] = Field(
+        default="consistency",
+        description="from one step to the next: x0 with fresh noise (stochastic), or an Euler step of the "
+        "probability-flow ODE (deterministic, DDIM)",
+    )
     alpha_T_squared: float | None = Field(
-        default=None, gt=0, lt=1, description="signal power at T; unset = the teacher's schedule (SwiftBrush: 0.0047)"
+        default=None,
+        gt=0,
+        lt=1,
+        description="signal power at T, the first timestep; unset = the teacher's schedule (SwiftBrush: 0.0047)",
     )
     learning_rate: float = Field(default=1e-6, gt=0)
     ema_decay: float = Field(default=0.9999, ge=0, lt=1, description="0 = no averaging; the raw weights are exported")
@@ -107,6 +91,11 @@ class Student(_Section):
     nasa_negatives: Several[str] = Field(
         default=(GENERIC_NEGATIVE,), description="NASA-T's negative prompts; each iteration uses one"
     )
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The student's timesteps, at least one."""
+        return self.timesteps or (self.timestep,)
 
 
 class Lora(_Section):
@@ -125,6 +114,11 @@ class Lora(_Section):
     )
     condition_dropout: float = Field(default=0.1, ge=0, le=1)
     updates: int = Field(default=1, ge=1, description="LoRA updates for each student update (5 is the DMD2 baseline)")
+    batches: Literal["shared", "fresh"] = Field(
+        default="shared",
+        description="images of several updates: shared: the student's, in all of them; fresh: from the second on, new "
+        "prompts and noise, drawn by the updated student without gradient (DMD2's code)",
+    )
 
 
 class Guidance(_Section):
@@ -177,6 +171,10 @@ class Loop(_Section):
     )
     t_min: int = Field(default=20, ge=0, description="score timesteps: t ~ U{t_min..t_max}")
     t_max: int = Field(default=980, ge=0)
+    vsd_weight: VsdWeight = Field(
+        default="sigma_squared",
+        description="weight of the score gap: sigma_t^2 (SDS, VSD, SwiftBrush), DMD's normalisation, or 1",
+    )
     latent_size: int = Field(default=64, ge=1, le=4096, description="side of the latent, in latent pixels")
     gradient_clip: float = Field(default=1.0, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
@@ -202,7 +200,7 @@ class Loop(_Section):
 class Prompts(_Section):
     """The prompts; no images are needed."""
 
-    source: Annotated[str | tuple[str, ...], BeforeValidator(_check_sources)] = Field(
+    source: Sources = Field(
         description='"shapes" or "avatars" (small worlds); a .txt, .csv, .tsv, .jsonl, .json or .parquet file, a '
         "folder or glob of files of one kind; or a hub data set, owner/name or owner/name:configuration. A list mixes "
         'several, each with its share of the prompts: ["a.txt:0.7", "b.csv:0.3"]'

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import torch
 
+from training.config.values import VsdWeight
+
 
 def add_noise(x0: torch.Tensor, eps: torch.Tensor, alpha_t: torch.Tensor, sigma_t: torch.Tensor) -> torch.Tensor:
     """x_t = alpha_t x0 + sigma_t eps; all (B, C, h, w)."""
@@ -19,9 +21,36 @@ def guide(eps_null: torch.Tensor, eps_text: torch.Tensor, kappa: torch.Tensor | 
     return eps_null + kappa * (eps_text - eps_null)
 
 
-def score_gap(eps_teacher: torch.Tensor, eps_lora: torch.Tensor, sigma_t: torch.Tensor) -> torch.Tensor:
-    """g = w(t) (eps_hat_pi - eps_hat_psi) with w(t) = sigma_t^2; the direction of the update of x0. (B, C, h, w)."""
-    return sigma_t**2 * (eps_teacher - eps_lora)
+def vsd_weight(
+    kind: VsdWeight,
+    x0: torch.Tensor,
+    x_t: torch.Tensor,
+    eps_teacher: torch.Tensor,
+    alpha_t: torch.Tensor,
+    sigma_t: torch.Tensor,
+) -> torch.Tensor:
+    """The weight w of the score gap, (B, 1, 1, 1).
+
+    sigma_squared: w = sigma_t^2, of SDS, VSD and SwiftBrush          (Poole et al. 2022; Wang et al. 2023)
+    uniform:       w = 1, the plain difference
+    dmd:           w = (sigma_t / alpha_t) / mean|x0 - x0_pi|, the mean over a row, with the teacher's
+                   x0_pi = (x_t - sigma_t eps_hat_pi) / alpha_t       (DMD, Yin et al. 2023, Equation 8)
+                   so that g = (x0_psi - x0_pi) / mean|x0 - x0_pi|
+
+    Args:
+        x0, x_t, eps_teacher: the student's images, the same with noise, and eps_hat_pi; (B, C, h, w).
+    """
+    if kind == "uniform":
+        return torch.ones_like(sigma_t)
+    if kind == "dmd":
+        x0_teacher = (x_t - sigma_t * eps_teacher) / alpha_t
+        return sigma_t / alpha_t / (x0 - x0_teacher).abs().mean((1, 2, 3), keepdim=True)
+    return sigma_t**2
+
+
+def score_gap(eps_teacher: torch.Tensor, eps_lora: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """g = w (eps_hat_pi - eps_hat_psi); the direction of the update of x0. (B, C, h, w)."""
+    return weight * (eps_teacher - eps_lora)
 
 
 def vsd_loss(x0: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:

@@ -6,37 +6,54 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from snoopi_core.one_step import Step
 from training.config import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseLevels:
-    """alpha_t and sigma_t for every training timestep, (num_train_timesteps,), and at the student's T."""
+    """alpha_t and sigma_t for every training timestep, (num_train_timesteps,), and at the student's own steps."""
 
     alpha: torch.Tensor
     sigma: torch.Tensor
-    alpha_T: float
-    sigma_T: float
+    steps: tuple[Step, ...]
+
+    @property
+    def alpha_T(self) -> float:
+        return self.steps[0].alpha
+
+    @property
+    def sigma_T(self) -> float:
+        return self.steps[0].sigma
 
     @classmethod
     def from_schedule(cls, alphas_cumprod: torch.Tensor, recipe: Recipe) -> NoiseLevels:
         """Noise levels of a teacher's schedule, alphas_cumprod (num_train_timesteps,) fp32.
 
         Raises:
-            ValueError: student.timestep or loop.t_max lies outside the schedule.
+            ValueError: a timestep of the student, or loop.t_max, lies outside the schedule.
         """
         last = len(alphas_cumprod) - 1
-        for name, t in (("student.timestep", recipe.student.timestep), ("loop.t_max", recipe.loop.t_max)):
+        student = recipe.student
+        first = student.steps[0]
+        if first > last and student.timesteps:
+            raise ValueError(
+                f"student.timesteps begins at {first}, but the teacher's last timestep is {last}; give timesteps of "
+                f"{last} or less"
+            )
+        for name, t in (("student.timestep", first), ("loop.t_max", recipe.loop.t_max)):
             if t > last:
                 raise ValueError(
                     f"{name} is {t}, but the teacher's last timestep is {last}; give {name}={last} or less"
                 )
-        power_T = recipe.student.alpha_T_squared or alphas_cumprod[recipe.student.timestep].item()
+        powers = [alphas_cumprod[t].item() for t in student.steps]
+        powers[0] = student.alpha_T_squared or powers[0]
         return cls(
             alpha=alphas_cumprod.sqrt(),
             sigma=(1 - alphas_cumprod).sqrt(),
-            alpha_T=power_T**0.5,
-            sigma_T=(1 - power_T) ** 0.5,
+            steps=tuple(
+                Step(t, power**0.5, (1 - power) ** 0.5) for t, power in zip(student.steps, powers, strict=True)
+            ),
         )
 
     def to(self, device: torch.device) -> NoiseLevels:

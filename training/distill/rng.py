@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 
@@ -22,28 +23,49 @@ def generator(seed: int, *purpose: int | str) -> torch.Generator:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageDraws:
+    """Random numbers of a batch of the student's images.
+
+    z: (B, C, h, w) fp32, pure noise. step: number of the step whose x0 is taken, the same for the whole batch. noise:
+    of the transitions before it, each (B, C, h, w) fp32; none of them if transitions are deterministic.
+    """
+
+    z: torch.Tensor
+    step: int = 0
+    noise: tuple[torch.Tensor, ...] = ()
+
+    def rows(self, rows: slice, device: torch.device) -> Self:
+        """The given rows, on `device`."""
+        return replace(self, **_rows(self, ("z",), rows, device), noise=tuple(n[rows].to(device) for n in self.noise))
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoraDraws:
-    """Random numbers of one LoRA-teacher update: t (B,) int64, eps (B, C, h, w), drop (B,) bool."""
+    """Random numbers of one LoRA-teacher update: t (B,) int64, eps (B, C, h, w), drop (B,) bool.
+
+    images: of a batch of its own; None if the update uses the student's.
+    """
 
     t: torch.Tensor
     eps: torch.Tensor
     drop: torch.Tensor
+    images: ImageDraws | None = None
 
     def rows(self, rows: slice, device: torch.device) -> LoraDraws:
         """The given rows, on `device`."""
-        return LoraDraws(**{name: value[rows].to(device) for name, value in vars(self).items()})
+        images = None if self.images is None else self.images.rows(rows, device)
+        return replace(self, **_rows(self, ("t", "eps", "drop"), rows, device), images=images)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draws:
+class Draws(ImageDraws):
     """Random numbers of one PG-SB iteration.
 
-    kappa: guidance scale of both teachers (B,), equal for all rows of a process or of the batch. z, eps: (B, C, h, w)
+    kappa: guidance scale of both teachers (B,), equal for all rows of a process or of the batch. eps: (B, C, h, w)
     fp32. t: (B,) int64. nasa: for NASA-T only, alpha and the index of the negative prompt.
     """
 
     kappa: torch.Tensor
-    z: torch.Tensor
     t: torch.Tensor
     eps: torch.Tensor
     lora: tuple[LoraDraws, ...]
@@ -51,12 +73,20 @@ class Draws:
 
     def rows(self, rows: slice, device: torch.device) -> Draws:
         """The given rows, on `device`."""
-        taken = {name: getattr(self, name)[rows].to(device) for name in ("kappa", "z", "t", "eps")}
-        return replace(self, **taken, lora=tuple(draws.rows(rows, device) for draws in self.lora))
+        lora = tuple(draws.rows(rows, device) for draws in self.lora)
+        return replace(super().rows(rows, device), **_rows(self, ("kappa", "t", "eps"), rows, device), lora=lora)
 
 
-def draw(recipe: Recipe, iteration: int, *, channels: int, num_train_timesteps: int, processes: int = 1) -> Draws:
-    """All random numbers of `iteration`, for the whole batch, on the CPU."""
+def draw(
+    recipe: Recipe,
+    iteration: int,
+    *,
+    channels: int,
+    num_train_timesteps: int,
+    processes: int = 1,
+    step: int | None = None,
+) -> Draws:
+    """All random numbers of `iteration`, for the whole batch, on the CPU. `step`: in place of a random one."""
     rng = generator(recipe.seed, "iteration", iteration)
     batch, size = recipe.loop.batch_size, recipe.loop.latent_size
     shape = (batch, channels, size, size)
@@ -64,18 +94,52 @@ def draw(recipe: Recipe, iteration: int, *, channels: int, num_train_timesteps: 
     z = torch.randn(shape, generator=rng)
     t = torch.randint(recipe.loop.t_min, recipe.loop.t_max + 1, (batch,), generator=rng)
     eps = torch.randn(shape, generator=rng)
+    fresh = recipe.lora.batches == "fresh"
     lora = tuple(
         LoraDraws(
             t=torch.randint(0, num_train_timesteps, (batch,), generator=rng),
             eps=torch.randn(shape, generator=rng),
             drop=torch.rand(batch, generator=rng) < recipe.lora.condition_dropout,
+            images=_fresh_images(recipe, shape, step, iteration, number) if fresh and number else None,
         )
-        for _ in range(recipe.lora.updates)
+        for number in range(recipe.lora.updates)
     )
     if recipe.guidance.kappa_per == "rank" and processes > 1:
         uniform = torch.rand(processes, generator=generator(recipe.seed, "kappa", iteration))
         kappa = _kappa(recipe, uniform).repeat_interleave(batch // processes)
-    return Draws(kappa=kappa, z=z, t=t, eps=eps, lora=lora, nasa=_nasa(recipe, iteration))
+    step, noise = _steps(recipe, shape, step, "student", iteration)
+    return Draws(kappa=kappa, z=z, t=t, eps=eps, lora=lora, nasa=_nasa(recipe, iteration), step=step, noise=noise)
+
+
+def fresh_batches(recipe: Recipe) -> int:
+    """Number of batches of prompts that an iteration takes for the LoRA teacher alone."""
+    return recipe.lora.updates - 1 if recipe.lora.batches == "fresh" else 0
+
+
+def _fresh_images(recipe: Recipe, shape: tuple[int, ...], step: int | None, iteration: int, number: int) -> ImageDraws:
+    """Of the LoRA teacher's update `number`; from a generator of its own, so that no other draw depends on them."""
+    z = torch.randn(shape, generator=generator(recipe.seed, "fresh z", iteration, number))
+    step, noise = _steps(recipe, shape, step, "fresh", iteration, number)
+    return ImageDraws(z=z, step=step, noise=noise)
+
+
+def _steps(
+    recipe: Recipe, shape: tuple[int, ...], step: int | None, *purpose: int | str
+) -> tuple[int, tuple[torch.Tensor, ...]]:
+    """A random step of the student, and the noise of the transitions before it."""
+    student, count = recipe.student, len(recipe.student.steps)
+    if step is None:
+        limits = torch.tensor(student.step_weights or [1.0] * count, dtype=torch.float64).cumsum(0)
+        drawn = torch.rand((), generator=generator(recipe.seed, "step", *purpose), dtype=torch.float64)
+        step = int((limits / limits[-1] <= drawn).sum())
+    if student.transition == "euler":
+        return step, ()
+    rngs = (generator(recipe.seed, "transition", number, *purpose) for number in range(1, step + 1))
+    return step, tuple(torch.randn(shape, generator=rng) for rng in rngs)
+
+
+def _rows(draws: Any, names: tuple[str, ...], rows: slice, device: torch.device) -> dict[str, torch.Tensor]:
+    return {name: getattr(draws, name)[rows].to(device) for name in names}
 
 
 def kappa_of_processes(recipe: Recipe, draws: Draws, processes: int) -> dict[str, float]:

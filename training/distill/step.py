@@ -4,13 +4,13 @@ Dimensions: B batch rows, C latent channels, h x w latent size.
 
 The batch of an iteration is split over processes, and in each process into micro-batches whose gradients add up. First
 come the student's micro-batches and the student's optimiser step, then the LoRA teacher's micro-batches, on the images
-x0 that the student generated before its step, and the LoRA teacher's step. Every loss is a mean over the whole batch,
-so the split changes only rounding.
+x0 that the student generated before its step (lora.batches says of which updates), and the LoRA teacher's step. Every
+loss is a mean over the whole batch, so the split changes only rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -19,13 +19,13 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from snoopi_core.one_step import eps_from_output, x0_from_output
+from snoopi_core.one_step import eps_from_output, sample_steps, x0_from_output
 from training.config import Recipe
 from training.distill.clip_loss import ClipLoss, clip_rows
-from training.distill.losses import add_noise, guide, lora_loss, score_gap, vsd_loss
+from training.distill.losses import add_noise, guide, lora_loss, score_gap, vsd_loss, vsd_weight
 from training.distill.networks import Teachers, trainable
 from training.distill.noise_levels import NoiseLevels
-from training.distill.rng import Draws, LoraDraws
+from training.distill.rng import Draws, ImageDraws, LoraDraws
 from training.models.families import Family
 from training.models.guidance.nasa import nasa
 from training.models.text_embeddings import TextEmbeddings, concat
@@ -68,17 +68,29 @@ class Distillation:
     negatives: TextEmbeddings | None = None
     clip: ClipLoss | None = None
 
-    def run(self, prompts: list[str], text: TextEmbeddings, draws: Draws, clip_weight: float = 0.0) -> Outcome:
+    def run(
+        self,
+        prompts: list[str],
+        text: TextEmbeddings,
+        draws: Draws,
+        clip_weight: float = 0.0,
+        fresh: Sequence[TextEmbeddings] = (),
+    ) -> Outcome:
         """Do one iteration: a student update and the LoRA teacher's updates.
 
         Args:
             prompts, text, draws: this process's rows of the batch, on its device.
+            fresh: text of each batch that is the LoRA teacher's alone (`rng.fresh_batches`).
         """
         metrics: dict[str, torch.Tensor] = {}
         x0, gap, norm = self.student_update(prompts, text, draws, clip_weight, metrics)
         skipped = "" if norm is not None else "student"
+        texts = iter(fresh)
         for lora_draws in draws.lora if norm is not None else ():
-            if self.lora_update(x0, text, lora_draws, metrics) is None:
+            own = text if lora_draws.images is None else next(texts)
+            with self._nasa_if_drawn(draws):  # it acts on the student alone
+                good = self.lora_update(x0, own, lora_draws, metrics) is not None
+            if not good:
                 skipped = "LoRA teacher"
                 break
         metrics["kappa"] = self._kappa_used(draws)
@@ -103,7 +115,7 @@ class Distillation:
             part, share = draws.rows(rows, draws.z.device), (rows.stop - rows.start) / len(prompts)
             # the context covers the backward pass, which repeats the forward pass with gradient checkpointing
             with context, self._nasa_if_drawn(part):
-                x0 = self.student_x0(part.z, text[rows])
+                x0 = self.student_images(text[rows], part)
                 vsd, gap = self.student_loss(x0, text[rows], part)
                 loss = share * vsd
                 _add(metrics, "vsd", loss)
@@ -127,19 +139,39 @@ class Distillation:
         for rows, context in self._micro_batches(len(x0), self.lora_teacher):
             part, share = draws.rows(rows, x0.device), (rows.stop - rows.start) / len(x0)
             with context:
-                loss = share * self.lora_teacher_loss(x0[rows], text[rows], part)
+                with torch.no_grad():
+                    images = x0[rows] if part.images is None else self.student_images(text[rows], part.images)
+                loss = share * self.lora_teacher_loss(images, text[rows], part)
                 self.accelerator.backward(loss)
             total += loss.detach()
         metrics["lora"] = total
         return self.update("lora", self.lora_teacher, self.lora_optimizer, total, metrics)
 
-    def student_x0(self, z: torch.Tensor, text: TextEmbeddings) -> torch.Tensor:
-        """x0 = (z - sigma_T eps_theta(z, T, y)) / alpha_T, converted from the model's parameterisation; fp32
-        (B, C, h, w)."""
-        t = torch.full((len(z),), self.recipe.student.timestep, device=z.device)
+    def student_images(self, text: TextEmbeddings, draws: ImageDraws) -> torch.Tensor:
+        """x0 at the drawn step, fp32 (B, C, h, w): the earlier steps run as One-Step Sampler does (backward simulation,
+        DMD2, arXiv 2405.14867, Section 4.5), without gradient unless the recipe says so."""
+        student = self.recipe.student
+        bare = self.accelerator.unwrap_model(self.student)  # DDP takes one forward pass for each backward pass
+
+        def predict(number: int, x: torch.Tensor) -> torch.Tensor:
+            if number == draws.step and torch.is_grad_enabled():
+                return self.student_x0(x, text, number)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and student.step_gradient == "all"):
+                return self.student_x0(x, text, number, bare)
+
+        steps = self.levels.steps[: draws.step + 1]
+        return sample_steps(predict, draws.z, steps, lambda number: draws.noise[number - 1], kind=student.transition)
+
+    def student_x0(
+        self, x: torch.Tensor, text: TextEmbeddings, number: int = 0, network: nn.Module | None = None
+    ) -> torch.Tensor:
+        """x0 = (x - sigma_t eps_theta(x, t, y)) / alpha_t at step `number`, converted from the model's
+        parameterisation; fp32 (B, C, h, w). `network`: None for the prepared student."""
+        step = self.levels.steps[number]
+        t = torch.full((len(x),), step.timestep, device=x.device)
         with self.accelerator.autocast():
-            output = self.family.call(self.student, z, t, text)
-        return x0_from_output(output, z, self.levels.alpha_T, self.levels.sigma_T, self.prediction_type)
+            output = self.family.call(network or self.student, x, t, text)
+        return x0_from_output(output, x, step.alpha, step.sigma, self.prediction_type)
 
     @torch.no_grad()
     def student_gap(self, x0: torch.Tensor, text: TextEmbeddings, draws: Draws) -> torch.Tensor:
@@ -152,7 +184,8 @@ class Distillation:
         with self.teachers.frozen() as teacher:
             eps_teacher = self._guided_eps(teacher, x_t, draws.t, self._negative(draws), text, kappa_teacher)
         eps_lora = self._guided_eps(self.teachers.network, x_t, draws.t, self.null, text, kappa_lora)
-        return score_gap(eps_teacher, eps_lora, sigma_t)
+        weight = vsd_weight(self.recipe.loop.vsd_weight, x0, x_t, eps_teacher, alpha_t, sigma_t)
+        return score_gap(eps_teacher, eps_lora, weight)
 
     def student_loss(self, x0: torch.Tensor, text: TextEmbeddings, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
         """L_VSD (scalar) and the score gap (B, C, h, w)."""

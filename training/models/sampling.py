@@ -1,17 +1,19 @@
-"""Sample latents for grids and measurements: one step of a student, or many steps of a teacher.
+"""Sample latents for grids and measurements: a step or a few of a student, or many steps of a teacher.
 
 Dimensions: B images, C latent channels, h x w latent size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
-from snoopi_core.one_step import x0_from_output
+from snoopi_core.one_step import Step, sample_steps, x0_from_output
+from snoopi_core.presets import Steps
 from training.models.backbone import Backbone
 from training.models.text_embeddings import TextEmbeddings, concat
 
@@ -31,6 +33,25 @@ def one_step_x0(
     t = torch.full((len(z),), timestep, device=z.device)
     output = backbone.call(network, z, t, text)
     return x0_from_output(output, z, alpha_T, sigma_T, backbone.prediction_type)
+
+
+def few_step_x0(
+    backbone: Backbone,
+    network: nn.Module,
+    text: TextEmbeddings,
+    z: torch.Tensor,
+    *,
+    steps: Sequence[Step],
+    noise: Callable[[int], torch.Tensor],
+    kind: Steps,
+) -> torch.Tensor:
+    """x0 (B, C, h, w) fp32 from noise z of unit variance; arguments as of `one_step_x0` and `sample_steps`."""
+
+    def predict(number: int, x: torch.Tensor) -> torch.Tensor:
+        t, alpha, sigma = steps[number]
+        return one_step_x0(backbone, network, text, x, timestep=t, alpha_T=alpha, sigma_T=sigma)
+
+    return sample_steps(predict, z, steps, noise, kind=kind)
 
 
 def ddim(backbone: Backbone) -> DDIMScheduler:

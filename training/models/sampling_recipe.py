@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from snoopi_core.formats.checkpoint import OneStepRecipe
+from snoopi_core.one_step import Step
 from snoopi_core.presets import Architecture, Preset, presets_for
 from training.models.backbone import Backbone
 
@@ -25,6 +26,17 @@ def sampling_recipe(model: Backbone, timesteps: tuple[int, ...] = ()) -> OneStep
     return OneStepRecipe(timesteps=timesteps, alpha_T=power**0.5, sigma_T=(1 - power) ** 0.5)
 
 
+def recipe_steps(model: Backbone, recipe: OneStepRecipe) -> tuple[Step, ...]:
+    """The steps of `recipe`: its own noise level at the first timestep, the model's schedule at the others.
+
+    Raises:
+        ValueError: a later timestep is past the model's schedule.
+    """
+    powers = [alpha_squared(model, t) for t in recipe.timesteps[1:]]
+    later = (Step(t, power**0.5, (1 - power) ** 0.5) for t, power in zip(recipe.timesteps[1:], powers, strict=True))
+    return (Step(recipe.timesteps[0], recipe.alpha_T, recipe.sigma_T), *later)
+
+
 def with_preset(model: Backbone, preset: Preset) -> Backbone:
     """`model` with the recipe and prediction type of a published model, which its files may not state.
 
@@ -37,7 +49,7 @@ def with_preset(model: Backbone, preset: Preset) -> Backbone:
             f"preset {preset.name!r} is for {' and '.join(preset.architectures)}, the model is {architecture}; "
             f"presets for it: {', '.join(presets_for(architecture))}"
         )
-    if preset.steps == "tcd" or (len(preset.timesteps) > 1 and preset.steps != "consistency"):
+    if preset.steps == "tcd":
         raise ValueError(
             f"preset {preset.name!r} takes {len(preset.timesteps)} {preset.steps} step(s), which are not supported here"
         )

@@ -21,7 +21,7 @@ from training.distill.noise_levels import NoiseLevels
 from training.distill.rng import generator
 from training.models.backbone import Backbone, fingerprint
 from training.models.loading import load_teacher
-from training.models.sampling import one_step_x0
+from training.models.sampling import few_step_x0
 from training.prompts import open_prompts
 from training.trainer.run_folder.checkpoint import best_checkpoint, check_intact, checkpoints, load_state, newest_intact
 
@@ -101,7 +101,12 @@ def export_student(path: Path, backbone: Backbone, weights: StateDict, recipe: R
     levels = NoiseLevels.from_schedule(backbone.alphas_cumprod(), recipe)
     about = {
         "title": recipe.output.title,
-        "recipe": OneStepRecipe(timesteps=(recipe.student.timestep,), alpha_T=levels.alpha_T, sigma_T=levels.sigma_T),
+        "recipe": OneStepRecipe(
+            timesteps=recipe.student.steps,
+            alpha_T=levels.alpha_T,
+            sigma_T=levels.sigma_T,
+            steps=recipe.student.transition if len(recipe.student.steps) > 1 else "consistency",
+        ),
         "recommended_alpha": recipe.output.recommended_alpha,
         "provenance": provenance(recipe.sha256(), step, recipe.seed, backbone.notes),
     }
@@ -149,15 +154,19 @@ def _preview_colours(
     teacher = {key: value.clone() for key, value in backbone.network.state_dict().items()}
     backbone.network.load_state_dict(weights)
     text = backbone.encode(open_prompts(recipe.prompts, recipe.seed).take(64))
-    z = torch.randn((64, channels, size, size), generator=generator(recipe.seed, "preview")).to(backbone.network.device)
-    x0 = one_step_x0(
+
+    def noise(*step: int) -> torch.Tensor:
+        rng = generator(recipe.seed, "preview", *step)
+        return torch.randn((64, channels, size, size), generator=rng).to(backbone.network.device)
+
+    x0 = few_step_x0(
         backbone,
         backbone.network,
         text,
-        z,
-        timestep=recipe.student.timestep,
-        alpha_T=levels.alpha_T,
-        sigma_T=levels.sigma_T,
+        noise(),
+        steps=levels.steps,
+        noise=noise,
+        kind=recipe.student.transition,
     )
     images = torch.cat([backbone.decode(row) for row in x0.split(1)])  # one by one to save memory
     rgb = functional.adaptive_avg_pool2d(images, x0.shape[-2:]) * 2 - 1
@@ -200,7 +209,7 @@ def export_run(
     path = export_student(out, backbone, state.averaged, recipe, state.iteration)
     weights = "averaged weights" if "ema" in state.networks else "weights without averaging"
     return path, (
-        f"{checkpoint.name}, {weights}: timestep {recipe.student.timestep}, "
+        f"{checkpoint.name}, {weights}: timestep {', '.join(map(str, recipe.student.steps))}, "
         f"recommended alpha {recipe.output.recommended_alpha}"
     )
 

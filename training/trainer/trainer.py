@@ -16,7 +16,7 @@ from training.console import long_step
 from training.distill.clip_loss import clip_weight
 from training.distill.ema import EMA
 from training.distill.optimizers import set_learning_rates
-from training.distill.rng import Draws, draw, kappa_of_processes
+from training.distill.rng import Draws, draw, fresh_batches, kappa_of_processes
 from training.distill.step import Distillation
 from training.models.backbone import Backbone
 from training.models.loading import load_teacher
@@ -95,12 +95,17 @@ class Trainer:
         prompts = self.prompts.take(recipe.loop.batch_size)[self._own_rows]
         draws = self.draw()
         own = draws.rows(self._own_rows, self.accelerator.device)
-        outcome = d.run(prompts, self.backbone.encode(prompts), own, clip_weight(recipe, self.iteration))
+        text = self.backbone.encode(prompts)
+        more = [self.prompts.take(recipe.loop.batch_size)[self._own_rows] for _ in range(fresh_batches(recipe))]
+        fresh = [self.backbone.encode(prompts) for prompts in more]
+        outcome = d.run(prompts, text, own, clip_weight(recipe, self.iteration), fresh)
         self.iteration += 1
         if self.ema is not None and outcome.skipped != "student":
             self.ema.update()
         self._count_skipped(outcome.skipped)
         metrics = outcome.metrics | kappa_of_processes(recipe, draws, self.accelerator.num_processes)
+        if len(recipe.student.steps) > 1:
+            metrics["step"] = float(draws.step + 1)
         if self.counts["skipped"]:
             metrics["skipped"] = float(self.counts["skipped"])
         self.monitor.after_iteration(self.iteration, metrics, outcome.x0, outcome.gap, own.t)

@@ -12,11 +12,12 @@ from pkgutil import resolve_name
 import torch
 
 from snoopi_core.formats.checkpoint import OneStepRecipe
+from snoopi_core.one_step import sample_steps
 from training.models.backbone import Backbone
 from training.models.guidance.attention import attach
 from training.models.guidance.methods import METHODS, Method
 from training.models.sampling import one_step_x0
-from training.models.sampling_recipe import alpha_squared
+from training.models.sampling_recipe import recipe_steps
 from training.models.text_embeddings import TextEmbeddings
 
 Predict = Callable[[TextEmbeddings], torch.Tensor]  # x0 (B, C, h, w) for B prompts
@@ -31,32 +32,31 @@ def steered_x0(
     negative: TextEmbeddings | None,
     recipe: OneStepRecipe,
     noise: Noise,
+    *,
+    steered: int | None = None,
 ) -> torch.Tensor:
-    """x0 (B, C, h, w) fp32 by `recipe`, with fresh noise between steps: x_t' = alpha_t' x0 + sigma_t' z'.
+    """x0 (B, C, h, w) fp32 by `recipe`, as One-Step Sampler computes it.
 
     Args:
         positive: B rows.
         negative: one row or B; None for no negative, whatever the method.
         noise: z for the first step, and z' for later ones, on the network's device.
+        steered: the negative acts in this many steps, the first ones; None for all.
 
     Raises:
         ValueError: the steps of the recipe are of an unsupported kind, or the method takes many steps.
     """
-    if len(recipe.timesteps) > 1 and recipe.steps != "consistency":
-        raise ValueError(f"steps of kind {recipe.steps!r} are not supported here; supported: consistency")
-    x0 = None
-    for number, t in enumerate(recipe.timesteps):
-        z = noise(number)
-        if x0 is None:
-            alpha, sigma = recipe.alpha_T, recipe.sigma_T
-            x = z * sigma if recipe.noise == "scheduled" else z
-        else:
-            power = alpha_squared(model, t)
-            alpha, sigma = power**0.5, (1 - power) ** 0.5
-            x = alpha * x0 + sigma * z
-        x0 = _steered(model, method, partial(_x0, model, x, t, alpha, sigma), positive, negative)
-    assert x0 is not None  # a recipe has at least one timestep
-    return x0
+    if len(recipe.timesteps) > 1 and model.prediction_type == "flow":
+        raise ValueError(f"{len(recipe.timesteps)} steps of a flow model are not supported here; supported: 1")
+    steps = recipe_steps(model, recipe)
+
+    def predict(number: int, x: torch.Tensor) -> torch.Tensor:
+        away = negative if steered is None or number < steered else None
+        return _steered(model, method, partial(_x0, model, x, *steps[number]), positive, away)
+
+    z = noise(0)
+    x = z * steps[0].sigma if recipe.noise == "scheduled" else z
+    return sample_steps(predict, x, steps, noise, kind=recipe.steps)
 
 
 def _x0(model: Backbone, x: torch.Tensor, t: int, alpha: float, sigma: float, text: TextEmbeddings) -> torch.Tensor:

@@ -65,8 +65,13 @@ def estimate(
 
     own = recipe.loop.batch_size // processes
     rows = rows_at_once(recipe, processes)
-    ledger = count_micro_batch(recipe, backbone, levels, student, teachers, clip, rows)
-    flops = ledger.flops * own / rows
+    first, *more = (
+        count_micro_batch(recipe, backbone, levels, student, teachers, clip, rows, step)
+        for step in sorted({0, len(recipe.student.steps) - 1})
+    )
+    last = more[0] if more else first
+    # each earlier step adds the same operations
+    flops = (first.flops + mean_step(recipe) * (last.flops - first.flops)) * own / rows
 
     ours, lora = trainable(student), teachers.lora_parameters()
     frozen: dict[str, Iterable[nn.Parameter]] = {"teacher": backbone.network.parameters()}
@@ -86,7 +91,7 @@ def estimate(
     if processes > 1:
         memory["gradient buckets of DDP"] = _bytes([*ours, *lora])
     memory |= {f"frozen: {name}": _bytes(weights) for name, weights in parts.items()}
-    memory[f"activations, {rows} row(s) at once"] = ledger.peak - _bytes(ours)
+    memory[f"activations, {rows} row(s) at once"] = max(first.peak, last.peak) - _bytes(ours)
     if cuda:
         memory["CUDA context (assumed)"] = CUDA_CONTEXT
     return Estimate(
@@ -95,6 +100,14 @@ def estimate(
         memory=memory,
         flops=flops,
     )
+
+
+def mean_step(recipe: Recipe) -> float:
+    """Where the drawn step lies on average: 0 for the first step, 1 for the last."""
+    count = len(recipe.student.steps)
+    weights = recipe.student.step_weights or (1.0,) * count
+    drawn = sum(step * weight for step, weight in enumerate(weights)) / sum(weights)
+    return drawn / max(1, count - 1)
 
 
 def _without_shared(

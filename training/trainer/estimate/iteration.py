@@ -89,15 +89,17 @@ def count_micro_batch(
     teachers: Teachers,
     clip: MetaClipLoss | None,
     rows: int,
+    step: int,
 ) -> Ledger:
     """Run a micro-batch of `rows`, and count the memory it allocates (with the student's gradients) and its operations.
 
     Args:
+        step: number of the student's step whose x0 is taken.
         backbone, student, teachers: on the meta device, in the dtypes of the run.
     """
     recipe = recipe.model_copy(update={"loop": recipe.loop.model_copy(update={"batch_size": rows})})
     steps, channels = backbone.schedule.num_train_timesteps, backbone.latent_channels
-    draws = draw(recipe, 0, channels=channels, num_train_timesteps=steps).rows(slice(0, rows), META)
+    draws = draw(recipe, 0, channels=channels, num_train_timesteps=steps, step=step).rows(slice(0, rows), META)
     ledger = Ledger()
     mode = AsOnCuda(ledger, half=recipe.loop.precision == "bf16")
     fake: Any = _FakeAccelerator(mode)

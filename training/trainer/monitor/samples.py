@@ -21,7 +21,7 @@ from training.config import Recipe
 from training.distill.noise_levels import NoiseLevels
 from training.distill.rng import generator
 from training.models.backbone import Backbone
-from training.models.sampling import ddim_x0, one_step_x0
+from training.models.sampling import ddim_x0, few_step_x0
 from training.models.text_embeddings import TextEmbeddings
 from training.trainer.distributed.accelerator import on_main
 
@@ -57,16 +57,24 @@ class Sampler:
         size, seeds = recipe.loop.latent_size, recipe.output.sample_seeds
         shape = (len(prompts), seeds, backbone.latent_channels, size, size)
         self.z = torch.randn(shape, generator=generator(recipe.seed, "samples"))
+        later = range(1, len(recipe.student.steps))
+        self.noise = [torch.randn(shape, generator=generator(recipe.seed, "samples", step)) for step in later]
         self.text, self.null = backbone.encode(prompts), backbone.encode([""])
 
     def student(self, network: nn.Module) -> Samples:
-        """Samples of one step of `network`."""
-        levels, timestep = self.levels, self.recipe.student.timestep
-        settings = {"timestep": timestep, "alpha_T": levels.alpha_T, "sigma_T": levels.sigma_T}
+        """Samples of all steps of `network`."""
+        settings = {"steps": self.levels.steps, "kind": self.recipe.student.transition}
         training = network.training
         network.eval()
+
+        def draw(text: TextEmbeddings, z: torch.Tensor, prompt: int) -> torch.Tensor:
+            def noise(step: int) -> torch.Tensor:
+                return self.noise[step - 1][prompt].to(z)
+
+            return few_step_x0(self.backbone, network, text, z, noise=noise, **settings)
+
         try:
-            return self._draw_all(lambda text, z: one_step_x0(self.backbone, network, text, z, **settings))
+            return self._draw_all(draw)
         finally:
             network.train(training)
 
@@ -79,14 +87,19 @@ class Sampler:
         found = on_main(self.accelerator, lambda: self._read(cache))
         if found is not None:
             return found
-        samples = self._draw_all(lambda text, z: ddim_x0(self.backbone, text, self.null, z, steps=STEPS, kappa=KAPPA))
+        samples = self._draw_all(
+            lambda text, z, _: ddim_x0(self.backbone, text, self.null, z, steps=STEPS, kappa=KAPPA)
+        )
         tensors = {"x0": samples.x0, "tiles": samples.tiles}
         on_main(self.accelerator, lambda: save_atomically(cache, tensors, {"made_by": self._made_by()}))
         return samples
 
     @torch.no_grad()
-    def _draw_all(self, draw: Callable[[TextEmbeddings, torch.Tensor], torch.Tensor]) -> Samples:
-        """Process r of n draws prompts r, r + n, r + 2n, ...; if P is not a multiple of n, some are drawn twice."""
+    def _draw_all(self, draw: Callable[[TextEmbeddings, torch.Tensor, int], torch.Tensor]) -> Samples:
+        """`draw` takes the text and noise of a prompt, and its number.
+
+        Process r of n draws prompts r, r + n, r + 2n, ...; if P is not a multiple of n, some are drawn twice.
+        """
         count, world, rank = len(self.prompts), self.accelerator.num_processes, self.accelerator.process_index
         rounds = -(-count // world)
         latents, tiles = [], []
@@ -94,7 +107,7 @@ class Sampler:
             prompt = (turn * world + rank) % count
             z = self.z[prompt].to(self.accelerator.device)
             with self.accelerator.autocast():
-                x0 = draw(self.text[prompt : prompt + 1].expand(len(z)), z).float()
+                x0 = draw(self.text[prompt : prompt + 1].expand(len(z)), z, prompt).float()
             latents.append(x0)
             # one image at a time: a decoder's activations are large
             tiles.append(torch.cat([as_tiles(self.backbone.decode(one[None])) for one in x0]))
