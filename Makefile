@@ -20,11 +20,11 @@ OLDEST := $(firstword $(HOSTS))
 # $(call part,NAME,COMMAND): run it, and print how long it took.
 part = @echo "== $(1)"; start=$$(date +%s); $(2); code=$$?; echo "== $(1): $$(($$(date +%s) - start)) s"; exit $$code
 
-.PHONY: help demo test test-all test-beyond lint test-hosts compatibility models results shapes-study study bench workflows lock setup setup-browser clean
+.PHONY: help demo test test-all test-beyond lint test-hosts compatibility models results shapes-study study few-steps bench workflows lock setup setup-browser clean
 
 help:
 	@sed -n '1,9p' Makefile
-	@echo 'Targets: demo test test-all lint test-hosts compatibility models results shapes-study study bench workflows lock clean'
+	@echo 'Targets: demo test test-all lint test-hosts compatibility models results shapes-study study few-steps bench workflows lock clean'
 
 setup:
 	@"$(PYTHON)" -m scripts.setup.bootstrap
@@ -107,6 +107,11 @@ shapes-study: setup
 
 # The paper's experiments in the shapes world: both of the above.
 study: shapes-study results
+
+# Students of one, two and four steps in the shapes world, three seeds each; writes docs/FEW_STEPS.md and its picture. It
+# can be interrupted and resumed. About four hours on one idle core (estimated, not measured), less with JOBS=2.
+few-steps: setup
+	$(PY) -m experiments.few_steps --jobs $(or $(JOBS),1) $(if $(ITERATIONS),--iterations $(ITERATIONS))
 
 # What NASA costs on full-size models: 40 minutes on one idle core; writes benchmarks/RESULTS.md.
 bench: setup

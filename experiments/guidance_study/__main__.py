@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
@@ -21,42 +19,27 @@ from typing import Any
 
 import torch
 
-from experiments.guidance_study.measure import folder_name, measure_run, measure_teacher
+from experiments.guidance_study.measure import measure_run, measure_teacher
 from experiments.guidance_study.settings import CELLS, Protocol, Study
 from experiments.guidance_study.tables import write
 from experiments.json_file import as_json, read_json, write_json
-from training.config import ROOT, Recipe, RecipeError, find_file, load_recipe
+from experiments.run_trainer import run_trainer
+from training.config import Recipe, RecipeError, find_file, load_recipe
 
 _MEASURING = Lock()  # loading a model patches torch's modules for a moment, so one run is measured at a time
 
 
 def train(study: Study, cell: str, seed: int) -> str:
-    """Train, or continue to train, one cell with one seed, with the output in RUN/train.log.
-
-    A folder of other settings is left unchanged.
-
-    Returns:
-        "", or what went wrong.
-    """
-    folder = study.folder(cell, seed)
-    what = {"recipe": study.recipe, "overrides": [*CELLS[cell].overrides, *study.overrides]}
-    before = read_json(folder / "cell.json")
-    if before not in ({}, what):
-        return f"{folder} was run with {before}; this is {what}; choose another --out"
-    if (folder / "checkpoints" / folder_name(study.iterations)).is_dir():
-        return ""
-    print(f"{folder.name}: training", flush=True)
-    write_json(folder / "cell.json", what)
-    options = ("--cpu", "--resume", "--recipe", study.recipe, *study.settings(cell, seed))
-    command = [sys.executable, "-m", "training.pgsb", *options]
-    environment = os.environ | {"OMP_NUM_THREADS": str(study.threads)}
-    log = folder / "train.log"
-    with open(log, "w", encoding="utf-8") as file:
-        code = subprocess.run(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode
-    if code == 0:
-        return ""
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return f"exit status {code}: {lines[-1].strip() if lines else 'no output'}"
+    """Train, or continue to train, one cell with one seed. Returns "", or what went wrong; see `run_trainer`."""
+    overrides = (*CELLS[cell].overrides, *study.overrides)
+    return run_trainer(
+        study.folder(cell, seed),
+        recipe=study.recipe,
+        overrides=overrides,
+        settings=study.settings(cell, seed),
+        iterations=study.iterations,
+        threads=study.threads,
+    )
 
 
 def train_and_measure(study: Study, cell: str, seed: int) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from typing import Any
 
 from experiments.guidance_study.settings import Protocol
 from experiments.json_file import read_json, write_json
+from experiments.run_trainer import checkpoint_name, open_checkpoint
 from experiments.shapes import measure
 from experiments.shapes.evaluate import CAPTION_SEED, NOISE_SEED, OPEN
 from experiments.shapes.measure import Generate
 from experiments.shapes.sampling import ManySteps, one_step
-from training import export
 from training.models.backbone import Backbone
 from training.models.loading import load_backbone
 
@@ -62,25 +62,6 @@ def figures(run: Path, start: int, stop: int) -> dict[str, float]:
     return {name: fmean(row[name] for row in rows) for name in METRICS if rows and all(name in row for row in rows)}
 
 
-def open_checkpoint(checkpoint: Path) -> Backbone:
-    """The averaged student of a checkpoint, loaded from an export as a user would get it.
-
-    Raises:
-        ValueError: the export failed; its error is on standard error.
-    """
-    file = checkpoint.parent.parent / "measured.safetensors"
-    if export.main([str(checkpoint), "--out", str(file)]):
-        raise ValueError(f"{checkpoint.name} could not be exported")
-    model = load_backbone(str(file))
-    file.unlink()
-    return model
-
-
-def folder_name(step: int) -> str:
-    """The folder of the checkpoint at iteration `step`."""
-    return f"step-{step:08d}"
-
-
 def measure_run(run: Path, iterations: int, every: int, protocol: Protocol) -> dict[str, Any]:
     """Measure every planned checkpoint, then the last one in detail.
 
@@ -99,12 +80,12 @@ def measure_run(run: Path, iterations: int, every: int, protocol: Protocol) -> d
     checkpoints, steps = run / "checkpoints", [*range(every, iterations, every), iterations]
     for before, step in pairwise([0, *steps]):
         if str(step) not in found["curve"]:
-            generate = one_step(open_checkpoint(checkpoints / folder_name(step)))
+            generate = one_step(open_checkpoint(checkpoints / checkpoint_name(step)))
             found["curve"][str(step)] = quality(generate, protocol.curve_captions, protocol.curve_prompt_images)
             found["curve"][str(step)] |= figures(run, before, step)
             write_json(written, found)
     if found.get("final", {}).get("iteration") != iterations:
-        last = open_checkpoint(checkpoints / folder_name(iterations))
+        last = open_checkpoint(checkpoints / checkpoint_name(iterations))
         found["final"] = {"iteration": iterations} | final(last, protocol)
         write_json(written, found)
     # a run that was interrupted or extended has other checkpoints too

@@ -119,13 +119,20 @@ def accuracy(images: torch.Tensor, stated: list[dict[str, str]]) -> Accuracy:
 
 def prompt_entropy(generate: Generate, stated: list[dict[str, str]], *, count: int, seed: int) -> dict[str, float]:
     """Entropy of each attribute over `count` images of one prompt, mean over the prompts that do not state it."""
+    return {name: fmean(bits) for name, bits in prompt_entropies(generate, stated, count=count, seed=seed).items()}
+
+
+def prompt_entropies(
+    generate: Generate, stated: list[dict[str, str]], *, count: int, seed: int
+) -> dict[str, list[float]]:
+    """Entropy of each attribute over `count` images of one prompt, for each prompt that does not state it."""
     found: dict[str, list[float]] = {name: [] for name in ATTRIBUTES}
     for each in stated:
         values = read(generate([sentence(each)] * count, list(range(seed, seed + count)))).values
         for name in ATTRIBUTES:
             if name not in each:
                 found[name].append(entropy(values[name]))
-    return {name: fmean(bits) for name, bits in found.items()}
+    return found
 
 
 def modal_pairs(generate: Generate, *, per_attribute: int = 4, count: int = 50, seed: int = 50_000) -> list[Pair]:

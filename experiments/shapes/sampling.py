@@ -78,10 +78,12 @@ class FewSteps(_InBatches):
 
     recipe: OneStepRecipe
     method: Method
+    steered: int | None = None  # in how many of the first steps the negative acts; None: in all
 
     def _x0(self, positive: TextEmbeddings, seeds: list[int], negative: str | None) -> torch.Tensor:
         away = None if negative is None else self.model.encode([negative])
-        return steered_x0(self.model, self.method, positive, away, self.recipe, partial(self._noise, seeds))
+        noises = partial(self._noise, seeds)
+        return steered_x0(self.model, self.method, positive, away, self.recipe, noises, steered=self.steered)
 
 
 def one_step(model: Backbone, method: str = "nasa", scale: float = 0.8) -> FewSteps:
@@ -89,3 +91,8 @@ def one_step(model: Backbone, method: str = "nasa", scale: float = 0.8) -> FewSt
     recipe = sampling_recipe(model, ())
     recipe = recipe.model_copy(update={"timesteps": recipe.timesteps[:1]})
     return FewSteps(model=model, recipe=recipe, method=Method(method, scale))
+
+
+def all_steps(model: Backbone, method: str = "none", scale: float = 0.0, *, steered: int | None = None) -> FewSteps:
+    """All steps of the file's recipe."""
+    return FewSteps(model=model, recipe=sampling_recipe(model), method=Method(method, scale), steered=steered)

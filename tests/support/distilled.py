@@ -56,10 +56,17 @@ def make_distillation(backbone, recipe, dtype=torch.float32):
     )
 
 
-def draws_for(recipe, iteration=0, dtype=torch.float32):
-    drawn = draw(recipe, iteration, channels=4, num_train_timesteps=1000)
-    lora = tuple(dataclasses.replace(item, eps=item.eps.to(dtype)) for item in drawn.lora)
-    return dataclasses.replace(drawn, z=drawn.z.to(dtype), eps=drawn.eps.to(dtype), lora=lora)
+def draws_for(recipe, iteration=0, dtype=torch.float32, **options):
+    drawn = draw(recipe, iteration, channels=4, num_train_timesteps=1000, **options)
+    lora = tuple(
+        dataclasses.replace(item, eps=item.eps.to(dtype), images=item.images and _images(item.images, dtype))
+        for item in drawn.lora
+    )
+    return dataclasses.replace(_images(drawn, dtype), eps=drawn.eps.to(dtype), lora=lora)
+
+
+def _images(draws, dtype):
+    return dataclasses.replace(draws, z=draws.z.to(dtype), noise=tuple(one.to(dtype) for one in draws.noise))
 
 
 def randomise_lora(teachers, seed=3):

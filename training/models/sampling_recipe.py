@@ -14,16 +14,20 @@ _ARCHITECTURES: dict[str, Architecture] = {"unet": "SD1/SD2", "pixart": "PixArt"
 
 
 def sampling_recipe(model: Backbone, timesteps: tuple[int, ...] = ()) -> OneStepRecipe:
-    """The recipe for `timesteps` by the model's schedule; without them the file's, else one step at 999.
+    """The recipe for `timesteps`; without them the file's, else one step at 999.
+
+    As in One-Step Sampler, given timesteps keep the file's noise, kind of steps, and noise level at its own timestep.
 
     Raises:
         ValueError: a timestep is past the schedule, or (from pydantic) they are not strictly decreasing.
     """
-    if not timesteps and model.recipe is not None:
-        return model.recipe
-    timesteps = timesteps or (LAST_TIMESTEP,)
+    found = model.recipe
+    timesteps = timesteps or (found.timesteps if found else (LAST_TIMESTEP,))
+    kept = {"noise": found.noise, "steps": found.steps} if found else {}
+    if found and timesteps[0] == found.timesteps[0]:
+        return OneStepRecipe(timesteps=timesteps, alpha_T=found.alpha_T, sigma_T=found.sigma_T, **kept)
     power = alpha_squared(model, timesteps[0])
-    return OneStepRecipe(timesteps=timesteps, alpha_T=power**0.5, sigma_T=(1 - power) ** 0.5)
+    return OneStepRecipe(timesteps=timesteps, alpha_T=power**0.5, sigma_T=(1 - power) ** 0.5, **kept)
 
 
 def recipe_steps(model: Backbone, recipe: OneStepRecipe) -> tuple[Step, ...]:

@@ -120,13 +120,19 @@ def test_layers_change_only_the_listed_settings(backbone, layer):
     assert changed(load_recipe([backbone, layer], [PROMPTS]), base) == LAYERS[layer]
 
 
+def test_the_four_step_recipe_changes_only_the_steps():
+    base, recipe = load_recipe("shapes"), load_recipe("shapes_4_steps")
+    assert changed(recipe, base) == {"student.timesteps": (999, 749, 499, 249)}
+    assert recipe.output.folder == "runs/shapes_4_steps"
+
+
 def test_a_cell_of_table_2_resets_another():
     recipe = load_recipe(["sd21", "table2_neither", "table2_both"], [PROMPTS])
     assert flat(recipe) == flat(load_recipe("sd21", [PROMPTS]))
 
 
 def test_every_shipped_recipe_is_tested_and_has_a_header(pack_root):
-    assert recipe_names() == sorted([*BACKBONES, *SMALL, *LARGE, *LAYERS, "shapes"])
+    assert recipe_names() == sorted([*BACKBONES, *SMALL, *LARGE, *LAYERS, "shapes", "shapes_4_steps"])
     for name in recipe_names():
         head = (pack_root / "training" / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
         assert head.startswith("# "), f"{name} has no header"

@@ -4,80 +4,13 @@ import copy
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from derived import Reference, cut, gradient
 from distilled import MODELS, PROMPTS, draws_for, make_distillation, make_recipe, randomise_lora, relative
 from tiny import tiny_backbone
-from torch.func import functional_call
 
 from training.trainer.distributed.state_dicts import trained_state
 
 TOLERANCE = 1e-6
-
-
-class Reference:
-    """A second implementation of PAPER section 3.
-
-    One forward pass per row, with the padding cut off instead of masked; adapters merged by hand; `rows` are
-    lists of embeddings (S_i, E).
-    """
-
-    def __init__(self, network, lora_state, scale, alphas_cumprod, prediction_type):
-        self.network, self.kind, self.scale = network, prediction_type, scale
-        self.power = alphas_cumprod.double()
-        self.weights = {name: weight.clone() for name, weight in network.state_dict().items()}
-        self.lora = {name: weight.clone().requires_grad_(True) for name, weight in lora_state.items()}
-
-    def output(self, network, weights, x, t, rows):
-        def one(x, t, row):
-            if isinstance(network, UNet2DConditionModel):
-                return functional_call(network, weights, (x, t, row)).sample
-            sizes = {"resolution": None, "aspect_ratio": None}
-            settings = {"encoder_hidden_states": row, "timestep": t, "added_cond_kwargs": sizes}
-            return functional_call(network, weights, (x,), settings).sample[:, :4]
-
-        return torch.cat([one(x[i : i + 1], t[i : i + 1], row[None]) for i, row in enumerate(rows)])
-
-    def teacher(self, which, x, t, rows):
-        weights = dict(self.weights)
-        if which == "lora":
-            for name in self.lora:
-                if name.endswith(".lora_A.weight"):
-                    stem = name.removesuffix(".lora_A.weight")
-                    update = self.lora[stem + ".lora_B.weight"] @ self.lora[name]
-                    weights[stem + ".weight"] = weights[stem + ".weight"] + self.scale * update
-        return self.output(self.network, weights, x, t, rows)
-
-    def levels(self, t):
-        return self.power[t].sqrt().view(-1, 1, 1, 1), (1 - self.power[t]).sqrt().view(-1, 1, 1, 1)
-
-    def eps(self, which, x, t, rows):
-        (a, s), out = self.levels(t), self.teacher(which, x, t, rows)
-        return out if self.kind == "epsilon" else s * x + a * out
-
-    def student(self, student, z, rows, T):
-        a, s = self.power[T].sqrt(), (1 - self.power[T]).sqrt()
-        out = self.output(student, dict(student.named_parameters()), z, torch.full((len(z),), T), rows)
-        return (z - s * out) / a if self.kind == "epsilon" else a * z - s * out
-
-    def gap(self, x0, rows, null, draws):
-        a, s = self.levels(draws.t)
-        x, hats = a * x0 + s * draws.eps, []
-        for which in ("frozen", "lora"):
-            without = self.eps(which, x, draws.t, [null] * len(rows))
-            with_text = self.eps(which, x, draws.t, rows)
-            hats.append(without + draws.kappa.view(-1, 1, 1, 1) * (with_text - without))
-        return s * s * (hats[0] - hats[1])
-
-    def lora_loss(self, x0, rows, null, draws):
-        a, s = self.levels(draws.t)
-        rows = [null if dropped else row for dropped, row in zip(draws.drop, rows, strict=True)]
-        eps = self.eps("lora", a * x0 + s * draws.eps, draws.t, rows)
-        return ((a * (eps - draws.eps)) ** 2).mean()
-
-
-def cut(text):
-    """Rows without their padding."""
-    return [row if text.mask is None else row[text.mask[n]] for n, row in enumerate(text.states)]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -120,10 +53,6 @@ def test_losses_and_gradients_equal_the_derivation(model):
     got_lora = torch.cat([named[name].flatten() for name in named])
     want_lora = torch.cat([reference.lora[name].grad.flatten() for name in named])
     assert relative(got_lora, want_lora) < TOLERANCE
-
-
-def gradient(network):
-    return torch.cat([p.grad.flatten() for p in network.parameters()])
 
 
 def test_twenty_iterations_train_only_student_and_lora():

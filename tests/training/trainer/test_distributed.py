@@ -1,4 +1,7 @@
-"""One process, two processes and micro-batches: the same training, from the same recipe."""
+"""One process, two processes and micro-batches: the same training, from the same recipe.
+
+The student has two steps, of which these iterations draw both, and the LoRA teacher batches of its own.
+"""
 
 import json
 
@@ -16,6 +19,7 @@ from training.trainer.run_folder.checkpoint import checkpoints
 ITERATIONS = effort(gate=4, full=10)
 FEW = 5
 TOLERANCE = 1e-5
+TWO_STEPS = ("student.timesteps=999,499", "lora.updates=2", "lora.batches=fresh")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +63,9 @@ def difference(folder, other):
 @pytest.fixture(scope="module")
 def alone(teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    train(teacher, folder)
+    train(teacher, folder, *TWO_STEPS)
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["step"] for line in lines} == {1, 2}
     return folder
 
 
@@ -112,7 +118,7 @@ def test_a_batch_that_cannot_be_split_is_refused(teacher, tmp_path):
     ids=["micro-batches", "2 processes", "2 processes, micro-batches", "2 processes, FSDP"],
 )
 def test_however_the_batch_is_split_the_training_is_the_same(teacher, alone, tmp_path, distributed, settings, more):
-    train(teacher, tmp_path, *more, **settings)
+    train(teacher, tmp_path, *TWO_STEPS, *more, **settings)
     environment = json.loads((tmp_path / "environment.json").read_text(encoding="utf-8"))
     assert environment["distributed"] == distributed and environment["processes"] == settings.get("processes", 1)
     found = difference(tmp_path, alone)

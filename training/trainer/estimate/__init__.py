@@ -71,7 +71,8 @@ def estimate(
     )
     last = more[0] if more else first
     # each earlier step adds the same operations
-    flops = (first.flops + mean_step(recipe) * (last.flops - first.flops)) * own / rows
+    earlier = mean_step(recipe) / max(1, len(recipe.student.steps) - 1)
+    flops = (first.flops + earlier * (last.flops - first.flops)) * own / rows
 
     ours, lora = trainable(student), teachers.lora_parameters()
     frozen: dict[str, Iterable[nn.Parameter]] = {"teacher": backbone.network.parameters()}
@@ -103,11 +104,9 @@ def estimate(
 
 
 def mean_step(recipe: Recipe) -> float:
-    """Where the drawn step lies on average: 0 for the first step, 1 for the last."""
-    count = len(recipe.student.steps)
-    weights = recipe.student.step_weights or (1.0,) * count
-    drawn = sum(step * weight for step, weight in enumerate(weights)) / sum(weights)
-    return drawn / max(1, count - 1)
+    """Mean number of the drawn step, from 0 on: how many steps run before it on average."""
+    weights = recipe.student.step_weights or (1.0,) * len(recipe.student.steps)
+    return sum(step * weight for step, weight in enumerate(weights)) / sum(weights)
 
 
 def _without_shared(

@@ -20,7 +20,7 @@ from training.models.loading.build import without_weights
 from training.models.text_cache.manifest import MANIFEST
 from training.prompts.source import PromptSource
 from training.trainer.build import open_run_prompts, open_teacher
-from training.trainer.estimate import Estimate, estimate
+from training.trainer.estimate import Estimate, estimate, mean_step
 from training.trainer.run_folder.checkpoint import checkpoints, iteration_of
 from training.trainer.run_folder.resume_check import check_folder
 
@@ -80,7 +80,24 @@ def start_section(recipe: Recipe, *, resume: bool, accept_changes: bool) -> str:
     rows = [("starts", f"from the beginning, for {total} iterations")]
     if saved:
         rows = [("resumes", f"at iteration {done} of {total}, from {saved[-1]}")]
-    return _table("the run", rows + [("changed", line) for line in changes])
+    return _table("the run", rows + _student(recipe) + [("changed", line) for line in changes])
+
+
+def _student(recipe: Recipe) -> list[tuple[str, str]]:
+    """How a few-step student is sampled and trained; nothing for a student of one step."""
+    student = recipe.student
+    if (count := len(student.steps)) == 1:
+        return []
+    weights = student.step_weights or (1.0,) * count
+    shares = ", ".join(f"{100 * weight / sum(weights):.0f} %" for weight in weights)
+    gradient = "without gradient" if student.step_gradient == "drawn" else "with gradient"
+    return [
+        (
+            "student",
+            f"{count} steps, at timesteps {', '.join(map(str, student.steps))}; drawn in {shares} of the iterations",
+        ),
+        ("", f"{mean_step(recipe):.3g} earlier steps on average, {gradient}; transition: {student.transition}"),
+    ]
 
 
 def _first_epoch(source: PromptSource) -> tuple[list[str], dict[str, int]]:

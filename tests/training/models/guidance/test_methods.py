@@ -105,9 +105,22 @@ def test_each_step_uses_fresh_noise(model, texts, z):
         model, model.network, positive, alpha * first + sigma * noises[1], timestep=499, alpha_T=alpha, sigma_T=sigma
     )
     assert relative(got, second) < 1e-4
-    euler = OneStepRecipe(timesteps=(999, 499), alpha_T=0.0, sigma_T=1.0, steps="euler")
-    with pytest.raises(ValueError, match="supported: consistency"):
-        steered_x0(model, Method("none"), positive, None, euler, lambda step: z)
+    tcd = OneStepRecipe(timesteps=(999, 499), alpha_T=0.6, sigma_T=0.8, steps="tcd")
+    with pytest.raises(ValueError, match="supported: consistency, euler"):
+        steered_x0(model, Method("none"), positive, None, tcd, lambda step: z)
+
+
+def test_the_negative_can_act_in_the_first_steps_only(model, texts, z):
+    positive, negative = texts
+    recipe = sampling_recipe(model, (999, 749, 499))
+
+    def x0(away, **options):
+        return steered_x0(model, Method("nasa", 0.5), positive, away, recipe, lambda step: z.roll(step), **options)
+
+    plain, first, two, every = x0(None), x0(negative, steered=1), x0(negative, steered=2), x0(negative)
+    assert torch.equal(x0(negative, steered=0), plain) and torch.equal(x0(negative, steered=3), every)
+    different = [relative(a, b) for a, b in ((first, plain), (two, first), (every, two), (first, every))]
+    assert min(different) > 1e-5
 
 
 def test_the_recipe_comes_from_the_file_or_the_arguments(model):

@@ -1,0 +1,68 @@
+"""Measures a student with all its steps, and the teacher, with the same captions, prompts and noise."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from experiments.few_steps.settings import Protocol
+from experiments.json_file import read_json, write_json
+from experiments.run_trainer import checkpoint_name, open_checkpoint
+from experiments.shapes import measure
+from experiments.shapes.evaluate import CAPTION_SEED, NOISE_SEED, OPEN
+from experiments.shapes.measure import Generate
+from experiments.shapes.sampling import ManySteps, all_steps
+from training.models.backbone import Backbone
+from training.models.loading import load_backbone
+
+
+def quality(generate: Generate, protocol: Protocol) -> dict[str, Any]:
+    """Shares of stated-right and of valid images of captions that leave attributes open; and the entropy within a
+    prompt, in bits, of each prompt and each attribute that it leaves open."""
+    texts, stated = measure.caption_set(protocol.captions, CAPTION_SEED, "partial")
+    row = measure.accuracy(generate(texts, list(range(NOISE_SEED, NOISE_SEED + len(texts)))), stated)
+    bits = measure.prompt_entropies(generate, list(OPEN), count=protocol.prompt_images, seed=NOISE_SEED)
+    entropies = [value for values in bits.values() for value in values]
+    return {"captions": len(texts), "stated": row.stated, "valid": row.valid, "entropies": entropies}
+
+
+def removal(model: Backbone, protocol: Protocol) -> dict[str, list[dict[str, float]]]:
+    """Removal of what the student draws most often, pair by pair: without the negative, with NASA in all steps, and
+    with NASA in the first step alone."""
+    plain, scale = all_steps(model), protocol.alpha
+    pairs = measure.modal_pairs(plain, per_attribute=protocol.pairs, count=protocol.prompt_images)
+    arms = {
+        "no negative": (plain, False),
+        "all steps": (all_steps(model, "nasa", scale), True),
+        "first step": (all_steps(model, "nasa", scale, steered=1), True),
+    }
+    return {
+        name: [asdict(row) for row in measure.removal_table(g, pairs, steer=steer, count=protocol.pair_images)]
+        for name, (g, steer) in arms.items()
+    }
+
+
+def measure_run(run: Path, iterations: int, protocol: Protocol) -> dict[str, Any]:
+    """Measure the last checkpoint of a run; RUN/measured.json keeps the result.
+
+    Raises:
+        ValueError: the checkpoint could not be exported.
+    """
+    about = {"iterations": iterations, "protocol": asdict(protocol)}
+    found = read_json(run / "measured.json")
+    if {key: found.get(key) for key in about} != about:
+        model = open_checkpoint(run / "checkpoints" / checkpoint_name(iterations))
+        found = about | quality(all_steps(model), protocol) | {"removal": removal(model, protocol)}
+        write_json(run / "measured.json", found)
+    return found
+
+
+def measure_teacher(path: str, file: Path, protocol: Protocol) -> dict[str, Any]:
+    """Measure the teacher, 20 steps at cfg 3; `file` keeps the result."""
+    about = {"teacher": path, "protocol": asdict(protocol)}
+    found = read_json(file)
+    if {key: found.get(key) for key in about} != about:
+        found = about | quality(ManySteps(model=load_backbone(path)), protocol)
+        write_json(file, found)
+    return found

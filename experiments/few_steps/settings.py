@@ -1,0 +1,72 @@
+"""The students that are compared, the numbers of images, and the folders and settings of the runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.config import load_recipe
+from training.models.loading.build import without_weights
+from training.trainer.build import open_teacher
+from training.trainer.estimate import estimate
+
+STUDENTS = {1: (999,), 2: (999, 499), 4: (999, 749, 499, 249)}  # timesteps by number of steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Numbers of images, and NASA's strength (as the shapes recipe recommends)."""
+
+    captions: int = 400
+    prompt_images: int = 50
+    pairs: int = 4
+    pair_images: int = 50
+    alpha: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """The runs of one call.
+
+    iterations: of the one-step student; equal: what all students have as many of, "updates" or "operations".
+    """
+
+    out: Path
+    iterations: int
+    equal: str
+    save_every: int
+    threads: int
+    overrides: tuple[str, ...]
+    protocol: Protocol
+
+    def folder(self, steps: int, seed: int) -> Path:
+        return self.out / f"{steps}-step-seed{seed}"
+
+    def varied(self, steps: int) -> tuple[str, ...]:
+        """What a student changes in the recipe."""
+        return (f"student.timesteps={list(STUDENTS[steps])}", *self.overrides)
+
+    def settings(self, steps: int, seed: int, iterations: int) -> tuple[str, ...]:
+        """All overrides of one run."""
+        return (
+            *self.varied(steps),
+            f"seed={seed}",
+            f"loop.iterations={iterations}",
+            f"loop.threads={self.threads}",
+            f"output.folder={self.folder(steps, seed)}",
+            f"output.save_every={self.save_every}",
+            "output.sample_every=0",
+            "output.trackers=[]",
+        )
+
+    def operations(self, steps: int) -> float:
+        """Floating-point operations of an iteration, by the trainer's estimate."""
+        recipe = load_recipe("shapes", list(self.varied(steps)))
+        with without_weights():
+            return estimate(recipe, *open_teacher(recipe), cuda=False).flops
+
+    def length(self, operations: dict[int, float], steps: int) -> int:
+        """Iterations of a student."""
+        if self.equal == "updates":
+            return self.iterations
+        return round(self.iterations * operations[1] / operations[steps])

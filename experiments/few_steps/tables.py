@@ -1,0 +1,93 @@
+"""The study's tables and its picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from experiments.negatives.sheets import contact_sheet
+from experiments.run_trainer import checkpoint_name, open_checkpoint
+from experiments.shapes.measure import Generate
+from experiments.shapes.sampling import ManySteps, all_steps
+from training.evaluate.judges.intervals import wilson
+from training.evaluate.report.markdown import mean_and_range, mean_with_interval, table
+from training.models.loading import load_backbone
+
+Run = dict[str, Any]
+ARMS = {"no negative": "no negative", "all steps": "NASA in all steps", "first step": "NASA in the first step"}
+PROMPTS = ("a red ring", "a picture", "a square on the left")  # the last two leave more open
+IMAGES, PICTURE_SEED = 12, 70_000
+
+
+def quality_table(teacher: Run, runs: list[Run], operations: dict[int, float]) -> str:
+    """A row for each number of steps, over all seeds. Shares with Wilson intervals, entropies with bootstrap intervals
+    over prompts and attributes."""
+    most = fmean(teacher["entropies"])
+
+    def row(name: str, several: list[Run], budget: str, cost: str) -> list[str]:
+        bits = [value for run in several for value in run["entropies"]]
+        shares = [_share(several, key) for key in ("stated", "valid")]
+        return [name, budget, cost, *shares, mean_with_interval(bits), f"{fmean(bits) / most:.2f}"]
+
+    rows = [row("teacher, 20 steps", [teacher], "-", "-")]
+    for steps in sorted({run["steps"] for run in runs}):
+        several = [run for run in runs if run["steps"] == steps]
+        cost = f"{operations[steps] / operations[1]:.2f}"
+        rows.append(row(_name(steps), several, f"{len(several)} x {several[0]['iterations']}", cost))
+    head = ["sampled in", "runs x iterations", "operations of each", "stated right", "valid", "entropy, bits"]
+    return table([*head, "of the teacher's"], rows)
+
+
+def removal_table(runs: list[Run]) -> str:
+    """NASA on each student's own modal pairs, over all seeds; bootstrap intervals over pairs."""
+    rows = []
+    for steps in sorted({run["steps"] for run in runs}):
+        for arm, title in ARMS.items():
+            found = [row for run in runs if run["steps"] == steps for row in run["removal"][arm]]
+            shares = ([row[key] for row in found] for key in ("absent", "kept", "valid", "clean"))
+            rows.append([_name(steps), title, *(mean_with_interval(share) for share in shares)])
+    return table(["sampled in", "negative", "absent", "kept", "valid", "clean"], rows)
+
+
+def difference_table(teacher: Run, runs: list[Run]) -> str:
+    """What more steps change against one step with the same seed: mean, and range over seeds. Variety is the share of
+    the teacher's entropy within a prompt."""
+    values = {
+        "stated right": lambda run: run["stated"],
+        "valid": lambda run: run["valid"],
+        "variety": lambda run: fmean(run["entropies"]) / fmean(teacher["entropies"]),
+    }
+    one = {run["seed"]: run for run in runs if run["steps"] == 1}
+    rows = []
+    for steps in sorted({run["steps"] for run in runs} - {1}):
+        pairs = [(run, one[run["seed"]]) for run in runs if run["steps"] == steps and run["seed"] in one]
+        rows.append(
+            [_name(steps), *(mean_and_range([f(run) - f(base) for run, base in pairs]) for f in values.values())]
+        )
+    return table(["against one step", *values], rows)
+
+
+def draw_picture(teacher: str, runs: list[Run], path: Path) -> None:
+    """For some prompts, the teacher's images and each student's of the first seed, a row each, with the same noise."""
+    models: dict[str, Generate] = {"teacher, 20 steps": ManySteps(model=load_backbone(teacher))}
+    for run in (run for run in runs if run["seed"] == runs[0]["seed"]):
+        checkpoint = Path(run["folder"], "checkpoints", checkpoint_name(run["iterations"]))
+        models[_name(run["steps"])] = all_steps(open_checkpoint(checkpoint))
+    seeds = list(range(PICTURE_SEED, PICTURE_SEED + IMAGES))
+    rows = [
+        (f"{prompt}: {name}", generate([prompt] * IMAGES, seeds))
+        for prompt in PROMPTS
+        for name, generate in models.items()
+    ]
+    contact_sheet(rows, path)
+
+
+def _share(runs: list[Run], key: str) -> str:
+    share, count = fmean(run[key] for run in runs), sum(run["captions"] for run in runs)
+    low, high = wilson(share, count)
+    return f"{share:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _name(steps: int) -> str:
+    return "1 step" if steps == 1 else f"{steps} steps"
