@@ -1,0 +1,73 @@
+"""The comparison of 1, 2 and 4 steps: from end to end by the command, and its tables from synthetic numbers."""
+
+import json
+
+import pytest
+
+from experiments.few_steps.__main__ import main
+from experiments.few_steps.settings import Protocol, Study
+from experiments.few_steps.tables import difference_table, quality_table, removal_table
+
+FEW = ("--captions=4", "--prompt-images=2", "--pairs=1", "--pair-images=2", "--save-every=1", "--seeds=7")
+
+
+def run(folder, *more, iterations=2):
+    places = [f"--{name}={folder / place}" for name, place in (("out", "runs"), ("json", "f.json"), ("page", "F.md"))]
+    return main([*places, *FEW, f"--iterations={iterations}", *more, "loop.batch_size=2"])
+
+
+def stamps(folder):
+    paths = [*folder.glob("runs/*/checkpoints/step-*"), *folder.glob("runs/**/*.json")]
+    return {path: path.stat().st_mtime_ns for path in paths if path.name not in ("environment.json", "state.json")}
+
+
+@pytest.mark.full
+@pytest.mark.slow
+def test_students_are_trained_measured_and_drawn_once(tmp_path, capsys):
+    assert run(tmp_path) == 0
+    found = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
+    assert [(one["steps"], one["problem"]) for one in found["runs"]] == [(1, ""), (2, ""), (4, "")]
+    assert found["operations"]["1"] < found["operations"]["2"] < found["operations"]["4"]
+    for steps, timesteps in ((1, "999,\n"), (2, "499,\n"), (4, "249,\n")):
+        recipe = (tmp_path / f"runs/{steps}-step-seed7/recipe.toml").read_text(encoding="utf-8")
+        assert f"{timesteps}]" in recipe.replace(" ", "")
+    page = (tmp_path / "F.md").read_text(encoding="utf-8")
+    assert page.count("| 4 steps |") == 5 and "| teacher, 20 steps |" in page
+    assert (tmp_path / "images/few-steps.png").stat().st_size > 10_000
+    before = stamps(tmp_path)
+    capsys.readouterr()
+    assert run(tmp_path) == 0
+    assert stamps(tmp_path) == before and "training" not in capsys.readouterr().out
+    assert run(tmp_path, "--steps=1", iterations=3) == 0, "the run is continued"
+    assert "1-step-seed7: training" in capsys.readouterr().out
+    assert run(tmp_path, "--steps=1", "lora.rank=8") == 1
+    assert "choose another --out" in capsys.readouterr().out
+
+
+def made(steps, seed, *, valid, bits):
+    removal = {
+        "no negative": [{"absent": 0.1, "kept": 1.0, "valid": valid, "clean": 0.1}] * 4,
+        "all steps": [{"absent": 0.9, "kept": 1.0, "valid": valid, "clean": 0.8}] * 4,
+        "first step": [{"absent": 0.7, "kept": 1.0, "valid": valid, "clean": 0.6}] * 4,
+    }
+    figures = {"captions": 100, "stated": 0.9, "valid": valid, "entropies": [bits] * 5, "removal": removal}
+    return {"steps": steps, "seed": seed, "iterations": 700, **figures}
+
+
+def test_the_tables_say_what_more_steps_change():
+    teacher = {"captions": 100, "stated": 1.0, "valid": 0.95, "entropies": [2.0, 2.0]}
+    runs = [made(1, seed, valid=0.6 + seed / 10, bits=0.5) for seed in (0, 1)]
+    runs += [made(4, seed, valid=0.8 + seed / 10, bits=1.0) for seed in (0, 1)]
+    quality = quality_table(teacher, runs, {1: 1e9, 4: 1.2e9})
+    assert "| 4 steps | 2 x 700 | 1.20 | 0.900 [" in quality and "| 1.00 [1.00, 1.00] | 0.50 |" in quality
+    assert "| 4 steps | 0.000 (0.000 .. 0.000) | 0.200 (0.200 .. 0.200) | 0.250 (0.250 .. 0.250) |" in difference_table(
+        teacher, runs
+    )
+    assert "| 4 steps | NASA in the first step | 0.70 [0.70, 0.70] |" in removal_table(runs)
+
+
+@pytest.mark.parametrize(("equal", "iterations"), [("updates", 700), ("operations", 583)])
+def test_the_budget_is_updates_or_operations(tmp_path, equal, iterations):
+    settings = {"iterations": 700, "save_every": 100, "threads": 1, "overrides": (), "protocol": Protocol()}
+    study = Study(out=tmp_path, equal=equal, **settings)
+    assert study.length({1: 1e9, 4: 1.2e9}, 4) == iterations
