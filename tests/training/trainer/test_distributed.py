@@ -72,10 +72,12 @@ def alone(teacher, tmp_path_factory):
 @pytest.mark.full
 @pytest.mark.slow
 def test_a_lora_student_with_the_clip_loss_too(teacher, tmp_path):
-    """CLIP judges half of the batch: different rows in each process and micro-batch, the same rows overall."""
+    """CLIP judges half of the batch: different rows in each process and micro-batch, the same rows overall. The
+    gradient passes through both steps of the student."""
     clip = write_tiny_clip(tmp_path / "clip")
     more = [f"clip.model=local-dir:{clip}", "clip.weight=1.0", "clip.margin=1.0"]
     more += ["student.train=lora", "student.lora_rank=4", "student.lora_scaling=4"]
+    more += [*TWO_STEPS, "student.step_gradient=all"]
     for folder, settings in (
         ("one", {}),
         ("two", {"processes": 2}),

@@ -6,7 +6,9 @@ import pytest
 from trainer import assert_same
 
 from snoopi_core.formats.checkpoint import read_metadata
+from training.config import load_recipe
 from training.pgsb import main
+from training.trainer.estimate.dry_run import start_section
 
 STEPS = ("student.timesteps=999,749,499", "student.transition=euler", "lora.updates=2", "lora.batches=fresh")
 SAMPLES = ("output.sample_every=2", "output.sample_prompts=a ring", "output.sample_seeds=2")
@@ -82,8 +84,8 @@ def test_a_step_of_weight_0_is_trained_through_the_later_ones(tiny_run, tmp_path
     assert figures(tmp_path)[0]["step"] == 2
 
 
-def test_the_dry_run_says_how_the_student_is_sampled(tiny_run, tmp_path, capsys):
-    assert main(tiny_run(tmp_path / "run", *STEPS, "student.step_weights=[1, 1, 2]", "--dry-run")) == 0
-    output = capsys.readouterr().out
-    assert "3 steps, at timesteps 999, 749, 499; drawn in 25 %, 25 %, 50 % of the iterations" in output
-    assert "1.25 earlier steps on average" in output
+def test_the_dry_run_says_how_the_student_is_sampled(tmp_path):
+    overrides = [*STEPS, "student.step_weights=[1, 1, 2]", f"output.folder={tmp_path / 'run'}"]
+    section = start_section(load_recipe("shapes", overrides), resume=False, accept_changes=False)
+    assert "3 steps, at timesteps 999, 749, 499; drawn in 25 %, 25 %, 50 % of the iterations" in section
+    assert "1.25 earlier steps on average, without gradient; transition: euler" in section

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from training.config import load_recipe, recipe_names
 from training.distill.networks import trainable
 from training.distill.noise_levels import NoiseLevels
-from training.distill.rng import draw
+from training.distill.rng import draw, fresh_batches
 from training.models.loading import load_backbone, load_teacher
 from training.models.loading.build import without_weights
 from training.pgsb import main
@@ -105,9 +105,11 @@ def test_nothing_on_the_meta_device_differs_from_a_real_network(teacher, checkpo
 
 
 LORA = ("student.train=lora", "lora.updates=3", "loop.gradient_checkpointing=false")
+TWO_STEPS = ("student.timesteps=999,499", "student.step_weights=[1, 3]", "lora.updates=2", "lora.batches=fresh")
+THREE_STEPS = ("student.timesteps=999,749,499", "student.step_gradient=all")
 
 
-@pytest.mark.parametrize("overrides", some([(), LORA], 1))
+@pytest.mark.parametrize("overrides", some([TWO_STEPS, LORA, (), THREE_STEPS], 1))
 def test_the_estimate_matches_a_run(teacher, tmp_path, overrides, monkeypatch):
     """Parameters, their bytes, and torch's own count of operations in the trainer's own iteration."""
     recipe = small(teacher, "loop.micro_batch=2", f"output.folder={tmp_path}", *overrides)
@@ -128,14 +130,18 @@ def test_the_estimate_matches_a_run(teacher, tmp_path, overrides, monkeypatch):
 
     prompts, device = run.prompts.take(4), torch.device("cpu")
     text = backbone.encode(prompts)
-    draws = draw(recipe, 0, channels=4, num_train_timesteps=1000).rows(slice(0, 4), device)
+    weights = recipe.student.step_weights or [1] * len(recipe.student.steps)
+    total = 0.0
     with sdpa_kernel(SDPBackend.MATH):
         with monkeypatch.context() as patch:
             patch.setattr(AsOnCuda, "_ATTENTION", None)
             as_products = estimated(recipe).flops
-        with FlopCounterMode(display=False) as counter:
-            d.run(prompts, text, draws)
-    assert as_products == pytest.approx(counter.get_total_flops(), rel=1e-3)
+        for step, weight in enumerate(weights):
+            draws = draw(recipe, 0, channels=4, num_train_timesteps=1000, step=step).rows(slice(0, 4), device)
+            with FlopCounterMode(display=False) as counter:
+                d.run(prompts, text, draws, fresh=[text] * fresh_batches(recipe))
+            total += weight * counter.get_total_flops() / sum(weights)
+    assert as_products == pytest.approx(total, rel=1e-3)
     # fused attention computes its scores once more in the backward pass
     assert as_products <= found.flops <= 1.1 * as_products
 
