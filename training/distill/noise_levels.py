@@ -31,7 +31,8 @@ class NoiseLevels:
         """Noise levels of a teacher's schedule, alphas_cumprod (num_train_timesteps,) fp32.
 
         Raises:
-            ValueError: a timestep of the student, or loop.t_max, lies outside the schedule.
+            ValueError: a timestep of the student, or loop.t_max, lies outside the schedule; or the student's second
+                step has more noise than its first.
         """
         last = len(alphas_cumprod) - 1
         student = recipe.student
@@ -48,6 +49,11 @@ class NoiseLevels:
                 )
         powers = [alphas_cumprod[t].item() for t in student.steps]
         powers[0] = student.alpha_T_squared or powers[0]
+        if len(powers) > 1 and powers[0] >= powers[1]:
+            raise ValueError(
+                f"student.alpha_T_squared {powers[0]:g} leaves less noise at timestep {first} than the teacher's "
+                f"schedule has at {student.steps[1]}, the next step; give less than {powers[1]:g}, or leave it out"
+            )
         return cls(
             alpha=alphas_cumprod.sqrt(),
             sigma=(1 - alphas_cumprod).sqrt(),

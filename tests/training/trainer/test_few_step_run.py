@@ -57,6 +57,10 @@ def test_other_steps_are_another_recipe(tiny_run, finished, capsys):
         (["student.timesteps=999,four"], "student.timesteps.1: Input should be a valid integer"),
         (["student.timesteps=1200,499"], "student.timesteps begins at 1200, but the teacher's last timestep is 999"),
         (
+            ["student.timesteps=999,499", "student.alpha_T_squared=0.5"],
+            "student.alpha_T_squared 0.5 leaves less noise at timestep 999 than the teacher's schedule has at 499",
+        ),
+        (
             ["student.timesteps=999,499", "student.timestep=400"],
             "student.timestep 400 is not where student.timesteps [999, 499] begins; give student.timestep=999",
         ),
