@@ -222,7 +222,7 @@ def test_published_models_are_sampled_by_their_presets(prompts, tmp_path, capsys
     assert "prediction: flow -> epsilon" in error_of(capsys, *made, "--methods", "none", "--out", out)
     for preset, expected in (
         ("PixArt-DMD", "is for PixArt, the model is SD1/SD2; presets for it: PG-SB SD1.5"),
-        ("SD-Turbo, 4 steps", "takes 4 euler step(s)"),
+        ("Hyper-SD LoRA, 1 step", "takes 1 tcd step(s)"),
         ("DMD3", "available: auto, PG-SB SD1.5"),
     ):
         output = error_of(capsys, *made, "--preset", preset, "--methods", "none", "--out", tmp_path / "x")
