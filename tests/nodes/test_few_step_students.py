@@ -82,7 +82,7 @@ def test_the_node_samples_as_the_trainer_does(case, tmp_path):
         earlier = d.student_images(text, ImageDraws(z=draws.z, step=2, noise=draws.noise))
     row = f"{'PixArt' if kind == 'pixart' else 'SD1.5'} student of 4 steps, {transition}"
     measured("loader", row, "x0, relative error", relative_error(hosts(model), plain), BAR)
-    assert relative_error(earlier, plain) > 1e-3
+    assert relative_error(earlier, plain) > 10 * BAR
 
     d.student.eval()
     student = replace(fresh, network=d.student)
@@ -94,4 +94,4 @@ def test_the_node_samples_as_the_trainer_does(case, tmp_path):
             student, Method("nasa", ALPHA), text, negative, metadata.recipe, lambda step: noise[step], steered=steered
         )
         measured("loader", row, f"{name}, relative error", relative_error(got, want), BAR)
-        assert relative_error(want, plain) > 1e-3
+        assert relative_error(want, plain) > 10 * BAR
