@@ -1,4 +1,4 @@
-"""Distil a multi-step teacher into a one-step student, image-free (PG-SB, arXiv 2412.02687, Section 3)."""
+"""Distil a multi-step teacher into a student of one step or a few, image-free (PG-SB, arXiv 2412.02687, Section 3)."""
 
 from __future__ import annotations
 

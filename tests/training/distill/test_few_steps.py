@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -151,6 +152,24 @@ def test_micro_batches_give_the_same_update():
         assert d.run(PROMPTS, text, draws_for(recipe, 0, torch.float64, step=1), fresh=[text]).skipped == ""
         weights.append({**trained_state(d.student), **trained_state(d.lora_teacher)})
     assert all(relative(weights[1][name], weight) < 1e-9 for name, weight in weights[0].items())
+
+
+def test_half_precision_keeps_the_gradient_of_the_drawn_step():
+    """Autocast keeps copies of weights; those of the steps without gradient must not serve the drawn one."""
+    backbone, recipe = MODELS["SD1.5"](), make_recipe(student=few_steps())
+    d = make_distillation(backbone, recipe)
+    d.accelerator = SimpleNamespace(
+        autocast=lambda: torch.autocast("cpu", torch.bfloat16), unwrap_model=lambda network: network
+    )
+    text, draws, gradients = backbone.encode(PROMPTS), draws_for(recipe, step=1), []
+    with torch.no_grad():
+        first, second = d.levels.steps
+        x = next_input(draws.z, d.student_x0(draws.z, text), first, second, draws.noise[0])
+    for x0 in (lambda: d.student_images(text, draws), lambda: d.student_x0(x, text, 1)):
+        (x0() * draws.eps).mean().backward()
+        gradients.append(gradient(d.student))
+        d.student.zero_grad()
+    assert gradients[0].any() and torch.equal(*gradients)
 
 
 def test_fresh_batches_are_drawn_by_the_updated_student_without_gradient():
