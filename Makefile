@@ -113,18 +113,19 @@ study: shapes-study results
 few-steps: setup
 	$(PY) -m experiments.few_steps --jobs $(or $(JOBS),1) $(if $(ITERATIONS),--iterations $(ITERATIONS))
 
-# What NASA costs on full-size models: 40 minutes on one idle core; writes benchmarks/RESULTS.md.
+# What NASA costs on full-size models: over an hour on one idle core; writes benchmarks/RESULTS.md.
 bench: setup
 	@mkdir -p out
 	$(PY) benchmarks/nasa_cost.py sd15 pixart --rounds 7 > out/cost-small.md
 	$(PY) benchmarks/nasa_cost.py sdxl --rounds 3 --cases plain NASA "CFG 2" > out/cost-large.md
 	$(PY) benchmarks/nasa_cost.py sdxl --rounds 5 --cases plain NASA --no-memory >> out/cost-large.md
+	$(PY) benchmarks/nasa_cost.py current --rounds 5 --bf16 --pytorch-attention > out/cost-current.md
 	$(PY) benchmarks/train_step.py --model sd15-small --batch 1 --precision bf16 --rounds 5 --threads 1 > out/train.md
 	$(PY) benchmarks/train_step.py --model sd15-small --batch 2 --precision bf16 --rounds 5 --threads 1 >> out/train.md
 	for side in 16 24 32; do \
 	  $(PY) benchmarks/train_step.py --batch 1 --precision no --rounds 9 --threads 1 --latent $$side >> out/train.md || exit 1; \
 	done
-	cat benchmarks/ABOUT.md out/cost-small.md out/cost-large.md benchmarks/ABOUT_TRAINING.md out/train.md \
+	cat benchmarks/ABOUT.md out/cost-small.md out/cost-large.md out/cost-current.md benchmarks/ABOUT_TRAINING.md out/train.md \
 	  > benchmarks/RESULTS.md
 
 # Needs the network: resolves every version anew.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from full_size import Model
+from network_sizes import Model
 
 _Blocks = dict[str, Any]
 _FEW = 2

@@ -21,8 +21,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from full_size import MODELS, Model, build, latent, prompt, start_host
 from full_width import CURRENT
+from network_sizes import MODELS, Model, build, latent, prompt, start_host
 from peak import own_peak
 
 CASES = ("plain", "NASA", "NAG", "CFG 2", "NAG (core)")
@@ -129,8 +129,9 @@ def compare(arguments: argparse.Namespace, key: str) -> None:
     )
     cases = steps(model, arguments.cases, bf16=arguments.bf16, compiled=arguments.compile)
     operations = {name: 0 if arguments.compile else flops(step) for name, step in cases.items()}
-    for step in cases.values():
-        step()
+    if arguments.compile:  # otherwise each step has run once already, to count its operations
+        for step in cases.values():
+            step()
     taken: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(arguments.rounds):
         for name, step in cases.items():

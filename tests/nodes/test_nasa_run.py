@@ -8,6 +8,7 @@ import weakref
 import comfy.hooks
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from unets import case, conditioning, host_sample
 
 from snoopi_core.host.conditioning.window import Window
@@ -95,3 +96,30 @@ def test_the_cache_is_freed_after_the_run(subject, monkeypatch):
     gc.collect()
     assert len(runs) == 1 and runs[0]() is None
     assert "snoopi_run" not in steered.model_options["transformer_options"]
+
+
+class _Reads(TorchFunctionMode):
+    """Counts `float(tensor)`, for which a GPU must finish everything before; the host reads its tables otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.count += getattr(function, "__name__", "") == "__float__"
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_noise_level_is_read_once_a_step_however_many_windows_ask_for_it(subject):
+    def reads(windows):
+        steered = subject.patcher
+        for seed, window in enumerate(windows):
+            negative = conditioning(subject.condition(seed + 3))
+            steered = apply_nasa(steered, negative, alpha=0.1, window=window, blocks="all")
+        with _Reads() as counted:
+            sampled(subject, steered, steps=2)
+        return counted.count
+
+    always, half = Window(), Window(start_percent=0.0, end_percent=0.99)
+    none, one, three = reads([always]), reads([half]), reads([half, half, half])
+    assert none + 2 == one == three

@@ -24,7 +24,7 @@ from ...guidance.blocks import Block
 from ...guidance.vsf import share_values
 from ...networks import MODELS_WITH_A_PICTURE
 from ..conditioning.negative import Negative, check_width
-from .base import Attachment, Call, Context, Family, Grid, Options, Term, network_of
+from .base import Attachment, Call, Context, Family, Grid, KeysValues, Options, Term, network_of
 from .forwards import has_another_forward
 from .unet_forward import replaced_layers, steered_forwards
 from .unet_layer import Address, UNetLayer, attend
@@ -104,14 +104,14 @@ class _SteeredAttention:
             call = followed_call(call, numbers)
         q_pos = call.select(q)
 
+        def negative(term: Term) -> KeysValues:
+            return self.layer.keys_values_of(term, self.address, call, q_pos.shape[0])
+
         def respond(term: Term) -> torch.Tensor:
-            keys_values = term.keys_values[self.address] or self.layer.keys_values(term.context)
-            k_neg, v_neg = (call.repeat(each, q_pos.shape[0]) for each in keys_values)
-            return attend(q_pos, k_neg, v_neg, extra_options)
+            return attend(q_pos, *negative(term), extra_options)
 
         def share(term: Term) -> torch.Tensor:
-            keys_values = term.keys_values[self.address] or self.layer.keys_values(term.context)
-            k_neg, v_neg = (call.repeat(each, q_pos.shape[0]) for each in keys_values)
+            k_neg, v_neg = negative(term)
             keys = torch.cat([call.select(k), k_neg], dim=1)
             return attend(q_pos, keys, share_values(call.select(v), v_neg), extra_options)
 

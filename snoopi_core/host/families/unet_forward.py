@@ -69,9 +69,8 @@ class SteeredForward:
         options = {**self.options, "n_heads": self.attention.heads, "attn_precision": self.attention.attn_precision}
 
         def respond(term: Term) -> torch.Tensor:
-            keys_values = term.keys_values[self.address] or self.layer.keys_values(term.context)
-            k_neg, v_neg = (self.call.repeat(each, q_pos.shape[0]) for each in keys_values)
-            return attend(q_pos, k_neg, v_neg, options)
+            negative = self.layer.keys_values_of(term, self.address, self.call, q_pos.shape[0])
+            return attend(q_pos, *negative, options)
 
         def share(term: Term) -> torch.Tensor:
             block = self.layer.block

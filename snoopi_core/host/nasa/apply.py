@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -199,8 +199,10 @@ class NASAWrapper:
         cached_text = cached if is_kept else _without_cache
         size = x.shape[1:] if self.family.text_depends_on_size else None
 
+        level = cache(lambda: float(sigma[0]))  # waits for the GPU
+
         def is_active(window: Window) -> bool:
-            return window.covers_all or window.is_active(float(sigma[0]), model.model_sampling)
+            return window.covers_all or window.is_active(level(), model.model_sampling)
 
         def prepare(negative: Negative, steering: Steering) -> tuple[Context, dict]:
             # With the current weights: LoRAs, hooks and low-VRAM casts have already been applied.

@@ -18,7 +18,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 _FLASH, _EFFICIENT, _CUDNN = 1, 2, 3
 """PyTorch's numbers of its kernels (`SDPBackend`); on CPUs the first is another flash attention."""
-_TRY_SHAPE = (1, 2, 80, 64)
+_TRY_QUERIES, _TRY_KEYS = 80, (80, 209)
+"""As many as the queries, and more, of a number that no kernel has tiles of."""
 _MAX_ROWS = 2**15
 """More rows are split by the host."""
 
@@ -27,7 +28,7 @@ def has_lse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
     """Whether `attend_with_lse` computes exactly what the host's PyTorch attention would; for (B, H, Q or K, D)."""
     if q.shape[-1] % 8 or q.shape[-1] != v.shape[-1] or q.shape[1] != k.shape[1] or q.shape[0] > _MAX_ROWS:
         return False
-    return _works(q.device, q.dtype, _choice(q, k, v))
+    return _works(q.device, q.dtype, _choice(q, k, v), q.shape[-1])
 
 
 def attend_with_lse(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,12 +65,20 @@ def _run(choice: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tupl
 
 
 @functools.cache
-def _works(device: torch.device, dtype: torch.dtype, choice: int) -> bool:
+def _works(device: torch.device, dtype: torch.dtype, choice: int, width: int) -> bool:
+    """Whether a kernel is right for heads of this width."""
     known = (_FLASH,) if device.type == "cpu" else (_FLASH, _EFFICIENT, _CUDNN)
     if choice not in known or device.type not in ("cpu", "cuda"):
         return False
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(_TRY_SHAPE, generator=generator).to(device, dtype) for _ in range(3))
+
+    def draw(tokens: int) -> torch.Tensor:
+        return torch.randn(1, 2, tokens, width, generator=generator).to(device, dtype)
+
+    return all(_is_right(choice, draw(_TRY_QUERIES), draw(keys), draw(keys)) for keys in _TRY_KEYS)
+
+
+def _is_right(choice: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
     try:
         with torch.no_grad(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend(choice)):
             expected = scaled_dot_product_attention(q, k, v)

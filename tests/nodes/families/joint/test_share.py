@@ -127,10 +127,6 @@ def test_layouts_of_other_networks(name, way):
 def test_without_pytorchs_private_operators(pytorch_attention, monkeypatch, caplog):
     """A PyTorch that has moved them, or computes something else: another way is taken."""
     caplog.set_level(logging.INFO)
-    subject = JOINT_CASES["SD3"]()
-    positive, negative = subject.condition(1), subject.condition(3)
-    expected = subject.sample(steer(subject.patcher, negative), positive, positive)
-    assert "computed by lse" in caplog.text
 
     def moved(*_):
         raise AttributeError("moved")
@@ -139,14 +135,27 @@ def test_without_pytorchs_private_operators(pytorch_attention, monkeypatch, capl
         z, lse = run(choice, q, k, v)
         return z, lse + 0.1
 
+    def wrong_for_more_keys(choice, q, k, v):
+        z, lse = run(choice, q, k, v)
+        return z, lse + 0.1 * (k.shape[2] > q.shape[2])
+
+    def wrong_for_this_width(choice, q, k, v):
+        z, lse = run(choice, q, k, v)
+        return z, lse + 0.1 * (q.shape[-1] == 16)
+
     run = kernels._run
-    for replacement in (moved, other):
-        caplog.clear()
-        kernels._works.cache_clear()
-        monkeypatch.setattr(kernels, "_run", replacement)
-        got = subject.sample(steer(subject.patcher, negative), positive, positive)
-        assert "computed by call" in caplog.text
-        assert relative_error(got, expected) <= 1e-6
+    tried = [("SD3", each) for each in (moved, other, wrong_for_more_keys)] + [("Flux", wrong_for_this_width)]
+    for name, replacement in tried:
+        subject = JOINT_CASES[name]()
+        positive, negative = subject.condition(1), subject.condition(3)
+        drawn = []
+        for each, way in ((run, "lse"), (replacement, "call")):
+            caplog.clear()
+            kernels._works.cache_clear()
+            monkeypatch.setattr(kernels, "_run", each)
+            drawn.append(subject.sample(steer(subject.patcher, negative), positive, positive))
+            assert f"computed by {way}" in caplog.text
+        assert relative_error(drawn[1], drawn[0]) <= 1e-6
     kernels._works.cache_clear()
 
 
