@@ -7,8 +7,8 @@
 
     @pytest.mark.parametrize("name", some(NAMES, 3))    three of them in the gate, all in the full run
 
-The run is chosen with pytest's option --effort (tests/conftest.py): gate; full; or beyond, which is what the full run
-has beyond the gate. The default is the gate.
+The run is chosen with pytest's option --effort (tests/conftest.py): gate; full; beyond, which is what the full run
+has beyond the gate; or wide, every test with the gate's numbers, for an older ComfyUI. The default is the gate.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any, Literal, TypeVar, get_args
 import pytest
 
 T = TypeVar("T")
-Effort = Literal["gate", "full", "beyond"]
+Effort = Literal["gate", "wide", "full", "beyond"]
 EFFORTS = get_args(Effort)
 VARIABLE = "SNOOPI_TEST_EFFORT"  # set from --effort before any test file is imported
 
 
 def effort(*, gate: T, full: T) -> T:
     """The value for this run."""
-    return gate if os.environ.get(VARIABLE, "gate") == "gate" else full
+    return gate if os.environ.get(VARIABLE, "gate") in ("gate", "wide") else full
 
 
 def some(values: Sequence[Any], count: int) -> list[Any]:

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 SLOWEST_FIRST: tuple[str, ...] = (
     # A file, or a common prefix of several, which keep their order.
+    # The longest of the full run, one test of which can take a minute.
+    "tests/training/distill/test_compile.py",
+    "tests/training/trainer/estimate/",
+    "tests/experiments/test_guidance_study.py",
+    "tests/project/test_first_run.py",
+    "tests/training/trainer/test_never_loses.py",
+    "tests/quality/",
     "tests/live/server/test_soak.py",
     "tests/live/browser/",
     "tests/live/install/",
-    "tests/quality/",
     "tests/live/server/",
+    "tests/training/trainer/",
+    "tests/nodes/families/test_contract_beside.py",
+    "tests/nodes/families/joint/test_contract.py",
+    "tests/nodes/families/test_weights.py",
     "tests/nodes/compose/test_any_workflow.py",
     "tests/nodes/test_loader_fuzz.py",
     "tests/nodes/families/test_compile.py",
+    "tests/nodes/families/joint/test_compile.py",
     "tests/nodes/compose/test_compile.py",
     "tests/nodes/test_trained_students.py",
-    "tests/training/trainer/",
-    "tests/experiments/test_guidance_study.py",
-    "tests/project/test_first_run.py",
+    "tests/nodes/test_loader_full_size.py",
     "tests/training/evaluate/",
     "tests/training/distill/",
+    "tests/nodes/test_loader_foreign.py",
+    "tests/nodes/test_loader_lora.py",
+    "tests/benchmarks/",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 
 for module in (
@@ -17,3 +18,11 @@ for module in (
     "torch.utils.tensorboard",
 ):
     importlib.import_module(module)
+
+from training.models.clip_tokenizer import EOS, clip_tokenizer  # noqa: E402 - after the imports above
+
+for arguments in ((), (EOS,), ("!",)):  # it takes half a second, and every run needs it
+    clip_tokenizer(*arguments)
+
+gc.collect()
+gc.freeze()  # for the forked processes
