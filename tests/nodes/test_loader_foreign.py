@@ -40,8 +40,14 @@ class TestOutputs:
         expected = unet(x, t, encoder_hidden_states=context, added_cond_kwargs=added).sample
         measured("loader", f"{name} single file", "relative error", relative_error(got, expected), 2e-6)
 
-    @pytest.mark.parametrize("layout", ["single file", "diffusers layout"])
-    @pytest.mark.parametrize("conditions", [False, True])
+    @pytest.mark.parametrize(
+        ("conditions", "layout"),
+        [
+            *((False, "single file"), (True, "diffusers layout")),
+            pytest.param(False, "diffusers layout", marks=pytest.mark.full),
+            pytest.param(True, "single file", marks=pytest.mark.full),
+        ],
+    )
     @torch.no_grad()
     def test_pixart(self, folder, loader, layout, conditions):
         transformer = small_pixart(conditions)

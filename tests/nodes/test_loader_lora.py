@@ -8,6 +8,7 @@ import nodes as host_nodes
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from effort import some
 from exports import RECIPE, export, pixart_export
 from figures import measured
 from full_size import PIXARTS, diffusers_weights, meta_network, write_sparse
@@ -195,7 +196,7 @@ def meta_patcher(path, name):
     return ModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
 
 
-@pytest.mark.parametrize("name", ["SD1.5", "SD2.1", "SDXL", "PixArt-alpha 512"])
+@pytest.mark.parametrize("name", some(["SD1.5", "SD2.1", "PixArt-alpha 512", "SDXL"], 2))
 def test_full_size_key_sets(tmp_path, name):
     adapters = lora_of(name)
     family = "pixart" if name in PIXARTS else "unet"

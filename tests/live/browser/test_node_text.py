@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from effort import some
 from live_browser import LOAD, OVERLAPS, graph, open_front_end, place, screenshot, show_all
 from live_server import Server
 from playwright.sync_api import Browser, Page
@@ -128,7 +129,7 @@ def follow(page: Page, pictures: Path) -> None:
     screenshot(page, pictures / "subgraph.png")
 
 
-@pytest.mark.parametrize("renderer", RENDERERS)
+@pytest.mark.parametrize("renderer", some([*RENDERERS], 1))
 def test_what_nasa_apply_shows(browser: Browser, server: Server, screenshots: Path, renderer: str) -> None:
     with opened(browser, server, renderer) as page:
         follow(page, screenshots / "node_text" / renderer)

@@ -21,7 +21,7 @@ from live_pack import FOLDER
 from live_server import Server
 from live_warnings import Logged
 
-pytestmark = [pytest.mark.install, pytest.mark.slow]
+pytestmark = [pytest.mark.install, pytest.mark.slow, pytest.mark.full]
 
 TRAINER_ONLY = ("accelerate", "datasets", "diffusers", "matplotlib", "open_clip", "peft", "tensorboard")
 # pip must not use an index: all packages must be installed already.
@@ -95,14 +95,12 @@ def journey(own_host: Path, clean_python: Path, repository: Path, tmp_path_facto
     )  # fmt: skip
 
 
-@pytest.mark.full
 def test_pip_finds_everything_there_and_changes_nothing(journey: Journey) -> None:
     assert "torch==" in journey.frozen and "comfyui_frontend_package==" in journey.frozen
     assert journey.frozen_after == journey.frozen
     assert set(re.findall(r"^(\w+)", journey.pip_output, re.M)) <= {"Requirement", "Looking"}, journey.pip_output
 
 
-@pytest.mark.full
 def test_the_nodes_are_there_and_the_workflows_run(journey: Journey) -> None:
     assert {"SnoopiPGSBLoader", "SnoopiNASAApply", "SnoopiOneStepSampler"} <= journey.nodes
     for name, outcome in journey.outcomes.items():
@@ -110,21 +108,18 @@ def test_the_nodes_are_there_and_the_workflows_run(journey: Journey) -> None:
         assert outcome.images, name
 
 
-@pytest.mark.full
 def test_the_host_warns_of_nothing_that_it_does_not_warn_of_alone(journey: Journey) -> None:
     before = {(entry.level, entry.text) for entry in journey.alone}
     assert [entry for entry in journey.warnings if (entry.level, entry.text) not in before] == []
     assert "Traceback" not in journey.log and "IMPORT FAILED" not in journey.log
 
 
-@pytest.mark.full
 def test_the_host_imports_the_pack_once(journey: Journey) -> None:
     times = re.findall(rf"(\d+\.\d) seconds: .*{FOLDER}$", journey.log, re.M)
     print(f"import: {times} s of {journey.start_seconds:.1f} s")
     assert len(times) == 1, journey.log
 
 
-@pytest.mark.full
 def test_nothing_is_fetched(journey: Journey) -> None:
     assert journey.calls == []
     assert not [path for path in journey.cache.rglob("*") if path.is_file()]

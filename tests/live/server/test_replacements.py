@@ -45,6 +45,7 @@ def test_no_node_was_renamed_so_far(server: Server) -> None:
     assert not [old for old in server.client.get_json("/node_replacements") if "Snoopi" in old], "ids are frozen"
 
 
+@pytest.mark.full
 def test_a_workflow_with_an_old_name_gives_the_same_pictures(host_path: Path, tmp_path: Path) -> None:
     with Server(host_path, tmp_path / "base", install=install_renamed) as server:
         (known,) = server.client.get_json("/node_replacements")["SnoopiNASAOld"]

@@ -112,9 +112,8 @@ def test_right_gradients_pass_and_wrong_ones_do_not(monkeypatch, model, precisio
         check_compiled(d, text, draws)
 
 
-@pytest.mark.parametrize("model", [pytest.param("SD1.5", marks=pytest.mark.full), "PixArt"])
-def test_wrong_gradients_of_the_lora_teacher_alone_are_refused(monkeypatch, model):
-    d, text, draws = distillation(model)
+def test_wrong_gradients_of_the_lora_teacher_alone_are_refused(monkeypatch):
+    d, text, draws = distillation("PixArt")
     compile_by(monkeypatch, FIVE_PERCENT_OFF)
     compile_blocks(d.lora_teacher)
     with pytest.raises(RecipeError, match="wrong gradients on cpu: the LoRA teacher's gradient"):

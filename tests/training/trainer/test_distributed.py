@@ -8,7 +8,6 @@ import json
 import pytest
 import torch
 import trainer
-from effort import effort
 from safetensors.torch import load_file
 from tiny import STOCK_SCALE, tiny_backbone
 from tiny_clip import write_tiny_clip
@@ -16,7 +15,7 @@ from tiny_clip import write_tiny_clip
 from training.trainer.export import export_backbone
 from training.trainer.run_folder.checkpoint import checkpoints
 
-ITERATIONS = effort(gate=4, full=10)
+ITERATIONS = 4
 FEW = 5
 TOLERANCE = 1e-5
 TWO_STEPS = ("student.timesteps=999,499", "lora.updates=2", "lora.batches=fresh")
@@ -108,7 +107,6 @@ def test_a_batch_that_cannot_be_split_is_refused(teacher, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.scaled
 @pytest.mark.parametrize(
     ("distributed", "settings", "more"),
     [

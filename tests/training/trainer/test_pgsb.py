@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import tiny_backbone
+from tiny import STOCK_SCALE, tiny_backbone
 from trainer import train
 
 from snoopi_core.formats.checkpoint import read_checkpoint
@@ -22,7 +22,8 @@ ITERATIONS = 8
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    return export_backbone(path, tiny_backbone("v_prediction"), title="tiny", role="teacher")
+    backbone = tiny_backbone("v_prediction", latent_scale=STOCK_SCALE)
+    return export_backbone(path, backbone, title="tiny", role="teacher")
 
 
 def arguments(teacher, folder, *more):
@@ -34,6 +35,7 @@ def arguments(teacher, folder, *more):
         "loop.batch_size=2",
         "output.save_every=2",
         "output.sample_every=4",
+        'output.sample_prompts=["a ring", "two"]',
         "output.log_every=1",
         *more,
     ]
