@@ -9,15 +9,17 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
+import parse_only
 import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from documented import Command, commands, commands_in
 from live_pack import ROOT
+from processes import TIMEOUT, start
 from torch.distributed.run import get_args_parser
 
 COMMANDS = commands()
@@ -50,12 +52,13 @@ def make_has_the_target(found: list[Command]) -> list[Words]:
     return python
 
 
-def problems(lines: list[Words]) -> list[str]:
+def problems(lines: list[Words], tmp_path: Path) -> list[str]:
     """The error of each command line, or ""; all are parsed in one other process."""
-    script = [sys.executable, str(ROOT / "tests" / "support" / "parse_only.py")]
-    done = subprocess.run(script, input=json.dumps(lines), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    log = tmp_path / "log"
+    process = start(parse_only.run, log, lines, tmp_path / "problems.json")
+    process.join(TIMEOUT)
+    assert process.exitcode == 0, log.read_text(encoding="utf-8")
+    return json.loads((tmp_path / "problems.json").read_text(encoding="utf-8"))
 
 
 def arguments_parse(found: list[Command]) -> list[Words]:
@@ -159,9 +162,9 @@ WRONG = {
 
 
 @pytest.mark.slow
-def test_valid_arguments_are_accepted_and_wrong_ones_reported() -> None:
+def test_valid_arguments_are_accepted_and_wrong_ones_reported(tmp_path: Path) -> None:
     lines = [words for name in RULES for words in checked(name)]
-    found = problems([*lines, *map(list, WRONG)])
+    found = problems([*lines, *map(list, WRONG)], tmp_path)
     wrong = [f"python {shlex.join(line)}\n{one}" for line, one in zip(lines, found[: len(lines)], strict=True) if one]
     assert not wrong, "\n".join(wrong)
     for expected, one in zip(WRONG.values(), found[len(lines) :], strict=True):

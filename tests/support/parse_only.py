@@ -1,8 +1,7 @@
-"""Parse the arguments of our commands without running them: `python parse_only.py < commands.json`.
+"""Parse the arguments of our commands without running them.
 
-Reads a JSON list of command lines, each a list of arguments without "python", and writes each one's error, or "". A
-module runs until argparse has accepted the arguments; their recipe is resolved too. Runs in a separate process, since
-benchmarks/ and tests/support/ have modules of the same names.
+A module runs until argparse has accepted the arguments; their recipe is resolved too. For a process of its own
+(processes.py), since benchmarks/ and tests/support/ have modules of the same names.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+from processes import set_up
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,7 +74,15 @@ def _recipe_problem(namespace: argparse.Namespace) -> str:
     return ""
 
 
-if __name__ == "__main__":
+def run(log: Path, lines: list[list[str]], found: Path) -> None:
+    """In a new process: write the error of each command line, or "", to `found`, as a JSON list.
+
+    lines: without "python".
+    """
+    set_up(log, {})
     os.chdir(ROOT)
-    sys.path[0:1] = [str(ROOT), str(ROOT / "benchmarks")]
-    print("\n" + json.dumps([problem(words) for words in json.load(sys.stdin)]))
+    sys.path[0:0] = [str(ROOT), str(ROOT / "benchmarks")]
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")).startswith(str(ROOT / "tests" / "support")):
+            del sys.modules[name]
+    found.write_text(json.dumps([problem(words) for words in lines]), encoding="utf-8")

@@ -16,6 +16,8 @@ for module in (
     "datasets",
     "matplotlib.figure",
     "torch.utils.tensorboard",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor.parallel",
 ):
     importlib.import_module(module)
 
