@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.host, pytest.mark.both_hosts]
 SIZES = [(8, 8), (8, 8), (8, 16), (16, 8)]
 DTYPES = [torch.float32, torch.float32, torch.float32, torch.bfloat16, torch.float16]
 FACTOR = 6  # times the plain model's error; the factor allows for different rounding in the two runs
-EXAMPLES = effort(gate=25, full=200)
+EXAMPLES = effort(gate=16, full=120)
 SHAPES = effort(gate=4, full=15)  # networks to choose from; creating one takes longer than sampling with it
 
 

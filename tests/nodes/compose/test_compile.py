@@ -76,6 +76,8 @@ def hosts_node(patcher):
     return run_node("nodes_torch_compile.TorchCompileModel", model=patcher, backend="eager")
 
 
+@pytest.mark.full
+@pytest.mark.both_hosts
 def test_the_hosts_node_uses_the_current_values():
     base = hosts_node(subject().patcher)
     for changes in ({}, {"alpha": 0.3}, {"unwanted": prompt(OTHER)}, {"unwanted": prompt(OTHER, 154)}):

@@ -47,6 +47,7 @@ def test_a_run_survives_a_full_disk(tiny_run, uninterrupted, tmp_path, disk):
         "output.save_every=2",
         "output.keep_last=2",
         "output.sample_every=1",
+        "output.sample_seeds=2",
         'output.sample_prompts=["a ring", "two"]',
     ]
     arguments = tiny_run(folder, *more, f"loop.iterations={LAST}", 'output.trackers=["tensorboard"]')
