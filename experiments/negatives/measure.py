@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.negatives.settings import FOUR_STEPS, Arm, Protocol
-from experiments.shapes.measure import SHARES, Pair, entropy, removal
+from experiments.shapes.measure import SHARES, Generate, Pair, entropy, removal
 from experiments.shapes.sampling import FewSteps, one_step
 from training.models.backbone import Backbone
 from training.models.guidance.methods import Method
@@ -20,15 +20,20 @@ from training.prompts.shapes.scene import ATTRIBUTES
 
 
 def measure_arm(model: Backbone, arm: Arm, pairs: list[Pair], protocol: Protocol) -> dict[str, Any]:
-    """Counts of images by block and pair; by pair the mean entropy (bits) of the other attributes."""
+    """As `count_removals`, for a method with its strength."""
     generate = one_step(model, arm.method.name, arm.method.strength)
     if arm.steps > 1:
         generate = FewSteps(model=model, recipe=sampling_recipe(model, FOUR_STEPS), method=arm.method)
+    return count_removals(generate, pairs, protocol, steer=arm.method.name != "none")
+
+
+def count_removals(generate: Generate, pairs: list[Pair], protocol: Protocol, *, steer: bool) -> dict[str, Any]:
+    """Counts of images by block and pair; by pair the mean entropy (bits) of the other attributes."""
     counts: dict[str, list[list[int]]] = {name: [[] for _ in protocol.seeds] for name in SHARES}
     entropies = []
     for pair in pairs:
         seeds = [seed for start in protocol.seeds for seed in range(start, start + protocol.images)]
-        images = generate([pair.prompt] * len(seeds), seeds, None if arm.method.name == "none" else pair.negative)
+        images = generate([pair.prompt] * len(seeds), seeds, pair.negative if steer else None)
         for block, part in enumerate(images.split(protocol.images)):
             row = asdict(removal(part, pair))
             for name in SHARES:

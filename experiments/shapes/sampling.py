@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from snoopi_core.formats.checkpoint import OneStepRecipe
-from training.evaluate.generate.maker import noise
+from training.evaluate.generate import maker
 from training.models.backbone import Backbone
 from training.models.guidance.few_steps import steered_x0
 from training.models.guidance.methods import Method
@@ -34,20 +34,26 @@ class _InBatches:
 
     @torch.no_grad()
     def __call__(self, prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
+        return torch.cat([self.model.decode(x0) for x0 in self.latents(prompts, seeds, negative).split(_BATCH)])
+
+    @torch.no_grad()
+    def latents(self, prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
+        """x0 (B, 4, 8, 8), before the decoder."""
         if len(prompts) != len(seeds):
             raise ValueError(f"expected one seed per prompt, got {len(prompts)} prompts and {len(seeds)} seeds")
-        images = []
+        found = []
         for n in range(0, len(prompts), _BATCH):
             positive = self.model.encode(prompts[n : n + _BATCH])
-            images.append(self.model.decode(self._x0(positive, seeds[n : n + _BATCH], negative)))
-        return torch.cat(images)
+            found.append(self._x0(positive, seeds[n : n + _BATCH], negative))
+        return torch.cat(found)
 
     def _x0(self, positive: TextEmbeddings, seeds: list[int], negative: str | None) -> torch.Tensor:
         raise NotImplementedError
 
-    def _noise(self, seeds: list[int], step: int = 0) -> torch.Tensor:
+    def noise(self, seeds: list[int], step: int = 0) -> torch.Tensor:
+        """The noise (B, 4, 8, 8) from which a step begins."""
         size = self.model.network.config.sample_size
-        return noise([seed + step * _NEXT_STEP for seed in seeds], (self.model.latent_channels, size, size))
+        return maker.noise([seed + step * _NEXT_STEP for seed in seeds], (self.model.latent_channels, size, size))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +68,7 @@ class ManySteps(_InBatches):
 
     def _x0(self, positive: TextEmbeddings, seeds: list[int], negative: str | None) -> torch.Tensor:
         null = self.model.encode([negative or NULL_PROMPT])
-        return ddim_x0(self.model, positive, null, self._noise(seeds), steps=self.steps, kappa=self._kappa(seeds))
+        return ddim_x0(self.model, positive, null, self.noise(seeds), steps=self.steps, kappa=self._kappa(seeds))
 
     def _kappa(self, seeds: list[int]) -> float | torch.Tensor:
         if not isinstance(self.cfg, tuple):
@@ -82,7 +88,7 @@ class FewSteps(_InBatches):
 
     def _x0(self, positive: TextEmbeddings, seeds: list[int], negative: str | None) -> torch.Tensor:
         away = None if negative is None else self.model.encode([negative])
-        noises = partial(self._noise, seeds)
+        noises = partial(self.noise, seeds)
         return steered_x0(self.model, self.method, positive, away, self.recipe, noises, steered=self.steered)
 
 

@@ -1,0 +1,100 @@
+"""What a student learns from: for each world of pictures, the model that makes pairs, its captions and its judge.
+
+Dimensions: B pictures, C x 8 x 8 latents of the model, C / 4 x 16 x 16 the same numbers as the students see them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from experiments.shapes.measure import Pair, modal_pairs
+from experiments.shapes.sampling import FewSteps, ManySteps, one_step
+from training.models.backbone import Backbone
+from training.models.loading import load_backbone
+from training.prompts.shapes.captions import training_caption
+from training.prompts.shapes.scene import sample_scenes
+
+TOKENS = 16
+"""Text tokens of a padded prompt. The text encoder is causal, so these are the first of its 77 states."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """One world.
+
+    models: the file of each source of pairs.
+    latent: C, h and w of its models.
+    text: width of its text encoder's states.
+    captions: (count, random numbers) -> captions as in training.
+    find_pairs: finds modal negatives of a model that makes pictures.
+    fixed: further pairs, the same for every model.
+    """
+
+    models: dict[str, str]
+    latent: tuple[int, int, int]
+    text: int
+    captions: Callable[[int, torch.Generator], list[str]]
+    find_pairs: Callable[..., list[Pair]]
+    fixed: tuple[Pair, ...]
+
+    def load(self, source: str) -> Backbone:
+        return load_backbone(self.models[source])
+
+
+def _captions(count: int, rng: torch.Generator) -> list[str]:
+    return [training_caption(scene, rng) for scene in sample_scenes(count, rng)]
+
+
+def _fixed(prompt: str, stated: dict[str, str], attribute: str, value: str) -> Pair:
+    return Pair(prompt=prompt, stated=stated, attribute=attribute, value=value, share=0.0)
+
+
+WORLDS = {
+    "shapes": World(
+        models={
+            "student": "models/snoopi-shapes-student.safetensors",
+            "teacher": "models/snoopi-shapes-teacher.safetensors",
+        },
+        latent=(4, 8, 8),
+        text=64,
+        captions=_captions,
+        find_pairs=modal_pairs,
+        fixed=(
+            _fixed("a red shape", {"colour": "red"}, "shape", "square"),
+            _fixed("a green shape", {"colour": "green"}, "shape", "triangle"),
+            _fixed("a ring", {"shape": "ring"}, "colour", "blue"),
+            _fixed("a shape on the left", {"position": "left"}, "background", "white"),
+        ),
+    ),
+}
+
+
+def sampler(model: Backbone, source: str) -> ManySteps | FewSteps:
+    """Makes pictures as the source of pairs does: the teacher in 20 steps at cfg 3, the student in one."""
+    return ManySteps(model=model) if source == "teacher" else one_step(model, "none")
+
+
+def as_seen(latents: torch.Tensor) -> torch.Tensor:
+    """(B, C, 8, 8) -> (B, C / 4, 16, 16): 256 image tokens, each with a quarter of a place's numbers."""
+    return functional.pixel_shuffle(latents, 2)
+
+
+def as_made(latents: torch.Tensor) -> torch.Tensor:
+    """The inverse of `as_seen`."""
+    return functional.pixel_unshuffle(latents, 2)
+
+
+@torch.no_grad()
+def text_states(model: Backbone, prompts: list[str]) -> torch.Tensor:
+    """The padded states of prompts, (B, TOKENS, E).
+
+    Raises:
+        ValueError: a prompt has more tokens.
+    """
+    if (most := max(model.count_tokens(prompts))) > TOKENS:
+        raise ValueError(f"a prompt has {most} tokens, expected at most {TOKENS}")
+    return torch.cat([model.encode(prompts[n : n + 50]).states[:, :TOKENS] for n in range(0, len(prompts), 50)])

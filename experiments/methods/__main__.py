@@ -1,0 +1,117 @@
+"""`python -m experiments.methods`: compare the methods by which a negative prompt can act, with the same effort.
+
+Every method has eight settings (settings.py), is tuned on the same seeds by the same rule, and is reported on others.
+The pairs are those of docs/data/negatives.json. Results are written after each setting; what was measured with the same
+model and settings is not measured again. Then the tables and the chart of docs/METHODS.md are written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from experiments.json_file import as_json, other_than, read_json, write_json
+from experiments.methods.page import draw, tables
+from experiments.methods.results import PLAIN, Comparison
+from experiments.methods.settings import REPORTING, SETTINGS, TUNING, Setting
+from experiments.negatives.measure import count_removals
+from experiments.negatives.settings import Protocol
+from experiments.shapes.measure import Generate, Pair
+from experiments.shapes.sampling import one_step
+from experiments.tables import fill_page
+from training.models.backbone import Backbone, fingerprint
+from training.models.guidance.attention import GuidanceProcessor, attach
+from training.models.guidance.nag import NagProcessor
+from training.models.guidance.vsf import VsfProcessor
+from training.models.loading import load_backbone
+
+_WITH_OTHERS: dict[str, Callable[..., GuidanceProcessor]] = {"nag": NagProcessor, "vsf": VsfProcessor}
+
+
+def generator(model: Backbone, setting: Setting | None) -> Generate:
+    """Makes pictures in one step with a setting, by the guidance code that the nodes use too; None: no negative."""
+    if setting is None or setting.method not in _WITH_OTHERS:
+        return one_step(model, "none") if setting is None else one_step(model, setting.method, setting.strength)
+    plain = one_step(model, "none")
+
+    def generate(prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
+        steered = nullcontext()
+        if negative is not None:
+            guidance = _WITH_OTHERS[setting.method](model.encode([negative]), setting.strength, **setting.others)
+            steered = attach(model.network, guidance)
+        with steered:
+            return plain(prompts, seeds)
+
+    return generate
+
+
+def measure(model: Backbone, found: dict[str, Any], protocols: dict[str, Protocol], save: Callable[[], None]) -> None:
+    """Measure what is missing in `found`: all settings on the tuning seeds, then what was chosen on the others."""
+    pairs = [
+        Pair(**{key: row[key] for key in ("prompt", "stated", "attribute", "value", "share")}) for row in found["pairs"]
+    ]
+    by_name = {str(each): each for several in SETTINGS.values() for each in several}
+
+    def run(part: str, names: list[str]) -> None:
+        for name in tqdm([name for name in names if name not in found[part]], unit="setting", desc=part):
+            setting = by_name.get(name)
+            found[part][name] = count_removals(
+                generator(model, setting), pairs, protocols[part], steer=setting is not None
+            )
+            save()
+
+    run("tuning", [PLAIN, *by_name])
+    run("reporting", Comparison(found).needed())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.methods", description=__doc__)
+    parser.add_argument("model", nargs="?", default="models/snoopi-shapes-student.safetensors")
+    parser.add_argument("--json", type=Path, default=Path("docs/data/methods.json"))
+    parser.add_argument("--pairs", type=Path, default=Path("docs/data/negatives.json"))
+    parser.add_argument("--page", type=Path, default=Path("docs/METHODS.md"), help="its chart: images/ beside it")
+    parser.add_argument("--tuning-images", type=int, default=TUNING.images, help="of each pair and setting")
+    parser.add_argument("--images", type=int, default=REPORTING.images, help="of each pair and chosen setting")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    model = load_backbone(args.model)
+    protocols = {
+        "tuning": Protocol(images=args.tuning_images, seeds=TUNING.seeds),
+        "reporting": Protocol(images=args.images, seeds=REPORTING.seeds),
+    }
+    about = {
+        "model": args.model,
+        "fingerprint": fingerprint(model.network),
+        "protocols": as_json({part: asdict(each) for part, each in protocols.items()}),
+        "settings": {method: [str(each) for each in several] for method, several in SETTINGS.items()},
+    }
+    found = read_json(args.json)
+    if problem := other_than(about, found, args.json):
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    if not found:
+        source = read_json(args.pairs)
+        if source.get("fingerprint") != about["fingerprint"]:
+            print(f"error: {args.pairs} is not of {args.model}; run `python -m experiments.negatives`", file=sys.stderr)
+            return 2
+        found = {**about, "pairs": source["pairs"], "tuning": {}, "reporting": {}}
+    measure(model, found, protocols, lambda: write_json(args.json, found))
+    comparison = Comparison(found)
+    fill_page(args.page, tables(comparison))
+    draw(comparison, args.page.parent / "images" / "methods-kept.png")
+    print(f"wrote {args.page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

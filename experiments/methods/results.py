@@ -1,0 +1,73 @@
+"""Reads docs/data/methods.json: which setting is chosen for each method, and what it does on other seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from experiments.methods.settings import SETTINGS, choose
+
+PLAIN = "none"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`found` is the content of the file; its parts "tuning" and "reporting" have the counts of images by setting."""
+
+    found: dict[str, Any]
+
+    @property
+    def attributes(self) -> list[str]:
+        """The attribute that is removed, by pair."""
+        return [pair["attribute"] for pair in self.found["pairs"]]
+
+    def shares(self, part: str, setting: str, key: str) -> list[float]:
+        """For each pair, the share of its images; bits for "entropy"."""
+        rows = self.found[part][setting][key]
+        if key == "entropy":
+            return rows
+        images = self.found["protocols"][part]["images"] * len(self.found["protocols"][part]["seeds"])
+        return [sum(blocks) / images for blocks in zip(*rows, strict=True)]
+
+    def chosen(self, method: str, pairs: Sequence[int] | None = None) -> str:
+        """The setting of a method by the rule, on the tuning seeds of these pairs; of all by default."""
+        kept, clean = (
+            {
+                str(setting): fmean(self._of(self.shares("tuning", str(setting), key), pairs))
+                for setting in SETTINGS[method]
+            }
+            for key in ("kept", "clean")
+        )
+        return choose(kept, clean)
+
+    def _of(self, values: list[float], pairs: Sequence[int] | None) -> list[float]:
+        return values if pairs is None else [values[n] for n in pairs]
+
+    def chosen_elsewhere(self, method: str) -> list[str]:
+        """For each pair: the setting that is chosen on the pairs of the other attributes."""
+        attributes = self.attributes
+        by_attribute = {
+            each: self.chosen(method, [n for n, other in enumerate(attributes) if other != each])
+            for each in dict.fromkeys(attributes)
+        }
+        return [by_attribute[each] for each in attributes]
+
+    def held_out(self, method: str, key: str) -> list[float]:
+        """For each pair: its share on the reporting seeds, with the setting of `chosen_elsewhere`."""
+        return [
+            self.shares("reporting", setting, key)[pair] for pair, setting in enumerate(self.chosen_elsewhere(method))
+        ]
+
+    def needed(self) -> list[str]:
+        """The settings that are measured on the reporting seeds."""
+        return list(
+            dict.fromkeys(
+                [
+                    PLAIN,
+                    *(self.chosen(method) for method in SETTINGS),
+                    *(each for method in SETTINGS for each in self.chosen_elsewhere(method)),
+                ]
+            )
+        )
