@@ -13,18 +13,16 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from experiments.json_file import as_json, other_than, read_json, write_json
+from experiments.methods.measure import measure
 from experiments.methods.page import draw, tables
-from experiments.methods.results import PLAIN, Comparison
+from experiments.methods.results import Comparison
 from experiments.methods.settings import REPORTING, SETTINGS, TUNING, Setting
-from experiments.negatives.measure import count_removals
 from experiments.negatives.settings import Protocol
-from experiments.shapes.measure import Generate, Pair
+from experiments.shapes.measure import Generate
 from experiments.shapes.sampling import one_step
 from experiments.tables import fill_page
 from training.models.backbone import Backbone, fingerprint
@@ -51,25 +49,6 @@ def generator(model: Backbone, setting: Setting | None) -> Generate:
             return plain(prompts, seeds)
 
     return generate
-
-
-def measure(model: Backbone, found: dict[str, Any], protocols: dict[str, Protocol], save: Callable[[], None]) -> None:
-    """Measure what is missing in `found`: all settings on the tuning seeds, then what was chosen on the others."""
-    pairs = [
-        Pair(**{key: row[key] for key in ("prompt", "stated", "attribute", "value", "share")}) for row in found["pairs"]
-    ]
-    by_name = {str(each): each for several in SETTINGS.values() for each in several}
-
-    def run(part: str, names: list[str]) -> None:
-        for name in tqdm([name for name in names if name not in found[part]], unit="setting", desc=part):
-            setting = by_name.get(name)
-            found[part][name] = count_removals(
-                generator(model, setting), pairs, protocols[part], steer=setting is not None
-            )
-            save()
-
-    run("tuning", [PLAIN, *by_name])
-    run("reporting", Comparison(found).needed())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -105,7 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"error: {args.pairs} is not of {args.model}; run `python -m experiments.negatives`", file=sys.stderr)
             return 2
         found = {**about, "pairs": source["pairs"], "tuning": {}, "reporting": {}}
-    measure(model, found, protocols, lambda: write_json(args.json, found))
+    by_name = {str(each): each for several in SETTINGS.values() for each in several}
+    measure(found, protocols, lambda name: generator(model, by_name.get(name)), lambda: write_json(args.json, found))
     comparison = Comparison(found)
     fill_page(args.page, tables(comparison))
     draw(comparison, args.page.parent / "images" / "methods-kept.png")

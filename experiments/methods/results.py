@@ -1,4 +1,4 @@
-"""Reads docs/data/methods.json: which setting is chosen for each method, and what it does on other seeds."""
+"""Reads what a comparison measured: which setting is chosen for each method, and what it does on other seeds."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from experiments.methods.settings import SETTINGS, choose
+from experiments.methods.settings import choose
 
 PLAIN = "none"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`found` is the content of the file; its parts "tuning" and "reporting" have the counts of images by setting."""
+    """`found` is the content of docs/data/methods.json, or of a file like it.
+
+    Its "settings" are the names of the settings by method; its parts "tuning" and "reporting" have the counts of images
+    by setting.
+    """
 
     found: dict[str, Any]
 
@@ -31,13 +35,15 @@ class Comparison:
         images = self.found["protocols"][part]["images"] * len(self.found["protocols"][part]["seeds"])
         return [sum(blocks) / images for blocks in zip(*rows, strict=True)]
 
-    def chosen(self, method: str, pairs: Sequence[int] | None = None) -> str:
-        """The setting of a method by the rule, on the tuning seeds of these pairs; of all by default."""
+    def chosen(self, method: str, pairs: Sequence[int] | None = None, *, ending: str = "") -> str:
+        """The setting of a method by the rule, on the tuning seeds of these pairs; of all by default.
+
+        Args:
+            ending: only settings whose names end so.
+        """
+        names = [name for name in self.found["settings"][method] if name.endswith(ending)]
         kept, clean = (
-            {
-                str(setting): fmean(self._of(self.shares("tuning", str(setting), key), pairs))
-                for setting in SETTINGS[method]
-            }
+            {name: fmean(self._of(self.shares("tuning", name, key), pairs)) for name in names}
             for key in ("kept", "clean")
         )
         return choose(kept, clean)
@@ -66,8 +72,8 @@ class Comparison:
             dict.fromkeys(
                 [
                     PLAIN,
-                    *(self.chosen(method) for method in SETTINGS),
-                    *(each for method in SETTINGS for each in self.chosen_elsewhere(method)),
+                    *(self.chosen(method) for method in self.found["settings"]),
+                    *(each for method in self.found["settings"] for each in self.chosen_elsewhere(method)),
                 ]
             )
         )

@@ -1,0 +1,112 @@
+"""`python -m experiments.joint_students.evaluate NETWORK`: what negative prompts do to a student, by each formula.
+
+Through the host's sampler and NASA Apply's attachment. Every method has the same number of settings (settings.py), is
+tuned on the same seeds by the same rule and is reported on others. Results are written after each setting; those that
+exist are not measured again. With --page, the tables and pictures of what has been measured are written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.joint_students.host import start_host
+from experiments.joint_students.page import fill, write_pictures
+from experiments.joint_students.settings import REPORTING, SETTINGS, TUNING
+from experiments.joint_students.train import Recipe
+from experiments.joint_students.worlds import WORLDS, World
+from experiments.json_file import as_json, other_than, read_json, write_json
+from experiments.methods.measure import measure
+from experiments.methods.results import PLAIN, Comparison
+from experiments.negatives.settings import Protocol
+from training.models.backbone import fingerprint
+
+
+def needed(found: Comparison) -> list[str]:
+    """The settings to report: what was chosen, also among the padded and among the trimmed ones alone."""
+    endings = ("", "padded", "trimmed")
+    return [PLAIN, *dict.fromkeys(found.chosen(m, ending=end) for m in found.found["settings"] for end in endings)]
+
+
+def evaluate(
+    folder: Path, network: str, world: World, steps: int, path: Path, protocols: dict[str, Protocol], width: int
+) -> str:
+    """Measure what is missing and write it to `path`; an error message if that file is of something else."""
+    start_host()
+    from experiments.joint_students.networks import as_patcher, new_model
+    from experiments.joint_students.sampling import HostStudent
+
+    teacher = world.load("student")
+    model = new_model(network, channels=world.latent[0] // 4, text=world.text, width=width)
+    state = torch.load(folder / f"{network}.pt", map_location="cpu", weights_only=True)
+    model.diffusion_model.load_state_dict(state["networks"]["average"])
+    plain = HostStudent(patcher=as_patcher(model), world=teacher, steps=steps)
+    by_name = {str(each): each for several in SETTINGS.values() for each in several}
+    about: dict[str, Any] = {
+        "network": network,
+        "fingerprint": fingerprint(model.diffusion_model),
+        "iterations": state["iteration"],
+        "steps": steps,
+        "protocols": as_json({part: asdict(each) for part, each in protocols.items()}),
+        "settings": {method: [str(each) for each in several] for method, several in SETTINGS.items()},
+    }
+    found = read_json(path)
+    if problem := other_than(about, found, path):
+        return problem
+    if not found:
+        tuning = protocols["tuning"]
+        modal = world.find_pairs(
+            plain, per_attribute=tuning.pairs_per_attribute, count=tuning.pair_images, seed=tuning.pair_seed
+        )
+        # A fixed pair may be a modal one too.
+        fixed = [pair for pair in world.fixed if pair not in [replace(each, share=0.0) for each in modal]]
+        rows = [asdict(pair) | {"negative": pair.negative} for pair in (*modal, *fixed)]
+        found = {**about, "modal": len(modal), "pairs": rows, "tuning": {}, "reporting": {}}
+    measure(
+        found,
+        protocols,
+        lambda name: replace(plain, setting=by_name.get(name)),
+        lambda: write_json(path, found),
+        needed,
+    )
+    write_pictures(Comparison(found), lambda name: replace(plain, setting=by_name.get(name)), path.with_suffix(".png"))
+    return ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.joint_students.evaluate", description=__doc__)
+    parser.add_argument("network", choices=("two-stream", "single-stream"))
+    parser.add_argument("--world", choices=WORLDS, default="shapes")
+    parser.add_argument("--steps", type=int, choices=(1, 4), default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/joint_students"), help="folder of the training")
+    parser.add_argument("--data", type=Path, default=Path("docs/data"), help="folder of the results")
+    parser.add_argument("--page", type=Path, help="a page to fill, docs/JOINT_ATTENTION.md")
+    parser.add_argument("--tuning-images", type=int, default=TUNING.images, help="of each pair and setting")
+    parser.add_argument("--images", type=int, default=REPORTING.images, help="of each pair and chosen setting")
+    parser.add_argument("--width", type=int, default=Recipe.width, help="of the network, as it was trained")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    protocols = {
+        "tuning": replace(TUNING, images=args.tuning_images),
+        "reporting": replace(REPORTING, images=args.images),
+    }
+    path = args.data / f"joint-{args.world}-{args.network}-{args.steps}.json"
+    problem = evaluate(args.out, args.network, WORLDS[args.world], args.steps, path, protocols, args.width)
+    if problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    if args.page:
+        fill(args.page, args.data, args.world)
+    print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""The students of joint attention: what they are trained on, training and resuming, and the formulas compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from types import MethodType
+
+import pytest
+import torch
+from families.base import conditioning
+from families.contract import subtract
+from families.joint import JOINT_CASES
+from families.joint.formula import attend, flat, weights
+from reference import relative_error
+
+from experiments.joint_students import evaluate
+from experiments.joint_students.formulas import steered
+from experiments.joint_students.networks import NAMES, new_model
+from experiments.joint_students.pairs import draw_pairs, load_pairs
+from experiments.joint_students.settings import SETTINGS
+from experiments.joint_students.train import Recipe, train
+from experiments.joint_students.worlds import TOKENS, WORLDS, as_made, as_seen, sampler
+from snoopi_core.host.families import family_of
+
+pytestmark = pytest.mark.host
+BAR = 2e-6
+STRENGTHS = {"m_P": 0.5, "m = 1": 0.5, "whole": 0.25}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, pack_root):
+    """Four pairs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(pack_root)
+        path = tmp_path_factory.mktemp("students")
+        draw_pairs(path, WORLDS["shapes"], "student", 4)
+        return path
+
+
+@pytest.fixture(autouse=True)
+def _in_the_checkout(monkeypatch, pack_root):
+    monkeypatch.chdir(pack_root)
+
+
+def change(self, z, part, q, p, n, i, subtraction):
+    """The compared formulas, written out."""
+    if subtraction.method == "m = 1":
+        return -subtraction.alpha * flat(attend(q, n))
+    if subtraction.method == "whole":
+        return -subtraction.alpha * flat(attend(q, n, i))
+    assert subtraction.method == "m_P"
+    e_p, e_i = (each.sum(-1, keepdim=True) for each in weights(q, [p, i]))
+    return -subtraction.alpha * flat(e_p / (e_p + e_i) * attend(q, n))
+
+
+@pytest.mark.parametrize("formula", STRENGTHS)
+@pytest.mark.parametrize("name", ["Flux", "Lumina 2"])
+def test_the_compared_formulas_are_exact(name, formula, monkeypatch):
+    """In both classes, with a negative longer than the prompt; two pictures."""
+    subject = JOINT_CASES[name]()
+    monkeypatch.setattr(subject.reference, "change", MethodType(change, subject.reference))
+    positive, negative = subject.condition(1), subject.condition(3, subject.more)
+    patcher = steered(subject.patcher, conditioning(positive), conditioning(negative), formula, STRENGTHS[formula])
+    got = subject.sample(patcher, positive, positive, rows=2)
+    expected = subject.expected(positive, [subtract(negative, STRENGTHS[formula], method=formula)], rows=2)
+    plain = subject.sample(subject.patcher, positive, positive, rows=2)
+    assert relative_error(plain, got) > 1000 * BAR
+    print(f"{name}, {formula}: {relative_error(got, expected):.1e}")
+    assert relative_error(got, expected) <= BAR
+
+
+def test_pairs_are_what_the_source_makes(folder):
+    """The noise and the x0 of a pair belong together, and only missing files are drawn."""
+    world = WORLDS["shapes"]
+    pairs = load_pairs(folder, world, "student")
+    assert pairs.noise.shape == pairs.x0.shape == (4, 1, 16, 16) and pairs.texts.shape[1:] == (TOKENS, world.text)
+    [file] = folder.glob("pairs-*.pt")
+    made, captions = file.stat().st_mtime_ns, torch.load(file, weights_only=True)["captions"]
+    source = sampler(world.load("student"), "student")
+    seeds = list(range(1_000_000, 1_000_004))
+    assert torch.equal(pairs.x0, as_seen(source.latents(captions, seeds)).half().float())
+    assert torch.equal(as_made(pairs.noise), source.noise(seeds).half().float())
+    draw_pairs(folder, world, "student", 4)
+    assert file.stat().st_mtime_ns == made
+
+
+@pytest.mark.parametrize("network", [NAMES[0], pytest.param(NAMES[1], marks=pytest.mark.full)])
+def test_a_student_is_trained_and_measured(network, folder, tmp_path, monkeypatch, capsys):
+    """At the smallest size: training continues where it stopped, and every setting acts through the host."""
+    pairs, out = load_pairs(folder, WORLDS["shapes"], "student"), tmp_path
+    small = {"network": network, "batch": 2, "width": 32, "first": 0.5}
+    for iterations in (1, 2):
+        assert train(out, pairs, Recipe(**small, iterations=iterations))
+    rows = [json.loads(line) for line in (out / f"{network}.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["iteration"] for row in rows] == [0, 1] and all(row["loss"] > 0 for row in rows)
+    model = new_model(network, channels=1, text=64, width=32)
+    assert family_of(model) is not None
+    moved = torch.load(out / f"{network}.pt", weights_only=True)["networks"]["network"]
+    same = [name for name, weight in model.diffusion_model.state_dict().items() if torch.equal(weight, moved[name])]
+    # The result begins at zero, so at first only the last layer learns, and then all that leads to it.
+    assert len(same) < len(moved) / 2
+
+    few = {method: several[::15] for method, several in SETTINGS.items() if method in ("m_P", "NAG", "VSF", "CFG")}
+    monkeypatch.setattr(evaluate, "SETTINGS", few)
+    call = [network, "--out", str(out), "--data", str(tmp_path), "--width=32", "--images=1"]
+    call += ["--tuning-images=1", "--page", str(tmp_path / "PAGE.md")]
+    monkeypatch.setattr(evaluate, "WORLDS", {"shapes": _with_one_pair()})
+    assert evaluate.main(call) == 0
+    path = tmp_path / f"joint-shapes-{network}-1.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert set(found["tuning"]) == {"none", *(str(each) for several in few.values() for each in several)}
+    assert "| m_P |" in (tmp_path / "PAGE.md").read_text(encoding="utf-8") and path.with_suffix(".png").is_file()
+    assert evaluate.main([*call, "--images=2"]) == 2 and "choose another --json" in capsys.readouterr().err
+
+
+def _with_one_pair():
+    return dataclasses.replace(WORLDS["shapes"], find_pairs=lambda *_, **__: [], fixed=WORLDS["shapes"].fixed[:1])
