@@ -23,11 +23,25 @@ class NASAApply(io.ComfyNode):
             display_name="NASA Apply",
             category="SNOOPI",
             description=(
-                "Negative-Away Steer Attention: steers a model away from a negative prompt inside its attention to the "
-                "text. Works at one step and at cfg 1, for the cost of one extra attention. Other methods (NAG, VSF, "
-                "orthogonal) can be chosen."
+                "A negative prompt that works for turbo, distilled and one-step models: at cfg 1, where the negative "
+                "of an ordinary sampler does nothing. It steers the model away from what should not appear, inside its "
+                "attention to the text (Negative-Away Steer Attention), for the cost of one extra attention. Other "
+                "methods (NAG, VSF, orthogonal) can be chosen."
             ),
-            search_aliases=["NASA", "negative prompt", "negative guidance", "SNOOPI", "one-step negative", "NAG"],
+            search_aliases=[
+                "negative prompt",
+                "one-step negative",
+                "negative guidance",
+                "turbo negative prompt",
+                "sd turbo",
+                "sdxl turbo",
+                "cfg 1",
+                "alpha",
+                "NASA",
+                "NAG",
+                "VSF",
+                "SNOOPI",
+            ],
             inputs=[
                 io.Model.Input(
                     "model",

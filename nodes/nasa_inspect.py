@@ -17,10 +17,20 @@ class NASAInspect(io.ComfyNode):
             display_name="NASA Inspect",
             category="SNOOPI",
             description=(
-                "Shows what NASA Apply does: runs the steered model once and shows, for each cross-attention, how "
-                "strong the negative is, how much it differs from the prompt, and how much it changes."
+                "Says whether a negative prompt is OK, too weak or too strong: runs the model of NASA Apply once and "
+                "shows, for each layer, how strong the negative is, how much it differs from the prompt, and how much "
+                "it changes."
             ),
-            search_aliases=["NASA strength", "debug negative", "does nothing", "attention chart", "SNOOPI"],
+            search_aliases=[
+                "check negative prompt",
+                "debug negative",
+                "does nothing",
+                "too strong",
+                "alpha",
+                "NASA strength",
+                "attention chart",
+                "SNOOPI",
+            ],
             is_output_node=True,
             inputs=[
                 io.Model.Input(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from comfy_api.latest import io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..snoopi_core.guidance.alpha import parse_sweep
 from ..snoopi_core.host.sweep import sweep
@@ -19,10 +20,19 @@ class NASAScaleSweep(io.ComfyNode):
             display_name="NASA Scale Sweep",
             category="SNOOPI",
             description=(
-                "Helps to choose alpha and method: samples the same noise at several strengths of the negative prompt, "
-                "and puts the pictures side by side under their alpha."
+                "Helps to choose how strong a negative prompt should be: draws the same picture at several strengths "
+                "(alpha) or with several methods, side by side on one page, and marks the strength to start with if "
+                "one is known for the model."
             ),
-            search_aliases=["alpha sweep", "NASA strength", "compare alpha", "XY plot", "contact sheet", "SNOOPI"],
+            search_aliases=[
+                "compare alpha",
+                "alpha sweep",
+                "negative prompt strength",
+                "NASA strength",
+                "XY plot",
+                "contact sheet",
+                "SNOOPI",
+            ],
             is_output_node=True,
             inputs=[
                 io.Model.Input(
@@ -81,6 +91,13 @@ class NASAScaleSweep(io.ComfyNode):
                     display_name="images",
                     tooltip="The single pictures in full size: all of the first alpha, then all of the second ...",
                 ),
+                # Last, because saved workflows number the outputs.
+                io.Float.Output(
+                    display_name="sweet_spot",
+                    tooltip="The alpha that is marked on the page, for NASA Apply: the largest in the list that is not "
+                    "above the one known for this model, from its file or the paper. If none is known, nothing is "
+                    "marked, and nodes connected here do not run.",
+                ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
@@ -113,7 +130,7 @@ class NASAScaleSweep(io.ComfyNode):
         sampler: io.Sampler.Type | None = None,
         sigmas: torch.Tensor | None = None,
     ) -> io.NodeOutput:
-        sheet, images = sweep(
+        sheet, images, spot = sweep(
             model,
             positive,
             negative,
@@ -126,4 +143,5 @@ class NASAScaleSweep(io.ComfyNode):
             sampler=sampler,
             sigmas=sigmas,
         )
-        return io.NodeOutput(sheet, images, ui=ui.PreviewImage(sheet, cls=cls))
+        alpha = ExecutionBlocker(f"NASA Scale Sweep: {spot.reason}") if spot.alpha is None else spot.alpha
+        return io.NodeOutput(sheet, images, alpha, ui=ui.PreviewImage(sheet, cls=cls))

@@ -18,10 +18,23 @@ class OneStepSampler(io.ComfyNode):
             display_name="One-Step Sampler",
             category="SNOOPI",
             description=(
-                "Samples a one-step or few-step model as it was trained: its own timesteps, noise and steps, "
-                "positive prompt only."
+                "A sampler for turbo, distilled and one-step models (SD-Turbo, SDXL-Turbo, Lightning, DMD2, LCM and "
+                "others): samples as the model was trained, with its own timesteps, noise and steps, and the positive "
+                "prompt only. A preset for each published model contains these settings."
             ),
-            search_aliases=["one step", "few step", "DMD2", "PG-SB", "turbo sampler", "LCM", "Lightning", "SNOOPI"],
+            search_aliases=[
+                "one step",
+                "few step",
+                "sd turbo",
+                "sdxl turbo",
+                "turbo sampler",
+                "DMD2",
+                "LCM",
+                "Lightning",
+                "Hyper-SD",
+                "PG-SB",
+                "SNOOPI",
+            ],
             inputs=[
                 io.Model.Input(
                     "model",

@@ -24,11 +24,21 @@ class PGSBLoader(io.ComfyNode):
             display_name="PG-SB Loader",
             category="SNOOPI",
             description=(
-                "Opens a one-step model exported by the PG-SB trainer, of any size, with its text encoder, its VAE and "
-                "its sampling recipe. Also opens other SD1.x, SD2.x, SDXL and PixArt models, and applies a student "
-                "LoRA to a base model. Nothing in a file is silently ignored."
+                "Loads a one-step model: the small one that comes with this pack, or one made by the PG-SB trainer, "
+                "with its text encoder, its VAE and the settings to sample it with. Also opens other SD1.x, SD2.x, "
+                "SDXL and PixArt models, and applies a student LoRA to a base model. Nothing in a file is silently "
+                "ignored."
             ),
-            search_aliases=["PG-SB", "PGSB", "SwiftBrush", "load one-step model", "SNOOPI loader", "student LoRA"],
+            search_aliases=[
+                "load one-step model",
+                "load sd turbo",
+                "load checkpoint",
+                "student LoRA",
+                "PG-SB",
+                "PGSB",
+                "SwiftBrush",
+                "SNOOPI loader",
+            ],
             inputs=[
                 io.Combo.Input(
                     "ckpt_name",

@@ -16,8 +16,8 @@ from scripts.workflows.parts import Link, Node, api_prompt, nasa, text
 # The file's name. ComfyUI's searches show only the name of a pack's blueprint, not its description and aliases.
 NAME = "SNOOPI Negative Prompt (NASA)"
 DESCRIPTION = (
-    "A negative prompt for a one-step model: steers it away in its cross-attention (NASA), at cfg 1. Goes between the "
-    "loader and the sampler."
+    "A negative prompt for turbo, distilled and one-step models, at cfg 1: write what should not appear, and raise "
+    "alpha until it is gone. Goes between the loader and the sampler. Contains NASA Apply and its text."
 )
 CATEGORY = "SNOOPI"
 NEGATIVE, ALPHA = "low quality, blurry", 0.3

@@ -30,6 +30,7 @@ class Method:
     name: in the node's list.
     settings: settings other than the strength, for messages.
     usual: the published strengths, for messages.
+    highest_published: the highest of them, where NASA's limits do not apply.
     highest: the highest strength that is accepted, far above the useful range.
     change: (Z+, Z-, share, strength) -> what is added to Z+, (R, N, C) each. The share is that of the negative's tokens
         in an attention to both prompts.
@@ -42,6 +43,7 @@ class Method:
     name: str
     settings: str = ""
     usual: str
+    highest_published: float | None = None
     highest: float = 4.0
     change: Change = field(repr=False, compare=False)
     uses_prompt: bool = True
@@ -81,6 +83,7 @@ def make_method(name: str, *, nag_tau: float = TAU, nag_blend: float = BLEND, vs
             name=name,
             settings=f"tau {nag_tau:g}, blend {nag_blend:g}",
             usual="2 to 10",
+            highest_published=10.0,
             highest=20.0,
             change=lambda z_pos, z_neg, share, phi: nag_change(z_pos, z_neg, phi, tau=nag_tau, blend=nag_blend),
             in_joint_attention="whole",
@@ -92,6 +95,7 @@ def make_method(name: str, *, nag_tau: float = TAU, nag_blend: float = BLEND, vs
             name=name,
             settings=f"beta {vsf_beta:g}",
             usual="1 to 4",
+            highest_published=4.0,
             highest=20.0,
             change=lambda z_pos, z_neg, share, scale: vsf_change(z_pos, z_neg, share, scale, beta=vsf_beta),
             uses_share=True,

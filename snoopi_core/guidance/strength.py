@@ -81,60 +81,6 @@ class LayerStrength:
         return all(math.isfinite(float(x)) for each in several for x in (each.pos, each.other, each.dot))
 
 
-def verdict(layers: Sequence[LayerStrength]) -> list[str]:
-    """What the layers' numbers mean, as sentences for a person."""
-    if broken := [layer.name for layer in layers if not layer.is_finite]:
-        return [
-            f"The model gives NaN or infinity in {len(broken)} of {len(layers)} cross-attentions, first in "
-            f"{broken[0]}, so the negative cannot be measured, and a picture would be black. First look for what "
-            "breaks the model without NASA Apply (a damaged file, a LoRA of another model); then try ComfyUI with "
-            "--force-fp32."
-        ]
-    if all(float(layer.difference.pos) == 0.0 for layer in layers):
-        return [
-            "The prompt has no response in any layer: it is all zeros (ConditioningZeroOut), so the negative cannot be "
-            "compared with it. Connect a CLIP Text Encode to positive."
-        ]
-    sentences, is_uninformative = [], False
-    numbers = sorted({number for layer in layers for number in layer.negatives})
-    for number in numbers:
-        responses = [layer.negatives[number] for layer in layers if number in layer.negatives]
-        which = "The negative" if numbers == [0] else f"Negative {number + 1}"
-        if all(response.is_zero for response in responses):
-            sentences.append(
-                f"{which} has no response in any layer: it is all zeros (ConditioningZeroOut). Connect a CLIP Text "
-                "Encode that names what should not appear."
-            )
-            continue
-        cosine = _mean([response.cosine for response in responses])
-        shown = f"mean cosine {cosine:.2f}"
-        if cosine >= SAME_COSINE:
-            is_uninformative = True
-            sentences.append(
-                f"{which} is uninformative: it means the same as the prompt ({shown}), so NASA only weakens the "
-                "prompt. Name what should not appear, and nothing from the prompt."
-            )
-        elif cosine >= CLOSE_COSINE:
-            sentences.append(
-                f"{which} may be too close to the prompt ({shown}; good ones have less than {CLOSE_COSINE:g} on the "
-                "bundled student, maybe more on other models). If it has no effect, repeat less of the prompt in it."
-            )
-        else:
-            sentences.append(f"{which} is informative: it differs from the prompt ({shown}).")
-    if all(layer.difference.is_zero for layer in layers):
-        if not all(response.is_zero for layer in layers for response in layer.negatives.values()):
-            sentences.append("No layer changes: the mask of NASA Apply is black in this picture.")
-        return sentences
-    change, left = _mean([layer.change for layer in layers]), _mean([layer.left for layer in layers])
-    shown = f"the layers change by {change:.0%} on average, {_percent(left)} of the prompt's own response is left"
-    # No alpha helps an uninformative negative, so no advice on alpha is given then.
-    if not is_uninformative and (change >= STRONG_CHANGE or left <= NOTHING_LEFT):
-        sentences.append(f"Alpha is too strong: {shown}. Halve it.")
-    else:
-        sentences.append(f"Strength: {shown}.")
-    return sentences
-
-
 def strength_table(layers: Sequence[LayerStrength]) -> str:
     """A line for each layer and negative; `share` is the layer's part in the sum of all changes."""
     total = sum(layer.change for layer in layers if math.isfinite(layer.change))
@@ -146,7 +92,7 @@ def strength_table(layers: Sequence[LayerStrength]) -> str:
             line = f"{name:<12} {_number(response.ratio):>10} {_number(response.cosine):>7}"
             if place == 0:  # these numbers are for all negatives together
                 share = _divide(layer.change, total)
-                line += f" {_percent(layer.change):>7} {_percent(share):>6} {_percent(layer.left):>6}"
+                line += f" {percent(layer.change):>7} {percent(share):>6} {percent(layer.left):>6}"
             lines.append(line)
     return "\n".join(lines)
 
@@ -155,14 +101,15 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"  # no -0
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """Such as "21%"; "-" for NaN."""
     return "-" if math.isnan(value) else f"{round(value, 2) + 0.0:.0%}"
 
 
-def _mean(values: Sequence[float]) -> float:
-    """Of the layers where the value is defined; there is at least one."""
+def mean_of(values: Sequence[float]) -> float:
+    """The mean of the layers where the value is defined; NaN if there is none."""
     defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined)
+    return _divide(sum(defined), len(defined))
 
 
 def _divide(value: float, by: float) -> float:

@@ -13,12 +13,13 @@ from comfy.patcher_extension import WrappersMP
 
 from ..guidance.blocks import describe_blocks
 from ..guidance.methods import NASA
-from ..guidance.strength import LayerStrength, Response, strength_table, verdict
+from ..guidance.strength import LayerStrength, Response, strength_table
+from ..guidance.verdict import NO_EFFECT, explain, verdict
 from ..pictures.strength_chart import strength_chart
 from ..presets import AUTO, find_preset
 from .families import LayerKey, LayerObserver, family_of
+from .nasa.alpha import known_alpha
 from .nasa.apply import WRAPPER_KEY
-from .nasa.log import describe_strength
 from .nasa.request import Steering
 from .nasa.sampling_run import OBSERVER_KEY, with_option
 from .one_step import Latent, OneStepSampler, SamplingPlan, plan_one_step, recipe_of, sample_plan
@@ -42,16 +43,19 @@ def inspect(
     wrappers = patcher.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY)
     steerings = tuple(each for wrapper in wrappers for each in wrapper.steerings)
     if not steerings:
-        return strength_chart([_NOT_STEERED], []), _NOT_STEERED
+        return strength_chart([NO_EFFECT, _NOT_STEERED], []), f"{NO_EFFECT}\n{_NOT_STEERED}"
     family = family_of(patcher.model)
     names = {key: f"{layer.block.group}.{layer.block.index}" for key, layer in family.layers(patcher.model).items()}
     plan, observer = first_step(patcher, preset), StrengthObserver(names)
     with uncompiled:  # a compiled graph would not call the observer
         observed_step(plan, positive, latent, seed=seed, observer=observer)
-    sentences = [
-        _where(patcher, plan, steerings, observer.layers),
-        *(verdict(observer.layers) if observer.layers else []),
-    ]
+    sigma, sampling = float(plan.sigmas[0]), plan.patcher.get_model_object("model_sampling")
+    active = [each for each in steerings if each.active_negatives(lambda window: window.is_active(sigma, sampling))]
+    sentences = [NO_EFFECT, _where(patcher, sigma, steerings, active, observer.layers)]
+    if observer.layers:
+        strengths = [(each.method, each.alpha) for each in active]
+        sentences[0] = verdict(observer.layers, strengths, known_alpha(patcher, preset))
+        sentences += explain(observer.layers, strengths)
     report = "\n".join([*sentences, *(["", strength_table(observer.layers)] if observer.layers else [])])
     return strength_chart(sentences, observer.layers), report
 
@@ -110,12 +114,14 @@ def observed_step(plan: SamplingPlan, positive: list, latent: Latent, *, seed: i
 
 
 def _where(
-    patcher: ModelPatcher, plan: SamplingPlan, steerings: Sequence[Steering], seen: Sequence[LayerStrength]
+    patcher: ModelPatcher,
+    sigma: float,
+    steerings: Sequence[Steering],
+    active: Sequence[Steering],
+    seen: Sequence[LayerStrength],
 ) -> str:
     """Describe where NASA acted, or why it did not."""
-    family, sigma = family_of(patcher.model), float(plan.sigmas[0])
-    sampling = plan.patcher.get_model_object("model_sampling")
-    active = [each for each in steerings if each.active_negatives(lambda window: window.is_active(sigma, sampling))]
+    family = family_of(patcher.model)
     if not active:
         windows = ", ".join(f"{each.window.start_percent:g} to {each.window.end_percent:g}" for each in steerings)
         return (
@@ -131,7 +137,9 @@ def _where(
             f"NASA Apply acts in {len(seen)} of the {wanted} chosen cross-attentions: another patch skips or replaces "
             "the others. Remove nodes that skip blocks or cache steps."
         )
-    strengths = ", ".join(describe_strength(each.method, each.alpha) for each in active)
+    strengths = " and ".join(
+        f"alpha {each.alpha:g}" + ("" if each.method is NASA else f", method {each.method}") for each in active
+    )
     blocks = describe_blocks(block for block in family.blocks(patcher.model) if block in chosen)
     where = "" if wanted == len(layers) else f" ({blocks})"
     idle = len(steerings) - len(active)

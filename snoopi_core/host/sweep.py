@@ -19,10 +19,13 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ..guidance.methods import NASA, Method
+from ..guidance.sweet_spot import SweetSpot, choose
 from ..pictures.contact_sheet import contact_sheet
 from ..presets import AUTO
 from .conditioning.negative import Conditioning
 from .conditioning.window import Window
+from .front_end import show_text
+from .nasa.alpha import known_alpha
 from .nasa.apply import read_steering, steer
 from .nasa.request import ALL_ZEROS
 from .one_step import Callback, Latent, SamplingPlan, plan_one_step, sample_plan
@@ -43,8 +46,9 @@ def sweep(
     preset: str = AUTO,
     sampler: comfy.samplers.Sampler | None = None,
     sigmas: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A labelled page of all pictures, (1, H, W, 3), and the pictures, (strengths x batch, h, w, 3).
+) -> tuple[torch.Tensor, torch.Tensor, SweetSpot]:
+    """A labelled page of all pictures, (1, H, W, 3); the pictures, (strengths x batch, h, w, 3); and the strength to
+    start with, which is marked on the page if there is one.
 
     Args:
         strengths: methods and their strengths, one picture (or batch) each.
@@ -64,6 +68,11 @@ def sweep(
     if idle := dict.fromkeys(each.method.name for each in steerings if each.is_ignored):
         logging.warning("%s: %s does nothing, so its pictures are the same: %s", _NODE_NAME, ", ".join(idle), ALL_ZEROS)
     plan = _make_plan(patcher, timesteps, preset, sampler, sigmas)
+    spot = choose(
+        strengths,
+        known_alpha(patcher, preset if sampler is None else AUTO),
+        does_nothing=ALL_ZEROS if NASA.name in idle else "",
+    )
     # Without latent previews: the front end would keep showing the last one instead of the node's page.
     progress = comfy.utils.ProgressBar(plan.steps * len(steerings))
     samples = []
@@ -76,7 +85,9 @@ def sweep(
     pictures = _decode(vae, samples)
     several = len({method.name for method, _ in strengths}) > 1
     labels = [f"{method.name if several or method is not NASA else 'alpha'} {alpha:g}" for method, alpha in strengths]
-    return contact_sheet(pictures, labels), pictures.flatten(0, 1)
+    show_text(spot.reason)
+    note = "" if spot.place is None else spot.reason
+    return contact_sheet(pictures, labels, marked=spot.place, note=note), pictures.flatten(0, 1), spot
 
 
 def _make_plan(

@@ -11,7 +11,7 @@ from math import ceil, isqrt
 import torch
 from PIL import Image, ImageDraw
 
-from .drawing import GREY, INK, PAPER, load_font, to_image_tensor
+from .drawing import GREEN, GREY, INK, PAPER, load_font, to_image_tensor, wrap_text
 
 MIN_SIDE, MAX_SIDE = 256, 512
 """Limits of a picture's longer side on the page, in pixels: small pictures are enlarged, large ones reduced."""
@@ -19,10 +19,12 @@ MAX_PIXELS = 2**24
 """Of all pictures on the page together: many pictures are drawn smaller. This keeps the IMAGE below 300 MB."""
 MAX_COLUMNS, MAX_ROWS = 5, 8
 """Most pictures side by side, and most pictures of one label."""
-_GAP, _MARGIN = 8, 16
+_GAP, _MARGIN, _FRAME = 8, 16, 4
 
 
-def contact_sheet(pictures: Sequence[torch.Tensor], labels: Sequence[str]) -> torch.Tensor:
+def contact_sheet(
+    pictures: Sequence[torch.Tensor], labels: Sequence[str], *, marked: int | None = None, note: str = ""
+) -> torch.Tensor:
     """All pictures on one page, (1, H, W, 3) in [0, 1].
 
     Each label is a column, with its pictures below it. More labels than `MAX_COLUMNS` continue below, in bands of equal
@@ -30,6 +32,8 @@ def contact_sheet(pictures: Sequence[torch.Tensor], labels: Sequence[str]) -> to
 
     Args:
         pictures: (R, h, w, 3) in [0, 1] for each label, all of the same shape.
+        marked: the number of a label whose column has a green frame.
+        note: a sentence at the bottom of the page.
     """
     chosen = _evenly_spaced(len(pictures[0]), MAX_ROWS)
     largest = _max_side(*pictures[0].shape[1:3], count=len(pictures) * len(chosen))
@@ -44,13 +48,21 @@ def contact_sheet(pictures: Sequence[torch.Tensor], labels: Sequence[str]) -> to
     columns = ceil(len(labels) / bands)
     pitch = max(width, *(ceil(font.getlength(label)) for label in labels)) + _GAP
     band_height = above + len(chosen) * (height + _GAP)
-    size = (2 * _MARGIN + beside + columns * pitch - _GAP, 2 * _MARGIN + bands * band_height - _GAP)
-    page = Image.new("RGB", size, PAPER)
+    wide = 2 * _MARGIN + beside + columns * pitch - _GAP
+    lines = wrap_text(note, font, wide - 2 * _MARGIN) if note else []
+    top_of_note = _MARGIN + bands * band_height + _GAP
+    page = Image.new("RGB", (wide, top_of_note + ceil(len(lines) * 1.4 * font.size) + _MARGIN - 2 * _GAP), PAPER)
     draw = ImageDraw.Draw(page)
+    for number, line in enumerate(lines):
+        draw.text((_MARGIN, top_of_note + number * 1.4 * font.size), line, fill=GREEN, font=font)
     for number, (label, column) in enumerate(zip(labels, tiles, strict=True)):
         band, place = divmod(number, columns)
         middle, top = _MARGIN + beside + place * pitch + (pitch - _GAP) // 2, _MARGIN + band * band_height
-        draw.text((middle, top + above / 2), label, fill=INK, font=font, anchor="mm")
+        draw.text((middle, top + above / 2), label, fill=GREEN if number == marked else INK, font=font, anchor="mm")
+        if number == marked:  # in the gaps between the pictures, so that it covers none
+            left, bottom = middle - width // 2, top + above + len(chosen) * (height + _GAP) - _GAP
+            frame = (left - _FRAME, top + above - _FRAME, left + width + _FRAME - 1, bottom + _FRAME - 1)
+            draw.rectangle(frame, outline=GREEN, width=_FRAME)
         for row, tile in enumerate(column):
             y = top + above + row * (height + _GAP)
             page.paste(tile, (middle - width // 2, y))

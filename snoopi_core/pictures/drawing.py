@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFont
 
-PAPER, INK, GREY, RULE = "#ffffff", "#1b1f24", "#6a737d", "#d0d7de"
+PAPER, INK, GREY, RULE, GREEN = "#ffffff", "#1b1f24", "#6a737d", "#d0d7de", "#1a7f37"
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 

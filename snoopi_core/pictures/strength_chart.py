@@ -9,26 +9,32 @@ import torch
 from PIL import Image, ImageDraw
 
 from ..guidance.strength import CLOSE_COSINE, STRONG_CHANGE, LayerStrength
-from .drawing import GREY, INK, PAPER, RULE, load_font, to_image_tensor, wrap_text
+from ..guidance.verdict import OK
+from .drawing import GREEN, GREY, INK, PAPER, RULE, load_font, to_image_tensor, wrap_text
 
 WIDTH = 1024
-_MARGIN, _LEFT, _PANEL, _TITLE = 24, 64, 150, 56  # _LEFT: space for the numbers beside a panel
+_MARGIN, _LEFT, _PANEL, _TITLE = 24, 64, 150, 60  # _LEFT: space for the numbers beside a panel
 _COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df")  # of the negatives, repeated if there are more
 _CHANGE, _LIMIT = "#57606a", "#d1242f"
 _MAX_NUMBERED = 24  # with more bars there is no room for their values
 
 
 def strength_chart(sentences: Sequence[str], layers: Sequence[LayerStrength]) -> torch.Tensor:
-    """A page, (1, H, W, 3) in [0, 1]; only the sentences if there are no layers."""
-    head, small = load_font(20), load_font(14)
-    lines = [line for sentence in sentences for line in wrap_text(sentence, head, WIDTH - 2 * _MARGIN)]
-    top = _MARGIN + len(lines) * 28 + 12
+    """A page, (1, H, W, 3) in [0, 1]: the first sentence, the verdict, is large; only text if there are no layers."""
+    large, head, small = load_font(30), load_font(18), load_font(14)
+    first = wrap_text(sentences[0], large, WIDTH - 2 * _MARGIN)
+    lines = [line for sentence in sentences[1:] for line in wrap_text(sentence, head, WIDTH - 2 * _MARGIN)]
+    below = _MARGIN + len(first) * 40 + 4
+    top = below + len(lines) * 26 + 12
     names = 10 + (max(math.ceil(small.getlength(layer.name)) for layer in layers) if layers else 0)
     height = top + (3 * (_TITLE + _PANEL) + names if layers else 0) + _MARGIN
     page = Image.new("RGB", (WIDTH, height), PAPER)
     draw = ImageDraw.Draw(page)
+    for number, line in enumerate(first):
+        colour = GREEN if sentences[0] == OK else _LIMIT
+        draw.text((_MARGIN, _MARGIN + number * 40), line, fill=colour, font=large)
     for number, line in enumerate(lines):
-        draw.text((_MARGIN, _MARGIN + number * 28), line, fill=INK, font=head)
+        draw.text((_MARGIN, below + number * 26), line, fill=INK, font=head)
     if not layers:
         return to_image_tensor(page)
 
@@ -36,26 +42,31 @@ def strength_chart(sentences: Sequence[str], layers: Sequence[LayerStrength]) ->
         return [[(_colour(n), number(response)) for n, response in layer.negatives.items()] for layer in layers]
 
     changes = [[(_CHANGE, layer.change)] for layer in layers]
+    # Title, formula, bars, lowest value, limit and its name.
     panels = (
-        ("|Z-| / |Z+|: the negative's response against the prompt's", of_negatives(lambda r: r.ratio), 0.0, None),
-        ("cos(Z+, Z-): 1 means the same, 0 nothing in common", of_negatives(lambda r: r.cosine), -1.0, CLOSE_COSINE),
-        ("change of the layer, |Z_NASA - Z+| / |Z+|", changes, 0.0, STRONG_CHANGE),
-    )
-    _draw_legend(draw, top + _TITLE * 0.6, sorted({number for layer in layers for number in layer.negatives}))
-    for title, bars, low, limit in panels:
-        draw.text((_MARGIN, top + _TITLE * 0.6), title, fill=INK, font=load_font(16), anchor="lm")
-        _draw_panel(draw, top + _TITLE, bars, low, limit)
+        ("How strong the negative is, next to the prompt (1: as strong)", "|Z-| / |Z+|",
+         of_negatives(lambda r: r.ratio), 0.0, None, ""),
+        ("How alike negative and prompt are (1: the same, 0: nothing in common)", "cos(Z+, Z-)",
+         of_negatives(lambda r: r.cosine), -1.0, CLOSE_COSINE, "red line: too alike, if the mean is above it"),
+        ("How much the layer changes (0: not at all)", "|Z_NASA - Z+| / |Z+|",
+         changes, 0.0, STRONG_CHANGE, "red line: too strong, if the mean is above it"),
+    )  # fmt: skip
+    _draw_legend(draw, top + _TITLE * 0.68, sorted({number for layer in layers for number in layer.negatives}))
+    for title, formula, bars, low, limit, name in panels:
+        draw.text((_MARGIN, top + _TITLE * 0.38), title, fill=INK, font=load_font(17), anchor="lm")
+        draw.text((_MARGIN, top + _TITLE * 0.74), formula, fill=GREY, font=load_font(12), anchor="lm")
+        _draw_panel(draw, top + _TITLE, bars, low, limit, name)
         top += _TITLE + _PANEL
     _draw_names(page, top, [layer.name for layer in layers])
     return to_image_tensor(page)
 
 
 def _draw_panel(
-    draw: ImageDraw.ImageDraw, top: int, bars: list[list[tuple[str, float]]], low: float, limit: float | None
+    draw: ImageDraw.ImageDraw, top: int, bars: list[list[tuple[str, float]]], low: float, limit: float | None, name: str
 ) -> None:
     """Draw each layer's (colour, value) bars from 0, skipping values that are not finite.
 
-    `limit` is drawn as a red line if it lies in the panel.
+    `limit` is drawn as a red line with its name if it lies in the panel.
     """
     values = [value for several in bars for _, value in several if math.isfinite(value)]
     high = 1.0 if low < 0.0 else max(1.0, math.ceil(max(values, default=0.0) * 2.2) / 2)  # leaves room for the values
@@ -69,6 +80,8 @@ def _draw_panel(
         draw.text((_LEFT - 8, y(mark)), f"{mark:g}", fill=GREY, font=small, anchor="rm")
     if limit is not None and limit < high:
         draw.line((_LEFT, y(limit), WIDTH - _MARGIN, y(limit)), fill=_LIMIT, width=2)
+        # Above the panel, where no bar is.
+        draw.text((WIDTH - _MARGIN, top - _TITLE * 0.26), name, fill=_LIMIT, font=load_font(14), anchor="rm")
     for place, several in enumerate(bars):
         left, width = _slot(place, len(bars))
         each = width * 0.8 / len(several)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,6 +14,7 @@ from host_world import HostStudent, pack_node
 from reference import Subtraction
 from unets import SIDE, case, conditioning, empty_latent
 
+from snoopi_core.guidance.methods import make_method
 from snoopi_core.host.conditioning.window import Window
 from snoopi_core.host.families import family_of
 from snoopi_core.host.inspect import StrengthObserver, first_step, inspect, observed_step
@@ -129,10 +131,11 @@ def test_a_compiled_model_is_measured(subject):
 
 class TestReport:
     def test_where_it_acts(self, subject):
-        first = report_of(steer(subject), subject).splitlines()[0]
+        verdict, first, *_ = report_of(steer(subject), subject).splitlines()
+        assert verdict == "OK"
         family = "Stable Diffusion UNets (SD1.x, SD2.x, SDXL)"
         assert first == f"NASA Apply acts in 7 of 7 cross-attentions of {family}, with alpha 0.5."
-        partly = report_of(steer(subject, blocks="middle, output"), subject).splitlines()[0]
+        partly = report_of(steer(subject, blocks="middle, output"), subject).splitlines()[1]
         assert (
             partly == f"NASA Apply acts in 5 of 7 cross-attentions of {family} (middle.0, output.2-5), with alpha 0.5."
         )
@@ -141,14 +144,16 @@ class TestReport:
     def test_nothing_is_steered(self, subject, alpha):
         patcher = subject.patcher if alpha is None else steer(subject, alpha=alpha)
         chart, report = inspect(patcher, positive_of(subject), {"samples": empty_latent()}, seed=SEED)
-        assert report.startswith("Nothing is steered")
+        assert report.startswith("No effect\nNothing is steered")
         assert chart.shape[0] == 1 and float(chart.min()) < 0.3  # the sentence is on the page
 
     @pytest.mark.parametrize(
         "settings", [{"window": Window(start_percent=0.5)}, {"start_percent": 0.5, "end_percent": 1.0}]
     )
     def test_the_step_is_outside_of_the_window(self, subject, settings):
-        assert "NASA Apply does not act in this step" in report_of(steer(subject, **settings), subject)
+        assert report_of(steer(subject, **settings), subject).startswith(
+            "No effect\nNASA Apply does not act in this step"
+        )
 
     def test_another_patch_removes_layers(self, subject):
         """Not by the host's hooks, which NASA chains, but by a wrapper, which can change a call's options freely."""
@@ -194,9 +199,32 @@ class TestReport:
         assert chart.isfinite().all()
 
     def test_too_strong_or_not(self, subject):
-        assert "Alpha is too strong" in report_of(steer(subject, alpha=3.0), subject)
+        verdict = report_of(steer(subject, alpha=3.0), subject).splitlines()[0]
+        lower = float(re.fullmatch(r"Too strong: lower alpha to about (\S+)", verdict)[1])
+        assert 0.2 < lower < 2.0
+        assert report_of(steer(subject, alpha=0.8 * lower), subject).startswith("OK")
         fine = report_of(steer(subject), subject)
-        assert "Strength: the layers change by" in fine and "too strong" not in fine
+        assert fine.startswith("OK") and "Strength: the layers change by" in fine
+
+    @pytest.mark.parametrize(("name", "alpha", "first"), [
+        ("orthogonal", 3.5, "Too strong: lower alpha to about "),
+        ("NAG", 12.0, "Too strong: lower alpha to about 10, the highest published for NAG"),
+        ("VSF", 2.0, "No verdict: no limits are known for VSF"),
+    ])  # fmt: skip
+    def test_other_methods(self, subject, name, alpha, first):
+        negative, method = conditioning(subject.condition(3)), make_method(name)
+        steered = apply_nasa(subject.patcher, negative, alpha=alpha, window=Window(), blocks="all", method=method)
+        verdict, where, *_ = report_of(steered, subject).splitlines()
+        assert verdict.startswith(first) and f"with alpha {alpha:g}, method {name}" in where
+
+    @pytest.mark.parametrize("name", ["NAG", "VSF"])
+    def test_zeros_that_act_are_not_said_to_do_nothing(self, subject, name):
+        zeros = [(torch.zeros_like(each), settings) for each, settings in conditioning(subject.condition(3))]
+        steered = apply_nasa(subject.patcher, zeros, alpha=2.0, window=Window(), blocks="all", method=make_method(name))
+        report = report_of(steered, subject)
+        assert report.startswith("Other negative needed: this one is all zeros, so it names nothing")
+        assert f"It names nothing, but {name} changes the picture all the same." in report
+        assert "Strength: the layers change by" in report and "mask" not in report
 
     def test_several_negatives_are_distinguished(self, subject):
         report = report_of(steer(subject, steer(subject), negative=1), subject)

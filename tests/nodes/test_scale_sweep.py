@@ -8,6 +8,7 @@ import comfy.utils
 import families
 import pytest
 import torch
+from comfy_execution.graph_utils import ExecutionBlocker
 from host_nodes import run_node
 from host_world import HostStudent, pack_node
 from unets import case, conditioning
@@ -65,7 +66,7 @@ def by_hand(student, prompts, alpha, *, model=None, rows=1, **settings):
 @pytest.mark.parametrize("settings", [{}, PRESET, {"timesteps": "999, 499"}])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_each_picture_equals_that_of_separate_nodes(student, prompts, rows, settings):
-    sheet, images = swept(student, prompts, rows=rows, **settings)
+    sheet, images, _ = swept(student, prompts, rows=rows, **settings)
     expected = [by_hand(student, prompts, alpha, rows=rows, **settings) for alpha in ALPHAS]
     assert torch.equal(images, torch.cat(expected))
     assert not torch.equal(expected[0], expected[1]) and not torch.equal(expected[1], expected[2])
@@ -74,7 +75,8 @@ def test_each_picture_equals_that_of_separate_nodes(student, prompts, rows, sett
 
 def test_a_negative_of_zeros_is_warned_of_once(student, prompts, caplog):
     zeros = run_node("ConditioningZeroOut", conditioning=prompts[1])
-    _, images = swept(student, (prompts[0], zeros))
+    _, images, spot = swept(student, (prompts[0], zeros))
+    assert "No sweet spot: the negative is all zeros" in spot.message
     assert all(torch.equal(images[0], image) for image in images[1:])
     words = "NASA Scale Sweep: NASA does nothing, so its pictures are the same: the negative is all zeros"
     assert caplog.text.count(words) == 1
@@ -238,3 +240,35 @@ def test_methods_side_by_side(student, prompts):
             steered, prompts[0], latent(), SEED, timesteps="auto"
         )
         assert torch.equal(image, student.vae.decode(samples.result[0]["samples"])[0])
+
+
+@pytest.mark.both_hosts
+@pytest.mark.parametrize(
+    ("text", "settings", "expected"),
+    [
+        ("0, 0.5, 1", {}, 1.0),  # the student's own, in its file
+        ("0.6, 3", {}, 0.6),
+        ("2, 3", {}, "1 is known for this model (from the model's file), and the list has no alpha from 0.5 to it"),
+        ("NAG: 2", {}, "for other methods none is known"),
+    ],
+)
+def test_the_sweet_spot_is_known_or_there_is_none(student, prompts, text, settings, expected):
+    """What is connected to the third output gets the marked alpha, or does not run and shows the reason."""
+    node = pack_node("nasa_scale_sweep", "NASAScaleSweep")
+    sheet, _, spot = node.execute(student.model, *prompts, latent(), student.vae, text, SEED, **settings).result
+    green = torch.tensor([0x1A, 0x7F, 0x37]) / 255
+    marked = bool(((sheet[0] - green).abs() < 1e-3).all(-1).any())
+    if isinstance(expected, float):
+        assert spot == expected and marked
+    else:
+        assert isinstance(spot, ExecutionBlocker) and expected in spot.message and not marked
+
+
+def test_without_a_known_alpha_there_is_no_sweet_spot(student):
+    subject = families.case("PixArt-alpha 512")
+    positive, negative = (families.conditioning(subject.condition(seed)) for seed in (1, 3))
+    node = pack_node("nasa_scale_sweep", "NASAScaleSweep")
+    arguments = (subject.patcher, positive, negative, {"samples": subject.latent()}, student.vae, "0.3", SEED)
+    assert node.execute(*arguments, preset="PixArt-DMD").result[2] == 0.3  # the paper's is 0.45
+    unknown = node.execute(*arguments, **host_sampling(subject.patcher)).result[2]
+    assert "no alpha has been measured or published for this model" in unknown.message

@@ -61,7 +61,7 @@ OUTPUTS = {
     "SnoopiPGSBLoader": ["MODEL", "CLIP", "VAE"],
     "SnoopiNASAApply": ["MODEL"],
     "SnoopiOneStepSampler": ["LATENT"],
-    "SnoopiNASAScaleSweep": ["IMAGE", "IMAGE"],
+    "SnoopiNASAScaleSweep": ["IMAGE", "IMAGE", "FLOAT"],
     "SnoopiNASAInspect": ["IMAGE", "STRING"],
 }
 
@@ -90,6 +90,25 @@ def test_prompts_without_the_newer_inputs_are_still_complete(schemas):
 def test_only_the_rarely_used_inputs_are_advanced(schemas):
     advanced = [i.id for schema in schemas.values() for i in schema.inputs if getattr(i, "advanced", None)]
     assert advanced == ["latents", "start_percent", "end_percent", "blocks", "nag_tau", "nag_blend", "vsf_beta"]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("sd turbo", {"SnoopiNASAApply", "SnoopiOneStepSampler"}),
+        ("alpha", {"SnoopiNASAApply", "SnoopiNASAInspect"}),
+        ("negative prompt", {"SnoopiNASAApply"}),
+    ],
+)
+def test_words_that_people_type_are_search_aliases(pack, words, found):
+    """As the server tells them to the front end, which looks for all words in the same alias."""
+
+    async def ask():
+        extension = await pack.comfy_entrypoint()
+        return [node.GET_NODE_INFO_V1() for node in await extension.get_node_list()]
+
+    infos = asyncio.run(ask())
+    assert {info["name"] for info in infos if words in info["search_aliases"]} >= found
 
 
 @pytest.fixture(scope="module")

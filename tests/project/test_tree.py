@@ -43,6 +43,19 @@ def test_every_node_has_a_help_page_and_texts(pack_root: Path, schemas: list[Any
 
 
 @pytest.mark.host
+def test_a_help_page_begins_with_what_a_newcomer_needs(pack_root: Path, schemas: list[Any]) -> None:
+    """Five lines in short, a picture, links; then the inputs. Its readers have no shell and no clone."""
+    for schema in schemas:
+        page = (pack_root / "web" / "docs" / f"{schema.node_id}.md").read_text(encoding="utf-8")
+        title, short, *others = page.split("\n## ")
+        assert title.strip() == f"# {schema.display_name}" and others[0].startswith("Inputs\n"), schema.node_id
+        lines = [line for line in short.splitlines() if line.startswith("- ")]
+        assert short.startswith("In short\n") and len(lines) == 5, schema.node_id
+        assert "https://arxiv.org/abs/2412.02687" in short and "#readme" in short and "Browse Templates" in short
+        assert not re.search(rr"python -m|pytest |pip install|git clone|`make ", page), schema.node_id
+
+
+@pytest.mark.host
 def test_the_help_pages_pictures_exist(pack_root: Path, schemas: list[Any]) -> None:
     for schema in schemas:
         page = pack_root / "web" / "docs" / f"{schema.node_id}.md"

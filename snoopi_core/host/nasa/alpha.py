@@ -6,6 +6,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ...guidance.alpha import describe_paper_alphas, paper_alpha
 from ...guidance.methods import NASA, Method
+from ...presets import AUTO, find_preset
 from ..families import family_of
 from ..loading.attachment import get_metadata
 
@@ -36,14 +37,19 @@ def _note(patcher: ModelPatcher) -> str:
     return family_of(patcher.model).alpha_note
 
 
-def known_alpha(patcher: ModelPatcher) -> tuple[float, str] | None:
-    """The alpha of this model and its source: its file, or the paper's value for PG-SB students of its kind."""
+def known_alpha(patcher: ModelPatcher, preset: str = AUTO) -> tuple[float, str] | None:
+    """The alpha of this model and its source: its file; the paper's value for the preset by which it is sampled; or the
+    paper's value for PG-SB students of its kind.
+    """
     metadata = get_metadata(patcher)
-    if metadata is None:
-        return None
-    if metadata.recommended_alpha is not None:
+    if metadata is not None and metadata.recommended_alpha is not None:
         return metadata.recommended_alpha, "from the model's file"
-    found = paper_alpha(family_of(patcher.model).kind(patcher.model), is_pg_sb=True) if metadata.recipe else None
+    if chosen := find_preset(preset):
+        alpha = chosen.nasa_alpha
+        return None if alpha is None else (alpha, f"the paper's for {chosen.name.partition(',')[0]}")
+    if metadata is None or not metadata.recipe:
+        return None
+    found = paper_alpha(family_of(patcher.model).kind(patcher.model), is_pg_sb=True)
     return found and (found[0], f"the paper's for {found[1].partition(',')[0]}")
 
 

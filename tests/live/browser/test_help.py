@@ -50,3 +50,15 @@ def test_a_help_page_opens_with_its_pictures(page: Page, screenshots: Path, node
     page.wait_for_function(f"() => ({PICTURES})().length > 0 && ({PICTURES})().every(width => width > 0)")
     picture = screenshot(page, screenshots / f"help_{node}.png")
     assert not (cut := page.evaluate(TOO_WIDE)), f"cut off at the right: {cut}, see {picture}"
+
+
+# The words that a newcomer types, and one of our nodes that is among the first found.
+WORDS = {"sd turbo": "One-Step Sampler", "alpha": "NASA Apply", "negative prompt": "NASA Apply"}
+
+
+def test_the_words_that_people_type_find_our_nodes(page: Page, screenshots: Path) -> None:
+    page.get_by_role("button", name="Node Library").click()
+    for words, node in WORDS.items():
+        page.get_by_placeholder("Search").last.fill(words)
+        page.get_by_text(node, exact=True).first.wait_for()
+        screenshot(page, screenshots / f"search_{words.replace(' ', '_')}.png")

@@ -187,7 +187,7 @@ def test_scale_sweep_shows_the_video(subject):
     positive, negative = conditioning(subject.condition(1)), subject.condition(3)
     sigmas, sampler = torch.tensor([1.0, 0.5, 0.0]), comfy.samplers.ksampler("euler")
     strengths = [(NASA, 0.0), (NASA, 0.5)]
-    _, pictures = sweep(
+    _, pictures, _ = sweep(
         subject.patcher, positive, conditioning(negative), {"samples": subject.to_host(subject.latent())}, Decoder(),
         strengths=strengths, seed=7, sampler=sampler, sigmas=sigmas,
     )  # fmt: skip

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from snoopi_core.guidance.strength import LayerStrength, Response, strength_table, verdict
+from snoopi_core.guidance.methods import NASA, make_method
+from snoopi_core.guidance.strength import LayerStrength, Response, strength_table
+from snoopi_core.guidance.verdict import explain, verdict
 from snoopi_core.pictures.drawing import load_font, wrap_text
 from snoopi_core.pictures.strength_chart import WIDTH, strength_chart
 
@@ -37,42 +39,73 @@ def test_several_calls_are_added():
 
 
 @pytest.mark.parametrize(
-    ("z_neg", "alpha", "expected"),
+    ("z_neg", "alpha", "first", "expected"),
     [
-        ([0.5, 0.5], 0.3, ["is informative", "Strength: the layers change by 21% on average, 85%"]),
-        ([0.9, 0.2], 0.3, ["is uninformative", "Strength"]),
-        ([0.8, 0.5], 0.3, ["may be too close to the prompt", "Strength"]),
-        ([0.0, 1.0], 1.6, ["is informative", "Alpha is too strong: the layers change by 160%"]),
-        ([1.0, 0.0], 1.0, ["is uninformative", "Strength: the layers change by 100% on average, 0% of"]),
-        ([1.0, 1.5], 1.1, ["is informative", "too strong", "-10%"]),
-        ([0.0, 0.0], 1.0, ["The negative has no response in any layer: it is all zeros (ConditioningZeroOut)"]),
-        ([0.0, 1.0], 0.0, ["is informative", "No layer changes: the mask of NASA Apply is black"]),
+        ([0.5, 0.5], 0.3, "OK", ["is informative", "Strength: the layers change by 21% on average, 85%"]),
+        ([0.9, 0.2], 0.3, "Other negative needed: this one says the same", ["is uninformative", "Strength"]),
+        ([0.8, 0.5], 0.3, "OK", ["may be too close to the prompt", "Strength"]),
+        ([0.0, 1.0], 1.6, "Too strong: lower alpha to about 1.5", ["is informative", "the layers change by 160%"]),
+        ([1.0, 0.0], 1.0, "Other negative needed", ["is uninformative", "the layers change by 100% on average, 0% of"]),
+        ([1.0, 1.5], 1.1, "Too strong: lower alpha to about 0.83", ["is informative", "-10%"]),
+        ([0.0, 0.0], 1.0, "No effect: the negative is all zeros", ["The negative has no response in any layer"]),
+        ([0.0, 1.0], 0.0, "No effect: the mask is black", ["is informative", "No layer changes: the mask of NASA"]),
     ],
 )
-def test_in_words(z_neg, alpha, expected):
-    sentences = " ".join(verdict([layer(z_neg=(z_neg,), alpha=alpha)]))
+def test_in_words(z_neg, alpha, first, expected):
+    layers = [layer(z_neg=(z_neg,), alpha=alpha)]
+    assert verdict(layers, [(NASA, alpha)]).startswith(first)
+    sentences = " ".join(explain(layers, [(NASA, alpha)]))
     assert all(words in sentences for words in expected), sentences
-    assert not ("uninformative" in sentences and "too strong" in sentences), "one verdict"
+
+
+KNOWN = (1.0, "from the model's file")
+
+
+@pytest.mark.parametrize(
+    ("alphas", "known", "first"),
+    [
+        ((0.3,), KNOWN, "Too weak: raise alpha to about 1 (from the model's file)"),
+        ((0.3,), None, "OK"),  # nothing says what would be enough
+        ((0.5,), KNOWN, "OK"),
+        ((0.3, 0.3), KNOWN, "OK"),  # of several in a chain each may be lower
+        ((1.6,), KNOWN, "Too strong: lower alpha to about 1 (from the model's file)"),
+        ((1.6,), (2.0, "from the model's file"), "Too strong: lower alpha to about 1.5"),
+        ((1.5, 0.5), KNOWN, "Too strong: lower each alpha to about 75% of what it is"),
+    ],
+)
+def test_the_models_own_alpha_decides_where_one_is_known(alphas, known, first):
+    several = tuple([0.0, 1.0] for _ in alphas)
+    one = layer(z_neg=several, alpha=sum(alphas) / len(alphas))
+    assert verdict([one], [(NASA, alpha) for alpha in alphas], known) == first
+
+
+def test_other_methods_have_no_limits_of_nasa():
+    strong = [layer(z_neg=([0.0, 1.0],), alpha=1.6)]
+    assert verdict(strong, [(make_method("NAG"), 5.0)], KNOWN).startswith("No verdict: no limits are known for NAG")
+    assert verdict(strong, [(make_method("VSF"), 5.0)]) == (
+        "Too strong: lower alpha to about 4, the highest published for VSF"
+    )
+    assert verdict(strong, [(make_method("orthogonal"), 1.6)], KNOWN) == "Too strong: lower alpha to about 1.5"
 
 
 def test_a_zero_has_no_direction():
     """Where Z- or Z+ is zero, their cosine is not 0, which would mean that they have nothing in common."""
     silent, one = layer("a.0", z_neg=([0.0, 0.0],)), layer("b.0", z_neg=([1.0, 0.0],))
-    assert "(mean cosine 1.00)" in verdict([silent, one])[0]
+    assert "(mean cosine 1.00)" in explain([silent, one])[0]
     assert strength_table([silent, one]).splitlines()[1].split() == ["a.0", "0.00", "-", "0%", "0%", "100%"]
 
     mute = LayerStrength("c.0", {0: Response()})
     for response in (mute.negatives[0], mute.difference):
         response.add(torch.zeros(2), torch.ones(2))
-    (sentence,) = verdict([mute])
+    (sentence,) = explain([mute])
     assert sentence.startswith("The prompt has no response in any layer: it is all zeros")
     assert strength_table([mute]).splitlines()[1].split() == ["c.0", "-", "-", "-", "-", "-"]
     assert strength_chart([sentence], [mute]).isfinite().all()
-    assert "(mean cosine 1.00)" in verdict([mute, one])[0]
+    assert "(mean cosine 1.00)" in explain([mute, one])[0]
 
 
 def test_of_several_negatives_one_may_do_nothing():
-    sentences = verdict([layer(z_neg=([0.0, 0.0], [0.0, 1.0]))])
+    sentences = explain([layer(z_neg=([0.0, 0.0], [0.0, 1.0]))])
     assert sentences[0].startswith("Negative 1 has no response") and sentences[1].startswith(
         "Negative 2 is informative"
     )
@@ -81,7 +114,7 @@ def test_of_several_negatives_one_may_do_nothing():
 
 def test_a_negative_that_is_not_in_every_layer():
     layers = [layer("a.0"), layer("b.0", z_neg=([0.0, 1.0], [1.0, 0.0]))]
-    sentences = verdict(layers)
+    sentences = explain(layers)
     assert sentences[0].startswith("Negative 1 is informative") and sentences[1].startswith("Negative 2 is unin")
     assert [line.split()[0] for line in strength_table(layers).splitlines()] == ["layer", "a.0", "b.0", "b.0"]
 
@@ -89,7 +122,7 @@ def test_a_negative_that_is_not_in_every_layer():
 def test_numbers_of_negatives_are_the_nodes_own():
     one = layer()
     one.negatives = {1: one.negatives[0]}
-    assert verdict([one])[0].startswith("Negative 2 is informative")
+    assert explain([one])[0].startswith("Negative 2 is informative")
     assert strength_table([one]).splitlines()[1].startswith("middle.0 (2)")
 
 
@@ -99,7 +132,8 @@ def test_non_finite_numbers_are_described_and_not_drawn(value, where):
     layers = [layer("input.1"), layer("middle.0"), layer("output.3")]
     several = layers[1].difference if where == "difference" else layers[1].negatives[0]
     setattr(several, "other" if where == "difference" else where, torch.tensor(value))
-    (sentence,) = verdict(layers)
+    assert verdict(layers, [(NASA, 1.0)]) == "Broken model: it gives NaN or infinity"
+    (sentence,) = explain(layers)
     assert "gives NaN or infinity in 1 of 3 cross-attentions, first in middle.0" in sentence
     assert len(strength_table(layers).splitlines()) == 4
     assert strength_chart([sentence], layers).isfinite().all()

@@ -93,3 +93,18 @@ def test_many_pictures_are_smaller_so_that_the_page_stays_one():
 def test_values_out_of_range_are_cut_off():
     sheet = contact_sheet([torch.full((1, 8, 8, 3), 2.0), torch.full((1, 8, 8, 3), -1.0)], ["", ""])
     assert float(sheet.max()) == 1.0 and float(sheet.min()) == 0.0
+
+
+@pytest.mark.parametrize(("count", "rows"), [(3, 1), (6, 2)])
+def test_a_mark_frames_one_column_and_covers_no_picture(count, rows):
+    pictures = plain(count, rows)
+    labels = [f"alpha {n}" for n in range(count)]
+    without = contact_sheet(pictures, labels)
+    sheet = contact_sheet(pictures, labels, marked=1, note="Alpha 1 is the one to start with. " * 3)
+    for column in pictures:
+        for picture in column:
+            assert box(found(sheet, picture[0, 0])) == box(found(without, picture[0, 0]))
+    green = found(sheet, torch.tensor([0x1A, 0x7F, 0x37]) / 255)[: without.shape[1]]
+    left, top, width, _ = box(found(sheet, pictures[1][0, 0, 0]))
+    assert green[top, left - 2] and green[top, left + width + 1] and green[top - 2, left + width // 2]
+    assert sheet.shape[1] > without.shape[1] and sheet.shape[2] == without.shape[2]
