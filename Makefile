@@ -35,8 +35,8 @@ setup-browser:
 demo: setup
 	@$(PY) -m scripts.demo
 
-# The gate, a quarter to half an hour on two cores: every kind of test, heavy ones with fewer examples (tests/README.md), in the newest
-# ComfyUI (or COMFYUI_PATH); and in the oldest that is supported, what could differ there.
+# The gate, twelve minutes on two idle cores after set-up: every kind of test, heavy ones with fewer examples
+# (tests/README.md), in the newest ComfyUI (or COMFYUI_PATH); and in the oldest that is supported, what could differ there.
 test: lint setup-browser
 	@$(PY) -m scripts.setup.comfy_cli --version >/dev/null # installed once, before tests that run at once
 	$(call part,gate,$(PYTEST) --effort gate)

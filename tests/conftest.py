@@ -188,7 +188,9 @@ def pack() -> Any:
     return importlib.import_module(PACK)
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Also called where pytest-xdist only hands tests out."""
     gc.enable()
 
 

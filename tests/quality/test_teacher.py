@@ -10,7 +10,7 @@ from training.models.loading import load_backbone
 
 pytestmark = [pytest.mark.slow, pytest.mark.scaled]
 
-CAPTIONS = effort(gate=40, full=400)
+CAPTIONS = effort(gate=24, full=120)
 
 
 def test_every_attribute_of_the_teacher(pack_root):

@@ -102,6 +102,7 @@ def compiled(monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.mark.full
 def test_compiled_regional_prompts(compiled):
     mask = random_mask(SIDE, SIDE)
     patcher = compiled(couple(steer(subject().patcher, mask=mask), 2))

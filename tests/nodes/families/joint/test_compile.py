@@ -5,8 +5,6 @@ Without MiniMax H3: its own forward breaks the graph to read numbers, with or wi
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from families.contract import steer
@@ -26,7 +24,9 @@ NAMES = ["Flux", "SD3.5 medium", "Qwen-Image", "Lumina 2", "Krea 2"]
 BAR = 1e-5
 
 
-@pytest.mark.parametrize(("name", "compiled"), itertools.product(NAMES, [fullgraph, hosts_node]))
+@pytest.mark.parametrize(
+    ("name", "compiled"), [*((name, fullgraph) for name in NAMES), ("Flux", hosts_node), ("Qwen-Image", hosts_node)]
+)
 def test_nasa_added_changed_and_removed(name, compiled):
     if name not in JOINT_CASES:
         pytest.skip("not in this ComfyUI")

@@ -130,7 +130,7 @@ def small_world(tmp_path_factory):
     accelerator, folder = Accelerator(cpu=True), tmp_path_factory.mktemp("samples")
 
     def sampler(seed, fingerprint="teacher"):
-        recipe = load_recipe("shapes", [f"seed={seed}"])
+        recipe = load_recipe("shapes", [f"seed={seed}", "output.sample_seeds=2"])
         prompts = open_prompts(recipe.prompts, 0).take(8)
         levels = NoiseLevels.from_schedule(teacher.alphas_cumprod(), recipe)
         return Sampler(
