@@ -7,7 +7,7 @@ SLOWEST_FIRST: tuple[str, ...] = (
     # The longest of the full run, one test of which can take a minute.
     "tests/training/distill/test_compile.py",
     "tests/training/trainer/estimate/",
-    "tests/experiments/test_guidance_study.py",
+    "tests/experiments/",
     "tests/project/test_first_run.py",
     "tests/training/trainer/test_never_loses.py",
     "tests/quality/",
