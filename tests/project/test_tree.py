@@ -52,7 +52,7 @@ def test_a_help_page_begins_with_what_a_newcomer_needs(pack_root: Path, schemas:
         lines = [line for line in short.splitlines() if line.startswith("- ")]
         assert short.startswith("In short\n") and len(lines) == 5, schema.node_id
         assert "https://arxiv.org/abs/2412.02687" in short and "#readme" in short and "Browse Templates" in short
-        assert not re.search(rr"python -m|pytest |pip install|git clone|`make ", page), schema.node_id
+        assert not re.search(r"python -m|pytest |pip install|git clone|`make ", page), schema.node_id
 
 
 @pytest.mark.host
