@@ -120,6 +120,8 @@ bench: setup
 	$(PY) benchmarks/nasa_cost.py sdxl --rounds 3 --cases plain NASA "CFG 2" > out/cost-large.md
 	$(PY) benchmarks/nasa_cost.py sdxl --rounds 5 --cases plain NASA --no-memory >> out/cost-large.md
 	$(PY) benchmarks/nasa_cost.py current --rounds 5 --bf16 --pytorch-attention > out/cost-current.md
+	echo >> out/cost-current.md
+	$(PY) benchmarks/nasa_cost.py current templates --count-only --bf16 --pytorch-attention >> out/cost-current.md
 	$(PY) benchmarks/train_step.py --model sd15-small --batch 1 --precision bf16 --rounds 5 --threads 1 > out/train.md
 	$(PY) benchmarks/train_step.py --model sd15-small --batch 2 --precision bf16 --rounds 5 --threads 1 >> out/train.md
 	for side in 16 24 32; do \

@@ -6,6 +6,7 @@ With two heads instead of all, they are small networks of the same classes, whic
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -65,9 +66,9 @@ def _ltx(heads: int) -> _Blocks:
 
 
 def _models(name: str, config: str, arguments: Callable[[int], _Blocks], heads: int, **sizes: Any) -> dict[str, Model]:
-    """The network with all heads, and as `NAME-quick` with two and a small latent."""
-    key = sizes.pop("key")
-    shapes = sizes.pop("shapes")
+    """The network with all heads, and as `NAME-quick` with two and a small latent. `template`: the size of
+    ComfyUI's template for it, in words and as latents, as `NAME-template`."""
+    key, shapes, template = sizes.pop("key"), sizes.pop("shapes"), sizes.pop("template", None)
     quick = tuple((channels, *(min(side, 4) for side in sides)) for channels, *sides in shapes)
     if key.startswith("ltx"):
         sizes["width"], narrow = 192 * heads, {"width": 192 * _FEW}  # of video and sound, behind the connectors
@@ -82,17 +83,24 @@ def _models(name: str, config: str, arguments: Callable[[int], _Blocks], heads: 
         shapes=quick,
         **{**sizes, "tokens": 32, **narrow},
     )
-    return {key: full, f"{key}-quick": small}
+    models = {key: full, f"{key}-quick": small}
+    if template is not None:
+        called, larger = template
+        whole = f"{', '.join(name.split(', ')[:2])}, {called}"
+        models[f"{key}-template"] = dataclasses.replace(full, name=whole, shapes=larger)
+    return models
 
 
 CURRENT = {
     **_models(
         "LTX-2.3, 2 of 48 blocks, 768x512, 49 frames", "LTXAV", _ltx, 32, key="ltx23",
         shapes=((128, 7, 16, 24), (8, 51, 16)), tokens=1024,
+        template=("768x512, 97 frames", ((128, 13, 16, 24), (8, 101, 16))),
     ),
     **_models(
         "Wan 2.2 14B, 2 of 40 blocks, 480x320, 17 frames", "WAN21_T2V", _wan, 40, key="wan22",
         shapes=((16, 5, 40, 60),), tokens=512, width=4096,
+        template=("640x640, 81 frames", ((16, 21, 80, 80),)),
     ),
     **_models(
         "Flux, 3 of 57 blocks, 1024x1024", "FluxSchnell", _flux, 24, key="flux", shapes=((16, 128, 128),), tokens=512,
@@ -113,6 +121,7 @@ CURRENT = {
     **_models(
         "HunyuanVideo, 3 of 60 blocks, 480x320, 17 frames", "HunyuanVideo", _hunyuan_video, 24, key="hunyuan-video",
         shapes=((16, 5, 40, 60),), tokens=256, width=4096, pooled=768,
+        template=("848x480, 73 frames", ((16, 19, 60, 106),)),
     ),
 }  # fmt: skip
 """All but Flux have the blocks of one kind; Flux and HunyuanVideo have one of two streams and two of one, as theirs."""

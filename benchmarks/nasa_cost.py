@@ -3,12 +3,15 @@
     python benchmarks/nasa_cost.py sd15 sdxl pixart --rounds 5
     python benchmarks/nasa_cost.py current --rounds 5 --bf16 --pytorch-attention
     python benchmarks/nasa_cost.py current --quick
+    python benchmarks/nasa_cost.py current templates --count-only --bf16 --pytorch-attention
 
 Prints a Markdown table: medians of the ratios to the plain step of the same round (so that drift of the machine's speed
 cancels), the ratio of floating-point operations (the lower limit), and that of peak memory, each measured in a separate
 process. A step is a whole run of ComfyUI's sampler, so it includes the negative's keys and values. Weights are random;
 the arithmetic is that of the real model. `current` are the networks that people run now, a few of their blocks at full
-width; with --quick, two heads and a small latent, to see that everything runs. Needs what `make test` installs.
+width; with --quick, two heads and a small latent, to see that everything runs. --count-only counts operations and
+computes no products, so that it takes seconds even for `templates`, the sizes of ComfyUI's templates for video. Needs
+what `make test` installs.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import Any
 from full_width import CURRENT
 from network_sizes import MODELS, Model, build, latent, prompt, start_host
 from peak import own_peak
+from without_products import WithoutProducts
 
 CASES = ("plain", "NASA", "NAG", "CFG 2", "NAG (core)")
 ALPHA, NAG_ALPHA = 0.3, 4.0
@@ -73,6 +77,17 @@ def flops(step: Step) -> int:
     return counter.get_total_flops()
 
 
+def count(arguments: argparse.Namespace, key: str) -> None:
+    """Print a row with the operations of each case."""
+    # A small network runs in full first: kernels are tried before they are used, and must be right.
+    small = steps(ALL[f"{key.removesuffix('-template')}-quick"], ["NASA"], bf16=arguments.bf16)
+    small["NASA"]()
+    with WithoutProducts():
+        counted = {name: flops(step) for name, step in steps(ALL[key], arguments.cases, bf16=arguments.bf16).items()}
+    ratios = [f"{counted[name] / counted['plain']:.4f}" if name in counted else "-" for name in CASES[1:]]
+    print(f"| {ALL[key].name}, {size(ALL[key])} | {counted['plain'] / 1e12:.2f} | {' | '.join(ratios)} |", flush=True)
+
+
 def timed(step: Step, *, gpu: bool) -> float:
     """Seconds of one step; on a CPU processor time, so that other programs do not count."""
     import torch
@@ -117,7 +132,8 @@ def circumstances(arguments: argparse.Namespace) -> str:
 
     device = torch.cuda.get_device_name() if arguments.gpu else f"CPU, {arguments.threads} thread(s)"
     more = ["PyTorch's attention"] * arguments.pytorch_attention + ["compiled"] * arguments.compile
-    return ", ".join([device, "bf16" if arguments.bf16 else "fp32", *more, f"{arguments.rounds} rounds"])
+    rounds = [] if arguments.count_only else [f"{arguments.rounds} rounds"]
+    return ", ".join([device, "bf16" if arguments.bf16 else "fp32", *more, *rounds])
 
 
 def compare(arguments: argparse.Namespace, key: str) -> None:
@@ -150,7 +166,7 @@ def compare(arguments: argparse.Namespace, key: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="+", choices=(*ALL, "current"))
+    parser.add_argument("models", nargs="+", choices=(*ALL, "current", "templates"))
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
@@ -160,6 +176,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="with torch.compile, as the host's node sets it up")
     parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
     parser.add_argument("--quick", action="store_true", help="`current` with two heads and a small latent")
+    parser.add_argument("--count-only", action="store_true", help="floating-point operations alone, in seconds")
     parser.add_argument("--peak-of", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.bf16 |= arguments.gpu
@@ -172,9 +189,15 @@ def main() -> None:
     if arguments.peak_of:
         print_peak(arguments)
         return
-    current = [key for key in CURRENT if key.endswith("-quick") == arguments.quick]
-    for key in dict.fromkeys(key for name in arguments.models for key in (current if name == "current" else [name])):
-        compare(arguments, key)
+    groups = {
+        "current": [key for key in CURRENT if key.endswith("-quick") == arguments.quick and "template" not in key],
+        "templates": [key for key in CURRENT if key.endswith("-template")],
+    }
+    if arguments.count_only:
+        print(f"| network: {circumstances(arguments)} | TFLOP a step | {' | '.join(CASES[1:])} |")
+        print("|---" * (1 + len(CASES)) + "|")
+    for key in dict.fromkeys(key for name in arguments.models for key in groups.get(name, [name])):
+        (count if arguments.count_only else compare)(arguments, key)
 
 
 if __name__ == "__main__":
