@@ -12,6 +12,9 @@ const STYLE =
   "overflow: hidden auto; overflow-wrap: anywhere; white-space: pre-wrap; user-select: text;";
 const WARNING_STYLE = "border-left: 3px solid #e8a33d; padding-left: 6px; margin-bottom: 3px;";
 
+// The nodes that ran, until it is known in which workflow: the event that a node runs does not say it, but texts do.
+let run = { begun: new Set(), workflow: undefined };
+
 // Workflow id -> execution id of a node -> {text, warnings: text -> execution id of the node that was running}.
 // Not kept on the nodes, because opening a workflow or undoing a change makes new ones.
 const workflows = new Map();
@@ -171,6 +174,10 @@ function drawSoon() {
 function receive({ kind, text, node, source, workflow }) {
   const current = rootGraph()?.id;
   const entries = entriesOf(workflow ?? current);
+  if (source && run.workflow === undefined && (run.begun.has(source) || run.begun.has(node))) {
+    run.workflow = workflow ?? current;
+    for (const id of run.begun) forget(id, [entries]);
+  }
   if (!entries.has(node)) entries.set(node, { text: "", warnings: new Map() });
   const { warnings } = entries.get(node);
   if (kind === "text") entries.get(node).text = text;
@@ -180,23 +187,32 @@ function receive({ kind, text, node, source, workflow }) {
 }
 
 // A node that runs again says everything again, and all samplers behind it run again too.
-function begin(id) {
-  for (const entries of workflows.values()) {
+function forget(id, several) {
+  for (const entries of several) {
     entries.delete(id);
     for (const { warnings } of entries.values()) {
       for (const [text, source] of warnings) if (source === id) warnings.delete(text);
     }
   }
+}
+
+function begin(id) {
+  run.begun.add(id);
+  if (run.workflow !== undefined) forget(id, [entriesOf(run.workflow)]);
   drawSoon();
 }
 
 // A warning that this run did not repeat has a toast when it comes again.
 function end() {
+  // No node said anything, so that the run may be any workflow's.
+  if (run.workflow === undefined) for (const id of run.begun) forget(id, workflows.values());
+  run = { begun: new Set(), workflow: undefined };
   const said = new Set();
   for (const entries of workflows.values()) {
     for (const { warnings } of entries.values()) for (const text of warnings.keys()) said.add(text);
   }
   for (const text of toasts) if (!said.has(text)) toasts.delete(text);
+  drawSoon();
 }
 
 app.registerExtension({

@@ -1,4 +1,4 @@
-"""What nodes show after a run: NASA Apply's alpha and all warnings, in both renderers and in a newer front end too."""
+"""What nodes show after a run: NASA Apply's alpha, warnings and errors, in both renderers and in a newer front end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from effort import some
-from live_browser import LOAD, OVERLAPS, graph, open_front_end, place, screenshot, show_all
+from live_browser import DRAW, LOAD, OVERLAPS, graph, open_front_end, place, screenshot, show_all
 from live_server import Server
 from playwright.sync_api import Browser, Page
 from templates import FOLDER
@@ -46,6 +46,11 @@ MISPLACED = f"""() => {{ {FIND}
     element.scrollWidth - element.clientWidth);
 }}"""
 SAY = "message => comfyAPI.api.api.dispatchCustomEvent('snoopi.node_text', message)"
+# A run of one node that says something.
+RUN = """([node, message]) => {
+  for (const [event, detail] of [['executing', node], ['snoopi.node_text', message], ['executing', null]])
+    comfyAPI.api.api.dispatchCustomEvent(event, detail);
+}"""
 TO_SUBGRAPH = f"() => {{ {FIND} app.graph.convertToSubgraph(new Set([find('SnoopiNASAApply')])); }}"
 INPUTS = """async () => Object.values((await app.graphToPrompt()).output)
   .filter(n => n.class_type === 'SnoopiNASAApply').map(n => Object.keys(n.inputs).sort())[0]"""
@@ -152,6 +157,47 @@ def test_what_it_shows_in_the_newest_front_end(
 def page(browser: Browser, server: Server) -> Iterator[Page]:
     with open_front_end(browser, server.client, size=(1920, 1080)) as opened:
         yield opened
+
+
+def fail(page: Page, picture: Path) -> None:
+    """What a user does who types something wrong: an error while the prompt is checked, and one while a node runs."""
+    page.evaluate(WATCH)
+    page.evaluate(LOAD, TEMPLATE)
+    for node, name, wrong, right, sentence in (
+        ("SnoopiOneStepSampler", "timesteps", "ten", "auto", "'ten' is not a whole number"),
+        ("SnoopiNASAApply", "blocks", "nowhere", "all", "'nowhere'"),
+    ):
+        page.evaluate(SET, [node, name, wrong])
+        page.get_by_test_id("queue-button").click()
+        page.wait_for_function("text => window.toasts.some(toast => toast?.includes(text))", arg=sentence)
+        page.evaluate(SET, [node, name, right])
+    screenshot(page, picture)
+    assert len([text for text in page.evaluate("() => window.toasts") if text and "'ten'" in text]) == 1
+
+
+def test_errors_are_shown_in_our_own_words(page: Page, screenshots: Path) -> None:
+    fail(page, screenshots / "errors.png")
+
+
+@pytest.mark.full
+def test_errors_are_shown_in_the_newest_front_end(browser: Browser, newest: Server, screenshots: Path) -> None:
+    with opened(browser, newest, "classic") as page:
+        fail(page, screenshots / "errors_newest.png")
+
+
+def test_a_run_of_another_workflow_takes_nothing_away(page: Page) -> None:
+    """Two workflows have nodes of the same numbers, and the event that a node runs names no workflow."""
+    page.evaluate(LOAD, TEMPLATE)
+    here = graph(page)
+    (number,) = (str(node["id"]) for node in here["nodes"] if node["type"] == "SnoopiNASAApply")
+    text = {"kind": "text", "node": number, "source": number}
+    page.evaluate(SAY, {**text, "text": "Said here.", "workflow": here["id"]})
+    page.wait_for_function(SHOWN, arg=["Said here."])
+    page.evaluate(RUN, [number, {**text, "text": "Said there.", "workflow": "another"}])
+    page.evaluate(DRAW)
+    assert page.evaluate(SHOWN, ["Said here."])
+    page.evaluate(RUN, [number, {**text, "text": "Said anew.", "workflow": here["id"]}])
+    page.wait_for_function(SHOWN, arg=["Said anew."])
 
 
 @pytest.mark.parametrize("node", ["SnoopiNASAScaleSweep", "SnoopiNASAInspect"])

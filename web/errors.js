@@ -1,0 +1,79 @@
+// Errors of our nodes in our own words. The front end says "threw an error" or "rejected the value", and keeps the
+// sentence that says what to do behind a button.
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+
+const PACK = /[\\/]snoopi_core[\\/]/; // the folder of the pack in a line of a traceback
+const LIFE = 30000; // ms
+const POLL = 200; // ms
+const LONGEST = 300000; // ms that checking a prompt may take
+
+const isOurs = (type) => type?.startsWith("Snoopi");
+const nameOf = (type) => LiteGraph.registered_node_types[type]?.nodeData?.display_name ?? type;
+
+function show(type, text) {
+  const name = nameOf(type);
+  const detail = text.replace(/^Execution Blocked: /, "").trim();
+  app.extensionManager.toast.add({
+    severity: "error",
+    summary: name,
+    detail: detail.startsWith(`${name}: `) ? detail.slice(name.length + 2) : detail,
+    life: LIFE,
+  });
+}
+
+// While a sampler runs, NASA raises its errors inside it: then the last line of the traceback is in the pack.
+function onExecutionError({ detail }) {
+  const { node_type: type, exception_message: text = "", traceback = [] } = detail;
+  const isBlocked = text.startsWith("Execution Blocked: NASA Scale Sweep: ");
+  if (isOurs(type) || isBlocked || PACK.test(traceback.at(-1))) show(type, text);
+}
+
+// Of a check in a node's validate_inputs, our sentence stands behind the input's name.
+function sentence({ type, message, details, extra_info: info }) {
+  if (type === "custom_validation_failed") return details.replace(/^\w+ - /, "");
+  if (type === "value_not_in_list") {
+    const given = JSON.stringify(info?.received_value);
+    return `${info?.input_name}: ${given} is not in the list. Choose another, or copy the file there and press R`;
+  }
+  return [message, details].filter(Boolean).join(": ");
+}
+
+function showRejected(errors) {
+  for (const { class_type: type, errors: several } of Object.values(errors ?? {})) {
+    if (isOurs(type)) for (const text of new Set(several.map(sentence))) show(type, text);
+  }
+}
+
+// No event says that a prompt was rejected, but the front end keeps the reasons, as a new object each time.
+let watch = null;
+function onQueueing() {
+  clearInterval(watch?.timer);
+  const before = app.lastNodeErrors;
+  const look = () => {
+    const errors = app.lastNodeErrors;
+    if (errors && errors !== before) {
+      stop();
+      showRejected(errors);
+    } else if (Date.now() > end) stop();
+  };
+  const end = Date.now() + LONGEST;
+  watch = { look, timer: setInterval(look, POLL) };
+}
+
+function stop() {
+  clearInterval(watch?.timer);
+  watch = null;
+}
+
+app.registerExtension({
+  name: "snoopi.errors",
+  setup() {
+    api.addEventListener("execution_error", onExecutionError);
+    api.addEventListener("promptQueueing", onQueueing);
+    api.addEventListener("promptQueued", () => {
+      watch?.look(); // a prompt may be accepted in part
+      stop();
+    });
+  },
+});
