@@ -135,6 +135,14 @@ def _missing_prompts(recipe: Recipe) -> Iterator[Problem]:
 def _missing_source(source: str) -> Iterator[Problem]:
     if source in WORLDS or any(mark in source for mark in "*?["):
         return
+    file, _, weight = source.rpartition(":")
+    if Path(file).suffix in _PROMPT_FILES and not exists(find_file(source)):
+        yield (
+            ("prompts.source",),
+            f"prompts.source: {weight!r} in {source!r} is not a weight; expected a number above 0 behind the colon, as "
+            f"in '{file}:0.5', or no colon",
+        )
+        return
     named_file = Path(source).suffix in _PROMPT_FILES or source.startswith((".", "/", "~"))
     if not source.strip() or (named_file and not exists(find_file(source))):
         worlds = " or ".join(f'"{name}"' for name in WORLDS)

@@ -195,6 +195,7 @@ def test_hash_ignores_the_output_section(tmp_path):
         (["student.init=none.safetensors"], "student.init: nothing at 'none.safetensors'"),
         (["prompts.source=none/prompts.txt"], "prompts.source: nothing at 'none/prompts.txt'"),
         (["prompts.source="], "prompts.source: nothing at ''"),
+        (['prompts.source=["a.txt:x"]'], "prompts.source: 'x' in 'a.txt:x' is not a weight; expected a number above 0"),
         (["clip.weight=1", "clip.decoder=/none"], "clip.decoder: nothing at '/none'"),
         (["clip.weight=1", "clip.model=ViT-B32"], "clip.model: open_clip has no 'ViT-B32'; similar: ViT-B-32"),
         (["clip.weight=1", "clip.pretrained=x.pt"], "clip.pretrained: 'x.pt' is neither a file nor a tag of"),
