@@ -88,6 +88,7 @@ def pixart_to_single_file(weights: Mapping[str, torch.Tensor]) -> StateDict:
 
 
 _OPEN_CLIP_ENDS = {
+    "text_projection.weight": "text_projection",  # transposed there: `open_clip_projection`
     "embeddings.position_embedding.weight": "positional_embedding",
     "embeddings.token_embedding.weight": "token_embedding.weight",
     "final_layer_norm.bias": "ln_final.bias",

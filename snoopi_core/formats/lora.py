@@ -30,10 +30,17 @@ _PEFT = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])
 
 
 class LoraMetadata(BaseMetadata):
-    """Metadata of a student LoRA; `base` is the name of the model that it was trained on, for information only."""
+    """Metadata of a student LoRA.
+
+    base, base_loras: names of the model that it was trained on, and of the LoRAs merged into it, as `name:strength`.
+    base_sha256: of that model's names and weights, as the trainer computes it; "" in older files. All are for
+    information only: other checkpoints of the family can be used, too.
+    """
 
     role: Literal["student_lora"] = "student_lora"
     base: str = ""
+    base_loras: tuple[str, ...] = ()
+    base_sha256: str = ""
 
 
 def write_lora(

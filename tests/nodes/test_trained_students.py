@@ -16,12 +16,13 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 from figures import measured
+from host_nodes import run_node
 from host_world import pack_node
 from published import save_folder
 from reference import relative_error
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny import tiny_backbone, tiny_pixart_backbone, tiny_sd21_backbone
+from tiny import tiny_backbone, tiny_pixart_backbone, tiny_sd21_backbone, tiny_sdxl_backbone
 
 from training.export import main as export
 from training.models.guidance.nasa import nasa
@@ -47,14 +48,37 @@ class Kind:
     family: str
     side: int
     timestep: int
-    alpha: float
+    alpha: float | None
+    lora_recipe: str
+    leaves_out_text: bool = False
 
 
 KINDS = {
-    "sd15": Kind(name="SD1.5", make=tiny_backbone, family="unet", side=8, timestep=999, alpha=0.04),
-    "sd21": Kind(name="SD2.1", make=tiny_sd21_backbone, family="unet", side=8, timestep=999, alpha=0.3),
+    "sd15": Kind(
+        name="SD1.5", make=tiny_backbone, family="unet", side=8, timestep=999, alpha=0.04, lora_recipe="sd15_12gb"
+    ),
+    "sd21": Kind(
+        name="SD2.1", make=tiny_sd21_backbone, family="unet", side=8, timestep=999, alpha=0.3, lora_recipe="sd21_12gb"
+    ),
+    "sdxl": Kind(
+        name="SDXL",
+        make=tiny_sdxl_backbone,
+        family="unet",
+        side=8,
+        timestep=999,
+        alpha=None,
+        lora_recipe="sdxl_lora_1step",
+        leaves_out_text=True,
+    ),
     "pixart": Kind(
-        name="PixArt-alpha 512", make=tiny_pixart_backbone, family="pixart", side=40, timestep=400, alpha=0.8
+        name="PixArt-alpha 512",
+        make=tiny_pixart_backbone,
+        family="pixart",
+        side=40,
+        timestep=400,
+        alpha=0.8,
+        lora_recipe="pixart_12gb",
+        leaves_out_text=True,
     ),
 }
 
@@ -74,8 +98,8 @@ class Case:
 
     @property
     def cached(self) -> bool:
-        """Whether the recipe wants T5's embeddings on disk."""
-        return self.lora and self.kind.family == "pixart"
+        """Whether the recipe wants embeddings on disk."""
+        return self.lora and self.kind.leaves_out_text
 
     @property
     def exported(self) -> Path:
@@ -92,7 +116,7 @@ class Case:
         }  # fmt: skip
         if self.cached:
             settings["prompts.text_cache"] = self.teacher.parent / "text"
-        recipe = f"{self.key}_12gb" if self.lora else self.key
+        recipe = self.kind.lora_recipe if self.lora else self.key
         return ["--recipe", recipe, "--cpu", *(f"{key}={value}" for key, value in settings.items()), *more]
 
     def weights(self, network: str, step: int = 2) -> dict[str, torch.Tensor]:
@@ -121,7 +145,7 @@ def teachers(tmp_path_factory) -> dict[str, tuple[Path, dict[str, str]]]:
 
 
 CASES = [f"{key}{lora}" for key in KINDS for lora in ("", " lora")]
-IN_THE_GATE = ("sd15", "pixart lora")
+IN_THE_GATE = ("sd15", "sdxl lora", "pixart lora")
 PARAMETERS = [case if case in IN_THE_GATE else pytest.param(case, marks=pytest.mark.full) for case in CASES]
 
 
@@ -248,17 +272,18 @@ def in_diffusers(case, backbone, network, text, *, half=True, negative=None):
 
 def conditioning(text):
     """Like in the host, which does not pad prompts for T5; diffusers masks the padding."""
-    return [[text.states if text.mask is None else text.states[:, text.mask[0]], {}]]
+    pooled = {} if text.pooled is None else {"pooled_output": text.pooled}
+    return [[text.states if text.mask is None else text.states[:, text.mask[0]], pooled]]
 
 
 @torch.no_grad()
-def in_the_host(case, model, text, negative=None):
+def in_the_host(case, model, text, negative=None, timesteps="auto"):
     """x0 in the network's scale, by the nodes."""
     if negative is not None:
         model = pack_node("nasa_apply", "NASAApply").execute(model, conditioning(negative), ALPHA).result[0]
     latent = {"samples": torch.zeros(ROWS, 4, case.kind.side, case.kind.side)}
     sampler = pack_node("one_step_sampler", "OneStepSampler")
-    samples = sampler.execute(model, conditioning(text), latent, SEED, "auto").result[0]["samples"]
+    samples = sampler.execute(model, conditioning(text), latent, SEED, timesteps).result[0]["samples"]
     return samples * model.model.latent_format.scale_factor
 
 
@@ -276,6 +301,22 @@ def test_x0_in_the_host_equals_diffusers(case, backbone, opened):
         assert relative_error(x0, in_diffusers(case, backbone, other, text)) > 2e-3
 
 
+def test_comfyuis_own_load_lora_gives_the_same_x0(case, backbone, opened, loader):
+    """It drops the recipe, which has to be typed then; all other numbers are the student's."""
+    if not case.lora:
+        pytest.skip("a student that is no LoRA")
+    base = loader.execute("trained-base.safetensors").result[0]
+    model = run_node("LoraLoaderModelOnly", model=base, lora_name="trained.safetensors", strength_model=1.0)
+    text = backbone.encode([PROMPT])
+    x0 = in_the_host(case, model, text, timesteps=str(case.kind.timestep))
+    expected = in_diffusers(case, backbone, "ema", text)
+    row = f"{case.kind.name} student trained here"
+    measured("loader", row, "x0 by Load LoRA, relative error", relative_error(x0, expected), BAR)
+    assert relative_error(x0, in_diffusers(case, backbone, None, text)) > 2e-3
+    other = str(case.kind.timestep - 300)  # the timesteps matter, and nobody knows them any more
+    assert relative_error(in_the_host(case, model, text, timesteps=other), expected) > 2e-3
+
+
 def test_nasa_in_the_host_equals_diffusers(case, backbone, opened):
     text, negative = backbone.encode([PROMPT]), backbone.encode([NEGATIVE])
     x0 = in_the_host(case, opened[0], text, negative)
@@ -285,9 +326,9 @@ def test_nasa_in_the_host_equals_diffusers(case, backbone, opened):
 
 
 def test_the_text_encoder_comes_along(case, backbone, opened):
-    """For CLIP; T5 is never in the file."""
+    """For CLIP; T5 and SDXL's two are never in the file."""
     clip = opened[1]
-    if case.kind.family == "pixart":
+    if case.kind.leaves_out_text:
         assert clip is None
         return
     got = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT))[0][0]

@@ -11,7 +11,7 @@ class Reference:
     """A second implementation of PAPER section 3.
 
     One forward pass per row, with the padding cut off instead of masked; adapters merged by hand; `rows` are
-    lists of embeddings (S_i, E).
+    lists of embeddings (S_i, E) and pooled ones, (P,) or None.
     """
 
     def __init__(self, network, lora_state, scale, alphas_cumprod, prediction_type):
@@ -21,14 +21,17 @@ class Reference:
         self.lora = {name: weight.clone().requires_grad_(True) for name, weight in lora_state.items()}
 
     def output(self, network, weights, x, t, rows):
-        def one(x, t, row):
+        def one(x, t, row, pooled):
             if isinstance(network, UNet2DConditionModel):
-                return functional_call(network, weights, (x, t, row)).sample
+                sides = [8.0 * side for side in x.shape[2:]]
+                sizes = torch.tensor([[*sides, 0, 0, *sides]])
+                added = {} if pooled is None else {"text_embeds": pooled[None], "time_ids": sizes}
+                return functional_call(network, weights, (x, t, row), {"added_cond_kwargs": added}).sample
             sizes = {"resolution": None, "aspect_ratio": None}
             settings = {"encoder_hidden_states": row, "timestep": t, "added_cond_kwargs": sizes}
             return functional_call(network, weights, (x,), settings).sample[:, :4]
 
-        return torch.cat([one(x[i : i + 1], t[i : i + 1], row[None]) for i, row in enumerate(rows)])
+        return torch.cat([one(x[i : i + 1], t[i : i + 1], row[None], pooled) for i, (row, pooled) in enumerate(rows)])
 
     def teacher(self, which, x, t, rows):
         weights = dict(self.weights)
@@ -86,8 +89,9 @@ class Reference:
 
 
 def cut(text):
-    """Rows without their padding."""
-    return [row if text.mask is None else row[text.mask[n]] for n, row in enumerate(text.states)]
+    """Rows without their padding, each with its pooled embedding or None."""
+    rows = [row if text.mask is None else row[text.mask[n]] for n, row in enumerate(text.states)]
+    return list(zip(rows, [None] * len(rows) if text.pooled is None else text.pooled, strict=True))
 
 
 def gradient(network):

@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 from accelerate import Accelerator
-from tiny import tiny_backbone, tiny_pixart_backbone, tiny_sd21_backbone
+from tiny import tiny_backbone, tiny_pixart_backbone, tiny_sd21_backbone, tiny_sdxl_backbone
 
 from training.config import Recipe
 from training.distill.networks import Teachers, make_student, trainable
@@ -20,6 +20,7 @@ MODELS = {
     "SD1.5": tiny_backbone,
     "SD1.5, v": lambda: tiny_backbone("v_prediction"),
     "SD2.1": tiny_sd21_backbone,
+    "SDXL": tiny_sdxl_backbone,
     "PixArt": tiny_pixart_backbone,
 }
 

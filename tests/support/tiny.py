@@ -9,15 +9,24 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, PixArtTransformer2DModel, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 from snoopi_core.formats.checkpoint import Schedule
 from training.models.backbone import Backbone
 from training.models.clip_tokenizer import clip_tokenizer
 from training.models.families import FAMILIES
+from training.models.text_pair import TextEncoderPair
 
 WIDTH = 32  # the host's group norms have 32 groups, so every channel count is a multiple of 32
-STOCK_SCALE = 0.18215
+STOCK_SCALE, SDXL_SCALE = 0.18215, 0.13025
+POOLED = 48  # width of SDXL's pooled embedding here; unlike any other width, so mix-ups raise errors
 PIXART_SCHEDULE = Schedule(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)
 
 
@@ -84,6 +93,42 @@ def tiny_sd21_backbone(
     )
 
 
+def tiny_sdxl_backbone(
+    prediction_type: str = "epsilon", *, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Backbone:
+    """SDXL's form: no attention at full resolution, deeper transformers, two text encoders, pooled text and sizes."""
+
+    def networks() -> dict[str, Any]:
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(WIDTH, 2 * WIDTH),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=2 * WIDTH,
+            attention_head_dim=(2, 4),
+            transformer_layers_per_block=(1, 2),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=POOLED + 6 * 256,
+        )
+        second = _clip_text_encoder(
+            layers=3, kind=CLIPTextModelWithProjection, pad_token_id=1, hidden_act="gelu", projection_dim=POOLED
+        )
+        pair = TextEncoderPair(_clip_text_encoder(layers=2, pad_token_id=49407), second)
+        return {"network": unet, "vae": tiny_vae(SDXL_SCALE), "text_encoder": pair}
+
+    return Backbone(
+        **_frozen(networks, seed, dtype),
+        tokenizer=(clip_tokenizer(), clip_tokenizer("!")),
+        family=FAMILIES["sdxl"],
+        schedule=Schedule(),
+        prediction_type=prediction_type,
+        source="tiny SDXL",
+    )
+
+
 def tiny_pixart_backbone(
     prediction_type: str = "epsilon", *, seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> Backbone:
@@ -143,8 +188,8 @@ def tiny_vae(scaling_factor: float = STOCK_SCALE) -> AutoencoderKL:
     )
 
 
-def _clip_text_encoder(layers: int, **config: Any) -> CLIPTextModel:
-    return CLIPTextModel(
+def _clip_text_encoder(layers: int, kind: type[CLIPTextModel] = CLIPTextModel, **config: Any) -> CLIPTextModel:
+    return kind(
         CLIPTextConfig(
             hidden_size=WIDTH,
             intermediate_size=2 * WIDTH,

@@ -2,6 +2,7 @@
 
 from training.config.errors import RecipeError
 from training.config.layers import load_recipe, recipe_names, split_words
+from training.config.loras import split_strength
 from training.config.settings import Clip, Prompts, Recipe, Teacher
 from training.config.sources import ROOT, WORLDS, find_file, looks_like_hub_id, package_versions
 
@@ -18,5 +19,6 @@ __all__ = [
     "looks_like_hub_id",
     "package_versions",
     "recipe_names",
+    "split_strength",
     "split_words",
 ]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from training.config.loras import split_strength
 from training.config.settings import Recipe
 from training.config.sources import ROOT, WORLDS, exists, find_file, looks_like_hub_id, package_versions
 from training.console import long_step
@@ -125,6 +126,10 @@ def _missing_models(recipe: Recipe) -> Iterator[Problem]:
             if key in ("teacher.path", "student.init"):
                 kinds += ", or a single .safetensors file"
             yield (key,), f"{key}: nothing at {name!r}; expected {kinds}{_path_hint(name)}"
+
+    for name, _ in map(split_strength, recipe.teacher.loras):
+        if not find_file(name).is_file():
+            yield ("teacher.loras",), f"teacher.loras: no file at {name!r}{_path_hint(name)}"
 
 
 def _missing_prompts(recipe: Recipe) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from typing import Any
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _BACKSLASH = re.compile(r'"[^"\n]*\\[^"\n]*"')
-_PATHS = ("path", "text_encoder", "vae", "init", "decoder", "pretrained", "source", "text_cache", "folder")
+_PATHS = ("path", "text_encoder", "vae", "init", "decoder", "pretrained", "source", "text_cache", "folder", "loras")
 _ESCAPES = re.compile(r"[\n\t\b\f\r]")
 _REMEDY = (
     r"in double quotes a backslash begins an escape (\n is a line break, \t a tab); write a Windows path in single "

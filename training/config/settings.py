@@ -16,6 +16,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from training.config.values import Several, Sources, StepWeights, Timesteps, VsdWeight, split_weight
 
+from training.config.loras import check_loras
+
 # SNOOPI's negative prompt for its scores (ICCV text)
 GENERIC_NEGATIVE = "worst quality, low quality, ugly, duplicate, out of frame, deformed, blurry, bad anatomy, watermark"
 
@@ -28,7 +30,12 @@ class Teacher(_Section):
     """The multi-step model to distil."""
 
     path: str = Field(
-        description="diffusers folder, hub id, or a single .safetensors file (SD1.5, SD2.1, PixArt, or ours)"
+        description="diffusers folder, hub id, or a single .safetensors file (SD1.5, SD2.1, SDXL, PixArt, or ours)"
+    )
+    loras: Annotated[Several[str], AfterValidator(check_loras)] = Field(
+        default=(),
+        description="LoRAs to merge into the teacher: .safetensors files, each with its strength (without one: 1), "
+        '["style.safetensors:0.8", "detail.safetensors:0.4"]',
     )
     text_encoder: str = Field(
         default="", description="diffusers folder or hub id to take text encoder and tokenizer from; empty = path"

@@ -15,13 +15,26 @@ from torch import nn
 from snoopi_core.formats.architecture_pixart import MIN_LATENT
 from snoopi_core.formats.joined_layouts import pixart_to_single_file
 from snoopi_core.formats.layouts import StateDict, to_single_file, unet_rename
+from training.models.clip_tokenizer import MAX_TOKENS
 from training.models.text_embeddings import TextEmbeddings
+
+PIXELS = 8  # of an image for each latent pixel, along one side
+SIZES = 6  # height and width, corner of the crop, and height and width again: all that SDXL is told of the image
+
+
+FamilyName = Literal["unet", "sdxl", "pixart"]
 
 
 class Family(ABC):
-    """A family of networks. `name` is its name in exported files."""
+    """A family of networks.
 
-    name: Literal["unet", "pixart"]
+    file_family: its name in exported files. leaves_out_text: whether a run with a text cache loads no text encoder, and
+    an export holds none, since it is large.
+    """
+
+    name: FamilyName
+    file_family: Literal["unet", "pixart"]
+    leaves_out_text = False
 
     @abstractmethod
     def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: TextEmbeddings) -> torch.Tensor:
@@ -63,6 +76,10 @@ class Family(ABC):
     def to_single_file(self, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> StateDict:
         """Weights under diffusers' names, renamed as in a single file."""
 
+    def pooled_width(self, config: Any) -> int | None:
+        """P, by a network's config; None if the family takes no pooled embedding."""
+        return None
+
     def normalize(self, prompts: list[str]) -> list[str]:
         """Prompts as this family's pipeline gives them to the tokenizer."""
         return prompts
@@ -82,6 +99,7 @@ class UNet(Family):
     """Stable Diffusion 1.x and 2.x: a UNet with cross-attention to CLIP embeddings, without a mask."""
 
     name = "unet"
+    file_family = "unet"
 
     def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: TextEmbeddings) -> torch.Tensor:
         return network(x_t, t, text.states).sample
@@ -97,10 +115,43 @@ class UNet(Family):
         return to_single_file(weights, unet_rename(config))
 
 
+class SDXL(UNet):
+    """Stable Diffusion XL: a UNet that also takes the pooled embedding, and the sizes of the image.
+
+    Sizes are those that ComfyUI gives by default: the whole image, not cropped. The null prompt is the encoded empty
+    prompt, as for the other families and in ComfyUI; diffusers' pipeline takes zeros if it gets no negative prompt.
+    """
+
+    name = "sdxl"
+    leaves_out_text = True
+
+    def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: TextEmbeddings) -> torch.Tensor:
+        size = [PIXELS * side for side in x_t.shape[-2:]]
+        time_ids = torch.tensor([*size, 0, 0, *size], dtype=torch.float32, device=x_t.device).expand(len(x_t), -1)
+        added = {"text_embeds": text.pooled, "time_ids": time_ids}
+        return network(x_t, t, text.states, added_cond_kwargs=added).sample
+
+    def encode(self, text_encoder: nn.Module, tokenizer: Any, prompts: list[str]) -> TextEmbeddings:
+        states, pooled = text_encoder(*(self.tokenize(one, prompts).input_ids for one in tokenizer))
+        return TextEmbeddings(states=states.float(), pooled=pooled.float())
+
+    def count_tokens(self, tokenizer: Any, prompts: list[str]) -> list[int]:
+        return super().count_tokens(tokenizer[0], prompts)
+
+    def max_tokens(self, tokenizer: Any) -> int:
+        return MAX_TOKENS
+
+    def pooled_width(self, config: Any) -> int:
+        """P, by a network's config."""
+        return config.projection_class_embeddings_input_dim - SIZES * config.addition_time_embed_dim
+
+
 class PixArt(Family):
     """PixArt-alpha at 512 px: a transformer with cross-attention to T5 embeddings, whose padding is masked."""
 
     name = "pixart"
+    file_family = "pixart"
+    leaves_out_text = True
 
     def call(self, network: nn.Module, x_t: torch.Tensor, t: torch.Tensor, text: TextEmbeddings) -> torch.Tensor:
         output = network(
@@ -141,4 +192,4 @@ class PixArt(Family):
         return [prompt.lower().strip() for prompt in prompts]
 
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (UNet(), PixArt())}
+FAMILIES: dict[str, Family] = {family.name: family for family in (UNet(), SDXL(), PixArt())}

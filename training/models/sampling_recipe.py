@@ -10,7 +10,7 @@ from snoopi_core.presets import Architecture, Preset, presets_for
 from training.models.backbone import Backbone
 
 LAST_TIMESTEP = 999
-_ARCHITECTURES: dict[str, Architecture] = {"unet": "SD1/SD2", "pixart": "PixArt"}  # by family
+_ARCHITECTURES: dict[str, Architecture] = {"unet": "SD1/SD2", "sdxl": "SDXL", "pixart": "PixArt"}  # by family
 
 
 def sampling_recipe(model: Backbone, timesteps: tuple[int, ...] = ()) -> OneStepRecipe:

@@ -25,7 +25,7 @@ from training.models.sampling import few_step_x0
 from training.prompts import open_prompts
 from training.trainer.run_folder.checkpoint import best_checkpoint, check_intact, checkpoints, load_state, newest_intact
 
-_STOCK_SCALE = 0.18215
+_STOCK_SCALES = (0.18215, 0.13025)  # of Stable Diffusion 1 and 2, and of XL
 _PACKAGES = ("torch", "diffusers", "peft", "transformers", "accelerate", "safetensors")
 
 
@@ -56,7 +56,7 @@ def check_exportable(backbone: Backbone) -> None:
 
 
 def export_backbone(path: Path, backbone: Backbone, weights: StateDict | None = None, **metadata: Any) -> Path:
-    """Write `backbone` as a checkpoint file. T5 is never included.
+    """Write `backbone` as a checkpoint file. T5 and SDXL's text encoders are never included.
 
     Args:
         weights: of the network, under diffusers' names, in place of the backbone's own.
@@ -76,7 +76,7 @@ def export_backbone(path: Path, backbone: Backbone, weights: StateDict | None = 
         metadata |= {"pad_token_id": backbone.tokenizer.pad_token_id}
     checkpoint = Checkpoint(
         metadata=Metadata(
-            family=backbone.family.name,
+            family=backbone.family.file_family,
             prediction_type=backbone.prediction_type,
             unet=_config(network),
             vae=_config(vae),
@@ -91,11 +91,14 @@ def export_backbone(path: Path, backbone: Backbone, weights: StateDict | None = 
     return write_checkpoint(path, checkpoint)
 
 
-def export_student(path: Path, backbone: Backbone, weights: StateDict, recipe: Recipe, step: int) -> Path:
+def export_student(
+    path: Path, backbone: Backbone, weights: StateDict, recipe: Recipe, step: int, *, teacher_fingerprint: str = ""
+) -> Path:
     """Write a student that was trained with `recipe`.
 
     Args:
         backbone: its teacher, as loaded.
+        teacher_fingerprint: of its network; a LoRA's file names it.
         weights: the trained weights: all of the network, or only the adapters if recipe.student.train is "lora".
     """
     levels = NoiseLevels.from_schedule(backbone.alphas_cumprod(), recipe)
@@ -112,10 +115,12 @@ def export_student(path: Path, backbone: Backbone, weights: StateDict, recipe: R
     }
     if recipe.student.train == "lora":
         metadata = LoraMetadata(
-            family=backbone.family.name,
+            family=backbone.family.file_family,
             prediction_type=backbone.prediction_type,
             schedule=backbone.schedule,
             base=_public_path(recipe.student.init or recipe.teacher.path),
+            base_loras=() if recipe.student.init else tuple(map(_public_path, recipe.teacher.loras)),
+            base_sha256="" if recipe.student.init else teacher_fingerprint,
             **about,
         )
         return write_lora(path, metadata, adapters_from_peft(weights), alpha=recipe.student.lora_scaling)
@@ -146,7 +151,7 @@ def _preview_colours(
 
     None where ComfyUI has such a map already, and where there is no text encoder to make images with.
     """
-    if abs(backbone.vae.config.scaling_factor - _STOCK_SCALE) < 1e-5:
+    if any(abs(backbone.vae.config.scaling_factor - scale) < 1e-5 for scale in _STOCK_SCALES):
         return None  # ComfyUI knows Stable Diffusion's latents
     if backbone.text_encoder is None:
         return None
@@ -206,7 +211,7 @@ def export_run(
         raise ValueError(
             f"{section.path!r} is not the teacher of this run (its weights differ); give the right one with --teacher"
         )
-    path = export_student(out, backbone, state.averaged, recipe, state.iteration)
+    path = export_student(out, backbone, state.averaged, recipe, state.iteration, teacher_fingerprint=state.teacher)
     weights = "averaged weights" if "ema" in state.networks else "weights without averaging"
     return path, (
         f"{checkpoint.name}, {weights}: timestep {', '.join(map(str, recipe.student.steps))}, "

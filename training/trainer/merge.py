@@ -49,10 +49,16 @@ def merge(full: Path, lora: Path, out: Path, *, base: str = "", weight: float = 
             f"{lora.name} is not a LoRA made by `python -m training.export`; expected the export of a student that was "
             "trained with student.train=lora, given after the one trained in full"
         )
+    if other.base_loras:
+        raise ValueError(
+            f"{lora.name} was trained on {other.base} with LoRAs merged into it ({', '.join(other.base_loras)}), which "
+            "cannot be done here: merge them into the base with another program and train on that file"
+        )
     if problems := differences(about, other):
         raise ValueError(f"{full.name} and {lora.name} are not the same kind of student: {'; '.join(problems)}")
-    network = open_model(str(full)).read_network()
-    weights = _base_weights(base or (find_base(lora, other.base) if other.base else ""), network, other)
+    files = open_model(str(full))
+    network = files.read_network()
+    weights = _base_weights(base or (find_base(lora, other.base) if other.base else ""), network, other, files.family)
     for name, update in read_updates(lora_file, about.family, weights).items():
         weights[name] += update
     mean = {name: torch.lerp(weights[name], own, weight) for name, own in network.state_dict().items()}
@@ -83,11 +89,11 @@ def _equal(one: Any, other: Any) -> bool:
     return math.isclose(one, other, rel_tol=1e-6) if isinstance(one, float) and other else one == other
 
 
-def _base_weights(base: str, network: torch.nn.Module, lora: LoraMetadata) -> dict[str, torch.Tensor]:
+def _base_weights(base: str, network: torch.nn.Module, lora: LoraMetadata, family: str) -> dict[str, torch.Tensor]:
     if not base:
         raise ValueError("the LoRA does not name the model that it was trained on; give it with --base")
     try:
-        return load_matching_weights(base, network, lora.family, lora.prediction_type, "the full student's")
+        return load_matching_weights(base, network, family, lora.prediction_type, "the full student's")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}; the LoRA was trained on it: give its path with --base") from error
 

@@ -222,7 +222,9 @@ class Trainer:
         def write() -> Path:
             teacher = load_teacher(self.recipe.teacher, t5=None)  # the one in memory carries adapters
             try:
-                return export_student(path, teacher, weights, self.recipe, self.iteration)
+                return export_student(
+                    path, teacher, weights, self.recipe, self.iteration, teacher_fingerprint=self.teacher_fingerprint
+                )
             except OSError as error:
                 raise OSError(
                     f"{path} could not be written ({error}); training is finished, and {self._last_good()}: export it "

@@ -7,6 +7,7 @@ from training.config import Recipe, RecipeError, load_recipe, recipe_names
 BACKBONES = ["sd15", "sd21", "pixart"]
 LARGE = ["sd15_40gb", "sd21_40gb"]
 SMALL = [f"{backbone}_{size}" for backbone in BACKBONES for size in ("24gb", "12gb")]
+LORAS = ["sdxl_lora_1step"]
 LAYERS = {  # all settings of each layer
     "swiftbrush": {"guidance.teacher_kappa": 4.5, "guidance.lora_kappa": 4.5},
     "dmd2trick": {"guidance.teacher_kappa": 4.5, "guidance.lora_kappa": 4.5, "lora.updates": 5},
@@ -81,7 +82,7 @@ def test_settings_missing_in_the_paper_equal_the_public_code(backbone):
     assert recipe.output.recommended_alpha == {"sd15": 0.04, "sd21": 0.3, "pixart": 0.8}[backbone]
 
 
-@pytest.mark.parametrize("name", BACKBONES + SMALL + LARGE)
+@pytest.mark.parametrize("name", BACKBONES + SMALL + LARGE + LORAS)
 def test_prompts_must_be_given(name):
     with pytest.raises(
         RecipeError, match=r"1 problem\(s\)\n  - prompts.source is required: give prompts.source= a file"
@@ -132,7 +133,8 @@ def test_a_cell_of_table_2_resets_another():
 
 
 def test_every_shipped_recipe_is_tested_and_has_a_header(pack_root):
-    assert recipe_names() == sorted([*BACKBONES, *SMALL, *LARGE, *LAYERS, "shapes", "shapes_4_steps"])
+    names = [*BACKBONES, *SMALL, *LARGE, *LORAS, *LAYERS, "sdxl", "shapes", "shapes_4_steps"]
+    assert recipe_names() == sorted(names)
     for name in recipe_names():
         head = (pack_root / "training" / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
         assert head.startswith("# "), f"{name} has no header"

@@ -199,7 +199,7 @@ def test_diffusers_folders_of_other_programs(kind, prompts, tmp_path):
     )
     manifest = read_manifest(tmp_path / "out" / "none")
     assert manifest.recipe.timesteps == (999, 499)
-    assert manifest.model.family == ("pixart" if kind == "pixart" else "unet")
+    assert manifest.model.family == (kind if kind in ("sdxl", "pixart") else "unet")
     assert len(pictures(tmp_path / "out" / "nasa-0.5")) == 1
 
 

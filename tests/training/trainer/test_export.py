@@ -5,7 +5,7 @@ import pytest
 import torch
 from published import save_folder, single_file_weights, write
 from reference import relative_error
-from tiny import tiny_backbone, tiny_pixart_backbone, tiny_sd21_backbone
+from tiny import tiny_backbone, tiny_pixart_backbone, tiny_sd21_backbone, tiny_sdxl_backbone
 
 from snoopi_core.formats.checkpoint import OneStepRecipe, read_checkpoint
 from snoopi_core.formats.lora import find_lora_metadata
@@ -22,8 +22,8 @@ from training.trainer.distributed.state_dicts import trained_state
 from training.trainer.export import check_exportable, export_backbone, export_student
 
 PROMPT = "a red ring, on the left"
-SIZES = {"unet": 8, "pixart": 64}
-KINDS = {"sd15": tiny_backbone, "sd21": tiny_sd21_backbone, "pixart": tiny_pixart_backbone}
+SIZES = {"unet": 8, "sdxl": 8, "pixart": 64}
+KINDS = {"sd15": tiny_backbone, "sd21": tiny_sd21_backbone, "sdxl": tiny_sdxl_backbone, "pixart": tiny_pixart_backbone}
 
 
 def recipe_for(teacher="tiny/teacher", **student):
@@ -53,7 +53,8 @@ def hosts_images(model, text, backbone):
     size, scale = SIZES[backbone.family.name], backbone.vae.config.scaling_factor
     latent = {"samples": torch.zeros(1, 4, size, size)}
     states = text.states if text.mask is None else text.states[:, : int(text.mask.sum())]
-    return one_step(model, [[states, {}]], latent, seed=5, timesteps="auto")["samples"] * scale
+    more = {} if text.pooled is None else {"pooled_output": text.pooled}
+    return one_step(model, [[states, more]], latent, seed=5, timesteps="auto")["samples"] * scale
 
 
 @pytest.mark.host
@@ -80,7 +81,7 @@ def test_a_student_makes_the_same_images_in_the_host(tmp_path, kind, prediction_
     metadata = get_metadata(model)
     assert metadata.recipe == OneStepRecipe(timesteps=(999,), alpha_T=levels.alpha_T, sigma_T=levels.sigma_T)
     assert (metadata.recommended_alpha, metadata.schedule) == (0.3, backbone.schedule)
-    if kind == "pixart":
+    if kind in ("sdxl", "pixart"):
         assert clip is None and not any("cond_stage_model" in name for name in open_tensor_file(path).names)
     else:
         as_in_the_file(backbone.text_encoder)
@@ -107,7 +108,7 @@ def test_a_lora_student_makes_the_same_images_in_the_host(tmp_path, kind):
     assert relative_error(hosts_images(model, text, backbone), expected) <= 1e-4
     assert relative_error(expected, images(backbone, backbone.network, text, levels, recipe)) > 0.1
     metadata = find_lora_metadata(open_tensor_file(path))
-    assert (metadata.title, metadata.base, metadata.family) == ("S", "tiny/teacher", backbone.family.name)
+    assert (metadata.title, metadata.base, metadata.family) == ("S", "tiny/teacher", backbone.family.file_family)
     assert metadata.recipe.timesteps == (999,) and metadata.provenance.recipe_sha256 == recipe.sha256()
 
 

@@ -14,8 +14,8 @@ from snoopi_core.presets import Preset
 from training.config import find_file
 from training.models.backbone import Backbone, fingerprint
 from training.models.guidance.methods import METHODS, Method
-from training.models.loading import load_backbone, open_model
-from training.trainer.run_folder.lora_base import find_base
+from training.models.loading import load_backbone, merge_loras, open_model
+from training.trainer.run_folder.lora_base import find_base, find_base_loras
 
 EXPORT = Path("export", "student.safetensors")
 
@@ -55,11 +55,12 @@ def load_student(path: str, *, text_encoder: str = "", vae: str = "", base: str 
         model = load_backbone(base, about.prediction_type, text_encoder=text_encoder, vae=vae)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is a LoRA, and its base is not there: {error}; name it with --base") from error
-    if (model.family.name, model.schedule) != (about.family, about.schedule):
+    if (model.family.file_family, model.schedule) != (about.family, about.schedule):
         raise ValueError(
             f"{path} is a LoRA of {about.family} with {about.schedule}, {base} is {model.family.name} with "
             f"{model.schedule}; name the model that it was trained on with --base"
         )
+    merge_loras(find_base_loras(find_file(path), about.base_loras), model)
     weights = model.network.state_dict()  # shares the network's memory
     for name, update in read_updates(open_tensor_file(find_file(path)), about.family, weights).items():
         weights[name] += update

@@ -6,6 +6,7 @@ Dimensions: B images, C latent channels, h x w latent size.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -16,4 +17,4 @@ def subtracted_x0(
     predict: Callable[[TextEmbeddings], torch.Tensor], positive: TextEmbeddings, negative: TextEmbeddings, scale: float
 ) -> torch.Tensor:
     """x0(e+ - scale e-), (B, C, h, w); scale 0 is the unmodified model. `predict` returns x0 for B prompts."""
-    return predict(TextEmbeddings(states=positive.states - scale * negative.states, mask=positive.mask))
+    return predict(replace(positive, states=positive.states - scale * negative.states))

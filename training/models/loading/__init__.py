@@ -6,7 +6,7 @@ compare.py loads the weights of a network alone.
 
 from training.models.loading.compare import load_matching_weights, load_network
 from training.models.loading.find import open_model, scheduler_config
-from training.models.loading.load import describe_encoder, load_backbone, load_teacher
+from training.models.loading.load import describe_encoder, load_backbone, load_teacher, merge_loras
 
 __all__ = [
     "describe_encoder",
@@ -14,6 +14,7 @@ __all__ = [
     "load_matching_weights",
     "load_network",
     "load_teacher",
+    "merge_loras",
     "open_model",
     "scheduler_config",
 ]

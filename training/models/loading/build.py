@@ -14,7 +14,7 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, PixArtTransformer2DModel, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, PreTrainedModel
 
 from snoopi_core.formats.joined_layouts import from_joined_single_file, open_clip_location, pixart_location
 from snoopi_core.formats.layouts import StateDict, from_single_file, text_encoder_rename, unet_rename, vae_rename
@@ -67,13 +67,18 @@ def build_vae(config: Mapping[str, Any], weights: StateDict) -> AutoencoderKL:
     )
 
 
-def build_clip(config: dict[str, Any], weights: StateDict, *, open_clip: bool = False) -> CLIPTextModel:
-    """A text encoder, in fp32. open_clip: whether the weights have OpenCLIP's names."""
+def build_clip(config: dict[str, Any], weights: StateDict, *, open_clip: bool = False) -> PreTrainedModel:
+    """A text encoder, in fp32, with a projection if the config has projection_dim.
+
+    Args:
+        open_clip: whether the weights have OpenCLIP's names.
+    """
     read, names = (
         (from_joined_single_file, open_clip_location) if open_clip else (from_single_file, text_encoder_rename)
     )
+    kind = CLIPTextModelWithProjection if config.get("projection_dim") else CLIPTextModel
     return _build(
-        lambda: CLIPTextModel(CLIPTextConfig.from_dict(config)),
+        lambda: kind(CLIPTextConfig.from_dict(config)),
         lambda module: read(weights, module.state_dict(), names),
     )
 

@@ -14,18 +14,34 @@ from diffusers import AutoencoderKL, DDPMScheduler, PixArtTransformer2DModel, UN
 from huggingface_hub import snapshot_download
 from pydantic import ValidationError
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel, T5EncoderModel, T5TokenizerFast
+from transformers import (
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    PreTrainedModel,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
 
 from snoopi_core.formats.checkpoint import Schedule
+from training.models.clip_tokenizer import MAX_TOKENS
 from training.models.loading.build import T5_IS_NEEDED, build_on_meta
-from training.models.loading.model_files import SUPPORTED, ModelFiles, TextEncoder, check_supported, errors_naming
+from training.models.loading.model_files import (
+    SUPPORTED,
+    ModelFiles,
+    TextEncoder,
+    check_supported,
+    errors_naming,
+    unet_family,
+)
 from training.models.loading.weight_files import COPIES, check_weights
+from training.models.text_pair import TextEncoderPair
 
 log = logging.getLogger(__name__)
 CONFIGS = ["*.json", "*.txt", "*.model"]  # downloaded first; weights follow when a part is read
 # Not downloaded: weights before the moving average; and, unless there are no others, copies in half precision.
 _NOT_FIRST = (*(f"*{variant}*" for variant in COPIES), "*non_ema*")
-_NETWORKS = {"unet": UNet2DConditionModel, "pixart": PixArtTransformer2DModel}
+_NETWORKS = {"unet": UNet2DConditionModel, "sdxl": UNet2DConditionModel, "pixart": PixArtTransformer2DModel}
 _TEXT = {"clip_text_model": (CLIPTextModel, CLIPTokenizer), "t5": (T5EncoderModel, T5TokenizerFast)}
 
 
@@ -96,7 +112,7 @@ def open_folder(folder: Folder) -> ModelFiles:
     return ModelFiles(
         family=family,
         read_network=read_network,
-        read_text_encoder=(lambda dtype: read_text_encoder(folder, dtype))
+        read_text_encoder=(lambda dtype: read_text_encoder(folder, dtype, family=family))
         if (folder.root / "text_encoder").is_dir()
         else None,
         read_vae=(lambda: read_vae(folder)) if (folder.root / "vae").is_dir() else None,
@@ -105,13 +121,17 @@ def open_folder(folder: Folder) -> ModelFiles:
     )
 
 
-def read_text_encoder(folder: Folder, dtype: torch.dtype) -> TextEncoder:
+def read_text_encoder(folder: Folder, dtype: torch.dtype, *, family: str) -> TextEncoder:
     """The text encoder and its tokenizer, from `text_encoder/` and `tokenizer/` or one folder of both; T5 in `dtype`.
+
+    SDXL's second ones are in `text_encoder_2/` and `tokenizer_2/`.
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: it is neither CLIP nor T5.
     """
+    if family == "sdxl":
+        return _read_text_pair(folder)
     part, config = folder.part("text_encoder")
     if (kind := config.get("model_type")) not in _TEXT:
         raise ValueError(f"{folder.name}: the text encoder is {kind!r}, expected one of {', '.join(_TEXT)}")
@@ -123,6 +143,24 @@ def read_text_encoder(folder: Folder, dtype: torch.dtype) -> TextEncoder:
     if positions is not None:
         words.model_max_length = min(words.model_max_length, positions)  # some tokenizers claim 8192, or no limit
     return encoder, words
+
+
+def _read_text_pair(folder: Folder) -> TextEncoder:
+    """SDXL's two text encoders and their tokenizers."""
+    encoders, tokenizers = [], []
+    for end, kind in (("", CLIPTextModel), ("_2", CLIPTextModelWithProjection)):
+        for name in (f"text_encoder{end}", f"tokenizer{end}"):
+            if not (folder.root / name).is_dir():
+                raise FileNotFoundError(
+                    f"{folder.name} has no {name}/; Stable Diffusion XL has text_encoder/, text_encoder_2/, tokenizer/ "
+                    "and tokenizer_2/ (its refiner, which cannot be distilled, has only the second ones)"
+                )
+        part, _ = folder.part(f"text_encoder{end}")
+        encoders.append(folder.read(kind, part, dtype=torch.float32))
+        words = CLIPTokenizer.from_pretrained(folder.root / f"tokenizer{end}")
+        words.model_max_length = MAX_TOKENS
+        tokenizers.append(words)
+    return TextEncoderPair(*encoders), tuple(tokenizers)
 
 
 def read_vae(folder: Folder) -> AutoencoderKL:
@@ -149,10 +187,11 @@ def _family(config: dict[str, Any]) -> str:
     kind = str(config.get("_class_name"))
     if kind == "Transformer2DModel" and config.get("norm_type") == "ada_norm_single":
         return "pixart"  # the class had this name when PixArt was published
-    family = next((family for family, network in _NETWORKS.items() if network.__name__ == kind), None)
-    if family is None:
+    if kind == UNet2DConditionModel.__name__:
+        return unet_family(config)
+    if kind != PixArtTransformer2DModel.__name__:
         raise ValueError(f"the network is a {kind}. {SUPPORTED}")
-    return family
+    return "pixart"
 
 
 def _pipeline(root: Path) -> str:

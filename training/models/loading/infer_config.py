@@ -15,6 +15,7 @@ import torch
 Shapes = Mapping[str, torch.Tensor]
 _HEADS_SD1, _HEAD_WIDTH, _HEAD_WIDTH_PIXART = 8, 64, 72
 _LATENT_SCALE = 0.18215
+_TIME_WIDTH = 256  # of the embedding of each of SDXL's six sizes
 _PATCH = 2
 _POSITIONS_512 = (512 // 8 // _PATCH) ** 2
 _TOKENS_ALPHA = 120
@@ -51,6 +52,32 @@ def unet_config(weights: Shapes) -> dict[str, Any]:
     }
 
 
+def sdxl_config(weights: Shapes) -> dict[str, Any]:
+    """The config of a `UNet2DConditionModel` (diffusers), for Stable Diffusion XL.
+
+    Raises:
+        KeyError: a weight is missing that every such network has.
+        ValueError: the depths of its transformers are not those of such a network.
+    """
+    config = unet_config(weights)
+    stride, name = config["layers_per_block"] + 1, "{}.1.transformer_blocks.{{}}.norm1.weight"
+    levels = [f"input_blocks.{1 + level * stride}" for level in range(len(config["block_out_channels"]))]
+    depths = [count_numbered(weights, name.format(block)) for block in levels]
+    middle = count_numbered(weights, "middle_block.1.transformer_blocks.{}.norm1.weight")
+    if middle != depths[-1]:
+        raise ValueError(
+            f"its middle has {middle} transformer block(s), expected {depths[-1]} as the level before it: it is not "
+            "Stable Diffusion XL's base, but a relative such as its refiner"
+        )
+    return config | {
+        "sample_size": 128,
+        "transformer_layers_per_block": [max(1, depth) for depth in depths],
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": _TIME_WIDTH,
+        "projection_class_embeddings_input_dim": weights["label_emb.0.0.weight"].shape[1],
+    }
+
+
 def clip_config(token_embedding: torch.Tensor, *, layers: int, sd2: bool) -> dict[str, Any]:
     """The config of a `CLIPTextModel` (transformers).
 
@@ -72,8 +99,8 @@ def clip_config(token_embedding: torch.Tensor, *, layers: int, sd2: bool) -> dic
     }
 
 
-def vae_config(weights: Shapes) -> dict[str, Any]:
-    """The config of an `AutoencoderKL` (diffusers), for Stable Diffusion.
+def vae_config(weights: Shapes, *, scale: float = _LATENT_SCALE) -> dict[str, Any]:
+    """The config of an `AutoencoderKL` (diffusers), for Stable Diffusion. scale: of its latents.
 
     Raises:
         KeyError: a weight is missing that every such network has.
@@ -85,7 +112,7 @@ def vae_config(weights: Shapes) -> dict[str, Any]:
         "up_block_types": ["UpDecoderBlock2D"] * levels,
         "layers_per_block": count_numbered(weights, "encoder.down.0.block.{}.conv1.weight"),
         "latent_channels": weights["post_quant_conv.weight"].shape[0],
-        "scaling_factor": _LATENT_SCALE,
+        "scaling_factor": scale,
     }
 
 

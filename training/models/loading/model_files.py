@@ -10,16 +10,18 @@ from typing import Any, Literal
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from snoopi_core.formats.checkpoint import CheckpointError, OneStepRecipe, Schedule
+from training.models.families import FamilyName
+from training.models.text_pair import TextEncoderPair
 
-SUPPORTED = "Supported are Stable Diffusion 1.x and 2.x, and PixArt-alpha at 512 px"
-TextEncoder = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+SUPPORTED = "Supported are Stable Diffusion 1.x, 2.x and XL, and PixArt-alpha at 512 px"
+TextEncoder = tuple[PreTrainedModel | TextEncoderPair, PreTrainedTokenizerBase | tuple[CLIPTokenizer, ...]]
+"""A text encoder and its tokenizer; two of each for SDXL."""
 
 # Settings of a UNet's config that add inputs, and the models that have them.
 _EXTRA_INPUTS = {
-    "addition_embed_type": "a model with more inputs than a prompt, such as Stable Diffusion XL",
     "class_embed_type": "a model with more inputs than a prompt",
     "encoder_hid_dim": "a model with another text encoder",
     "time_cond_proj_dim": "a model that takes its guidance scale as an input, such as an LCM",
@@ -30,7 +32,7 @@ _EXTRA_INPUTS = {
 class ModelFiles:
     """Readers for each part of a model; `read_text_encoder` and `read_vae` are None for parts that it lacks."""
 
-    family: Literal["unet", "pixart"]
+    family: FamilyName
     read_network: Callable[[], nn.Module]
     read_text_encoder: Callable[[torch.dtype], TextEncoder] | None
     read_vae: Callable[[], AutoencoderKL] | None
@@ -50,7 +52,9 @@ def check_supported(family: str, config: Mapping[str, Any], pipeline: str = "") 
     Raises:
         ValueError: the model is not supported; the message names it.
     """
-    if family == "unet":
+    if family in ("unet", "sdxl"):
+        if config.get("addition_embed_type") not in (None, "text_time"):
+            raise ValueError(f"its UNet has addition_embed_type {config['addition_embed_type']!r}. {SUPPORTED}")
         extra = next((key for key in _EXTRA_INPUTS if config.get(key) is not None), None)
         if extra is not None:
             raise ValueError(f"it is {_EXTRA_INPUTS[extra]} ({extra} = {config[extra]!r}). {SUPPORTED}")
@@ -64,6 +68,11 @@ def check_supported(family: str, config: Mapping[str, Any], pipeline: str = "") 
         sizes = config.get("use_additional_conditions")
         if config.get("sample_size", 128) == 128 if sizes is None else sizes:
             raise ValueError(f"it also takes the image size as an input, like PixArt at 1024 px. {SUPPORTED}")
+
+
+def unet_family(config: Mapping[str, Any]) -> Literal["unet", "sdxl"]:
+    """The family of a UNet, by its config: SDXL's also takes the pooled embedding and sizes."""
+    return "sdxl" if config.get("addition_embed_type") == "text_time" else "unet"
 
 
 @contextmanager

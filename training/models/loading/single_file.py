@@ -1,4 +1,4 @@
-"""Single files: our exporter's, and other programs' (Stable Diffusion 1 and 2, and PixArt's transformer)."""
+"""Single files: our exporter's, and other programs' (Stable Diffusion 1, 2 and XL, and PixArt's transformer)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 
 import torch
 from diffusers import DDPMScheduler
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from snoopi_core.formats.checkpoint import Metadata, Schedule, read_parts
 from snoopi_core.formats.joined_layouts import pixart_to_single_file
@@ -15,13 +15,30 @@ from snoopi_core.formats.single_file_extras import is_harmless, stored_sigmas
 from snoopi_core.formats.tensor_file import StateDict, TensorFile
 from training.models.clip_tokenizer import EOS, clip_tokenizer
 from training.models.loading.build import build_clip, build_network, build_vae
-from training.models.loading.infer_config import clip_config, count_numbered, pixart_config, unet_config, vae_config
-from training.models.loading.model_files import SUPPORTED, ModelFiles, TextEncoder, check_supported, errors_naming
+from training.models.loading.infer_config import (
+    clip_config,
+    count_numbered,
+    pixart_config,
+    sdxl_config,
+    unet_config,
+    vae_config,
+)
+from training.models.loading.model_files import (
+    SUPPORTED,
+    ModelFiles,
+    TextEncoder,
+    check_supported,
+    errors_naming,
+    unet_family,
+)
+from training.models.text_pair import TextEncoderPair
 
 log = logging.getLogger(__name__)
 
 _NETWORK, _VAE = "model.diffusion_model.", "first_stage_model."
 _CLIP, _OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
+_XL_CLIP, _XL_OPEN_CLIP = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
+_XL_SCALE = 0.13025
 _OPEN_CLIP_LAYERS = 24  # Stable Diffusion 2 uses the last but one; some files omit the last
 _PREDICTIONS = {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
 _V_MARKER, _ZERO_SNR_MARKER = "v_pred", "ztsnr"  # empty weights by which ComfyUI marks such models
@@ -37,8 +54,9 @@ def open_contract(file: TensorFile, metadata: Metadata) -> ModelFiles:
         CheckpointError: it has weights that its metadata does not describe.
         ValueError: the model is not supported.
     """
+    family = metadata.family if metadata.family == "pixart" else unet_family(metadata.unet)
     with errors_naming(file.path.name):
-        check_supported(metadata.family, metadata.unet)
+        check_supported(family, metadata.unet)
     parts = read_parts(file, metadata)  # memory-mapped, not read yet
 
     def read_text_encoder(dtype: torch.dtype) -> TextEncoder:
@@ -46,7 +64,7 @@ def open_contract(file: TensorFile, metadata: Metadata) -> ModelFiles:
         return encoder, clip_tokenizer(clip_tokenizer().convert_ids_to_tokens(metadata.pad_token_id))
 
     return ModelFiles(
-        family=metadata.family,
+        family=family,
         read_network=lambda: build_network(metadata.family, metadata.unet, parts.unet),
         read_text_encoder=None if metadata.text_encoder is None else read_text_encoder,
         read_vae=None if metadata.vae is None else lambda: build_vae(metadata.vae, parts.vae),
@@ -78,7 +96,7 @@ def open_single_file(file: TensorFile) -> ModelFiles:
         if "t_block.1.weight" in network:
             return _open_pixart(file, network, _with_prefix(_VAE, weights))
         if "label_emb.0.0.weight" in network:
-            raise ValueError(f"it is Stable Diffusion XL or derived from it. {SUPPORTED}")
+            return _open_sdxl(file, network, weights)
         if "input_blocks.0.0.weight" in network:
             return _open_stable_diffusion(file, network, weights)
         hint = "; or give the diffusers folder that it belongs to" if "conv_in.weight" in network else ""
@@ -106,6 +124,32 @@ def _open_stable_diffusion(file: TensorFile, network: StateDict, weights: StateD
         read_vae=(lambda: build_vae(vae_config(vae), vae)) if vae else None,
         schedule=schedule,
         prediction_type=_prediction_type(file, sd2=sd2),
+    )
+
+
+def _open_sdxl(file: TensorFile, network: StateDict, weights: StateDict) -> ModelFiles:
+    config = sdxl_config(network)
+    check_supported("sdxl", config)
+    clip, open_clip, vae = (_with_prefix(prefix, weights) for prefix in (_XL_CLIP, _XL_OPEN_CLIP, _VAE))
+    if others := len(weights) - sum(map(len, (network, clip, open_clip, vae))):
+        raise ValueError(
+            f"it has {others} weight(s) that do not belong to Stable Diffusion XL, like its refiner or its variants "
+            f"with other noise schedules. {SUPPORTED}"
+        )
+    schedule = Schedule()
+    _check_schedule(file, schedule)
+
+    def read_text_encoder(dtype: torch.dtype) -> TextEncoder:
+        pair = TextEncoderPair(_read_clip(clip, sd2=False), _read_projected_clip(open_clip))
+        return pair, (clip_tokenizer(EOS), clip_tokenizer("!"))
+
+    return ModelFiles(
+        family="sdxl",
+        read_network=lambda: build_network("sdxl", config, network),
+        read_text_encoder=read_text_encoder if clip and open_clip else None,
+        read_vae=(lambda: build_vae(vae_config(vae, scale=_XL_SCALE), vae)) if vae else None,
+        schedule=schedule,
+        prediction_type=_prediction_type(file),
     )
 
 
@@ -138,6 +182,15 @@ def _read_open_clip(weights: StateDict) -> CLIPTextModel:
     unused = ("text_projection", f"transformer.resblocks.{used}.")
     kept = {name: weight for name, weight in weights.items() if not name.startswith(unused)}
     return build_clip(clip_config(weights["token_embedding.weight"], layers=used, sd2=True), kept, open_clip=True)
+
+
+def _read_projected_clip(weights: StateDict) -> CLIPTextModelWithProjection:
+    """CLIP with its projection, from weights under OpenCLIP's names, as in Stable Diffusion XL's files."""
+    layers = count_numbered(weights, "transformer.resblocks.{}.ln_1.weight")
+    projection = weights["text_projection"]  # (width, P): OpenCLIP multiplies from the left
+    config = clip_config(weights["token_embedding.weight"], layers=layers, sd2=True)
+    named = weights | {"text_projection": projection.T}
+    return build_clip(config | {"projection_dim": projection.shape[1]}, named, open_clip=True)
 
 
 def _prediction_type(file: TensorFile, *, sd2: bool = False) -> str:

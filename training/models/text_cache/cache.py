@@ -30,6 +30,7 @@ class TextCache:
 
     def __init__(self, folder: Path, manifest: dict[str, Any], indices: dict[str, Index]) -> None:
         self.folder, self.max_tokens, self.masked = folder, manifest["encoder"]["max_tokens"], manifest["masked"]
+        self.pooled_width = manifest["encoder"].get("pooled")
         self._names, self._indices = list(indices), list(indices.values())
         self._first = np.cumsum([0, *map(len, self._indices)])  # index of each shard's first prompt
         keys = np.concatenate([_comparable(index.keys) for index in self._indices])
@@ -74,10 +75,16 @@ class TextCache:
         absent = [prompt for prompt, number in zip(prompts, found, strict=True) if number < 0]
         encoded = iter(trimmed(encode(absent)) if absent and encode else ())
         rows = [self._row(int(number)) if number >= 0 else next(encoded) for number in found]
+        pooled = None
+        if self.pooled_width is not None:
+            pooled = torch.stack([row[-1, : self.pooled_width] for row in rows])
+            rows = [row[:-1] for row in rows]
         states = torch.stack([functional.pad(row, (0, 0, 0, self.max_tokens - len(row))) for row in rows])
         lengths = torch.tensor([len(row) for row in rows])
         return TextEmbeddings(
-            states=states, mask=torch.arange(self.max_tokens) < lengths[:, None] if self.masked else None
+            states=states,
+            mask=torch.arange(self.max_tokens) < lengths[:, None] if self.masked else None,
+            pooled=pooled,
         )
 
     def count_tokens(self, prompts: list[str]) -> list[int]:
@@ -138,10 +145,17 @@ class TextCache:
 def trimmed(text: TextEmbeddings) -> list[torch.Tensor]:
     """The states of each prompt without padding, (its number of tokens, E), bf16 on the CPU.
 
+    A pooled embedding (P <= E) becomes one more row, after the last token, filled up with zeros.
+
     Raises:
         ValueError: a mask has gaps or does not begin at the first token.
     """
     states = text.states.detach().to("cpu", torch.bfloat16)
+    if text.pooled is not None:
+        last = functional.pad(
+            text.pooled.detach().to("cpu", torch.bfloat16), (0, states.shape[-1] - text.pooled.shape[-1])
+        )
+        states = torch.cat([states, last[:, None]], dim=1)
     if text.mask is None:
         return list(states.unbind())
     lengths = text.mask.sum(1).tolist()

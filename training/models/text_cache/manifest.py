@@ -11,6 +11,7 @@ from snoopi_core.formats.atomic import write_atomically
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+_COMPARED = ("family", "max_tokens", "width", "pooled", "loras")
 HOW_TO_BUILD = (
     "build it, or add to it, with python -m training.prompts.encode and the recipe and settings of the training run"
 )
@@ -56,14 +57,14 @@ def check_same_encoder(cached: dict[str, Any], wanted: dict[str, Any], folder: P
     Raises:
         ValueError: the encoders differ; the message says in what.
     """
-    different = [name for name in ("family", "max_tokens", "width") if cached.get(name) != wanted[name]]
+    different = [name for name in _COMPARED if cached.get(name) != wanted.get(name)]
     ours, theirs = wanted["weights"], cached.get("weights", {})
     if ours and theirs:
         common = ours.keys() & theirs.keys()
         if not common or any(ours[name] != theirs[name] for name in common):
             different.append("weights")
     if different:
-        details = ", ".join(f"{name} {_short(cached.get(name))}, not {_short(wanted[name])}" for name in different)
+        details = ", ".join(f"{name} {_short(cached.get(name))}, not {_short(wanted.get(name))}" for name in different)
         raise ValueError(
             f"{folder} holds text embeddings of another encoder, {cached.get('source')!r}, than this teacher's, "
             f"{wanted['source']!r} ({details}); choose another folder with prompts.text_cache"

@@ -51,8 +51,8 @@ def dry_run(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) ->
     check_clip_files(recipe.clip)
     source = open_run_prompts(recipe, backbone)
     drawn, counts = _first_epoch(source)
-    if cache and backbone.family.name == "pixart":
-        backbone = replace(backbone, text_encoder=None)  # a run does not load T5 then
+    if cache and backbone.family.leaves_out_text:
+        backbone = replace(backbone, text_encoder=None)  # a run does not load it then
     with long_step("estimating memory and time", at_once=False):
         found = estimate(recipe, backbone, levels, processes=processes, cuda=device.type == "cuda")
     print("The recipe, the teacher's config and the prompts are valid.\n")

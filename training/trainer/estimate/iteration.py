@@ -136,8 +136,9 @@ def meta_text(backbone: Backbone, rows: int) -> TextEmbeddings:
     config, family = backbone.network.config, backbone.family
     masked = family.name == "pixart"
     width = config.caption_channels if masked else config.cross_attention_dim
-    length = family.max_tokens(backbone.tokenizer)
+    length, pooled = family.max_tokens(backbone.tokenizer), family.pooled_width(config)
     return TextEmbeddings(
         states=torch.empty(rows, length, width, device=META),
         mask=torch.ones(rows, length, dtype=torch.bool, device=META) if masked else None,
+        pooled=None if pooled is None else torch.empty(rows, pooled, device=META),
     )

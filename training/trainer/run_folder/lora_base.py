@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import tomllib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from training.config.loras import split_strength
 from training.config.sources import exists, find_file, looks_like_hub_id
 
 log = logging.getLogger(__name__)
@@ -40,9 +43,41 @@ def find_base(lora: Path, named: str) -> str:
     )
 
 
+def find_base_loras(lora: Path, named: Sequence[str]) -> tuple[str, ...]:
+    """The LoRAs, `path:strength`, that were merged into a LoRA's base, found as the base itself.
+
+    Args:
+        lora: the LoRA's file.
+        named: their names in it.
+
+    Raises:
+        FileNotFoundError: one is not there.
+    """
+    recorded = tuple(map(str, _teacher(lora).get("loras", ())))
+    if [Path(one).name for one in recorded] == [Path(one).name for one in named]:
+        named = recorded
+    for path, _ in map(split_strength, named):
+        if not exists(find_file(path)):
+            raise FileNotFoundError(
+                f"{lora} was trained on a model with the LoRA {path!r}, which is not there: looked for "
+                f"{find_file(path).absolute()}, and in the recipe.toml of the run two folders above the LoRA"
+            )
+    return tuple(named)
+
+
 def _in_recipe(lora: Path) -> str:
     """The base in the recipe of the run whose export this is; "" if there is none."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        recipe = tomllib.loads((lora.resolve().parent.parent / "recipe.toml").read_text(encoding="utf-8"))
-        return str(recipe.get("student", {}).get("init") or recipe["teacher"]["path"])
+        return str(_recipe(lora).get("student", {}).get("init") or _recipe(lora)["teacher"]["path"])
     return ""
+
+
+def _teacher(lora: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        return dict(_recipe(lora)["teacher"])
+    return {}
+
+
+def _recipe(lora: Path) -> dict[str, Any]:
+    """Raises: OSError, ValueError."""
+    return tomllib.loads((lora.resolve().parent.parent / "recipe.toml").read_text(encoding="utf-8"))

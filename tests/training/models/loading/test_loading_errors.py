@@ -42,7 +42,7 @@ def test_a_missing_text_encoder(folders):
             {"_class_name": "UNetFlatConditionModel"},
             "network is a UNetFlatConditionModel. Supported are",
         ),
-        ("unet", {"addition_embed_type": "text_time"}, "such as Stable Diffusion XL .* Supported are"),
+        ("unet", {"addition_embed_type": "image"}, "its UNet has addition_embed_type 'image'. Supported are"),
         ("unet", {"time_cond_proj_dim": 256}, "takes its guidance scale as an input, such as an LCM"),
         ("unet", {"in_channels": 9}, "it has 9 input channels and 4 output channels, like models for inpainting"),
         ("vae", {"_class_name": "AutoencoderTiny"}, "the VAE is 'AutoencoderTiny', expected AutoencoderKL"),

@@ -8,7 +8,7 @@ from full_size import meta_network, single_file_weights, write_sparse
 from full_size_parts import TEXT, prefixed, vae_weights
 
 from training.models.loading import open_model
-from training.models.loading.infer_config import clip_config, pixart_config, unet_config, vae_config
+from training.models.loading.infer_config import clip_config, pixart_config, sdxl_config, unet_config, vae_config
 
 # Taken from the published configs; everything else follows from the shapes.
 CLIP = {
@@ -22,11 +22,15 @@ def whole(name):
     return weights if name not in TEXT else weights | TEXT[name]() | vae_weights()
 
 
-@pytest.mark.parametrize("name", ["SD1.5", "SD2.1", "PixArt-alpha 512"])
+READERS = {"SD1.5": unet_config, "SD2.1": unet_config, "SDXL": sdxl_config, "PixArt-alpha 512": pixart_config}
+FAMILIES = {"SD1.5": "unet", "SD2.1": "unet", "SDXL": "sdxl", "PixArt-alpha 512": "pixart"}
+
+
+@pytest.mark.parametrize("name", READERS)
 def test_the_networks_config_is_the_published_one(name):
     published = meta_network(name)
     with torch.device("meta"):
-        read = type(published)(**(pixart_config if "PixArt" in name else unet_config)(single_file_weights(name)))
+        read = type(published)(**READERS[name](single_file_weights(name)))
     assert _settings(read) == _settings(published)
 
 
@@ -44,18 +48,17 @@ def test_the_text_encoders_and_the_vaes(name):
     assert (vae["latent_channels"], vae["scaling_factor"]) == (4, 0.18215)
 
 
-@pytest.mark.parametrize("name", ["SD1.5", "SD2.1", "PixArt-alpha 512"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_whole_files_are_recognised(tmp_path, name):
     source = open_model(str(write_sparse(tmp_path / "model.safetensors", whole(name))))
-    assert source.family == ("pixart" if "PixArt" in name else "unet")
+    assert source.family == FAMILIES[name]
     assert (source.read_text_encoder is None) == (source.read_vae is None) == ("PixArt" in name)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("SDXL", "it is Stable Diffusion XL"),
-        ("SDXL refiner", "it is Stable Diffusion XL"),
+        ("SDXL refiner", "it is not Stable Diffusion XL's base, but a relative such as its refiner"),
         ("PixArt-alpha 1024", "like PixArt at 1024 px"),
     ],
 )

@@ -94,6 +94,7 @@ def test_nothing_on_the_meta_device_differs_from_a_real_network(teacher, checkpo
         return type(words)(
             states=torch.zeros(words.states.shape, device=device),
             mask=None if words.mask is None else torch.ones(words.mask.shape, dtype=torch.bool, device=device),
+            pooled=None if words.pooled is None else torch.zeros(words.pooled.shape, device=device),
         )
 
     backbone = load_backbone(teacher)
