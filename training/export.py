@@ -35,7 +35,7 @@ def _export(args: argparse.Namespace, source: Path) -> int:
         from snoopi_core.formats.lora import find_lora_metadata
         from snoopi_core.formats.tensor_file import open_tensor_file
         from training.models.loading import load_backbone
-        from training.trainer.export import export_backbone, export_run, teacher_provenance
+        from training.trainer.export import export_backbone, export_run, teacher_provenance, with_load_lora
     with long_step(f"exporting {args.source}"):
         if (source / "state.json").is_file() or (source / "checkpoints").is_dir():
             path, summary = export_run(source, args.checkpoint, args.out, alpha=args.alpha, teacher=args.teacher)
@@ -47,9 +47,11 @@ def _export(args: argparse.Namespace, source: Path) -> int:
                 raise error if source.exists() else FileNotFoundError(f"{nothing}; {error}") from error
             about = {"title": args.title, "recommended_alpha": args.alpha, "provenance": teacher_provenance(source)}
             path = export_backbone(args.out, backbone, role="teacher", **about)
-    models = "checkpoints" if find_lora_metadata(open_tensor_file(path, "file")) is None else "loras"
-    size = path.stat().st_size / 1e6
+    metadata, size = find_lora_metadata(open_tensor_file(path, "file")), path.stat().st_size / 1e6
+    models = "checkpoints" if metadata is None else "loras"
     print(f"{path}: {size:.1f} MB; put it into ComfyUI/models/{models} and open it with PG-SB Loader")
+    if metadata is not None:
+        print(with_load_lora(metadata))
     return 0
 
 

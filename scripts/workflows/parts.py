@@ -90,10 +90,16 @@ def nasa(alpha: float, model: Link = MODEL, negative: str = "negative", title: s
 
 
 def one_step(
-    model: Link, seed: int | Link, positive: str = "prompt", preset: str = "auto", *, collapsed: bool = False
+    model: Link,
+    seed: int | Link,
+    positive: str = "prompt",
+    preset: str = "auto",
+    *,
+    timesteps: str = "auto",
+    collapsed: bool = False,
 ) -> Node:
     links = {"model": model, "positive": Link(positive), "latent_image": Link("latent")}
-    inputs = {**links, "seed": seed, "timesteps": "auto", "preset": preset}
+    inputs = {**links, "seed": seed, "timesteps": timesteps, "preset": preset}
     return Node(type="SnoopiOneStepSampler", inputs=inputs, collapsed=collapsed)
 
 

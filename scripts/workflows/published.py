@@ -31,6 +31,8 @@ PIXART_DMD = hub_file(
 )
 T5 = hub_file("text_encoders", "comfyanonymous/flux_text_encoders", "t5xxl_fp16.safetensors")
 SD_VAE = hub_file("vae", "stabilityai/sd-vae-ft-mse-original", "vae-ft-mse-840000-ema-pruned.safetensors")
+SD15 = hub_file("checkpoints", "Comfy-Org/stable-diffusion-v1-5-archive", "v1-5-pruned-emaonly-fp16.safetensors")
+LORA_XL, LORA_15 = (File(f"my_4_step_lora_{kind}.safetensors", "loras", "") for kind in ("sdxl", "sd15"))
 STUDENT = File("student.safetensors", "checkpoints", "")  # what the trainer calls its export
 
 
@@ -49,6 +51,7 @@ def _published(
     loaders: Mapping[str, Node],
     *,
     preset: str,
+    timesteps: str = "auto",
     alpha: float = 0.3,
     alpha_mode: str = "as set",
     turn: str,
@@ -78,7 +81,7 @@ def _published(
             "negative": text(negative, "Negative prompt", clip_link),
             "latent": latent(side, 1),
             "nasa": nasa(alpha, model, alpha_mode=alpha_mode),
-            "sampler": one_step(Link("nasa"), SEED, preset=preset),
+            "sampler": one_step(Link("nasa"), SEED, preset=preset, timesteps=timesteps),
             **between,
             "decode": Node(type="VAEDecode", inputs={"samples": decoded, "vae": vae_link}),
             "save": save("decode", "Result", name),
@@ -196,5 +199,21 @@ PUBLISHED = (
         turn=_AUTO,
         side=512,
         get=f"Put your export (export/{STUDENT.name} in the run's folder) into models/checkpoints. {download([T5])}",
+    ),
+    *(
+        _published(
+            f"your_own_4_step_lora_{kind}",
+            f"A four-step LoRA of {name} that you trained (--recipe {kind}_lora_4step), on your checkpoint.",
+            {"loader": checkpoint(base), "lora": lora(file)},
+            preset="auto",
+            timesteps="999, 749, 499, 249",
+            turn="Turn: alpha. Load LoRA drops the recipe in the file, so the timesteps are typed: they must be yours.",
+            side=side,
+            get=f"{download([base])}, or your own; put your export, renamed to {file.name}, into models/loras",
+        )
+        for kind, name, base, file, side in (
+            ("sdxl", "SDXL", SDXL, LORA_XL, 1024),
+            ("sd15", "Stable Diffusion 1.5", SD15, LORA_15, 512),
+        )
     ),
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DDPMScheduler
 from torch import nn
 from torch.nn import functional
 
@@ -126,6 +127,25 @@ def export_student(
         return write_lora(path, metadata, adapters_from_peft(weights), alpha=recipe.student.lora_scaling)
     colours = _preview_colours(backbone, weights, recipe, levels)
     return export_backbone(path, backbone, weights, role="student", latent_rgb_factors=colours, **about)
+
+
+def with_load_lora(metadata: LoraMetadata) -> str:
+    """How a student's LoRA is sampled behind ComfyUI's own Load LoRA, which drops the recipe in its file."""
+    recipe, powers = metadata.recipe, DDPMScheduler(**metadata.schedule.model_dump()).alphas_cumprod
+    if recipe is None:
+        return "it has no sampling recipe"
+    first = recipe.timesteps[0]
+    usual = recipe.steps == "consistency" and abs(powers[first].item() ** 0.5 - recipe.alpha_T) <= 1e-4 * recipe.alpha_T
+    if not usual:
+        return (
+            "ComfyUI's own Load LoRA drops its recipe, which has a noise level or steps that cannot be typed: open it "
+            "with PG-SB Loader only"
+        )
+    timesteps = ", ".join(map(str, recipe.timesteps))
+    return (
+        "ComfyUI's own Load LoRA works too, at strength 1, but drops the recipe: type it into One-Step Sampler, "
+        f'timesteps "{timesteps}", preset auto'
+    )
 
 
 def _public_path(path: str) -> str:
