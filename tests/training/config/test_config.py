@@ -193,6 +193,7 @@ def test_hash_ignores_the_output_section(tmp_path):
         (["teacher.path="], "teacher.path: nothing at ''"),
         (["teacher.text_encoder=./none"], "teacher.text_encoder: nothing at './none'; expected a diffusers folder"),
         (["student.init=none.safetensors"], "student.init: nothing at 'none.safetensors'"),
+        (["teacher.loras=none/a.safetensors:0.8"], "teacher.loras: no file at 'none/a.safetensors'"),
         (["prompts.source=none/prompts.txt"], "prompts.source: nothing at 'none/prompts.txt'"),
         (["prompts.source="], "prompts.source: nothing at ''"),
         (['prompts.source=["a.txt:x"]'], "prompts.source: 'x' in 'a.txt:x' is not a weight; expected a number above 0"),

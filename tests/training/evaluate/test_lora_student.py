@@ -3,16 +3,18 @@
 import copy
 
 import numpy as np
+import tomli_w
 import torch
 from evaluation import error_of, evaluate, pictures, pixels
 from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
 from tiny import tiny_backbone
 
 from snoopi_core.formats.checkpoint import OneStepRecipe
 from snoopi_core.formats.lora import LoraMetadata, adapters_from_peft, write_lora
 from training.evaluate.alpha import write_alpha
-from training.evaluate.generate.student import recommended_alpha
+from training.evaluate.generate.student import load_student, recommended_alpha
 from training.trainer.export import export_backbone
 
 RECIPE = OneStepRecipe(timesteps=(749,), alpha_T=0.6, sigma_T=0.8)
@@ -50,3 +52,29 @@ def test_a_lora_student(tmp_path, capsys):
     assert "is not a LoRA of this project" in error_of(
         capsys, "generate", full, *words, "--base", lora, "--out", tmp_path / "x"
     )
+
+
+def test_a_lora_of_a_base_with_loras(tmp_path, capsys):
+    """They are found in the recipe of the run, and merged into the base, too."""
+    backbone, run = tiny_backbone(), tmp_path / "run"
+    base = export_backbone(tmp_path / "base.safetensors", backbone, title="base", role="teacher")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        config = LoraConfig(r=4, lora_alpha=4.0, target_modules=["to_q", "to_v"], init_lora_weights=False)
+        adapted = get_peft_model(copy.deepcopy(backbone.network), config)
+    weights = get_peft_model_state_dict(adapted)
+    style = tmp_path / "style.safetensors"
+    save_file({key: weight.contiguous() for key, weight in weights.items()}, style)
+    about = {"prediction_type": backbone.prediction_type, "schedule": backbone.schedule, "recipe": RECIPE}
+    metadata = LoraMetadata(title="LoRA", base=base.name, base_loras=("style.safetensors:0.5",), **about)
+    lora = write_lora(run / "export" / "student.safetensors", metadata, adapters_from_peft(weights), alpha=2.0)
+    tree = {"teacher": {"path": str(base), "loras": [f"{style}:0.5"]}}
+    (run / "recipe.toml").write_text(tomli_w.dumps(tree), encoding="utf-8")
+    got = load_student(str(lora)).network.state_dict()
+    merged = adapted.merge_and_unload().state_dict()  # half of it by the style, half by the student
+    for name, weight in load_student(str(base)).network.state_dict().items():
+        want = weight + (merged[name] - backbone.network.state_dict()[name])
+        assert (got[name] - want).norm() <= 1e-3 * want.norm()
+    style.unlink()
+    words = ("--prompts", "shapes", "--limit", 1, "--cpu", "--methods", "none", "--out", tmp_path / "x")
+    assert "was trained on a model with the LoRA" in error_of(capsys, "generate", lora, *words)

@@ -19,7 +19,7 @@ from training.distill.noise_levels import NoiseLevels
 from training.export import main
 from training.models.sampling import one_step_x0
 from training.trainer.distributed.state_dicts import trained_state
-from training.trainer.export import check_exportable, export_backbone, export_student
+from training.trainer.export import check_exportable, export_backbone, export_student, with_load_lora
 
 PROMPT = "a red ring, on the left"
 SIZES = {"unet": 8, "sdxl": 8, "pixart": 64}
@@ -124,6 +124,32 @@ def test_a_lora_names_its_base_without_local_paths(tmp_path):
         recipe = recipe_for(teacher, train="lora", **changes)
         path = export_student(tmp_path / "lora.safetensors", backbone, trained_state(student), recipe, 1)
         assert find_lora_metadata(open_tensor_file(path)).base == expected
+
+
+def test_a_lora_names_its_teachers_loras_and_hash(tmp_path):
+    backbone, lora = tiny_backbone(), str(tmp_path / "style.safetensors")
+    student = make_student(backbone.network, recipe_for(train="lora"))
+    for init, expected in (("", (("style.safetensors:0.5",), "abc")), ("other/init", ((), ""))):
+        recipe = recipe_for(train="lora", init=init)
+        recipe = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"loras": (f"{lora}:0.5",)})})
+        weights, out = trained_state(student), tmp_path / "lora.safetensors"
+        path = export_student(out, backbone, weights, recipe, 1, teacher_fingerprint="abc")
+        about = find_lora_metadata(open_tensor_file(path))
+        assert (about.base_loras, about.base_sha256) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 'type it into One-Step Sampler, timesteps "999", preset auto'),
+        ({"alpha_T_squared": 0.0047}, "open it with PG-SB Loader only"),
+    ],
+)
+def test_the_export_says_how_load_lora_is_used(tmp_path, changes, expected):
+    backbone, recipe = tiny_backbone(), recipe_for(train="lora", **changes)
+    weights = trained_state(make_student(backbone.network, recipe))
+    path = export_student(tmp_path / "lora.safetensors", backbone, weights, recipe, 1)
+    assert expected in with_load_lora(find_lora_metadata(open_tensor_file(path)))
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sd21"])
