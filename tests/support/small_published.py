@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.supported_models as supported
+import small_checkpoints
 import small_encoders
 import small_vaes
 import torch
@@ -83,6 +84,11 @@ def write_files(template: str, models: Path) -> list[Path]:
             weights, metadata = _ltx()
             networks.append({key: w for key, w in weights.items() if key.startswith("model.diffusion_model.")})
             save_file(weights, path, metadata=metadata)
+        elif name in small_checkpoints.CHECKPOINTS:
+            weights, declaration = small_checkpoints.checkpoint(small_checkpoints.CHECKPOINTS[name])
+            save_file({key: w.contiguous() for key, w in weights.items()} | _declaration(**declaration), path)
+        elif name in small_checkpoints.LORAS:
+            small_checkpoints.write_student(path, small_checkpoints.LORAS[name])
         elif name in NETWORKS:
             networks.append(_network(name))
             save_file(networks[-1], path)

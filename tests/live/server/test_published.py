@@ -1,4 +1,4 @@
-"""The templates for current models, run in a real server with small copies of the files that they name.
+"""The templates for current models and one's own LoRAs, run in a real server with small copies of their files.
 
 Real: the files' names and folders, the host's loaders, what they recognise, every class (network, text encoder,
 tokenizer, VAE), LoRAs, all settings of the template. Small: the widths and numbers of layers of networks, the widths of
@@ -18,7 +18,7 @@ from live_client import Outcome, load_prompt
 from live_server import Server
 from safetensors.torch import load_file
 from small_published import write_files
-from templates import api_file
+from templates import NAMES, api_file
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -29,6 +29,8 @@ ATTENTIONS = {
     "ltx_2_3_distilled_8_steps": ["4 of 4"],
     "qwen_image_lightning_8_steps": ["3 of 3"],
     "wan_2_2_14b_lightx2v_4_steps": ["3 of 3", "3 of 3"],
+    "your_own_4_step_lora_sd15": ["16 of 16"],
+    "your_own_4_step_lora_sdxl": ["70 of 70"],
     "z_image_turbo": ["3 of 3"],
 }
 """What the log says of each network: in how many of its attentions NASA acted."""
@@ -39,6 +41,8 @@ CLASSES = {
     "ltx_2_3_distilled_8_steps": {"LTXAVTEModel_", "LTXAV", "VideoVAE", "AudioVAE"},
     "qwen_image_lightning_8_steps": {"QwenImageTEModel_", "QwenImage", "WanVAE"},
     "wan_2_2_14b_lightx2v_4_steps": {"WanTEModel", "WAN21", "WanVAE"},
+    "your_own_4_step_lora_sd15": {"SD1ClipModel", "BaseModel", "AutoencodingEngine"},
+    "your_own_4_step_lora_sdxl": {"SDXLClipModel", "SDXL", "AutoencodingEngine"},
     "z_image_turbo": {"ZImageTEModel_", "Lumina2", "AutoencodingEngine"},
 }
 """What the host makes of the published files: text encoder, network, VAEs."""
@@ -128,8 +132,10 @@ def test_a_template_runs_with_the_files_that_it_names(server: Server, name: str)
             file.unlink()
 
 
-def test_every_template_of_current_models_is_here() -> None:
+def test_every_template_of_current_models_is_here_and_those_of_ones_own_loras() -> None:
     from scripts.workflows.current import PICTURES
     from scripts.workflows.video import VIDEOS
 
-    assert sorted(ATTENTIONS) == sorted(workflow.name for workflow in (*PICTURES, *VIDEOS))
+    own = [name for name in NAMES if name.startswith("your_own_4_step_lora")]
+    assert len(own) == 2
+    assert sorted(ATTENTIONS) == sorted([*own, *(workflow.name for workflow in (*PICTURES, *VIDEOS))])
