@@ -14,9 +14,8 @@ from typing import Annotated, Literal
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from training.config.values import Several, Sources, StepWeights, Timesteps, VsdWeight, split_weight
-
 from training.config.loras import check_loras
+from training.config.values import Several, Sources, StepWeights, Timesteps, VsdWeight, split_weight
 
 # SNOOPI's negative prompt for its scores (ICCV text)
 GENERIC_NEGATIVE = "worst quality, low quality, ugly, duplicate, out of frame, deformed, blurry, bad anatomy, watermark"

@@ -7,7 +7,9 @@ from training.config import Recipe, RecipeError, load_recipe, recipe_names
 BACKBONES = ["sd15", "sd21", "pixart"]
 LARGE = ["sd15_40gb", "sd21_40gb"]
 SMALL = [f"{backbone}_{size}" for backbone in BACKBONES for size in ("24gb", "12gb")]
-LORAS = ["sdxl_lora_1step", "sdxl_lora_1step_12gb"]
+LORAS = [
+    f"{kind}{card}" for kind in ("sdxl_lora_1step", "sdxl_lora_4step", "sd15_lora_4step") for card in ("", "_12gb")
+]
 LAYERS = {  # all settings of each layer
     "swiftbrush": {"guidance.teacher_kappa": 4.5, "guidance.lora_kappa": 4.5},
     "dmd2trick": {"guidance.teacher_kappa": 4.5, "guidance.lora_kappa": 4.5, "lora.updates": 5},
