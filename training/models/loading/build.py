@@ -67,16 +67,19 @@ def build_vae(config: Mapping[str, Any], weights: StateDict) -> AutoencoderKL:
     )
 
 
-def build_clip(config: dict[str, Any], weights: StateDict, *, open_clip: bool = False) -> PreTrainedModel:
-    """A text encoder, in fp32, with a projection if the config has projection_dim.
+def build_clip(
+    config: dict[str, Any], weights: StateDict, *, open_clip: bool = False, projected: bool = False
+) -> PreTrainedModel:
+    """A text encoder, in fp32.
 
     Args:
         open_clip: whether the weights have OpenCLIP's names.
+        projected: whether it has a projection, as SDXL's second one; all configs have a `projection_dim`.
     """
     read, names = (
         (from_joined_single_file, open_clip_location) if open_clip else (from_single_file, text_encoder_rename)
     )
-    kind = CLIPTextModelWithProjection if config.get("projection_dim") else CLIPTextModel
+    kind = CLIPTextModelWithProjection if projected else CLIPTextModel
     return _build(
         lambda: kind(CLIPTextConfig.from_dict(config)),
         lambda module: read(weights, module.state_dict(), names),

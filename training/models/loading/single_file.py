@@ -190,7 +190,7 @@ def _read_projected_clip(weights: StateDict) -> CLIPTextModelWithProjection:
     projection = weights["text_projection"]  # (width, P): OpenCLIP multiplies from the left
     config = clip_config(weights["token_embedding.weight"], layers=layers, sd2=True)
     named = weights | {"text_projection": projection.T}
-    return build_clip(config | {"projection_dim": projection.shape[1]}, named, open_clip=True)
+    return build_clip(config | {"projection_dim": projection.shape[1]}, named, open_clip=True, projected=True)
 
 
 def _prediction_type(file: TensorFile, *, sd2: bool = False) -> str:

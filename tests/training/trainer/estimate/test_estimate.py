@@ -220,6 +220,19 @@ def test_low_memory_recipes_fit(tmp_path, kind, size):
     assert found.trained["LoRA teacher"] > 5e6
 
 
+@pytest.mark.slow
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [(f"{kind}_lora_4step{card}", size) for kind in ("sd15", "sdxl") for card, size in (("", 24), ("_12gb", 12))],
+)
+def test_recipes_of_loras_fit(tmp_path, name, size):
+    """At full size, with 5 % of memory unused."""
+    folder = write_description(tmp_path / "teacher", name.partition("_")[0])
+    found = estimated(load_recipe(name, [f"teacher.path={folder}", "prompts.source=shapes"]))
+    assert 0.2 * size * GIB < found.total < 0.95 * size * GIB
+
+
 def test_models_without_weights_have_the_same_parts(teacher):
     loaded = vars(load_backbone(teacher))
     with without_weights():
@@ -232,21 +245,31 @@ def test_models_without_weights_have_the_same_parts(teacher):
     assert not any(parameter.is_meta for parameter in load_backbone(teacher).network.parameters())
 
 
-def test_a_dry_run_reads_no_weight_and_writes_nothing(tmp_path, monkeypatch, capsys):
-    folder = write_description(tmp_path / "teacher", "sd15")
+@pytest.mark.parametrize(
+    ("recipe", "figures"),
+    [
+        ("sd15_12gb", ("LoRA teacher  6.4 M trained", "teacher       859.5 M frozen")),
+        pytest.param(
+            "sdxl_lora_1step",
+            ("46.4 M trained", "2,567.5 M frozen"),
+            marks=pytest.mark.full,
+        ),
+    ],
+)
+def test_a_dry_run_reads_no_weight_and_writes_nothing(tmp_path, monkeypatch, capsys, recipe, figures):
+    folder = write_description(tmp_path / "teacher", recipe.partition("_")[0])
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prompts.txt").write_text("a cat\n", encoding="utf-8")
-    words = ["--recipe", "sd15_12gb", f"teacher.path={folder}", "prompts.source=prompts.txt", "--dry-run", "--cpu"]
-    assert main([*words, "clip.weight=0", "loop.micro_batch=1"]) == 0
+    words = ["--recipe", recipe, f"teacher.path={folder}", "prompts.source=prompts.txt", "--dry-run", "--cpu"]
+    assert main([*words, "clip.weight=0", "loop.micro_batch=1", "prompts.text_cache="]) == 0
     out = capsys.readouterr().out
     for expected in (
         "[guidance]",
         'train = "lora"',
-        "LoRA teacher  6.4 M trained",
-        "teacher       859.5 M frozen",
+        *figures,
         "activations, 1 row(s) at once",
         "TFLOP per iteration",
-        "files below runs/sd15_12gb",
+        f"files below runs/{recipe}",
         "checkpoints/ ",
     ):
         assert expected in out, out
