@@ -128,7 +128,7 @@ def _missing_models(recipe: Recipe) -> Iterator[Problem]:
             yield (key,), f"{key}: nothing at {name!r}; expected {kinds}{_path_hint(name)}"
 
     for name, _ in map(split_strength, recipe.teacher.loras):
-        if not find_file(name).is_file():
+        if not (exists(find_file(name)) and find_file(name).is_file()):
             yield ("teacher.loras",), f"teacher.loras: no file at {name!r}{_path_hint(name)}"
 
 
