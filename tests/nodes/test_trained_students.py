@@ -301,6 +301,7 @@ def test_x0_in_the_host_equals_diffusers(case, backbone, opened):
         assert relative_error(x0, in_diffusers(case, backbone, other, text)) > 2e-3
 
 
+@pytest.mark.both_hosts
 def test_comfyuis_own_load_lora_gives_the_same_x0(case, backbone, opened, loader):
     """It drops the recipe, which has to be typed then; all other numbers are the student's."""
     if not case.lora:
