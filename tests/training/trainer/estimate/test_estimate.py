@@ -4,7 +4,6 @@ import gc
 
 import pytest
 import torch
-from effort import some
 from full_size_folders import write_description
 from published import KINDS, save_folder
 from tiny_clip import write_tiny_clip
@@ -111,7 +110,13 @@ TWO_STEPS = ("student.timesteps=999,499", "student.step_weights=[1, 3]", "lora.u
 THREE_STEPS = ("student.timesteps=999,749,499", "student.step_gradient=all")
 
 
-@pytest.mark.parametrize("overrides", some([TWO_STEPS, LORA, (), THREE_STEPS], 1))
+RUNS = [("sd15", ()), ("pixart", TWO_STEPS)]
+MORE = [*((kind, LORA) for kind in KINDS), ("sd21", ()), ("pixart", ()), ("sd15", THREE_STEPS)]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "overrides"), RUNS + [pytest.param(*run, marks=pytest.mark.full) for run in MORE], indirect=["teacher"]
+)
 def test_the_estimate_matches_a_run(teacher, tmp_path, overrides, monkeypatch):
     """Parameters, their bytes, and torch's own count of operations in the trainer's own iteration."""
     recipe = small(teacher, "loop.micro_batch=2", f"output.folder={tmp_path}", *overrides)
