@@ -86,7 +86,8 @@ def train(folder: Path, pairs: Pairs, recipe: Recipe, *, save_every: float = 60.
         with torch.autocast("cpu", torch.bfloat16):
             made = model.apply_model(x, sigma, c_crossattn=text, num_tokens=text.shape[1], transformer_options=options)
         gaps = (made.float() - x0).square().mean(dim=(1, 2, 3))
-        return {"loss": gaps.mean(), "first": gaps[~later].mean(), "later": gaps[later].mean()}
+        parts = {"first": gaps[~later], "later": gaps[later]}
+        return {"loss": gaps.mean(), **{name: part.mean() for name, part in parts.items() if len(part)}}
 
     before = comfy.model_management.in_training
     comfy.model_management.in_training = True  # the host's kernels for inference have no gradients

@@ -23,7 +23,6 @@ from experiments.joint_students.train import Recipe, train
 from experiments.joint_students.worlds import TOKENS, WORLDS, as_made, as_seen, sampler
 from snoopi_core.host.families import family_of
 
-pytestmark = pytest.mark.host
 BAR = 2e-6
 STRENGTHS = {"m_P": 0.5, "m = 1": 0.5, "whole": 0.25}
 
@@ -54,6 +53,7 @@ def change(self, z, part, q, p, n, i, subtraction):
     return -subtraction.alpha * flat(e_p / (e_p + e_i) * attend(q, n))
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("formula", STRENGTHS)
 @pytest.mark.parametrize("name", ["Flux", "Lumina 2"])
 def test_the_compared_formulas_are_exact(name, formula, monkeypatch):
