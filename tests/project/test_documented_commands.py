@@ -107,6 +107,16 @@ def error_message_matches(found: list[Command]) -> list[Words]:
     return []
 
 
+def changes_the_placeholder(found: list[Command]) -> list[Words]:
+    """What stands before the pipe names every file that has the placeholder; the rest is perl's -pi."""
+    for command in found:
+        listed = subprocess.run(
+            shlex.split(command.text.partition(" | ")[0]), cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert {"pyproject.toml", "web/docs/SnoopiNASAApply.md"} <= set(listed.stdout.split("\0"))
+    return []
+
+
 class Rule(NamedTuple):
     pattern: str
     check: Check
@@ -131,6 +141,7 @@ RULES = {
     "torchrun": Rule(r"torchrun .*", torchrun_parses),
     "pytest": Rule(r"(python -m )?pytest( -rP)? tests/\S+( -rP)?", paths_exist),
     "models page": Rule(r"python -m scripts\.models_page", run_by("tests/nodes/families/test_audit.py")),
+    "repository": Rule(r"git grep -lz .*", changes_the_placeholder),
     "optional": Rule(r"pip install bitsandbytes", error_message_matches),
 }
 

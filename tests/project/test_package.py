@@ -17,6 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from PIL import Image
 
 SEMVER = re.compile(r"\d+\.\d+\.\d+")
 HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview"}
@@ -37,8 +38,35 @@ def test_the_fields_of_the_registry(pyproject: dict) -> None:
     assert re.fullmatch(r"[a-z][a-z0-9-]*", project["name"])
     assert "comfyui" not in project["name"].lower()
     assert SEMVER.fullmatch(project["version"])
-    assert comfy["PublisherId"] and comfy["DisplayName"] and "Icon" in comfy
+    assert comfy["PublisherId"] and comfy["DisplayName"]
     assert re.fullmatch(r">=\d+\.\d+\.\d+", comfy["requires-comfyui"])
+    # The registry takes the front end's range from here; there is nothing else that a host lacks.
+    (front_end,) = project["dependencies"]
+    assert re.fullmatch(r"comfyui-frontend-package>=\d+\.\d+\.\d+", front_end)
+
+
+def test_the_oldest_front_end_is_the_oldest_hosts(pyproject: dict, pinned_host: Callable[[str], Path]) -> None:
+    oldest = pinned_host(pyproject["tool"]["comfy"]["requires-comfyui"].removeprefix(">="))
+    (pinned,) = [r for r in requirement_lines(oldest / "requirements.txt") if r.name == "comfyui-frontend-package"]
+    (front_end,) = pyproject["project"]["dependencies"]
+    assert str(pinned.specifier).removeprefix("==") == front_end.partition(">=")[2]
+
+
+def test_the_addresses_are_of_one_repository(pack_root: Path, pyproject: dict) -> None:
+    """CONTRIBUTING.md has the line that changes it everywhere."""
+    urls, comfy = pyproject["project"]["urls"], pyproject["tool"]["comfy"]
+    name = urls["Repository"].removeprefix("https://github.com/")
+    assert f"grep -lz {name} |" in (pack_root / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert all(urls[key].startswith(urls["Repository"]) for key in ("Documentation", "Issues", "Bug Tracker"))
+    for key, most in (("Icon", (400, 400)), ("Banner", (800, 400))):
+        file = comfy[key].removeprefix(f"https://raw.githubusercontent.com/{name}/main/")
+        with Image.open(pack_root / file) as picture:
+            assert picture.width <= most[0] and picture.height <= most[1]
+        assert (pack_root / file).with_suffix(".svg").is_file()
+    pages = [*(pack_root / "web" / "docs").rglob("*.md"), pack_root / "CHANGELOG.md"]
+    for page in pages:
+        for link in re.findall(r"https://github\.com/[\w-]+/[\w-]+", page.read_text(encoding="utf-8")):
+            assert link == urls["Repository"], page
 
 
 @pytest.mark.host
@@ -103,15 +131,15 @@ def undeclared(modules: set[str], declared: list[Requirement]) -> set[str]:
     return {m for m in modules if not {canonicalize_name(d) for d in distributions.get(m, [])} & names}
 
 
-def test_everything_imported_is_declared(pack_root: Path, pyproject: dict) -> None:
+def test_everything_imported_is_declared(pack_root: Path, pyproject: dict, pinned_host: Callable[[str], Path]) -> None:
     project = pyproject["project"]
     base = [Requirement(line) for line in project["dependencies"]]
     extras = project["optional-dependencies"]
     training = [Requirement(line) for line in [*extras["training"], *extras["avatars"]]]
     shipped = third_party_imports(pack_root / "snoopi_core") | third_party_imports(pack_root / "nodes")
-    assert undeclared(shipped, base) == set()
+    assert undeclared(shipped, training) == set()
     assert undeclared(third_party_imports(pack_root / "training") - OPTIONAL, [*base, *training]) == set()
-    in_a_host = [*requirement_lines(pack_root / "requirements.txt"), Requirement("torch")]
+    in_a_host = requirement_lines(pinned_host("0.16.3") / "requirements.txt")
     assert undeclared(shipped, in_a_host) == set()
 
 

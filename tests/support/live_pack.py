@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = "ComfyUI-SNOOPI"
 # Everything the pack needs at run time; without the trainer, tests and tools, to check that they are not needed.
 SHIPPED_FOLDERS = ("nodes", "snoopi_core", "models", "workflows", "subgraphs", "web", "locales")
-SHIPPED_FILES = ("__init__.py", "pyproject.toml", "requirements.txt")
+SHIPPED_FILES = ("__init__.py", "pyproject.toml")
 
 
 def install_pack(base: Path) -> Path:
