@@ -47,6 +47,22 @@ def test_a_node_shows_its_picture_without_anything_connected_and_is_cached(serve
     assert number in server.client.run(prompt).cached
 
 
+def test_the_sweet_spot_goes_on_to_nasa_apply_or_stops_what_is_behind_it(server: Server) -> None:
+    prompt, number = prompt_with("SnoopiNASAScaleSweep", alphas="0, 0.6")
+    (steering,) = (n for n, node in prompt.items() if node["class_type"] == "SnoopiNASAApply")
+    prompt[steering]["inputs"]["alpha"] = [number, 2]
+    shown = {m["node"]: m["text"] for m in messages(server, {}, prompt)}
+    assert shown[steering] == "alpha 0.6, as set; its file recommends 1"
+    assert shown[number].startswith("Sweet spot: alpha 0.6 (the largest here that is not above 1")
+
+    prompt[number]["inputs"]["alphas"] = "2.5"
+    with server.client.stream() as stream:
+        outcome = server.client.run(prompt)
+    (error,) = stream.of("execution_error")
+    assert error["node_id"] == steering and "Add 1 to alphas" in error["exception_message"]
+    assert list(outcome.outputs) == [number]  # its page, and no picture of the sampler behind NASA Apply
+
+
 def test_a_sweep_reports_progress_and_sends_no_preview(server: Server) -> None:
     """The front end would keep showing a preview instead of the page."""
     prompt, number = alone(seed=6)
