@@ -135,7 +135,7 @@ def test_the_english_locale_has_the_names_alone(pack_root, english):
     assert json.loads((pack_root / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8")) == names
 
 
-@pytest.mark.parametrize("language", ["fr"])
+@pytest.mark.parametrize("language", ["fr", "ja", "ko", "zh"])
 def test_a_translation_has_every_text_and_the_same_names(pack_root, english, language):
     """Names of nodes, inputs and choices are not translated: help pages and messages use them."""
     translated = json.loads((pack_root / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
