@@ -119,8 +119,8 @@ CURRENT = {
         tokens=128, width=2560,
     ),
     **_models(
-        "HunyuanVideo, 3 of 60 blocks, 480x320, 17 frames", "HunyuanVideo", _hunyuan_video, 24, key="hunyuan-video",
-        shapes=((16, 5, 40, 60),), tokens=256, width=4096, pooled=768,
+        "HunyuanVideo, 3 of 60 blocks, 848x480, 17 frames", "HunyuanVideo", _hunyuan_video, 24, key="hunyuan-video",
+        shapes=((16, 5, 60, 106),), tokens=256, width=4096, pooled=768,
         template=("848x480, 73 frames", ((16, 19, 60, 106),)),
     ),
 }  # fmt: skip
