@@ -12,7 +12,8 @@ from PIL import Image
 from processes import TIMEOUT
 from published import KINDS, save_folder
 
-from experiments.shapes.sampling import noise, one_step
+from experiments.shapes.sampling import one_step
+from training.evaluate.generate.maker import noise
 from training.evaluate.sets.image_files import is_complete
 from training.evaluate.sets.manifest import read_manifest
 from training.evaluate.sets.rows import seed_of
