@@ -63,7 +63,7 @@ def problem(words: list[str]) -> str:
 def _recipe_problem(namespace: argparse.Namespace) -> str:
     from training.config import RecipeError, load_recipe, split_words
 
-    if not vars(namespace).keys() >= {"recipe", "overrides"} or getattr(namespace, "resume", None):
+    if not hasattr(namespace, "overrides") or getattr(namespace, "resume", None):
         return ""
     recipes = getattr(namespace, "recipe", [])
     recipes = [recipes] if isinstance(recipes, str) else recipes
