@@ -1,6 +1,6 @@
 """Help pages in other languages: each says what the English page says, part by part.
 
-The front end looks for web/docs/<node>/<language>.md first, then for web/docs/<node>.md. Pictures are beside the latter.
+The front end looks for web/docs/<node>/<language>.md, then for web/docs/<node>.md. Pictures are beside the latter.
 """
 
 from __future__ import annotations
