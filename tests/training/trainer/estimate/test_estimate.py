@@ -28,7 +28,10 @@ GIB = 2**30
 
 
 # Stable Diffusion 2.1's network is nearly 1.5's.
-@pytest.fixture(scope="module", params=["sd15", "pixart", pytest.param("sd21", marks=pytest.mark.full)])
+@pytest.fixture(
+    scope="module",
+    params=["sd15", "pixart", *(pytest.param(kind, marks=pytest.mark.full) for kind in ("sd21", "sdxl"))],
+)
 def teacher(request, tmp_path_factory):
     return save_folder(tmp_path_factory.mktemp("teachers") / request.param, request.param)
 
