@@ -65,7 +65,8 @@ def _recipe_problem(namespace: argparse.Namespace) -> str:
 
     if not hasattr(namespace, "overrides") or getattr(namespace, "resume", None):
         return ""
-    recipes = [namespace.recipe] if isinstance(namespace.recipe, str) else namespace.recipe
+    recipes = getattr(namespace, "recipe", [])
+    recipes = [recipes] if isinstance(recipes, str) else recipes
     names, overrides = split_words([*recipes, *namespace.overrides])
     try:
         load_recipe(names or "shapes", overrides)
