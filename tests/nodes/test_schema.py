@@ -148,6 +148,9 @@ def test_a_translation_has_every_text_and_the_same_names(pack_root, english, lan
             assert translated[place] and translated[place] != text, place
         for number in re.findall(r"\d+(?:\.\d+)?", text):
             assert number in translated[place], f"{place} has no {number}"
+        for value in re.findall(r'"([^"]+)"', text):  # to be typed or chosen, so not translated
+            assert value in translated[place], f"{place} has no {value}"
+        assert len(translated[place]) <= 1.5 * len(text) + 20, f"{place} is much longer than in English"
 
 
 def _texts(node, place=""):
