@@ -12,7 +12,7 @@ from experiments.shapes.sampling import one_step
 from training.models.loading import load_backbone
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.scaled]
-IMAGES = effort(gate=16, full=50)
+IMAGES = effort(gate=16, full=100)
 CAPTIONS = effort(gate=100, full=400)
 SCALES = effort(gate=(1.5,), full=(1.5, 3.0, 4.5))
 SEED = 300_000  # seeds that were not used in training or to choose alpha and the pairs
