@@ -41,7 +41,9 @@ class Rule:
 
 
 RULES = (
-    Rule("nodes", frozenset({"comfy_api", "folder_paths"}), frozenset({"nodes", "snoopi_core"}), True),
+    Rule(
+        "nodes", frozenset({"comfy_api", "comfy_execution", "folder_paths"}), frozenset({"nodes", "snoopi_core"}), True
+    ),
     Rule("snoopi_core/host", frozenset(HOST - {"nodes"}), frozenset({"snoopi_core"}), True),
     Rule("snoopi_core", frozenset(), frozenset({"snoopi_core"}), True),
     Rule("training", frozenset(), frozenset({"training", "snoopi_core"}), False),
