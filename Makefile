@@ -35,7 +35,7 @@ setup-browser:
 demo: setup
 	@$(PY) -m scripts.demo
 
-# The gate, twelve minutes on two idle cores after set-up: every kind of test, heavy ones with fewer examples
+# The gate, a quarter of an hour on two idle cores after set-up: every kind of test, heavy ones with fewer examples
 # (tests/README.md), in the newest ComfyUI (or COMFYUI_PATH); and in the oldest that is supported, what could differ there.
 test: lint setup-browser
 	@$(PY) -m scripts.setup.comfy_cli --version >/dev/null # installed once, before tests that run at once
