@@ -71,12 +71,12 @@ def _few_steps(recipe: Recipe) -> Iterator[Problem]:
             f"student.step_weights {list(weights)}: expected {count} number(s), one for each timestep of "
             f"{list(student.steps)}, that are not all 0",
         )
-    elif 0 in weights and student.step_gradient == "drawn":
-        t = student.steps[weights.index(0)]
+    elif weights and (weights[-1] == 0 or (0 in weights and student.step_gradient == "drawn")):
+        t = student.steps[-1 if weights[-1] == 0 else weights.index(0)]
         yield (
             ("student.step_weights", "student.step_gradient"),
             f"student.step_weights {list(weights)}: the step at timestep {t} would never be trained; give it a weight "
-            "above 0, or student.step_gradient=all, which trains it through the later steps",
+            "above 0, or, unless it is the last, student.step_gradient=all, which trains it through the later steps",
         )
     if recipe.lora.batches == "fresh" and recipe.lora.updates == 1:
         yield (

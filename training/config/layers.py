@@ -60,7 +60,9 @@ def load_recipe(recipes: str | Sequence[str], overrides: Sequence[str] = (), *, 
     tree: Tree = {}
     problems: list[str] = []
     for name in recipes:
-        _merge(tree, _read(name, None, (), problems))
+        _add_layer(tree, _read(name, None, (), problems))
+    if any(override.startswith("student.timesteps=") for override in overrides):
+        _forget_measured(tree)
     for override in overrides:
         _apply_override(tree, override, problems)
     tree = _without_unset(tree)
@@ -120,8 +122,8 @@ def _read(name: str, parent: Path | None, below: tuple[Path, ...], problems: lis
         bases = []
     under: Tree = {}
     for base in bases:
-        _merge(under, _read(base, path, (*below, path), problems))
-    _merge(under, tree)
+        _add_layer(under, _read(base, path, (*below, path), problems))
+    _add_layer(under, tree)
     return under
 
 
@@ -134,6 +136,20 @@ def _closest(name: str, names: Sequence[str]) -> str | None:
         return difflib.SequenceMatcher(None, one, name).ratio(), first_difference
 
     return max(near, key=likeness, default=None)
+
+
+def _add_layer(under: Tree, over: Tree) -> None:
+    student = over.get("student")
+    if isinstance(student, dict) and "timesteps" in student:
+        _forget_measured(under)
+    _merge(under, over)
+
+
+def _forget_measured(under: Tree) -> None:
+    """Drop the alpha that was measured, and the title that was given, for students of other steps."""
+    if isinstance(under.get("output"), dict):
+        for name in ("recommended_alpha", "title"):
+            under["output"].pop(name, None)
 
 
 def _merge(under: Tree, over: Mapping[str, Any]) -> None:

@@ -253,6 +253,14 @@ class Output(_Section):
     recommended_alpha: float | None = Field(default=None, ge=0, description="NASA alpha written into the exported file")
 
 
+_LATER = {  # settings that came later: a recipe that leaves them out has the hash that it had before
+    "teacher": ("loras",),
+    "student": ("timesteps", "step_weights", "step_gradient", "transition"),
+    "lora": ("batches",),
+    "loop": ("vsd_weight",),
+}
+
+
 class Recipe(_Section):
     """One training run."""
 
@@ -269,6 +277,11 @@ class Recipe(_Section):
     def sha256(self) -> str:
         """Hash of the settings that affect the weights, which is all but [output]."""
         content = self.model_dump(mode="json", exclude={"output"})
+        for section, names in _LATER.items():
+            given = getattr(self, section)
+            for name in names:
+                if getattr(given, name) == type(given).model_fields[name].default:
+                    del content[section][name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_toml(self) -> str:

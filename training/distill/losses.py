@@ -34,7 +34,7 @@ def vsd_weight(
     sigma_squared: w = sigma_t^2, of SDS, VSD and SwiftBrush          (Poole et al. 2022; Wang et al. 2023)
     uniform:       w = 1, the plain difference
     dmd:           w = (sigma_t / alpha_t) / mean|x0 - x0_pi|, the mean over a row, with the teacher's
-                   x0_pi = (x_t - sigma_t eps_hat_pi) / alpha_t       (DMD, Yin et al. 2023, Equation 8)
+                   x0_pi = (x_t - sigma_t eps_hat_pi) / alpha_t       (DMD, Yin et al. 2023, Algorithm 2)
                    so that g = (x0_psi - x0_pi) / mean|x0 - x0_pi|
 
     Args:

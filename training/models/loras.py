@@ -29,6 +29,7 @@ _HALVES = (  # (down, up)
 )
 _TEXT = ("lora_te", "text_encoder")
 _PEFT_KEY, _NOT_PLAIN = "lora_adapter_metadata", ("alpha_pattern", "use_rslora", "use_dora")
+_PEFT_NAMES, _PEFT_CONFIG = ("base_model.model.", "unet.base_model.model."), "adapter_config.json"
 _KINDS = "Only plain LoRAs can be merged (pairs of lora_down and lora_up, or of lora_A and lora_B)"
 
 
@@ -46,9 +47,10 @@ def merge_lora(path: Path, strength: float, network: nn.Module, text_encoder: nn
     if find_lora_metadata(file) is not None:
         raise ValueError("it is a student of this trainer: a teacher needs many steps")
     rest: StateDict = file.read()
+    has_text = any(name.startswith(_TEXT) for name in rest)
     if text_encoder is None:
         rest = {name: weight for name, weight in rest.items() if not name.startswith(_TEXT)}
-    alphas, changed = _header_alphas(file.metadata), 0
+    alphas, changed = _header_alphas(_settings(file.metadata, path, rest)), 0
     for weight, names in _targets(network, text_encoder):
         for name in names:
             halves = next((pair for pair in _HALVES if name + pair[0] in rest and name + pair[1] in rest), None)
@@ -61,7 +63,7 @@ def merge_lora(path: Path, strength: float, network: nn.Module, text_encoder: nn
             changed += 1
     if rest:
         raise ValueError(f"{len(rest)} of its keys belong to no weight of the teacher, first {min(rest)}. {_KINDS}")
-    if not changed:
+    if not changed and not has_text:
         raise ValueError(f"it changes no weight of the teacher. {_KINDS}")
     log.info("teacher: %s at %g, %d weights changed", path.name, strength, changed)
 
@@ -120,14 +122,33 @@ def _number(name: str, alpha: torch.Tensor) -> float:
     return float(alpha)
 
 
-def _header_alphas(header: Mapping[str, str]) -> Callable[[str], float | None]:
-    """alpha by a module's name, from peft's settings in the header (diffusers from 0.34 on); None without any."""
+def _settings(header: Mapping[str, str], path: Path, weights: StateDict) -> str:
+    """peft's settings, as JSON: in the header (diffusers from 0.34 on), or in the file that peft itself writes beside a
+    LoRA.
+
+    Raises:
+        ValueError: the LoRA has peft's names and no alpha, and that file is missing.
+    """
+    peft = [name for name in weights if name.startswith(_PEFT_NAMES)]
+    if _PEFT_KEY in header or not peft or any(name.endswith(".alpha") for name in peft):
+        return header.get(_PEFT_KEY, "{}")
     try:
-        settings: dict[str, Any] = json.loads(header.get(_PEFT_KEY, "{}"))
+        return path.with_name(_PEFT_CONFIG).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(
+            f"it has peft's names, and its strength (lora_alpha) is in {_PEFT_CONFIG}, which peft writes beside it; "
+            "put that file into the same folder"
+        ) from None
+
+
+def _header_alphas(written: str) -> Callable[[str], float | None]:
+    """alpha by a module's name, from peft's settings (JSON); None without any."""
+    try:
+        settings: dict[str, Any] = json.loads(written)
         odd = [key for key, value in settings.items() if value and key.endswith(_NOT_PLAIN)]
         scales = {key.removesuffix("lora_alpha"): float(v) for key, v in settings.items() if key.endswith("lora_alpha")}
     except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"its {_PEFT_KEY} cannot be read ({error})") from error
+        raise ValueError(f"peft's settings of it cannot be read ({error})") from error
     if odd:
-        raise ValueError(f"its {_PEFT_KEY} sets {', '.join(odd)[:200]}. {_KINDS}")
+        raise ValueError(f"peft's settings of it have {', '.join(odd)[:200]}. {_KINDS}")
     return lambda name: next((alpha for prefix, alpha in scales.items() if name.startswith(prefix)), None)

@@ -39,7 +39,7 @@ def _note(patcher: ModelPatcher) -> str:
 
 def known_alpha(patcher: ModelPatcher, preset: str = AUTO) -> tuple[float, str] | None:
     """The alpha of this model and its source: its file; the paper's value for the preset by which it is sampled; or the
-    paper's value for PG-SB students of its kind.
+    paper's value for PG-SB students of its kind, which have one step.
     """
     metadata = get_metadata(patcher)
     if metadata is not None and metadata.recommended_alpha is not None:
@@ -47,7 +47,7 @@ def known_alpha(patcher: ModelPatcher, preset: str = AUTO) -> tuple[float, str] 
     if chosen := find_preset(preset):
         alpha = chosen.nasa_alpha
         return None if alpha is None else (alpha, f"the paper's for {chosen.name.partition(',')[0]}")
-    if metadata is None or not metadata.recipe:
+    if metadata is None or not metadata.recipe or len(metadata.recipe.timesteps) > 1:
         return None
     found = paper_alpha(family_of(patcher.model).kind(patcher.model), is_pg_sb=True)
     return found and (found[0], f"the paper's for {found[1].partition(',')[0]}")

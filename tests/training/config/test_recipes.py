@@ -129,6 +129,19 @@ def test_the_four_step_recipe_changes_only_the_steps():
     assert recipe.output.folder == "runs/shapes_4_steps"
 
 
+def test_what_was_measured_at_one_step_is_not_said_of_several():
+    several = load_recipe("sd15", [PROMPTS, "student.timesteps=999,499"])
+    assert load_recipe("sd15", [PROMPTS]).output.recommended_alpha == 0.04
+    assert several.output.recommended_alpha is load_recipe("shapes_4_steps").output.recommended_alpha is None
+    assert several.output.title == "PG-SB student"
+    assert load_recipe("shapes_4_steps", ["output.recommended_alpha=0.5"]).output.recommended_alpha == 0.5
+
+
+def test_a_recipe_keeps_its_hash_when_settings_are_added():
+    assert load_recipe("shapes").sha256().startswith("c8eb02fc")
+    assert not load_recipe("shapes", ["loop.vsd_weight=dmd"]).sha256().startswith("c8eb02fc")
+
+
 def test_a_cell_of_table_2_resets_another():
     recipe = load_recipe(["sd21", "table2_neither", "table2_both"], [PROMPTS])
     assert flat(recipe) == flat(load_recipe("sd21", [PROMPTS]))

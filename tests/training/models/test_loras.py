@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,6 +49,24 @@ def single_file_names(weights, network):
         module, _, end = key.removeprefix("lora_unet_").partition(".")
         out[f"lora_unet_{names[module]}.{end}"] = weight
     return out
+
+
+def test_a_file_of_peft_itself_and_its_settings(tmp_path):
+    backbone = tiny_backbone()
+    merged, weights = with_adapters(backbone.network)
+    settings = {"lora_alpha": ALPHA, "r": RANK, "use_rslora": False, "alpha_pattern": {}}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    merge_loras([write(tmp_path / "adapter_model.safetensors", weights)], backbone)
+    assert_weights(backbone.network, merged.state_dict())
+
+
+def test_what_only_changes_text_encoders_changes_nothing_without_them(tmp_path, caplog):
+    backbone = tiny_sdxl_backbone()
+    before = copy.deepcopy(backbone.network.state_dict())
+    backbone = replace(backbone, text_encoder=None)
+    merge_loras([write(tmp_path / "a.safetensors", {"lora_te1_a.lora_down.weight": torch.zeros(1, 2)})], backbone)
+    assert_weights(backbone.network, before, 0)
+    assert "load this LoRA for CLIP, too" in caplog.text
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -155,7 +174,11 @@ class TestRefused:
 
     def test_other_kinds_named_in_the_header(self, tmp_path, weights):
         header = {"lora_adapter_metadata": json.dumps({"unet.use_dora": True})}
-        self.refused(write(tmp_path / "a.safetensors", renamed(weights, "unet."), header), "sets unet.use_dora. Only")
+        path = write(tmp_path / "a.safetensors", renamed(weights, "unet."), header)
+        self.refused(path, "have unet.use_dora. Only")
+
+    def test_pefts_own_file_without_its_settings(self, tmp_path, weights):
+        self.refused(write(tmp_path / "a.safetensors", weights), "lora_alpha.* is in adapter_config.json")
 
     def test_a_student_of_this_trainer(self, tmp_path, weights):
         path = write_lora(tmp_path / "a.safetensors", lora_metadata(), adapters_from_peft(weights), alpha=ALPHA)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from training.models.loading.folder import read_text_encoder, read_vae
 from training.models.loading.model_files import errors_naming
 from training.models.loras import changes_text, merge_lora
 from training.models.text_cache import TextCache
+
+log = logging.getLogger(__name__)
 
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 20  # how much of a weights file is hashed; further training changes all of it
 
@@ -52,7 +55,14 @@ def merge_loras(loras: Sequence[str], backbone: Backbone) -> None:
     """
     for path, strength in map(split_strength, loras):
         with errors_naming(path):
-            merge_lora(find_file(path), strength, backbone.network, backbone.text_encoder)
+            file = find_file(path)
+            merge_lora(file, strength, backbone.network, backbone.text_encoder)
+            if backbone.family.leaves_out_text and changes_text(file):
+                log.warning(
+                    "%s changes the text encoder, which a student's file of this family does not hold: in ComfyUI, "
+                    "load this LoRA for CLIP, too",
+                    file.name,
+                )
 
 
 def load_backbone(
