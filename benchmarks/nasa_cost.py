@@ -10,7 +10,7 @@ cancels), the ratio of floating-point operations (the lower limit), and that of 
 process. A step is a whole run of ComfyUI's sampler, so it includes the negative's keys and values. Weights are random;
 the arithmetic is that of the real model. `current` are the networks that people run now, a few of their blocks at full
 width; with --quick, two heads and a small latent, to see that everything runs. --count-only counts operations and
-computes no products, so that it takes seconds even for `templates`, the sizes of ComfyUI's templates for video. Needs
+computes no products, so that it takes minutes even for `templates`, the sizes of ComfyUI's templates for video. Needs
 what `make test` installs.
 """
 
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="with torch.compile, as the host's node sets it up")
     parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
     parser.add_argument("--quick", action="store_true", help="`current` with two heads and a small latent")
-    parser.add_argument("--count-only", action="store_true", help="floating-point operations alone, in seconds")
+    parser.add_argument("--count-only", action="store_true", help="floating-point operations alone, in minutes")
     parser.add_argument("--peak-of", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.bf16 |= arguments.gpu

@@ -18,6 +18,7 @@ from training.config.sources import ROOT, WORLDS, exists, find_file, looks_like_
 from training.console import long_step
 
 Problem = tuple[tuple[str, ...], str]
+MOST_STEPS = 16  # a single timestep this small is a number of steps, given by mistake
 SHAPES_TEACHER = "models/snoopi-shapes-teacher.safetensors"
 _CLIP_OFF, _CLIP_ELSEWHERE = "; clip.weight=0 turns the CLIP loss off", ("hf-hub:", "local-dir:")
 _PROMPT_FILES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
@@ -63,6 +64,13 @@ def _few_steps(recipe: Recipe) -> Iterator[Problem]:
             ("student.timestep", "student.timesteps"),
             f"student.timestep {student.timestep} is not where student.timesteps {list(student.timesteps)} begins; "
             f"give student.timestep={first} with it, or timesteps that begin at {student.timestep}",
+        )
+    if len(student.timesteps) == 1 and student.timesteps[0] <= MOST_STEPS:
+        number = student.timesteps[0]
+        yield (
+            ("student.timesteps",),
+            f"student.timesteps {number}: expected the timesteps themselves, where the noise is, not how many; for four "
+            "steps give student.timesteps=999,749,499,249",
         )
     weights = student.step_weights
     if weights and (len(weights) != count or sum(weights) == 0):

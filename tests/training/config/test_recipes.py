@@ -137,6 +137,11 @@ def test_what_was_measured_at_one_step_is_not_said_of_several():
     assert load_recipe("shapes_4_steps", ["output.recommended_alpha=0.5"]).output.recommended_alpha == 0.5
 
 
+def test_a_number_of_steps_is_no_timestep():
+    with pytest.raises(RecipeError, match="student.timesteps 4: expected the timesteps themselves"):
+        load_recipe("shapes", ["student.timesteps=4"])
+
+
 def test_a_recipe_keeps_its_hash_when_settings_are_added():
     assert load_recipe("shapes").sha256().startswith("c8eb02fc")
     assert not load_recipe("shapes", ["loop.vsd_weight=dmd"]).sha256().startswith("c8eb02fc")

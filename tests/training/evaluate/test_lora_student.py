@@ -1,6 +1,7 @@
 """A student exported as a LoRA gives the same results on its base as one merged file."""
 
 import copy
+import json
 
 import numpy as np
 import tomli_w
@@ -65,6 +66,7 @@ def test_a_lora_of_a_base_with_loras(tmp_path, capsys):
     weights = get_peft_model_state_dict(adapted)
     style = tmp_path / "style.safetensors"
     save_file({key: weight.contiguous() for key, weight in weights.items()}, style)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 4.0, "r": 4}))
     about = {"prediction_type": backbone.prediction_type, "schedule": backbone.schedule, "recipe": RECIPE}
     metadata = LoraMetadata(title="LoRA", base=base.name, base_loras=("style.safetensors:0.5",), **about)
     lora = write_lora(run / "export" / "student.safetensors", metadata, adapters_from_peft(weights), alpha=2.0)
