@@ -69,8 +69,8 @@ def _few_steps(recipe: Recipe) -> Iterator[Problem]:
         number = student.timesteps[0]
         yield (
             ("student.timesteps",),
-            f"student.timesteps {number}: expected the timesteps themselves, where the noise is, not how many; for four "
-            "steps give student.timesteps=999,749,499,249",
+            f"student.timesteps {number}: expected the timesteps themselves, where the noise is, not how many; for "
+            "four steps give student.timesteps=999,749,499,249",
         )
     weights = student.step_weights
     if weights and (len(weights) != count or sum(weights) == 0):

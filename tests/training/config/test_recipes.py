@@ -138,7 +138,7 @@ def test_what_was_measured_at_one_step_is_not_said_of_several():
 
 
 def test_a_number_of_steps_is_no_timestep():
-    with pytest.raises(RecipeError, match="student.timesteps 4: expected the timesteps themselves"):
+    with pytest.raises(RecipeError, match=r"student\.timesteps 4: expected the timesteps themselves"):
         load_recipe("shapes", ["student.timesteps=4"])
 
 
