@@ -15,6 +15,7 @@ from tiny import tiny_backbone, tiny_pixart_backbone
 
 from snoopi_core.host.loading.attachment import get_metadata
 from snoopi_core.host.loading.loader import load_checkpoint
+from snoopi_core.host.nasa.alpha import known_alpha
 from snoopi_core.host.one_step import _SEED_STEP, one_step
 from training.distill.rng import ImageDraws
 from training.models.guidance.few_steps import steered_x0
@@ -63,6 +64,7 @@ def test_the_node_samples_as_the_trainer_does(case, tmp_path):
         model, *_ = load_checkpoint(path)
     metadata = get_metadata(model)
     assert (metadata.recipe.timesteps, metadata.recipe.steps) == (TIMESTEPS, transition)
+    assert metadata.recommended_alpha is None and known_alpha(model) is None, "the paper's are for one step"
 
     text, negative = fresh.encode(["a red ring"]), fresh.encode(["blue"])
     noise = [
