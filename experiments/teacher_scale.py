@@ -7,7 +7,6 @@ were already measured with the same model and protocol are skipped.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -18,12 +17,12 @@ from torch.nn.functional import avg_pool2d
 from tqdm import tqdm
 
 from experiments.json_file import other_than, read_json, write_json
-from experiments.shapes.measure import Generate, accuracy, caption_set
-from experiments.shapes.sampling import ManySteps
+from experiments.removal import Generate, World, entropy, shows
+from experiments.sampling import ManySteps
+from experiments.worlds import BUNDLED, WORLDS
 from training.evaluate.metrics.frechet import Gaussian, frechet_distance
 from training.models.backbone import fingerprint
 from training.models.loading import load_backbone
-from training.prompts.shapes.scene import render, sample_scenes
 
 # The paper's scales, one without guidance, and PG-SB's range.
 SCALES: tuple[float | tuple[float, float], ...] = (1.0, 2.0, 3.0, 4.0, 5.0, (2.0, 5.0), (0.5, 4.0))
@@ -41,38 +40,47 @@ def features(images: torch.Tensor) -> Any:
     return avg_pool2d(images.double().clamp(0, 1), _POOL).flatten(1).numpy()
 
 
-def measure(generate: Generate, count: int, seed: int) -> tuple[dict[str, float], torch.Tensor]:
+def measure(world: World, generate: Generate, count: int, seed: int) -> tuple[dict[str, float], torch.Tensor]:
     """(shares of stated-right and valid images, entropy in bits of unstated attributes), and the images."""
-    texts, stated = caption_set(count, seed, "partial")
+    texts, stated = world.captions(count, seed)
     images = generate(texts, list(range(seed, seed + count)))
-    row = accuracy(images, stated)
-    bits = [value for value in row.entropy.values() if not math.isnan(value)]
-    return {"stated": row.stated, "valid": round(row.valid, 6), "entropy": fmean(bits) if bits else 0.0}, images
+    seen = world.read(images)
+    left_open: dict[tuple[str, str], list[str]] = {}
+    for row, each in zip(seen.rows, stated, strict=True):
+        subject = row.get("subject", "")
+        for name in row.keys() - each.keys() - {"subject"}:
+            left_open.setdefault((subject, name), []).append(row[name])
+    bits = [entropy(values) for _, values in sorted(left_open.items())]
+    right = fmean(shows(row, each) for row, each in zip(seen.rows, stated, strict=True))
+    return {"stated": right, "valid": fmean(seen.valid), "entropy": fmean(bits) if bits else 0.0}, images
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m experiments.teacher_scale", description=__doc__)
-    parser.add_argument("model", nargs="?", default="models/snoopi-shapes-teacher.safetensors")
+    parser.add_argument("model", nargs="?", help="default: the world's teacher")
+    parser.add_argument("--world", choices=WORLDS, default=BUNDLED)
     parser.add_argument("--json", type=Path, default=Path("docs/data/teacher_scale.json"))
     parser.add_argument("--count", type=int, default=60, help="captions in each of 3 blocks")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    model = load_backbone(args.model)
-    about = {"model": args.model, "fingerprint": fingerprint(model.network), "steps": args.steps, "count": args.count}
+    world = WORLDS[args.world]
+    path = args.model or world.teacher
+    model = load_backbone(path)
+    about = {"model": path, "fingerprint": fingerprint(model.network), "steps": args.steps, "count": args.count}
     about |= {"seeds": list(SEEDS), "real": REAL}
     found = read_json(args.json)
     if problem := other_than(about, found, args.json):
         print(f"error: {problem}", file=sys.stderr)
         return 2
     found = found or about | {"scales": {}}
-    real = Gaussian.of_features(features(render(sample_scenes(REAL, torch.Generator().manual_seed(REAL_SEED)))))
+    real = Gaussian.of_features(features(world.draw(REAL, REAL_SEED)))
     missing = [scale for scale in SCALES if name_of(scale) not in found["scales"]]
     for scale in tqdm(missing, unit="scale"):
         generate = ManySteps(model=model, steps=args.steps, cfg=scale)
-        rows, images = zip(*(measure(generate, args.count, seed) for seed in SEEDS), strict=True)
+        rows, images = zip(*(measure(world, generate, args.count, seed) for seed in SEEDS), strict=True)
         distance = frechet_distance(Gaussian.of_features(features(torch.cat(images))), real)
         found["scales"][name_of(scale)] = {"blocks": rows, "frechet": distance}
         write_json(args.json, found)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 # Set before torch is imported. With models this small, more threads only wait for each other.
@@ -25,14 +26,14 @@ from live_client import Client, load_prompt
 from live_server import Server, ServerError
 from PIL import Image
 
-from experiments.shapes import measure
+from experiments import removal
+from experiments.shapes.world import SHAPES
 from scripts import ROOT
 from scripts.pictures.comparison import Block, Row, comparison
 from scripts.pictures.run import run
 from scripts.setup.host import HostError, find_host
 from scripts.workflows.descriptions import STUDENT
 from scripts.workflows.parts import SCALE
-from training.prompts.shapes.rules import read
 
 ONE = ROOT / "workflows" / "api" / "one_step_with_negative_prompt.json"
 BOTH = ROOT / "workflows" / "api" / "with_and_without_negative.json"
@@ -76,7 +77,7 @@ def pixels(pictures: list[Image.Image]) -> torch.Tensor:
     return stack[:, SCALE // 2 :: SCALE, SCALE // 2 :: SCALE].permute(0, 3, 1, 2).float() / 255
 
 
-def student(client: Client) -> measure.Generate:
+def student(client: Client) -> removal.Generate:
     """The student as a `Generate`; a run of equal prompts is one batch with the first prompt's seed."""
 
     def generate(prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
@@ -92,16 +93,17 @@ def student(client: Client) -> measure.Generate:
     return generate
 
 
-def show(client: Client, pair: measure.Pair) -> tuple[Block, measure.Removal, measure.Removal]:
+def show(client: Client, pair: removal.Pair) -> tuple[Block, removal.Removal, removal.Removal]:
     """Run the side-by-side workflow for one pair."""
     prompt = fill(load_prompt(BOTH), text=pair.prompt, negative=pair.negative, seed=SEED, count=SAMPLE)
     (without, steered), _ = run(client, prompt)
     rows, judged = [], []
     for label, pictures in (("without", without), (f"with the negative {pair.negative!r} (NASA)", steered)):
         images = pixels(pictures)
-        unwanted = [value == pair.value for value in read(images).values[pair.attribute]]
+        found = removal.verdicts(SHAPES.read(images), pair)
+        unwanted = [not absent for absent in found["absent"]]
         rows.append(Row(label=label, pictures=pictures[:SHOWN], unwanted=unwanted[:SHOWN]))
-        judged.append(measure.removal(images, pair))
+        judged.append(removal.Removal(**{name: fmean(values) for name, values in found.items()}))
     before, after = judged
     drawn = (
         f"{pair.negative} in {1 - before.absent:.0%} of {SAMPLE} pictures,\nin {1 - after.absent:.0%} with the negative"
@@ -119,10 +121,10 @@ def time_one(client: Client) -> float:
 
 def demo(client: Client) -> None:
     say("finding what the student draws most ...")
-    pairs = measure.modal_pairs(student(client), per_attribute=1, count=SAMPLE, seed=PAIR_SEED)
+    pairs = removal.modal_pairs(SHAPES, student(client), per_group=1, count=SAMPLE, seed=PAIR_SEED)
     say("using that as the negative: same noise without and with it ...")
     shown = [show(client, pair) for pair in pairs]
-    before, after = measure.mean_removal([row[1] for row in shown]), measure.mean_removal([row[2] for row in shown])
+    before, after = removal.mean_removal([row[1] for row in shown]), removal.mean_removal([row[2] for row in shown])
     seconds = time_one(client)
     summary = (
         f"unwanted thing absent: {before.absent:.0%} of the pictures without, {after.absent:.0%} with the negative; "

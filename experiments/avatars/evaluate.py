@@ -1,6 +1,7 @@
 """`python -m experiments.avatars.evaluate`: measure a teacher or a student of the avatars' world.
 
-Prints as JSON how well it follows captions, how many pictures are valid, and how varied they are. All seeds are fixed.
+Prints as JSON how well it follows captions, how many pictures are valid, how varied they are and, for students, what
+NASA removes. All seeds are fixed.
 """
 
 from __future__ import annotations
@@ -11,27 +12,30 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from experiments.avatars import measure
-from experiments.shapes.measure import Generate
-from experiments.shapes.sampling import ManySteps, one_step
+from experiments.avatars.sheet import write_sheet
+from experiments.avatars.world import AVATARS
+from experiments.negatives.measure import all_pairs
+from experiments.negatives.settings import Protocol
+from experiments.removal import Generate, mean_removal, removal_table
+from experiments.sampling import ManySteps, one_step
 from snoopi_core.formats.atomic import write_atomically
-from training.models.backbone import fingerprint
+from training.models.backbone import Backbone, fingerprint
 from training.models.loading import load_backbone
 from training.prompts.avatars.rules import read
 
 CAPTION_SEED, NOISE_SEED = 10_000, 20_000
 
 
-def sheet(images: torch.Tensor, columns: int = 20) -> Image.Image:
-    """A page of images (B, 3, H, W) in [0, 1]."""
-    height, width = images.shape[2:]
-    rows = -(-len(images) // columns)
-    page = Image.new("RGB", (columns * width, rows * height), "white")
-    for n, image in enumerate((images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()):
-        page.paste(Image.fromarray(image), ((n % columns) * width, (n // columns) * height))
-    return page
+def removal_means(model: Backbone, alphas: list[float], count: int) -> dict[str, dict[str, float]]:
+    """Effect of NASA on the fixed pairs and the student's modal pairs: means by alpha; 0: no negative."""
+    pairs = all_pairs(AVATARS, one_step(model), Protocol())
+    means = {}
+    for alpha in (0.0, *alphas):
+        rows = removal_table(AVATARS, one_step(model, scale=alpha), pairs, steer=alpha > 0, count=count)
+        means[f"{alpha:g}"] = asdict(mean_removal(rows))
+    return means
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -43,7 +47,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=200, help="captions of each kind")
     parser.add_argument("--variety", type=int, default=50, help="images for each prompt that leaves much open; 0: none")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--sheet", type=Path, help="write the pictures of partial captions to this PNG")
+    parser.add_argument("--alphas", type=float, nargs="*", default=[0.3, 0.5, 0.8, 1.0], help="of NASA; may be empty")
+    parser.add_argument("--pair-images", type=int, default=100, help="for each pair of prompt and negative")
+    parser.add_argument(
+        "--sheet",
+        type=Path,
+        help="write the pictures of partial captions here: .png, or .html with what was read in each",
+    )
     parser.add_argument("--json", type=Path, help="write the result to this file, too")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
@@ -54,11 +64,12 @@ def main(argv: list[str] | None = None) -> None:
         captions, stated = measure.caption_set(arguments.count, CAPTION_SEED, kind)
         images = generate(captions, list(range(NOISE_SEED, NOISE_SEED + arguments.count)))
         if arguments.sheet and kind == "partial":
-            arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
-            sheet(images).save(arguments.sheet)
+            write_sheet(arguments.sheet, arguments.model, images, captions, AVATARS.read(images), stated)
         result[kind] = asdict(measure.accuracy(read(images), stated))
     if arguments.variety:
         result["prompt_entropy"] = measure.prompt_entropy(generate, count=arguments.variety, seed=NOISE_SEED)
+    if arguments.role == "student" and arguments.alphas:
+        result["removal"] = removal_means(model, arguments.alphas, arguments.pair_images)
     text = json.dumps({**result, "role": arguments.role}, indent=2)
     print(text)
     if arguments.json:

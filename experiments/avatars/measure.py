@@ -12,7 +12,7 @@ from statistics import fmean
 
 import torch
 
-from experiments.shapes.measure import Generate, entropy
+from experiments.removal import Generate, entropy
 from training.prompts.avatars.captions import SUBJECT, Stated, caption, full_caption
 from training.prompts.avatars.rules import Reading, read
 from training.prompts.avatars.scene import SUBJECTS, sample_held_out, sample_scenes

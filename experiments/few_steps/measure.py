@@ -8,11 +8,12 @@ from typing import Any
 
 from experiments.few_steps.settings import Protocol
 from experiments.json_file import read_json, write_json
+from experiments.removal import Generate, modal_pairs, removal_table
 from experiments.run_trainer import checkpoint_name, open_checkpoint
+from experiments.sampling import ManySteps, all_steps
 from experiments.shapes import measure
 from experiments.shapes.evaluate import CAPTION_SEED, NOISE_SEED, OPEN
-from experiments.shapes.measure import Generate
-from experiments.shapes.sampling import ManySteps, all_steps
+from experiments.shapes.world import SHAPES
 from training.models.backbone import Backbone
 from training.models.loading import load_backbone
 
@@ -31,14 +32,14 @@ def removal(model: Backbone, protocol: Protocol) -> dict[str, list[dict[str, flo
     """Removal of what the student draws most often, pair by pair: without the negative, with NASA in all steps, and
     with NASA in the first step alone."""
     plain, scale = all_steps(model), protocol.alpha
-    pairs = measure.modal_pairs(plain, per_attribute=protocol.pairs, count=protocol.prompt_images)
+    pairs = modal_pairs(SHAPES, plain, per_group=protocol.pairs, count=protocol.prompt_images)
     arms = {
         "no negative": (plain, False),
         "all steps": (all_steps(model, "nasa", scale), True),
         "first step": (all_steps(model, "nasa", scale, steered=1), True),
     }
     return {
-        name: [asdict(row) for row in measure.removal_table(g, pairs, steer=steer, count=protocol.pair_images)]
+        name: [asdict(row) for row in removal_table(SHAPES, g, pairs, steer=steer, count=protocol.pair_images)]
         for name, (g, steer) in arms.items()
     }
 

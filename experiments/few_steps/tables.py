@@ -7,9 +7,9 @@ from statistics import fmean
 from typing import Any
 
 from experiments.negatives.sheets import contact_sheet
+from experiments.removal import Generate
 from experiments.run_trainer import checkpoint_name, open_checkpoint
-from experiments.shapes.measure import Generate
-from experiments.shapes.sampling import ManySteps, all_steps
+from experiments.sampling import ManySteps, all_steps
 from training.evaluate.judges.intervals import wilson
 from training.evaluate.report.markdown import mean_and_range, mean_with_interval, table
 from training.models.loading import load_backbone

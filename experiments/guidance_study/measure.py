@@ -11,11 +11,12 @@ from typing import Any
 
 from experiments.guidance_study.settings import Protocol
 from experiments.json_file import read_json, write_json
+from experiments.removal import Generate, mean_removal, modal_pairs, removal_table
 from experiments.run_trainer import checkpoint_name, open_checkpoint
+from experiments.sampling import ManySteps, one_step
 from experiments.shapes import measure
 from experiments.shapes.evaluate import CAPTION_SEED, NOISE_SEED, OPEN
-from experiments.shapes.measure import Generate
-from experiments.shapes.sampling import ManySteps, one_step
+from experiments.shapes.world import SHAPES
 from training.models.backbone import Backbone
 from training.models.loading import load_backbone
 
@@ -39,12 +40,10 @@ def quality(generate: Generate, captions: int, prompt_images: int, kind: str = "
 def final(model: Backbone, protocol: Protocol) -> dict[str, Any]:
     """Measure more images of the last checkpoint: both kinds of captions, and NASA on the student's own modal pairs."""
     plain = one_step(model)
-    pairs = measure.modal_pairs(plain, per_attribute=protocol.pairs, count=protocol.curve_prompt_images)
+    pairs = modal_pairs(SHAPES, plain, per_group=protocol.pairs, count=protocol.curve_prompt_images)
 
     def mean(generate: Generate, steer: bool) -> dict[str, float]:
-        return asdict(
-            measure.mean_removal(measure.removal_table(generate, pairs, steer=steer, count=protocol.pair_images))
-        )
+        return asdict(mean_removal(removal_table(SHAPES, generate, pairs, steer=steer, count=protocol.pair_images)))
 
     return {
         "full": quality(plain, protocol.captions, 0, "full"),

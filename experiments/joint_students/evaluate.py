@@ -23,6 +23,7 @@ from experiments.joint_students.worlds import WORLDS, World
 from experiments.json_file import as_json, other_than, read_json, write_json
 from experiments.methods.measure import measure
 from experiments.methods.results import PLAIN, Comparison
+from experiments.negatives.measure import all_pairs
 from experiments.negatives.settings import Protocol
 from training.models.backbone import fingerprint
 
@@ -60,14 +61,10 @@ def evaluate(
         return problem
     if not found:
         tuning = protocols["tuning"]
-        modal = world.find_pairs(
-            plain, per_attribute=tuning.pairs_per_attribute, count=tuning.pair_images, seed=tuning.pair_seed
-        )
-        # A fixed pair may be a modal one too.
-        fixed = [pair for pair in world.fixed if pair not in [replace(each, share=0.0) for each in modal]]
-        rows = [asdict(pair) | {"negative": pair.negative} for pair in (*modal, *fixed)]
-        found = {**about, "modal": len(modal), "pairs": rows, "tuning": {}, "reporting": {}}
+        pairs = all_pairs(world.rules, plain, tuning)
+        found = {**about, "pairs": [as_json(asdict(pair)) for pair in pairs], "tuning": {}, "reporting": {}}
     measure(
+        world.rules,
         found,
         protocols,
         lambda name: replace(plain, setting=by_name.get(name)),

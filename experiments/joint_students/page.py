@@ -12,7 +12,7 @@ from experiments.joint_students.settings import ABSENT, KEPT
 from experiments.json_file import read_json
 from experiments.methods.results import PLAIN, Comparison
 from experiments.negatives.sheets import contact_sheet
-from experiments.shapes.measure import Generate
+from experiments.removal import Generate
 from experiments.tables import fill_page
 from training.evaluate.judges.intervals import bootstrap
 from training.evaluate.report.markdown import mean_with_interval, table

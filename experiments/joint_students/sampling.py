@@ -18,7 +18,7 @@ from experiments.joint_students.formulas import FORMULAS, steered
 from experiments.joint_students.settings import Setting
 from experiments.joint_students.train import SIGMAS
 from experiments.joint_students.worlds import as_made, as_seen, text_states
-from experiments.shapes.sampling import one_step
+from experiments.sampling import one_step
 from training.models.backbone import Backbone
 
 _BATCH = 10
@@ -26,7 +26,7 @@ _BATCH = 10
 
 @dataclass(frozen=True, kw_only=True)
 class HostStudent:
-    """Makes pictures, `experiments.shapes.measure.Generate`, with a setting; without one the negative is not used.
+    """Makes pictures, `experiments.removal.Generate`, with a setting; without one the negative is not used.
 
     world: the model whose text encoder and decoder are used.
     steps: 1, or 4 with fresh noise between them.

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from experiments.negatives.settings import Protocol
 
-TUNING = Protocol(pairs_per_attribute=3, pair_images=20, images=8, seeds=(70_000,))
-REPORTING = Protocol(pairs_per_attribute=3, pair_images=20, images=25, seeds=(95_000,))
+TUNING = Protocol(pairs_per_group=3, pair_images=20, images=8, seeds=(70_000,))
+REPORTING = Protocol(pairs_per_group=3, pair_images=20, images=25, seeds=(95_000,))
 ABSENT, KEPT = 0.80, 0.95
 """The bars: at least so much is absent and kept."""
 

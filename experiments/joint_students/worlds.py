@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from experiments.shapes.measure import Pair, modal_pairs
-from experiments.shapes.sampling import FewSteps, ManySteps, one_step
+from experiments import removal
+from experiments.sampling import FewSteps, ManySteps, one_step
+from experiments.shapes.world import SHAPES
 from training.models.backbone import Backbone
 from training.models.loading import load_backbone
 from training.prompts.shapes.captions import training_caption
@@ -26,51 +27,26 @@ TOKENS = 16
 class World:
     """One world.
 
-    models: the file of each source of pairs.
+    rules: its models, how its pictures are read, and its pairs of prompts and negatives.
     latent: C, h and w of its models.
     text: width of its text encoder's states.
     captions: (count, random numbers) -> captions as in training.
-    find_pairs: finds modal negatives of a model that makes pictures.
-    fixed: further pairs, the same for every model.
     """
 
-    models: dict[str, str]
+    rules: removal.World
     latent: tuple[int, int, int]
     text: int
     captions: Callable[[int, torch.Generator], list[str]]
-    find_pairs: Callable[..., list[Pair]]
-    fixed: tuple[Pair, ...]
 
     def load(self, source: str) -> Backbone:
-        return load_backbone(self.models[source])
+        return load_backbone(self.rules.teacher if source == "teacher" else self.rules.student)
 
 
 def _captions(count: int, rng: torch.Generator) -> list[str]:
     return [training_caption(scene, rng) for scene in sample_scenes(count, rng)]
 
 
-def _fixed(prompt: str, stated: dict[str, str], attribute: str, value: str) -> Pair:
-    return Pair(prompt=prompt, stated=stated, attribute=attribute, value=value, share=0.0)
-
-
-WORLDS = {
-    "shapes": World(
-        models={
-            "student": "models/snoopi-shapes-student.safetensors",
-            "teacher": "models/snoopi-shapes-teacher.safetensors",
-        },
-        latent=(4, 8, 8),
-        text=64,
-        captions=_captions,
-        find_pairs=modal_pairs,
-        fixed=(
-            _fixed("a red shape", {"colour": "red"}, "shape", "square"),
-            _fixed("a green shape", {"colour": "green"}, "shape", "triangle"),
-            _fixed("a ring", {"shape": "ring"}, "colour", "blue"),
-            _fixed("a shape on the left", {"position": "left"}, "background", "white"),
-        ),
-    ),
-}
+WORLDS = {"shapes": World(rules=SHAPES, latent=(4, 8, 8), text=64, captions=_captions)}
 
 
 def sampler(model: Backbone, source: str) -> ManySteps | FewSteps:

@@ -22,9 +22,10 @@ from experiments.methods.page import draw, tables
 from experiments.methods.results import Comparison
 from experiments.methods.settings import REPORTING, SETTINGS, TUNING, Setting
 from experiments.negatives.settings import Protocol
-from experiments.shapes.measure import Generate
-from experiments.shapes.sampling import one_step
+from experiments.removal import Generate
+from experiments.sampling import one_step
 from experiments.tables import fill_page
+from experiments.worlds import BUNDLED, WORLDS
 from training.models.backbone import Backbone, fingerprint
 from training.models.guidance.attention import GuidanceProcessor, attach
 from training.models.guidance.nag import NagProcessor
@@ -54,7 +55,8 @@ def generator(model: Backbone, setting: Setting | None) -> Generate:
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m experiments.methods", description=__doc__)
-    parser.add_argument("model", nargs="?", default="models/snoopi-shapes-student.safetensors")
+    parser.add_argument("model", nargs="?", help="default: the world's student")
+    parser.add_argument("--world", choices=WORLDS, default=BUNDLED)
     parser.add_argument("--json", type=Path, default=Path("docs/data/methods.json"))
     parser.add_argument("--pairs", type=Path, default=Path("docs/data/negatives.json"))
     parser.add_argument("--page", type=Path, default=Path("docs/METHODS.md"), help="its chart: images/ beside it")
@@ -63,13 +65,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    model = load_backbone(args.model)
+    world = WORLDS[args.world]
+    path = args.model or world.student
+    model = load_backbone(path)
     protocols = {
         "tuning": Protocol(images=args.tuning_images, seeds=TUNING.seeds),
         "reporting": Protocol(images=args.images, seeds=REPORTING.seeds),
     }
     about = {
-        "model": args.model,
+        "model": path,
         "fingerprint": fingerprint(model.network),
         "protocols": as_json({part: asdict(each) for part, each in protocols.items()}),
         "settings": {method: [str(each) for each in several] for method, several in SETTINGS.items()},
@@ -81,11 +85,17 @@ def main(arguments: list[str] | None = None) -> int:
     if not found:
         source = read_json(args.pairs)
         if source.get("fingerprint") != about["fingerprint"]:
-            print(f"error: {args.pairs} is not of {args.model}; run `python -m experiments.negatives`", file=sys.stderr)
+            print(f"error: {args.pairs} is not of {path}; run `python -m experiments.negatives`", file=sys.stderr)
             return 2
         found = {**about, "pairs": source["pairs"], "tuning": {}, "reporting": {}}
     by_name = {str(each): each for several in SETTINGS.values() for each in several}
-    measure(found, protocols, lambda name: generator(model, by_name.get(name)), lambda: write_json(args.json, found))
+    measure(
+        world,
+        found,
+        protocols,
+        lambda name: generator(model, by_name.get(name)),
+        lambda: write_json(args.json, found),
+    )
     comparison = Comparison(found)
     fill_page(args.page, tables(comparison))
     draw(comparison, args.page.parent / "images" / "methods-kept.png")

@@ -10,15 +10,11 @@ from tqdm import tqdm
 from experiments.methods.results import PLAIN, Comparison
 from experiments.negatives.measure import count_removals
 from experiments.negatives.settings import Protocol
-from experiments.shapes.measure import Generate, Pair
-
-
-def as_pair(row: dict[str, Any]) -> Pair:
-    """A pair as it is read from a file of results."""
-    return Pair(**{key: row[key] for key in ("prompt", "stated", "attribute", "value", "share")})
+from experiments.removal import Generate, Pair, World
 
 
 def measure(
+    world: World,
     found: dict[str, Any],
     protocols: dict[str, Protocol],
     generator: Callable[[str], Generate],
@@ -33,11 +29,11 @@ def measure(
         save: called after each setting.
         needed: the settings to measure on the reporting seeds.
     """
-    pairs = [as_pair(row) for row in found["pairs"]]
+    pairs = [Pair.from_json(row) for row in found["pairs"]]
 
     def run(part: str, names: list[str]) -> None:
         for name in tqdm([name for name in names if name not in found[part]], unit="setting", desc=part):
-            found[part][name] = count_removals(generator(name), pairs, protocols[part], steer=name != PLAIN)
+            found[part][name] = count_removals(world, generator(name), pairs, protocols[part], steer=name != PLAIN)
             save()
 
     run("tuning", [PLAIN, *(name for several in found["settings"].values() for name in several)])

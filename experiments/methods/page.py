@@ -55,7 +55,7 @@ def _cells(found: Comparison, setting: str) -> list[str]:
 
 
 def _held_out(found: Comparison) -> str:
-    """The same, with settings that were chosen on the pairs of the other attributes."""
+    """The same, with settings that were chosen on the pairs of the world's other parts."""
     rows = []
     for method in SETTINGS:
         own, nasa = (found.held_out(each, "clean") for each in (method, "nasa"))

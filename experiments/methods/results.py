@@ -23,9 +23,9 @@ class Comparison:
     found: dict[str, Any]
 
     @property
-    def attributes(self) -> list[str]:
-        """The attribute that is removed, by pair."""
-        return [pair["attribute"] for pair in self.found["pairs"]]
+    def groups(self) -> list[str]:
+        """The part of the world that each pair belongs to."""
+        return [pair["group"] for pair in self.found["pairs"]]
 
     def shares(self, part: str, setting: str, key: str) -> list[float]:
         """For each pair, the share of its images; bits for "entropy"."""
@@ -52,13 +52,13 @@ class Comparison:
         return values if pairs is None else [values[n] for n in pairs]
 
     def chosen_elsewhere(self, method: str) -> list[str]:
-        """For each pair: the setting that is chosen on the pairs of the other attributes."""
-        attributes = self.attributes
-        by_attribute = {
-            each: self.chosen(method, [n for n, other in enumerate(attributes) if other != each])
-            for each in dict.fromkeys(attributes)
+        """For each pair: the setting that is chosen on the pairs of the world's other parts."""
+        groups = self.groups
+        by_group = {
+            each: self.chosen(method, [n for n, other in enumerate(groups) if other != each])
+            for each in dict.fromkeys(groups)
         }
-        return [by_attribute[each] for each in attributes]
+        return [by_group[each] for each in groups]
 
     def held_out(self, method: str, key: str) -> list[float]:
         """For each pair: its share on the reporting seeds, with the setting of `chosen_elsewhere`."""

@@ -15,12 +15,13 @@ import torch
 from tqdm import tqdm
 
 from experiments.json_file import as_json, other_than, read_json, write_json
-from experiments.negatives.measure import flops, measure_arm
+from experiments.negatives.measure import all_pairs, flops, measure_arm
 from experiments.negatives.results import Negatives
 from experiments.negatives.settings import FOUR_STEPS, STRENGTHS, Protocol, arms
 from experiments.negatives.sheets import draw_sheets
-from experiments.shapes.measure import Pair, modal_pairs
-from experiments.shapes.sampling import one_step
+from experiments.removal import Pair
+from experiments.sampling import one_step
+from experiments.worlds import BUNDLED, WORLDS
 from snoopi_core.guidance.nag import BLEND, TAU
 from training.models.backbone import fingerprint
 from training.models.guidance.methods import Method
@@ -30,7 +31,8 @@ from training.models.loading import load_backbone
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m experiments.negatives", description=__doc__)
-    parser.add_argument("model", nargs="?", default="models/snoopi-shapes-student.safetensors")
+    parser.add_argument("model", nargs="?", help="default: the world's student")
+    parser.add_argument("--world", choices=WORLDS, default=BUNDLED)
     parser.add_argument("--json", type=Path, default=Path("docs/data/negatives.json"))
     parser.add_argument("--pictures", type=Path, default=Path("docs/images"), help="folder (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1)
@@ -39,28 +41,25 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    model, protocol = load_backbone(args.model), Protocol(**{field.name: getattr(args, field.name) for field in counts})
-    about = {"model": args.model, "fingerprint": fingerprint(model.network), "protocol": as_json(asdict(protocol))}
+    world = WORLDS[args.world]
+    path = args.model or world.student
+    model, protocol = load_backbone(path), Protocol(**{field.name: getattr(args, field.name) for field in counts})
+    about = {"model": path, "fingerprint": fingerprint(model.network), "protocol": as_json(asdict(protocol))}
     about |= {"four_steps": list(FOUR_STEPS), "nag": [TAU, BLEND]}
     found = read_json(args.json)
     if problem := other_than(about, found, args.json):
         print(f"error: {problem}", file=sys.stderr)
         return 2
     if not found:
-        plain = one_step(model, "none")
-        pairs = modal_pairs(
-            plain, per_attribute=protocol.pairs_per_attribute, count=protocol.pair_images, seed=protocol.pair_seed
-        )
-        rows = [asdict(pair) | {"negative": pair.negative} for pair in pairs]
+        pairs = all_pairs(world, one_step(model, "none"), protocol)
+        rows = [as_json(asdict(pair)) for pair in pairs]
         cost = {name: flops(model, Method(name, 1.0), pairs[0]) for name in ("none", *STRENGTHS)}
         found = about | {"pairs": rows, "flops": cost, "arms": {}}
         write_json(args.json, found)
-    pairs = [
-        Pair(**{key: row[key] for key in ("prompt", "stated", "attribute", "value", "share")}) for row in found["pairs"]
-    ]
+    pairs = [Pair.from_json(row) for row in found["pairs"]]
     missing = [arm for arm in arms() if str(arm) not in found["arms"]]
     for arm in tqdm(missing, unit="arm"):
-        found["arms"][str(arm)] = measure_arm(model, arm, pairs, protocol)
+        found["arms"][str(arm)] = measure_arm(world, model, arm, pairs, protocol)
         write_json(args.json, found)
     draw_sheets(model, Negatives(found), pairs, args.pictures)
     print(f"{args.json}: {len(found['arms'])} arms, {len(missing)} measured now")

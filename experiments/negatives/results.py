@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -13,9 +13,21 @@ PLAIN = "1 none"
 
 @dataclass(frozen=True)
 class Negatives:
-    """`found` is the content of docs/data/negatives.json. The arm "1 nasa:0.5" is one step of NASA at 0.5."""
+    """`found` is the content of docs/data/negatives.json. The arm "1 nasa:0.5" is one step of NASA at 0.5.
+
+    fixed: only the fixed pairs, or only the modal ones; None: all.
+    """
 
     found: dict[str, Any]
+    fixed: bool | None = None
+
+    def only(self, *, fixed: bool) -> Negatives:
+        return replace(self, fixed=fixed)
+
+    def _mine(self, values: list[Any]) -> list[Any]:
+        """Those of `values`, one for each pair, that belong to the pairs looked at."""
+        rows = zip(values, self.found["pairs"], strict=True)
+        return [value for value, pair in rows if self.fixed is None or pair["fixed"] == self.fixed]
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -23,7 +35,7 @@ class Negatives:
 
     @property
     def pairs(self) -> list[dict[str, Any]]:
-        return self.found["pairs"]
+        return self._mine(self.found["pairs"])
 
     @property
     def images(self) -> int:
@@ -33,14 +45,16 @@ class Negatives:
     def shares(self, arm: str, key: str) -> list[float]:
         """For each pair: the share of its images; bits for "entropy"."""
         rows = self.found["arms"][arm][key]
-        return rows if key == "entropy" else [sum(blocks) / self.images for blocks in zip(*rows, strict=True)]
+        return self._mine(
+            rows if key == "entropy" else [sum(blocks) / self.images for blocks in zip(*rows, strict=True)]
+        )
 
     def share(self, arm: str, key: str) -> float:
         return fmean(self.shares(arm, key))
 
     def blocks(self, arm: str, key: str) -> list[float]:
         """The mean over the pairs in each block of seeds."""
-        return [fmean(row) / self.protocol["images"] for row in self.found["arms"][arm][key]]
+        return [fmean(self._mine(row)) / self.protocol["images"] for row in self.found["arms"][arm][key]]
 
     def gain(self, arm: str, key: str, other: str = PLAIN) -> list[float]:
         """For each pair: the share in `arm` minus that in `other`."""

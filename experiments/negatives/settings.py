@@ -24,7 +24,7 @@ FOUR_STEP_METHODS = ("none", "nasa:0.25", "nasa:0.5", "nasa:1")
 class Protocol:
     """Numbers of images. Pairs are found on other seeds than they are measured on."""
 
-    pairs_per_attribute: int = 4
+    pairs_per_group: int = 4
     pair_images: int = 50  # per prompt, to find the pairs
     pair_seed: int = 50_000
     images: int = 25  # per pair and block of seeds

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from experiments.negatives.results import PLAIN, Negatives
 from experiments.plot_style import STYLES
+from experiments.removal import SHARES
 from experiments.results_page.methods import TITLES
-from experiments.shapes.measure import SHARES
 
 
 def draw(found: Negatives, folder: Path) -> None:

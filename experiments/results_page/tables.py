@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.negatives.results import PLAIN, Negatives
-from experiments.shapes.measure import SHARES
+from experiments.removal import SHARES
 from training.evaluate.report.markdown import mean_and_range, mean_with_interval, table
 from training.prompts.shapes.scene import ATTRIBUTES
 

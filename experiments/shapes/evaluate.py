@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
+from experiments.removal import Generate, mean_removal, modal_pairs, removal_table
+from experiments.sampling import ManySteps, one_step
 from experiments.shapes import measure
-from experiments.shapes.measure import Generate
-from experiments.shapes.sampling import ManySteps, one_step
+from experiments.shapes.world import SHAPES
 from snoopi_core.formats.atomic import write_atomically
 from training.models.backbone import Backbone, fingerprint
 from training.models.loading import load_backbone
@@ -32,11 +33,11 @@ OPEN: tuple[dict[str, str], ...] = (
 
 def removal_means(model: Backbone, alphas: list[float], count: int) -> dict[str, dict[str, float]]:
     """Effect of NASA on the student's own modal pairs: mean over the pairs, by alpha; 0 is without the negative."""
-    pairs = measure.modal_pairs(one_step(model))
+    pairs = modal_pairs(SHAPES, one_step(model))
     means = {}
     for alpha in (0.0, *alphas):
-        rows = measure.removal_table(one_step(model, scale=alpha), pairs, steer=alpha > 0, count=count)
-        means[f"{alpha:g}"] = asdict(measure.mean_removal(rows))
+        rows = removal_table(SHAPES, one_step(model, scale=alpha), pairs, steer=alpha > 0, count=count)
+        means[f"{alpha:g}"] = asdict(mean_removal(rows))
     return means
 
 

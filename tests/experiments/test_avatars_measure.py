@@ -1,11 +1,16 @@
 """The measures of the avatars' world, on readings that are known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from experiments.avatars.evaluate import sheet
 from experiments.avatars.measure import KINDS, OPEN_PROMPTS, accuracy, caption_set, variety, world_entropies
+from experiments.avatars.sheet import labelled_page, sheet
+from experiments.avatars.world import AVATARS, pair
+from experiments.removal import Seen, modal_pairs, verdicts
 from training.prompts.avatars.captions import SUBJECT
+from training.prompts.avatars.draw import render
 from training.prompts.avatars.parse import parse
 from training.prompts.avatars.rules import Reading
 from training.prompts.avatars.scene import sample_held_out, sample_scenes
@@ -58,3 +63,40 @@ def test_variety_is_one_for_the_world_itself_and_none_for_one_picture():
 
 def test_a_sheet_has_all_pictures():
     assert sheet(torch.zeros(5, 3, 64, 64), columns=3).size == (192, 128)
+
+
+def test_a_page_marks_what_is_wrong():
+    seen = Seen(rows=[{SUBJECT: "planet", "ring": "none"}, {SUBJECT: "planet", "ring": "ring"}], valid=[True, False])
+    stated = [{SUBJECT: ("planet",), "ring": ("ring",)}, {SUBJECT: ("planet",), "ring": ("ring",)}]
+    page = labelled_page("two", torch.zeros(2, 3, 64, 64), ["a planet with a ring"] * 2, seen, stated)
+    assert page.count('class="wrong"') == 1 and '<span class="wrong">ring: none</span>' in page
+    assert page.count('<figure class="invalid"') == 1 and "2 pictures, 1 valid" in page
+
+
+def test_fixed_pairs_name_what_their_prompt_leaves_open():
+    assert [(each.attribute, each.values) for each in AVATARS.fixed] == [
+        ("eyes", ("glasses",)),
+        ("facial hair", ("beard",)),
+        ("hair", ("beanie", "cap")),
+        ("hair", ("long",)),
+        ("top", ("horns",)),
+        ("ring", ("ring",)),
+    ]
+    with pytest.raises(ValueError, match="leaves open"):
+        pair("a person with glasses", "glasses")
+    with pytest.raises(ValueError, match="leaves open"):
+        pair("a lumberjack", "a castle")
+
+
+def test_pictures_are_judged_and_modal_pairs_are_found_by_drawings():
+    """In place of a model, the drawings of one person in four kinds of eyes, and a planet."""
+    scene = next(each for each in sample_scenes(60, torch.Generator().manual_seed(1)) if each.subject == "person")
+    scenes = [replace(scene, values={**scene.values, "eyes": eyes}) for eyes in ("glasses", "open", "glasses", "wink")]
+    seen = AVATARS.read(render(scenes))
+    judged = verdicts(seen, pair("a person", "glasses"))
+    assert judged["absent"] == judged["clean"] == [False, True, False, True] and all(judged["kept"])
+    few = replace(AVATARS, open_prompts={"a person": {SUBJECT: ("person",)}})
+    found = modal_pairs(few, lambda prompts, seeds, negative=None: render(scenes), per_group=20, count=4)
+    eyes = next(each for each in found if each.attribute == "eyes")
+    assert (eyes.values, eyes.negative, eyes.share, eyes.group) == (("glasses",), "glasses", 0.5, "person")
+    assert found[0].share == 1.0 and len({each.attribute for each in found}) == len(found)

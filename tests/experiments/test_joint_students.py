@@ -115,4 +115,7 @@ def test_a_student_is_trained_and_measured(network, folder, tmp_path, monkeypatc
 
 
 def _with_one_pair():
-    return dataclasses.replace(WORLDS["shapes"], find_pairs=lambda *_, **__: [], fixed=WORLDS["shapes"].fixed[:1])
+    world = WORLDS["shapes"]
+    prompts = dict([*world.rules.open_prompts.items()][:1])
+    rules = dataclasses.replace(world.rules, open_prompts=prompts, left_open=lambda _: {}, fixed=world.rules.fixed[:1])
+    return dataclasses.replace(world, rules=rules)

@@ -12,7 +12,7 @@ from experiments.methods import __main__ as command
 from experiments.methods.page import tables
 from experiments.methods.results import PLAIN, Comparison
 from experiments.methods.settings import REPORTING, SETTINGS, TUNING, Setting, choose
-from experiments.shapes.sampling import one_step
+from experiments.sampling import one_step
 from experiments.tables import filled
 from snoopi_core.guidance.nag import BLEND, TAU
 from training.models.guidance.methods import METHODS
@@ -61,13 +61,13 @@ def _counts(clean, images=10):
     }
 
 
-def test_settings_are_chosen_on_the_tuning_seeds_and_without_the_pairs_attribute():
+def test_settings_are_chosen_on_the_tuning_seeds_and_without_the_pairs_group():
     """For colours b is better, for shapes a: each is judged by the choice of the other."""
     tuning = {"a": _counts([2, 2, 9, 8]), "b": _counts([9, 9, 3, 3]), PLAIN: _counts([0, 0, 0, 0])}
     reporting = {"a": _counts([1, 1, 1, 1]), "b": _counts([5, 5, 5, 5]), PLAIN: _counts([0, 0, 0, 0])}
     found = Comparison(
         {
-            "pairs": [{"attribute": each} for each in ("colour", "colour", "shape", "shape")],
+            "pairs": [{"group": each} for each in ("colour", "colour", "shape", "shape")],
             "settings": {"nasa": ["a", "b"]},
             "protocols": {part: {"images": 10, "seeds": [0]} for part in ("tuning", "reporting")},
             "tuning": tuning,
@@ -96,7 +96,17 @@ def test_what_was_measured_is_kept_and_other_numbers_are_refused(tmp_path, monke
     path, pairs = tmp_path / "m.json", tmp_path / "n.json"
     source = json.loads((pack_root / "docs/data/negatives.json").read_text(encoding="utf-8"))
     pairs.write_text(json.dumps({**source, "pairs": source["pairs"][::8]}), encoding="utf-8")
-    call = [STUDENT, "--json", str(path), "--pairs", str(pairs), "--page", str(tmp_path / "M.md"), "--tuning-images=1"]
+    call = [
+        STUDENT,
+        "--world=shapes",
+        "--json",
+        str(path),
+        "--pairs",
+        str(pairs),
+        "--page",
+        str(tmp_path / "M.md"),
+        "--tuning-images=1",
+    ]
     assert command.main([*call, "--images=1"]) == 0
     before = path.read_bytes()
     content = json.loads(before)

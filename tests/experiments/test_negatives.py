@@ -11,15 +11,16 @@ from experiments.negatives import __main__ as negatives
 from experiments.negatives.measure import flops, measure_arm
 from experiments.negatives.results import PLAIN, Negatives
 from experiments.negatives.settings import STRENGTHS, Arm, Protocol, arms
+from experiments.removal import removal_table
 from experiments.results_page import methods, tables
-from experiments.shapes.measure import Pair, removal_table
-from experiments.shapes.sampling import ManySteps, one_step
+from experiments.sampling import ManySteps, one_step
+from experiments.shapes.world import SHAPES, pair
 from training.models.guidance.methods import METHODS, Method
 from training.models.loading import load_backbone
 
 PAIRS = [
-    Pair(prompt="a green shape", stated={"colour": "green"}, attribute="shape", value="triangle", share=1.0),
-    Pair(prompt="a ring", stated={"shape": "ring"}, attribute="colour", value="green", share=0.8),
+    pair("a green shape", {"colour": "green"}, "shape", "triangle"),
+    pair("a ring", {"shape": "ring"}, "colour", "green"),
 ]
 
 
@@ -30,12 +31,12 @@ def model():
 
 def test_an_arm_has_the_counts_of_the_removal_table(model):
     protocol = Protocol(images=3, seeds=(10, 500))
-    got = measure_arm(model, Arm(1, Method("nasa", 1.0)), PAIRS, protocol)
+    got = measure_arm(SHAPES, model, Arm(1, Method("nasa", 1.0)), PAIRS, protocol)
     for block, seed in enumerate(protocol.seeds):
-        table = removal_table(one_step(model, scale=1.0), PAIRS, count=3, seed=seed)
+        table = removal_table(SHAPES, one_step(model, scale=1.0), PAIRS, count=3, seed=seed)
         for n, row in enumerate(table):
             assert {name: got[name][block][n] / 3 for name in asdict(row)} == pytest.approx(asdict(row))
-    plain = measure_arm(model, Arm(1, Method("none")), PAIRS, protocol)
+    plain = measure_arm(SHAPES, model, Arm(1, Method("none")), PAIRS, protocol)
     assert sum(map(sum, plain["absent"])) < sum(map(sum, got["absent"]))
 
 
@@ -63,11 +64,11 @@ def test_finished_arms_are_kept_and_another_protocol_is_refused(tmp_path, monkey
     first += [Arm(1, Method("nasa", 1.0))]
     monkeypatch.setattr(negatives, "arms", lambda: iter(first[:2]))
     monkeypatch.setattr(negatives, "draw_sheets", lambda *_: None)
-    few = ("--pairs-per-attribute=1", "--pair-images=2")
-    call = [STUDENT, "--json", str(tmp_path / "n.json"), *few, "--images", "1"]
+    few = ("--pairs-per-group=1", "--pair-images=2")
+    call = [STUDENT, "--world=shapes", "--json", str(tmp_path / "n.json"), *few, "--images", "1"]
     assert negatives.main(call) == 0
     before = json.loads((tmp_path / "n.json").read_text(encoding="utf-8"))
-    assert len(before["pairs"]) == 4 and list(before["arms"]) == ["1 none", "1 cfg:1.5"]
+    assert len(before["pairs"]) == 8 and list(before["arms"]) == ["1 none", "1 cfg:1.5"]
     monkeypatch.setattr(negatives, "arms", lambda: iter(first))
     assert negatives.main(call) == 0
     after = json.loads((tmp_path / "n.json").read_text(encoding="utf-8"))
@@ -84,7 +85,7 @@ def synthetic(clean):
         arm: {"absent": [row, row], "kept": [[10] * 4] * 2, "valid": [row, row], "clean": [row, row]}
         for arm, row in clean.items()
     }
-    return Negatives({"protocol": {"images": 10, "seeds": [0, 1]}, "pairs": [{}] * 4, "arms": found})
+    return Negatives({"protocol": {"images": 10, "seeds": [0, 1]}, "pairs": [{"fixed": True}] * 4, "arms": found})
 
 
 def test_the_tables_follow_from_the_numbers():

@@ -64,7 +64,7 @@ def test_missing_or_mixed_measurements_are_refused(tmp_path, data, capsys):
 @pytest.mark.slow
 def test_scales_are_measured_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(teacher_scale, "SCALES", (1.0, (2.0, 5.0)))
-    call = ["--json", str(tmp_path / "scale.json"), "--count", "2", "--steps", "2"]
+    call = ["--world=shapes", "--json", str(tmp_path / "scale.json"), "--count", "2", "--steps", "2"]
     assert teacher_scale.main(call) == 0 and "2 scales, 2 measured now" in capsys.readouterr().out
     assert teacher_scale.main(call) == 0 and "2 scales, 0 measured now" in capsys.readouterr().out
     before = (tmp_path / "scale.json").read_bytes()

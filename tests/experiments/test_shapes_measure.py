@@ -1,10 +1,12 @@
 """The measures, with the renderer in place of a model."""
 
 import math
+from collections import Counter
 
 import pytest
 
-from experiments.shapes import measure
+from experiments import removal
+from experiments.shapes import measure, world
 from training.prompts.shapes.scene import ATTRIBUTES, SHAPES, Scene, render
 
 STATED = {"colour": "red"}
@@ -41,24 +43,24 @@ def test_accuracy_of_a_perfect_and_a_wrong_model():
 
 
 def test_modal_pairs_name_the_most_frequent_value():
-    pairs = measure.modal_pairs(generate, per_attribute=2, count=6, seed=0)
-    assert [pair.attribute for pair in pairs] == [name for name in ATTRIBUTES for _ in range(2)]
+    pairs = removal.modal_pairs(world.SHAPES, generate, per_group=2, count=6, seed=0)
+    assert Counter(pair.attribute for pair in pairs) == dict.fromkeys(ATTRIBUTES, 2)
     shape = next(pair for pair in pairs if pair.attribute == "shape")
-    assert (shape.value, shape.share, shape.negative) == ("triangle", 1.0, "triangle")
+    assert (shape.values, shape.share, shape.negative) == (("triangle",), 1.0, "triangle")
     assert all(pair.attribute not in pair.stated for pair in pairs)
 
 
 def test_removal():
-    pair = measure.Pair(prompt="a red shape", stated=STATED, attribute="shape", value="triangle", share=1.0)
-    before = measure.removal_table(generate, [pair, pair], steer=False, count=5)
-    after = measure.removal_table(generate, [pair, pair], count=5)
-    assert measure.mean_removal(before).absent == 0.0 and measure.mean_removal(before).clean == 0.0
-    assert measure.mean_removal(after) == measure.Removal(absent=1.0, kept=1.0, valid=1.0, clean=1.0)
+    pairs = [world.pair("a red shape", STATED, "shape", "triangle")] * 2
+    before = removal.removal_table(world.SHAPES, generate, pairs, steer=False, count=5)
+    after = removal.removal_table(world.SHAPES, generate, pairs, count=5)
+    assert removal.mean_removal(before).absent == 0.0 and removal.mean_removal(before).clean == 0.0
+    assert removal.mean_removal(after) == removal.Removal(absent=1.0, kept=1.0, valid=1.0, clean=1.0)
 
 
 def test_entropy():
-    assert measure.entropy(["a"] * 8) == 0.0
-    assert measure.entropy(list(SHAPES) * 2) == pytest.approx(2.0)
+    assert removal.entropy(["a"] * 8) == 0.0
+    assert removal.entropy(list(SHAPES) * 2) == pytest.approx(2.0)
     within = measure.prompt_entropy(generate, [STATED, {"shape": "plus"}], count=4, seed=0)
     assert within["shape"] == 0.0  # always a triangle
     assert within["colour"] == pytest.approx(2.0)  # only the second prompt does not state it

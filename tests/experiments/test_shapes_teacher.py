@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from experiments.clip_text import new_text_encoder
-from experiments.shapes.sampling import ManySteps, one_step
+from experiments.sampling import ManySteps, one_step
 from experiments.shapes_teacher import build as builder
 from experiments.shapes_teacher.codec import CodecRecipe, neighbours, new_vae, perturb
 from experiments.shapes_teacher.latents import latents_of

@@ -8,7 +8,8 @@ import pytest
 from effort import effort
 from host_world import STUDENT, HostStudent
 
-from experiments.shapes import measure
+from experiments.removal import Pair, modal_pairs
+from experiments.worlds import BUNDLED, WORLDS
 from snoopi_core.formats.checkpoint import read_metadata
 
 COUNT = effort(gate=16, full=50)  # images a prompt
@@ -23,6 +24,6 @@ def alpha(pack_root: Path) -> float:
 
 
 @pytest.fixture(scope="session")
-def pairs() -> list[measure.Pair]:
+def pairs() -> list[Pair]:
     """Prompts, each with a negative that names what the student draws most often for it."""
-    return measure.modal_pairs(HostStudent(), count=COUNT)
+    return modal_pairs(WORLDS[BUNDLED], HostStudent(), count=COUNT)

@@ -7,11 +7,14 @@ import pytest
 from effort import effort
 from host_world import STUDENT, HostStudent
 
+from experiments.removal import mean_removal, removal_table
+from experiments.sampling import one_step
 from experiments.shapes import measure
-from experiments.shapes.sampling import one_step
+from experiments.worlds import BUNDLED, WORLDS
 from training.models.loading import load_backbone
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.scaled]
+WORLD = WORLDS[BUNDLED]
 IMAGES = effort(gate=16, full=100)
 CAPTIONS = effort(gate=100, full=400)
 SCALES = effort(gate=(1.5,), full=(1.5, 3.0, 4.5))
@@ -25,18 +28,18 @@ def host(alpha):
 
 @pytest.fixture(scope="module")
 def before(host, pairs):
-    return measure.removal_table(host, pairs, steer=False, count=IMAGES, seed=SEED)
+    return removal_table(WORLD, host, pairs, steer=False, count=IMAGES, seed=SEED)
 
 
 @pytest.fixture(scope="module")
 def after(host, pairs):
-    return measure.removal_table(host, pairs, count=IMAGES, seed=SEED)
+    return removal_table(WORLD, host, pairs, count=IMAGES, seed=SEED)
 
 
 def test_pairs_cover_every_attribute_and_ask_for_something(pairs, before):
     assert len(pairs) >= 16
     assert {pair.attribute for pair in pairs} == {"colour", "shape", "position", "background"}
-    assert measure.mean_removal(before).absent <= 0.50, "the negatives name what the student does not draw anyway"
+    assert mean_removal(before).absent <= 0.50, "the negatives name what the student does not draw anyway"
 
 
 def test_removal(pairs, before, after, alpha):
@@ -46,8 +49,8 @@ def test_removal(pairs, before, after, alpha):
             f"  {pair.prompt!r} without {pair.negative!r}: "
             f"{was.absent:.2f} -> {now.absent:.2f}, {now.clean:.2f}, {now.kept:.2f}"
         )
-    mean = measure.mean_removal(after)
-    print(f"  mean: {measure.mean_removal(before).absent:.3f} -> {mean.absent:.3f}, {mean.clean:.3f}, {mean.kept:.3f}")
+    mean = mean_removal(after)
+    print(f"  mean: {mean_removal(before).absent:.3f} -> {mean.absent:.3f}, {mean.clean:.3f}, {mean.kept:.3f}")
     assert mean.absent >= 0.75
     assert mean.clean >= 0.50
     assert mean.kept >= 0.88
@@ -56,13 +59,13 @@ def test_removal(pairs, before, after, alpha):
 def test_removal_beats_guidance_at_one_step(pack_root, pairs, after):
     student = load_backbone(str(pack_root / "models" / STUDENT))
     clean = {
-        cfg: measure.mean_removal(
-            measure.removal_table(one_step(student, method="cfg", scale=cfg), pairs, count=IMAGES, seed=SEED)
+        cfg: mean_removal(
+            removal_table(WORLD, one_step(student, method="cfg", scale=cfg), pairs, count=IMAGES, seed=SEED)
         ).clean
         for cfg in SCALES
     }
     print(f"\nclean by CFG scale on one step: {clean}")
-    assert measure.mean_removal(after).clean >= max(clean.values()) + 0.15
+    assert mean_removal(after).clean >= max(clean.values()) + 0.15
 
 
 def test_one_step_follows_partial_captions(host):

@@ -4,8 +4,8 @@ import pytest
 from effort import effort
 from host_world import TEACHER
 
+from experiments.sampling import ManySteps
 from experiments.shapes import measure
-from experiments.shapes.sampling import ManySteps
 from training.models.loading import load_backbone
 
 pytestmark = [pytest.mark.slow, pytest.mark.scaled]

@@ -17,7 +17,7 @@ def pack_node(module: str, name: str) -> type:
 
 
 class HostStudent:
-    """Calls the nodes themselves, in this process. Is a `experiments.shapes.measure.Generate`."""
+    """Calls the nodes themselves, in this process. Is a `experiments.removal.Generate`."""
 
     def __init__(self, ckpt_name: str = STUDENT, *, alpha: float = 0.0) -> None:
         self.model, self.clip, self.vae = pack_node("pgsb_loader", "PGSBLoader").execute(ckpt_name).result

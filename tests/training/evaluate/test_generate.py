@@ -12,7 +12,7 @@ from PIL import Image
 from processes import TIMEOUT
 from published import KINDS, save_folder
 
-from experiments.shapes.sampling import one_step
+from experiments.sampling import one_step
 from training.evaluate.generate.maker import noise
 from training.evaluate.sets.image_files import is_complete
 from training.evaluate.sets.manifest import read_manifest

@@ -9,7 +9,7 @@ from diffusers import PixArtAlphaPipeline, StableDiffusionPipeline
 from evaluation import ROOT, error_of, evaluate, pixels
 from published import save_folder
 
-from experiments.shapes.sampling import ManySteps
+from experiments.sampling import ManySteps
 from training.evaluate.generate.maker import noise
 from training.evaluate.sets.manifest import read_manifest
 from training.models.guidance.methods import Method

@@ -5,7 +5,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from tiny import tiny_backbone
 
-from experiments.shapes.sampling import one_step
+from experiments.sampling import one_step
 from snoopi_core.formats.checkpoint import OneStepRecipe
 from training.models.loading import load_backbone
 from training.trainer.export import export_backbone

@@ -1,6 +1,6 @@
-"""Images from a model of the shapes world, with diffusers: many steps with guidance, a few, or one.
+"""Images from a model of a small world, with diffusers: many steps with guidance, a few, or one.
 
-Dimensions: B images; latents (B, 4, 8, 8) of unit variance; images (B, 3, 64, 64) in [0, 1].
+Dimensions: B images; latents (B, C, 8, 8) of unit variance; images (B, 3, 64, 64) in [0, 1].
 Each image has its own seed, so its noise does not depend on the batch.
 """
 
@@ -19,8 +19,8 @@ from training.models.guidance.methods import Method
 from training.models.sampling import ddim_x0
 from training.models.sampling_recipe import sampling_recipe
 from training.models.text_embeddings import TextEmbeddings
-from training.prompts.shapes.captions import NULL_PROMPT
 
+_NULL = ""  # the null prompt of every world
 _BATCH = 10  # images; with a hundred, the decoder takes twice as long for each
 # Offsets of the seeds for later noise and for scales. The sum stays below 2^32: torch keeps no more on a CPU.
 _NEXT_STEP, _SCALES = 10_000_000, 3_000_000_000
@@ -38,7 +38,7 @@ class _InBatches:
 
     @torch.no_grad()
     def latents(self, prompts: list[str], seeds: list[int], negative: str | None = None) -> torch.Tensor:
-        """x0 (B, 4, 8, 8), before the decoder."""
+        """x0 (B, C, 8, 8), before the decoder."""
         if len(prompts) != len(seeds):
             raise ValueError(f"expected one seed per prompt, got {len(prompts)} prompts and {len(seeds)} seeds")
         found = []
@@ -51,7 +51,7 @@ class _InBatches:
         raise NotImplementedError
 
     def noise(self, seeds: list[int], step: int = 0) -> torch.Tensor:
-        """The noise (B, 4, 8, 8) from which a step begins."""
+        """The noise (B, C, 8, 8) from which a step begins."""
         size = self.model.network.config.sample_size
         return maker.noise([seed + step * _NEXT_STEP for seed in seeds], (self.model.latent_channels, size, size))
 
@@ -67,7 +67,7 @@ class ManySteps(_InBatches):
     cfg: float | tuple[float, float] = 3.0
 
     def _x0(self, positive: TextEmbeddings, seeds: list[int], negative: str | None) -> torch.Tensor:
-        null = self.model.encode([negative or NULL_PROMPT])
+        null = self.model.encode([negative or _NULL])
         return ddim_x0(self.model, positive, null, self.noise(seeds), steps=self.steps, kappa=self._kappa(seeds))
 
     def _kappa(self, seeds: list[int]) -> float | torch.Tensor:
