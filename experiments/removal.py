@@ -137,9 +137,10 @@ def mean_removal(rows: list[Removal]) -> Removal:
 
 
 def open_entropy(world: World, seen: Seen, stated: Stated, besides: str = "") -> float:
-    """The mean entropy of the attributes that a prompt leaves open, but for one, over the images of the prompt."""
+    """The mean entropy of the attributes that a prompt leaves open, but for one, over its images; 0 if it leaves none."""
     names = [name for name in world.left_open(stated) if name != besides]
-    return fmean(entropy([row[name] for row in seen.rows if name in row]) for name in names)
+    bits = [entropy([row[name] for row in seen.rows if name in row]) for name in names]
+    return fmean(bits) if bits else 0.0
 
 
 def modal_pairs(
