@@ -137,7 +137,7 @@ def mean_removal(rows: list[Removal]) -> Removal:
 
 
 def open_entropy(world: World, seen: Seen, stated: Stated, besides: str = "") -> float:
-    """The mean entropy of the attributes that a prompt leaves open, but for one, over its images; 0 if it leaves none."""
+    """The mean entropy of the attributes that a prompt leaves open, but for one, over its images; 0 if none is."""
     names = [name for name in world.left_open(stated) if name != besides]
     bits = [entropy([row[name] for row in seen.rows if name in row]) for name in names]
     return fmean(bits) if bits else 0.0
