@@ -63,9 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     parser.add_argument(
         "--checkpoint",
-        default="latest",
-        help="of a run: latest; best, whose samples are nearest to the teacher's; or a name such as step-00001000 "
-        "(default: latest)",
+        default="best",
+        help="of a run: best, whose samples fall least short of the teacher's in distance and diversity (the latest "
+        "if none was compared); latest; or a name such as step-00001000 (default: best)",
     )
     parser.add_argument("--alpha", type=float, help="recommended NASA alpha to write into the file")
     parser.add_argument("--title", default="Teacher", help="title of a teacher's file")

@@ -15,9 +15,9 @@ from training.models.loading import load_backbone
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.scaled]
 WORLD = WORLDS[BUNDLED]
-IMAGES = effort(gate=16, full=100)
-CAPTIONS = effort(gate=100, full=400)
-SCALES = effort(gate=(1.5,), full=(1.5, 3.0, 4.5))
+IMAGES = effort(gate=16, full=40)
+CAPTIONS = effort(gate=100, full=200)
+SCALES = effort(gate=(1.5,), full=(1.5, 3.0))
 SEED = 300_000  # seeds that were not used in training or to choose alpha and the pairs
 
 

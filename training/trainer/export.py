@@ -24,7 +24,14 @@ from training.models.backbone import Backbone, fingerprint
 from training.models.loading import load_teacher
 from training.models.sampling import few_step_x0
 from training.prompts import open_prompts
-from training.trainer.run_folder.checkpoint import best_checkpoint, check_intact, checkpoints, load_state, newest_intact
+from training.trainer.run_folder.checkpoint import (
+    RunState,
+    best_checkpoint,
+    check_intact,
+    checkpoints,
+    load_state,
+    newest_intact,
+)
 
 _STOCK_SCALES = (0.18215, 0.13025)  # of Stable Diffusion 1 and 2, and of XL
 _PACKAGES = ("torch", "diffusers", "peft", "transformers", "accelerate", "safetensors")
@@ -203,15 +210,23 @@ def _preview_colours(
 
 
 def export_run(
-    source: Path, which: str, out: Path, *, alpha: float | None = None, teacher: str = ""
+    source: Path,
+    which: str,
+    out: Path,
+    *,
+    alpha: float | None = None,
+    teacher: str = "",
+    recipe: Recipe | None = None,
 ) -> tuple[Path, str]:
     """Write the student of a run's checkpoint.
 
     Args:
         source: a run folder, or one of its checkpoints.
-        which: "latest", "best" or a checkpoint's name; ignored where `source` is a checkpoint.
+        which: "best", the latest if none was measured; "latest"; or a checkpoint's name. Ignored where `source` is a
+            checkpoint.
         alpha: recommended NASA alpha to write instead of the recipe's.
         teacher: where the run's teacher is now; empty = where the recipe says.
+        recipe: of the run, as it is now; None for the one that the checkpoint was written with.
 
     Returns:
         The file, and a line that says what is in it.
@@ -221,7 +236,8 @@ def export_run(
         ValueError: no such checkpoint, a damaged one, or another teacher than the run's.
     """
     checkpoint = _find_checkpoint(source, which)
-    recipe = Recipe.model_validate(check_intact(checkpoint)["recipe"])
+    written = check_intact(checkpoint)["recipe"]
+    recipe = recipe or Recipe.model_validate(written)
     state = load_state(checkpoint)
     if alpha is not None:
         recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"recommended_alpha": alpha})})
@@ -234,16 +250,33 @@ def export_run(
     path = export_student(out, backbone, state.averaged, recipe, state.iteration, teacher_fingerprint=state.teacher)
     weights = "averaged weights" if "ema" in state.networks else "weights without averaging"
     return path, (
-        f"{checkpoint.name}, {weights}: timestep {', '.join(map(str, recipe.student.steps))}, "
-        f"recommended alpha {recipe.output.recommended_alpha}"
+        f"{checkpoint.name}{_why(checkpoint, which, state)}, {weights}: "
+        f"timestep {', '.join(map(str, recipe.student.steps))}, recommended alpha {recipe.output.recommended_alpha}"
     )
+
+
+def _why(checkpoint: Path, which: str, state: RunState) -> str:
+    """Why the best checkpoint is that, in brackets; empty if it was named."""
+    others = checkpoints(checkpoint.parent)
+    if which != "best" or checkpoint not in others:
+        return ""
+    if state.distance is None:
+        return " (the latest; none was compared to the teacher, as output.sample_every would)"
+    figures = f"distance {state.distance:.2f} from the teacher"
+    if state.diversity is not None:
+        figures += f", {state.diversity:.0%} of its diversity"
+    latest = "also the latest" if checkpoint == others[-1] else f"the latest is {others[-1].name}: --checkpoint latest"
+    return f" (the best kept: {figures}; {latest})"
 
 
 def _find_checkpoint(source: Path, which: str) -> Path:
     folder = source / "checkpoints"
     if (source / "state.json").is_file():
         return source
-    found = {"latest": newest_intact, "best": best_checkpoint}.get(which, lambda folder: folder / which)(folder)
+    if which == "best":
+        found = best_checkpoint(folder) or newest_intact(folder)
+    else:
+        found = newest_intact(folder) if which == "latest" else folder / which
     if found is None or not found.is_dir():
         names = ", ".join(path.name for path in checkpoints(folder)) or "none"
         raise ValueError(f"{source} holds no usable checkpoint {which!r}; available: {names}")

@@ -19,7 +19,6 @@ from training.distill.optimizers import set_learning_rates
 from training.distill.rng import Draws, draw, fresh_batches, kappa_of_processes
 from training.distill.step import Distillation
 from training.models.backbone import Backbone
-from training.models.loading import load_teacher
 from training.prompts.source import PromptSource
 from training.trainer.distributed.accelerator import on_main, rows_of_process
 from training.trainer.distributed.state_dicts import (
@@ -28,7 +27,7 @@ from training.trainer.distributed.state_dicts import (
     optimizer_state,
     trained_state,
 )
-from training.trainer.export import export_student
+from training.trainer.export import export_run
 from training.trainer.monitor.callbacks import Monitor
 from training.trainer.run_folder.checkpoint import RunState, load_state, make_ready, newest_intact, save_state
 
@@ -39,8 +38,8 @@ log = logging.getLogger(__name__)
 class Trainer:
     """A run and its state. `build_trainer` makes one from a recipe.
 
-    ema: None if the recipe averages no weights. distance: of the student's samples from the teacher's, None unless
-    measured after the last iteration. counts: iterations skipped so far, and in a row.
+    ema: None if the recipe averages no weights. compared: the student's samples with the teacher's, empty
+    unless the last iteration was a sampling point. counts: iterations skipped so far, and in a row.
     """
 
     backbone: Backbone
@@ -49,7 +48,7 @@ class Trainer:
     distillation: Distillation
     ema: EMA | None
     iteration: int = 0
-    distance: float | None = None
+    compared: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=lambda: {"skipped": 0, "skipped_in_a_row": 0})
 
     def __post_init__(self) -> None:
@@ -90,7 +89,7 @@ class Trainer:
 
     def _iterate(self) -> None:
         recipe, d = self.recipe, self.distillation
-        self.distance = None
+        self.compared = {}
         set_learning_rates(recipe, self.iteration, student=d.student_optimizer, lora=d.lora_optimizer)
         prompts = self.prompts.take(recipe.loop.batch_size)[self._own_rows]
         draws = self.draw()
@@ -127,7 +126,7 @@ class Trainer:
     def draw_samples(self) -> None:
         with self.averaged():
             student = self.accelerator.unwrap_model(self.distillation.student)
-            self.distance = self.monitor.after_samples(self.iteration, student)
+            self.compared = self.monitor.after_samples(self.iteration, student)
 
     def state_dict(self) -> RunState:
         """Everything that a resumed run needs. Call it in every process; only the first gets the full state."""
@@ -145,7 +144,8 @@ class Trainer:
             position=self.prompts.state_dict(),
             counts=self.counts | {"averaged": self.ema.updates if self.ema is not None else 0},
             teacher=self.teacher_fingerprint,
-            distance=self.distance,
+            distance=self.compared.get("sample_distance"),
+            diversity=self.compared.get("sample_diversity"),
         )
 
     def load_state_dict(self, state: RunState) -> None:
@@ -211,20 +211,18 @@ class Trainer:
         return found is not None
 
     def export(self) -> Path:
-        """Write the averaged student as a file for PG-SB Loader.
+        """Write the averaged student of the best checkpoint as a file for PG-SB Loader. Call it after `run`.
 
         Raises:
             OSError: it cannot be written; the message names the checkpoint that holds the student.
         """
-        weights = self._averaged_weights()
         path = self.folder / "export" / "student.safetensors"
 
         def write() -> Path:
-            teacher = load_teacher(self.recipe.teacher, t5=None)  # the one in memory carries adapters
             try:
-                return export_student(
-                    path, teacher, weights, self.recipe, self.iteration, teacher_fingerprint=self.teacher_fingerprint
-                )
+                _, summary = export_run(self.folder, "best", path, recipe=self.recipe)
+                log.info("exported %s", summary)
+                return path
             except OSError as error:
                 raise OSError(
                     f"{path} could not be written ({error}); training is finished, and {self._last_good()}: export it "

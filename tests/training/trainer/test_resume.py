@@ -212,19 +212,20 @@ def test_fewer_iterations_than_already_done_are_refused(tiny_run, run, capsys):
     assert newest_iteration(run) == 3 and (run / "recipe.toml").read_bytes() == before
 
 
-class _Distances:
-    """Replaces `draw_samples`: sets given distances by iteration."""
+class _Compared:
+    """Replaces `draw_samples`: sets given distances and diversities by iteration."""
 
-    def __init__(self, distances):
-        self.distances = distances
+    def __init__(self, found):
+        self.found = found
 
     def __call__(self, run):
-        run.distance = self.distances.get(run.iteration)
+        names = ("sample_distance", "sample_diversity")
+        run.compared = dict(zip(names, self.found.get(run.iteration, ()), strict=False))
 
 
 def test_the_newest_and_the_best_are_kept(tiny_run, tmp_path, monkeypatch, capsys):
-    """A resume keeps the distances; each is valid for one checkpoint only."""
-    measured = _Distances({2: 0.5, 4: 0.25, 5: 0.75})
+    """A resume keeps what was measured; each is valid for one checkpoint only. Step 5 is nearest, but collapsed."""
+    measured = _Compared({2: (0.5, 1.0), 4: (0.25, 0.9), 5: (0.05, 0.3)})
     monkeypatch.setattr("training.trainer.trainer.Trainer.draw_samples", lambda run: measured(run))
     arguments = tiny_run(tmp_path, "output.save_every=1", "output.keep_last=2", "output.sample_every=1", "--resume")
     assert main([*arguments, "loop.iterations=3"]) == 0
@@ -246,7 +247,7 @@ def test_the_newest_and_the_best_are_kept(tiny_run, tmp_path, monkeypatch, capsy
 
 
 def test_a_distance_belongs_to_the_state_it_was_measured_on(tiny_run, tmp_path, monkeypatch):
-    measured = _Distances({2: 0.5})
+    measured = _Compared({2: (0.5, 1.0)})
     monkeypatch.setattr("training.trainer.trainer.Trainer.draw_samples", lambda run: measured(run))
     assert main(tiny_run(tmp_path, "output.save_every=3", "output.sample_every=2", "loop.iterations=4")) == 0
     assert load_state(tmp_path / "checkpoints" / "step-00000003").distance is None

@@ -123,18 +123,19 @@ class Monitor:
             if not sampled:  # else written by after_samples, in one line with its metrics
                 self._write(iteration)
 
-    def after_samples(self, iteration: int, student: nn.Module) -> float | None:
+    def after_samples(self, iteration: int, student: nn.Module) -> dict[str, float]:
         """Call at a sampling point, after `after_iteration`: samples the averaged student, compares it to the teacher.
 
         Returns:
-            Distance from the teacher's samples, in the first process; None in the others, and if it is not finite.
+            What was found (`latent_stats.compare`), in the first process; empty in the others, and if the samples are
+            not finite.
         """
         if self.sampler is None or self.teacher is None:
-            return None
+            return {}
         with long_step("drawing the student's samples", at_once=False):
             samples = self.sampler.student(student)
         if not self.main:
-            return None
+            return {}
         found: dict[str, float] = {}
         with self._log_errors(iteration):
             if samples.x0.isfinite().all():
@@ -146,7 +147,7 @@ class Monitor:
             self._write(iteration)
             self._save_grid(iteration, samples)
             self._write_report()
-        return found.get("sample_distance")
+        return found
 
     def close(self) -> None:
         """Call at the end of the run, also after an error."""

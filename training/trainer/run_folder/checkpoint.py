@@ -26,7 +26,8 @@ from training.trainer.distributed.state_dicts import OptimizerState
 
 log = logging.getLogger(__name__)
 _STATE, _SUMS = "state.json", "sha256sums.txt"
-_VALUES = ("iteration", "distance", "counts", "position", "teacher")  # fields of RunState that are stored in state.json
+# Fields of RunState that are stored in state.json.
+_VALUES = ("iteration", "distance", "diversity", "counts", "position", "teacher")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,8 @@ class RunState:
 
     networks: trained weights of "student", "lora" (the LoRA teacher) and "ema" (averaged student; absent without
     averaging). optimizers: "student", "lora". position: of the prompts. counts: of the run so far. teacher: fingerprint
-    of the teacher's weights. distance: of the student's samples from the teacher's, if measured.
+    of the teacher's weights. distance, diversity: of the student's samples, compared to the teacher's, if measured
+    (`latent_stats.compare`).
     """
 
     iteration: int
@@ -45,6 +47,7 @@ class RunState:
     counts: dict[str, int]
     teacher: str
     distance: float | None = None
+    diversity: float | None = None
 
     @property
     def averaged(self) -> StateDict:
@@ -94,16 +97,22 @@ def iteration_of(checkpoint: Path) -> int:
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the least distance from the teacher, the newer of equals; None if none was measured."""
+    """The checkpoint whose samples fall least short of the teacher's, the newer of equals; None if none was measured.
+
+    What counts is sqrt(distance^2 + lost diversity^2), because a student that draws one image for each prompt may be
+    near its teacher. Checkpoints of older versions have no diversity; one is taken only if no other was measured.
+    """
     measured = []
     for path in checkpoints(folder):
         try:
-            distance = json.loads((path / _STATE).read_text(encoding="utf-8"))["distance"]
+            content = json.loads((path / _STATE).read_text(encoding="utf-8"))
+            distance, diversity = content["distance"], content.get("diversity")
             if distance is not None and math.isfinite(distance):
-                measured.append((-distance, path))
+                lost = 0.0 if diversity is None else max(0.0, 1.0 - diversity)
+                measured.append((diversity is not None, -math.hypot(distance, lost), path))
         except (OSError, KeyError, TypeError, ValueError):  # damaged; `check_intact` gives the reason
             continue
-    return max(measured)[1] if measured else None
+    return max(measured)[-1] if measured else None
 
 
 def newest_intact(folder: Path) -> Path | None:
@@ -186,7 +195,7 @@ def load_state(path: Path) -> RunState:
             name: OptimizerState(tensors=load_file(path / file), settings=content["settings"][name])
             for name, file in content["optimizers"].items()
         },
-        **{name: content[name] for name in _VALUES},
+        **{name: content[name] for name in _VALUES if name in content},  # older versions had no diversity
     )
 
 

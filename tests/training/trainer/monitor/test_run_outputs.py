@@ -79,9 +79,10 @@ def test_every_logged_iteration_has_the_students_metrics(finished):
         by_timestep = [value for name, value in line.items() if name.startswith("gap_t")]
         assert by_timestep and min(by_timestep) <= line["gap"] * 1.001 and max(by_timestep) >= line["gap"] * 0.999
     assert ["sample_distance" in line for line in found] == [False, True, False, True]
-    best = min((line for line in found if "sample_distance" in line), key=lambda line: line["sample_distance"])
+    sampled = {line["iteration"]: line for line in found if "sample_distance" in line}
     kept = check_intact(best_checkpoint(finished / "checkpoints"))
-    assert kept["distance"] == pytest.approx(best["sample_distance"])
+    for field in ("distance", "diversity"):
+        assert kept[field] == pytest.approx(sampled[kept["iteration"]][f"sample_{field}"])
 
 
 def test_tensorboard_has_the_same_figures(finished):
