@@ -32,11 +32,11 @@ from scripts import ROOT
 from scripts.pictures.comparison import Block, Row, comparison
 from scripts.pictures.run import run
 from scripts.setup.host import HostError, find_host
-from scripts.workflows.descriptions import STUDENT
+from scripts.workflows.descriptions import COMPARE, FIRST, STUDENT
 from scripts.workflows.parts import SCALE
 
-ONE = ROOT / "workflows" / "api" / "one_step_with_negative_prompt.json"
-BOTH = ROOT / "workflows" / "api" / "with_and_without_negative.json"
+ONE = ROOT / "workflows" / "api" / f"{FIRST.name}.json"
+BOTH = ROOT / "workflows" / "api" / f"{COMPARE.name}.json"
 OUT = ROOT / "out" / "demo.png"
 SAMPLE, SHOWN = 40, 8  # pictures per pair: number counted, number shown
 PAIR_SEED, SEED = 50_000, 90_000  # negatives are chosen and measured on different seeds

@@ -17,9 +17,10 @@ from playwright.sync_api import Page
 
 from scripts import ROOT
 from scripts.setup.host import find_host
-from scripts.workflows.make import SHOW
+from scripts.workflows.canvas import SHOW
+from scripts.workflows.descriptions import FIRST
 
-WORKFLOW = ROOT / "workflows" / "one_step_with_negative_prompt.json"
+WORKFLOW = ROOT / "workflows" / f"{FIRST.name}.json"
 PLAIN = ("SnoopiPGSBLoader", "SnoopiNASAApply", "SnoopiOneStepSampler")
 # Nodes that show what they made, and their inputs in that workflow: (class or title of a node, output) or a value.
 SHOWING = {

@@ -14,31 +14,31 @@ from playwright.sync_api import Page
 from scripts.workflows.parts import Link, Node, api_prompt, nasa, text
 
 # The file's name. ComfyUI's searches show only the name of a pack's blueprint, not its description and aliases.
-NAME = "SNOOPI Negative Prompt (NASA)"
+NAME = "Negative prompt at CFG 1 (SNOOPI NASA)"
 DESCRIPTION = (
     "A negative prompt for turbo, distilled and one-step models, at cfg 1: write what should not appear, and raise "
     "alpha until it is gone. Goes between the loader and the sampler. Contains NASA Apply and its text."
 )
 CATEGORY = "SNOOPI"
-NEGATIVE, ALPHA = "low quality, blurry", 0.3
+NEGATIVE, ALPHA, ALPHA_MODE = "low quality, blurry", 0.3, "as set"
 
 # With the loader and the sampler outside, the front end sees which links cross the border of the subgraph.
 _SAMPLER = {"model": Link("nasa"), "seed": 0, "timesteps": "auto"}
 _AROUND = {
     "loader": Node(type="CheckpointLoaderSimple", inputs={"ckpt_name": ""}),
+    "nasa": nasa(ALPHA),  # before its text, so that the inputs are in the loaders' order: model, clip
     "negative": text(NEGATIVE, "Negative prompt"),
-    "nasa": nasa(ALPHA),
     "sampler": Node(type="SnoopiOneStepSampler", inputs=_SAMPLER),
 }
 _BUILD = """
 async ({prompt, name}) => {
   await app.loadApiJson(prompt, name);
-  const [loader, text, nasa, sampler] = [1, 2, 3, 4].map(id => app.graph.getNodeById(id));
+  const [loader, nasa, text, sampler] = [1, 2, 3, 4].map(id => app.graph.getNodeById(id));
   text.setSize([330, 110]); text.pos = [0, 0];
   nasa.setSize([270, 200]); nasa.pos = [380, 0];
   const {node, subgraph} = app.graph.convertToSubgraph(new Set([text, nasa]));
   const within = subgraph.nodes.find(made => made.type === nasa.type);
-  for (const name of ['alpha', 'mask']) {
+  for (const name of ['alpha', 'alpha_mode', 'mask']) {
     const slot = within.inputs.find(input => input.name === name);
     subgraph.addInput(name, slot.type).connect(slot, within);
   }
@@ -66,8 +66,9 @@ def blueprint(page: Page) -> dict[str, Any]:
     for number, made in enumerate([inner["id"], *(slot["id"] for slot in inner["inputs"] + inner["outputs"])]):
         content = content.replace(made, str(uuid.uuid5(uuid.NAMESPACE_URL, f"snoopi/blueprint/{number}")))
     graph = json.loads(content)
-    if (values := graph["nodes"][0]["widgets_values"]) != [NEGATIVE, ALPHA]:
-        raise RuntimeError(f"the blueprint's widgets came back as {values}, expected {[NEGATIVE, ALPHA]}")
+    expected = [NEGATIVE, ALPHA, ALPHA_MODE]
+    if (values := graph["nodes"][0]["widgets_values"]) != expected:
+        raise RuntimeError(f"the blueprint's widgets came back as {values}, expected {expected}")
     (inner,) = graph["definitions"]["subgraphs"]
     inner["category"], inner["description"] = CATEGORY, DESCRIPTION
     graph["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, "snoopi/blueprint"))

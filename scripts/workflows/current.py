@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from scripts.workflows.loaders import clip, download, hub_file, lora, network, shift, split_file, vae
-from scripts.workflows.parts import Link, Node, Workflow, latent, nasa, save, text
+from scripts.workflows.parts import ROW, Link, Node, Workflow, latent, nasa, save, text
 
+BESIDE = 360  # y of loaders beside others, below the note
 _PROMPT, _NEGATIVE = "A photo of a street cafe in the evening", "people"
-_NOT_MEASURED = "Turn: alpha. Nobody has measured it for this model: {} is a guess; double it while {} stay."
+_NOT_MEASURED = "alpha. Nobody has measured it for this model: {} is a guess; double it while {} stay."
 
 
 def _sd3_latent(side: int) -> Node:
@@ -31,23 +33,27 @@ def _ksampler(steps: int, sampler: str) -> Node:
 
 
 def _picture(
-    name: str,
+    model: str,
+    about: str,
     shows: str,
     loaders: Mapping[str, Node],
     empty: Node,
     sampling: Mapping[str, Node],
     *,
-    model: str,
+    steered: str,
     alpha: float,
     negative: str = _NEGATIVE,
 ) -> Workflow:
-    """Loaders, NASA Apply behind the node `model`, samplers (the last one is "sampler"), VAE Decode, Save Image."""
+    """Loaders, NASA Apply behind the node `steered`, samplers (the last one is "sampler"), VAE Decode, Save Image."""
     files = [file for node in loaders.values() for file in node.files]
-    return Workflow(
-        name=name,
+    # Too many for one column.
+    beside = [key for key in ("shift", "clip", "vae") if key in loaders and len(loaders) > 3]
+    workflow = Workflow(
+        model=model,
+        about=about,
         note=(
-            shows,
-            download(files) + ". ComfyUI's own template uses the same",
+            f"{shows} ComfyUI's own template uses the same files and settings.",
+            download(files),
             _NOT_MEASURED.format(f"{alpha:g}", negative),
         ),
         nodes={
@@ -56,20 +62,21 @@ def _picture(
             "negative": text(negative, "Negative prompt", Link("clip")),
             "nothing": _NOTHING,
             "latent": empty,
-            "nasa": nasa(alpha, Link(model)),
+            "nasa": nasa(alpha, Link(steered)),
             **sampling,
-            "decode": Node(type="VAEDecode", inputs={"samples": Link("sampler"), "vae": Link("vae")}),
-            "save": save("decode", "Result", name),
+            "decode": Node(type="VAEDecode", inputs={"samples": Link("sampler"), "vae": Link("vae")}, collapsed=True),
         },
         columns=(
-            ("note", "latent"),
-            (*loaders,),
-            ("prompt", "negative", "nothing"),
-            ("nasa", *list(sampling)[:-1]) if len(sampling) > 1 else ("nasa", "sampler"),
-            ("sampler", "decode", "save") if len(sampling) > 1 else ("decode", "save"),
+            ("note", *(key for key in loaders if key not in beside), "latent"),
+            *(((BESIDE, *beside),) if beside else ()),
+            ("prompt", ROW + 70, "negative"),
+            (60, "nothing", ROW, "nasa"),
+            *(((ROW, *list(sampling)[:-1]),) if len(sampling) > 1 else ()),
+            (ROW, "sampler"),
+            ("decode", "save"),
         ),
-        card=("nasa", *list(sampling)[:1]),
     )
+    return replace(workflow, nodes={**workflow.nodes, "save": save("decode", "Result", workflow.prefix)})
 
 
 _Z_IMAGE = "Comfy-Org/z_image_turbo"
@@ -100,7 +107,8 @@ _FLUX_2_SAMPLING: dict[str, Node] = {
 
 PICTURES = (
     _picture(
-        "z_image_turbo",
+        "Z-Image-Turbo",
+        "8 steps",
         "Z-Image-Turbo in eight steps at cfg 1, with a negative prompt that acts.",
         {
             "network": network(split_file("diffusion_models", _Z_IMAGE, "z_image_turbo_bf16")),
@@ -110,11 +118,12 @@ PICTURES = (
         },
         _sd3_latent(1024),
         {"sampler": _ksampler(8, "res_multistep")},
-        model="shift",
+        steered="shift",
         alpha=1.0,
     ),
     _picture(
-        "qwen_image_lightning_8_steps",
+        "Qwen-Image",
+        "Lightning LoRA, 8 steps",
         "Qwen-Image with the Lightning LoRA in eight steps at cfg 1, with a negative prompt that acts.",
         {
             "network": network(split_file("diffusion_models", _QWEN_IMAGE, "qwen_image_fp8_e4m3fn")),
@@ -131,11 +140,12 @@ PICTURES = (
         },
         _sd3_latent(1328),
         {"sampler": _ksampler(8, "euler")},
-        model="shift",
+        steered="shift",
         alpha=1.0,
     ),
     _picture(
-        "flux_2_klein_4_steps",
+        "FLUX.2 Klein",
+        "4 steps",
         "FLUX.2 Klein 4B in four steps at cfg 1, with a negative prompt that acts.",
         {
             "network": network(split_file("diffusion_models", _KLEIN, "flux-2-klein-4b")),
@@ -144,11 +154,12 @@ PICTURES = (
         },
         Node(type="EmptyFlux2LatentImage", inputs={"width": 1024, "height": 1024, "batch_size": 1}),
         _FLUX_2_SAMPLING,
-        model="network",
+        steered="network",
         alpha=1.0,
     ),
     _picture(
-        "krea_2_turbo",
+        "Krea 2 Turbo",
+        "8 steps",
         "Krea 2 Turbo in eight steps at cfg 1, with a negative prompt that acts. Needs ComfyUI 0.30.0 or newer.",
         {
             "network": network(
@@ -159,11 +170,12 @@ PICTURES = (
         },
         latent(1024, 1),
         {"sampler": _ksampler(8, "euler")},
-        model="network",
+        steered="network",
         alpha=1.0,
     ),
     _picture(
-        "anima_turbo_lora_8_steps",
+        "Anima Turbo",
+        "turbo LoRA, 8 steps",
         "Anima with its turbo LoRA in eight steps at cfg 1, with a negative prompt that acts.",
         {
             "network": network(split_file("diffusion_models", _ANIMA, "anima-base-v1.0")),
@@ -179,7 +191,7 @@ PICTURES = (
         },
         latent(1024, 1),
         {"sampler": _ksampler(8, "euler")},
-        model="lora",
+        steered="lora",
         alpha=0.3,
     ),
 )

@@ -8,15 +8,18 @@ from __future__ import annotations
 from scripts.workflows.current import PICTURES
 from scripts.workflows.parts import (
     MODEL,
+    ROW,
     SIDE,
     Link,
     Node,
     Workflow,
+    inspect,
     latent,
     nasa,
     one_step,
     pgsb_loader,
     picture,
+    result,
     seed_node,
     sweep,
     text,
@@ -33,12 +36,21 @@ ALPHA = 1.0
 PROMPT = "a magenta shape"
 NEGATIVE = "triangle"
 SEED = 1
-LOWER = 540  # y of the lower of two branches
-SMALL = (300, 360)  # size of a result if there are several
-NO_DOWNLOAD = "Nothing to download: the small model comes with this pack. It draws 64 x 64 pixels, enlarged here."
+KNOWS = "colours, shapes, places and backgrounds"
+# Two negatives, each in its half of the picture.
+MASKED = "a ring, black background"
+MASKED_NEGATIVES = ("green", "yellow")
+# Of 24 seeds, this one was chosen because most pictures without the negative are squares.
+GUIDED, GUIDED_NEGATIVE, GUIDED_SEED, GUIDED_ALPHA = "a blue shape", "square", 4, 0.6
+COMPARED, COMPARED_NEGATIVE = "a triangle", "white background"  # Figure 3
+
+LOWER = 480  # y of the lower of two branches
+SMALL = (292, 300)  # size of a result if there are several
+NO_DOWNLOAD = "no download"
+NOTHING = "nothing: the small model comes with this pack. It draws 64 x 64 pixels, enlarged here."
 FROM_REPOSITORY = (
-    "The small teacher is in the pack's git repository (models/snoopi-shapes-teacher.safetensors). If the pack came "
-    "from the registry, copy it from there into ComfyUI's models/checkpoints."
+    f"the small teacher is in the pack's git repository (models/{TEACHER}). If the pack came from the registry, copy "
+    "it from there into ComfyUI's models/checkpoints."
 )
 
 
@@ -51,25 +63,25 @@ def _common(prompt: str = PROMPT, negative: str = NEGATIVE, file: str = STUDENT)
     }
 
 
-def _half(key: str, x: int) -> dict[str, Node]:
-    """A mask of the left (x = 0) or the right half, in the host's own nodes."""
-    blank, half = f"blank_{key}", f"half_{key}"
-    placed = {"destination": Link(blank), "source": Link(half), "x": x, "y": 0, "operation": "add"}
-    return {
-        blank: Node(type="SolidMask", inputs={"value": 0.0, "width": SIDE, "height": SIDE}, collapsed=True),
-        half: Node(type="SolidMask", inputs={"value": 1.0, "width": SIDE // 2, "height": SIDE}, collapsed=True),
-        f"mask_{key}": Node(type="MaskComposite", inputs=placed, title=f"Mask: {key} half"),
-    }
+# Masks of the left and the right half, in the host's own nodes.
+_PLACED = {"destination": Link("mask_blank"), "source": Link("mask_half"), "x": 0, "y": 0, "operation": "add"}
+_HALVES = {
+    "mask_blank": Node(type="SolidMask", inputs={"value": 0.0, "width": SIDE, "height": SIDE}, collapsed=True),
+    "mask_half": Node(type="SolidMask", inputs={"value": 1.0, "width": SIDE // 2, "height": SIDE}, collapsed=True),
+    "mask_left": Node(type="MaskComposite", inputs=_PLACED, title="Mask: left half", collapsed=True),
+    "mask_right": Node(type="InvertMask", inputs={"mask": Link("mask_left")}, title="Mask: right half", collapsed=True),
+}
 
 
-_ONE = Workflow(
-    name="one_step_with_negative_prompt",
+FIRST = Workflow(
+    model="1 Start here",
+    about=f"1 step, {NO_DOWNLOAD}",
     note=(
         "Text to image in ONE step: the pictures follow the prompt and avoid the negative (NASA). An example that "
         "works at nearly every seed; others do not.",
-        NO_DOWNLOAD,
-        "Turn alpha in NASA Apply: 0 is off, 1 this model's own. And both texts: it knows colours, shapes, places and "
-        "backgrounds; other words, or none, steer anywhere.",
+        NOTHING,
+        f"alpha in NASA Apply: 0 is off, {ALPHA:g} this model's own. And both texts: it knows {KNOWS}; other words, or "
+        "none, steer anywhere.",
     ),
     nodes={
         **_common(),
@@ -79,19 +91,20 @@ _ONE = Workflow(
     },
     columns=(
         ("note", "loader", "latent"),
-        ("prompt", "negative"),
-        ("nasa", "sampler"),
-        ("decode", "scale"),
-        ("save",),
+        ("prompt", ROW + 70, "negative"),
+        (ROW, "nasa"),
+        (ROW, "sampler"),
+        result(),
     ),
 )
 
-_BOTH = Workflow(
-    name="with_and_without_negative",
+COMPARE = Workflow(
+    model="2 Compare",
+    about=f"with and without, 1 step, {NO_DOWNLOAD}",
     note=(
         "Same prompt, same noise: what the negative names is gone below; other details may change.",
-        NO_DOWNLOAD,
-        "Turn: the negative prompt, alpha, the Seed node.",
+        NOTHING,
+        "the negative prompt, alpha, the Seed node.",
     ),
     nodes={
         **_common(),
@@ -99,24 +112,25 @@ _BOTH = Workflow(
         "seed": seed_node(SEED),
         "sampler_without": one_step(MODEL, Link("seed")),
         "sampler_with": one_step(Link("nasa"), Link("seed")),
-        **picture("sampler_without", "Without the negative", "without", "_without"),
-        **picture("sampler_with", "With the negative", "with", "_with"),
+        **picture("sampler_without", "Without the negative", "without", "_without", size=SMALL),
+        **picture("sampler_with", "With the negative", "with", "_with", size=SMALL),
     },
     columns=(
         ("note", "loader", "latent", "seed"),
-        ("prompt", "negative", "nasa"),
+        ("prompt", LOWER + 70, "negative"),
+        (LOWER, "nasa"),
         ("sampler_without", LOWER, "sampler_with"),
-        ("decode_without", "scale_without", LOWER, "decode_with", "scale_with"),
-        ("save_without", LOWER, "save_with"),
+        (*result("_without"), LOWER, *result("_with")),
     ),
 )
 
 _SWEEP = Workflow(
-    name="alpha_sweep",
+    model="3 Find alpha",
+    about=f"sweep, 1 step, {NO_DOWNLOAD}",
     note=(
         "Which alpha? The same noise at several strengths of the negative, side by side (the paper's Figure 5).",
-        NO_DOWNLOAD,
-        "Turn: alphas, both texts, the seed. Take the smallest alpha that removes it, for NASA Apply.",
+        NOTHING,
+        "alphas, both texts, the seed. Take the smallest alpha that removes it, for NASA Apply.",
     ),
     nodes={
         **_common(),
@@ -125,73 +139,92 @@ _SWEEP = Workflow(
     columns=(("note", "loader", "latent"), ("prompt", "negative"), ("sweep",)),
 )
 
-_MASKS = Workflow(
-    name="two_negatives_with_masks",
+_INSPECT = Workflow(
+    model="4 Inspect",
+    about=f"how strong it is, {NO_DOWNLOAD}",
     note=(
-        "Two negatives, each in its half: no green on the left, no yellow on the right. Above: neither.",
-        NO_DOWNLOAD,
-        "Turn: the negatives, either alpha, the masks (white is where a negative acts; Load Image gives painted ones).",
+        "Is alpha right? NASA Inspect says if the negative is OK, too weak or too strong, and shows what it does in "
+        "each layer of the model. No picture is drawn.",
+        NOTHING,
+        "alpha in NASA Apply, and both texts: the words at the top change.",
+    ),
+    nodes={**_common(), "nasa": nasa(ALPHA), "inspect": inspect(SEED)},
+    columns=(
+        ("note", "loader", "latent"),
+        ("prompt", ROW + 70, "negative"),
+        (ROW, "nasa"),
+        ("inspect",),
+    ),
+)
+
+_MASKS = Workflow(
+    model="5 Two masks",
+    about=f"two negatives, 1 step, {NO_DOWNLOAD}",
+    note=(
+        f"Two negatives, each in its half: no {MASKED_NEGATIVES[0]} on the left, no {MASKED_NEGATIVES[1]} on the "
+        "right. Above: neither.",
+        NOTHING,
+        "the negatives, either alpha, the masks (white is where a negative acts; Load Image gives painted ones).",
     ),
     nodes={
         "loader": pgsb_loader(STUDENT),
-        "prompt": text("a ring, black background", "Prompt"),
-        "negative_left": text("green", "Negative, left half"),
-        "negative_right": text("yellow", "Negative, right half"),
+        "prompt": text(MASKED, "Prompt"),
+        "negative_left": text(MASKED_NEGATIVES[0], "Negative, left half"),
+        "negative_right": text(MASKED_NEGATIVES[1], "Negative, right half"),
         "latent": latent(),
         "seed": seed_node(SEED),
-        **_half("left", 0),
-        **_half("right", SIDE // 2),
+        **_HALVES,
         "nasa_left": nasa(ALPHA, MODEL, "negative_left", "NASA Apply, left half", mask=Link("mask_left")),
         "nasa_right": nasa(
             ALPHA, Link("nasa_left"), "negative_right", "NASA Apply, right half", mask=Link("mask_right")
         ),
         "sampler_without": one_step(MODEL, Link("seed")),
         "sampler_with": one_step(Link("nasa_right"), Link("seed")),
-        **picture("sampler_without", "Without negatives", "without_masks", "_without", collapsed=True, size=SMALL),
-        **picture("sampler_with", "Two negatives, two masks", "with_masks", "_with", collapsed=True, size=SMALL),
+        **picture("sampler_without", "Without negatives", "without_masks", "_without", size=SMALL),
+        **picture("sampler_with", "Two negatives, two masks", "with_masks", "_with", size=SMALL),
     },
     columns=(
         ("note", "loader", "latent", "seed"),
-        ("prompt", "negative_left", "negative_right", 570, "blank_left", "half_left", "blank_right", "half_right"),
-        ("mask_left", 216, "mask_right"),
-        ("nasa_left", LOWER, "nasa_right"),
+        ("prompt", LOWER + 50, "negative_left", "negative_right", ("mask_blank", "mask_half"), "mask_left"),
+        (LOWER, "nasa_left", "mask_right"),
+        (LOWER, "nasa_right"),
         ("sampler_without", LOWER, "sampler_with"),
-        ("save_without", "decode_without", "scale_without", LOWER, "save_with", "decode_with", "scale_with"),
+        (*result("_without"), LOWER, *result("_with")),
     ),
 )
 
 _GUIDED = {"steps": 20, "cfg": 3.0, "scheduler": "normal"}
 _STEPS = Workflow(
-    name="many_steps_cfg_and_nasa",
+    model="6 Many steps",
+    about="with CFG on top, 20 steps",
     note=(
-        "A model of many steps, guided by CFG 3, without and with NASA on top: both act in the same run. "
-        "A chosen seed, at which this model draws squares; with NASA it draws none.",
+        "A model of many steps, guided by CFG 3, without and with NASA on top: both act in the same run. A chosen "
+        f"seed, at which this model draws {GUIDED_NEGATIVE}s; with NASA it draws none.",
         FROM_REPOSITORY,
-        "Turn: alpha, cfg, the negative prompt; the text for CFG takes a negative of its own.",
+        "alpha, cfg, the negative prompt; the text for CFG takes a negative of its own.",
     ),
     nodes={
-        # Of 24 seeds, the one below was chosen because most pictures without the negative are squares.
-        **_common("a blue shape", "square", TEACHER),
+        **_common(GUIDED, GUIDED_NEGATIVE, TEACHER),
         "empty": text("", "Negative for CFG (empty)"),
-        "nasa": nasa(0.6),
-        "seed": seed_node(4),
+        "nasa": nasa(GUIDED_ALPHA),
+        "seed": seed_node(GUIDED_SEED),
         "sampler_without": with_cfg(MODEL, Link("seed"), negative="empty", **_GUIDED),
         "sampler_with": with_cfg(Link("nasa"), Link("seed"), negative="empty", **_GUIDED),
-        **picture("sampler_without", "CFG alone", "cfg", "_without"),
-        **picture("sampler_with", "CFG and NASA", "cfg_and_nasa", "_with"),
+        **picture("sampler_without", "CFG alone", "cfg", "_without", size=SMALL),
+        **picture("sampler_with", "CFG and NASA", "cfg_and_nasa", "_with", size=SMALL),
     },
     columns=(
         ("note", "loader", "latent", "seed"),
-        ("prompt", "negative", "empty", "nasa"),
+        ("prompt", "empty", LOWER + 70, "negative"),
+        (LOWER, "nasa"),
         ("sampler_without", LOWER, "sampler_with"),
-        ("decode_without", "scale_without", LOWER, "decode_with", "scale_with"),
-        ("save_without", LOWER, "save_with"),
+        (*result("_without"), LOWER, *result("_with")),
     ),
 )
 
 # w e+ + (1 - w) e-, with the node for averages. Its widget ends at 1, but a linked number may be larger.
 _SUBTRACTED = {
-    "weight": Node(type="PrimitiveFloat", inputs={"value": 1.5}, title="w, of the embeddings", size=(330, 60)),
+    "weight": Node(type="PrimitiveFloat", inputs={"value": 1.5}, title="w, of the embeddings", size=(250, 60)),
     "embeddings": Node(
         type="ConditioningAverage",
         inputs={
@@ -200,30 +233,27 @@ _SUBTRACTED = {
             "conditioning_to_strength": Link("weight"),
         },
         title="w prompt + (1 - w) negative",
-        size=(330, 100),
+        size=(250, 100),
     ),
 }
 
 
-def _result(way: str, title: str) -> dict[str, Node]:
-    return picture(f"sampler_{way}", title, f"figure_{way}", f"_{way}", collapsed=True, size=SMALL)
-
-
-def _chain(way: str) -> tuple[str, ...]:
-    return f"save_{way}", f"decode_{way}", f"scale_{way}"
+def _figure(way: str, title: str) -> dict[str, Node]:
+    return picture(f"sampler_{way}", title, f"figure_{way}", f"_{way}", size=SMALL)
 
 
 _FIGURE = Workflow(
-    name="figure_3_cfg_embeddings_nasa",
+    model="7 Figure 3",
+    about=f"beside CFG and embeddings, 1 step, {NO_DOWNLOAD}",
     note=(
         "The paper's Figure 3 at one step: CFG blends, subtracted embeddings change little, NASA removes. One pair, "
         "chosen to show it; docs/RESULTS.md in the pack's repository has many, and embeddings do better there than in "
         "the paper.",
-        NO_DOWNLOAD,
-        "Turn: cfg, w (1.5 is 1.5 prompt - 0.5 negative), alpha, both texts, the Seed node.",
+        NOTHING,
+        "cfg, w (1.5 is 1.5 prompt - 0.5 negative), alpha, both texts, the Seed node.",
     ),
     nodes={
-        **_common("a triangle", "white background"),
+        **_common(COMPARED, COMPARED_NEGATIVE),
         "seed": seed_node(SEED),
         **_SUBTRACTED,
         "nasa": nasa(ALPHA),
@@ -232,18 +262,19 @@ _FIGURE = Workflow(
         "sampler_cfg": with_cfg(MODEL, Link("seed"), negative="negative", steps=1, cfg=2.0, scheduler="sgm_uniform"),
         "sampler_embeddings": one_step(MODEL, Link("seed"), "embeddings", collapsed=True),
         "sampler_nasa": one_step(Link("nasa"), Link("seed"), collapsed=True),
-        **_result("none", "No negative"),
-        **_result("cfg", "CFG"),
-        **_result("embeddings", "Embedding subtraction"),
-        **_result("nasa", "NASA"),
+        **_figure("none", "No negative"),
+        **_figure("cfg", "CFG"),
+        **_figure("embeddings", "Embedding subtraction"),
+        **_figure("nasa", "NASA"),
     },
     columns=(
         ("note", "loader", "latent", "seed"),
-        ("prompt", "negative", "weight", "embeddings"),
-        ("sampler_cfg", 560, "nasa", 920, "sampler_none", "sampler_embeddings", "sampler_nasa"),
-        (*_chain("none"), LOWER, *_chain("cfg")),
-        (*_chain("embeddings"), LOWER, *_chain("nasa")),
+        ("prompt", "weight", LOWER + 70, "negative"),
+        (ROW, "embeddings", LOWER, "nasa"),
+        ("sampler_none", ROW, "sampler_cfg", LOWER, "sampler_nasa", "sampler_embeddings"),
+        (*result("_none"), LOWER, *result("_nasa")),
+        (*result("_cfg"), LOWER, *result("_embeddings")),
     ),
 )
 
-WORKFLOWS = (_ONE, _BOTH, _SWEEP, _MASKS, _STEPS, _FIGURE, *PUBLISHED, *PICTURES, *VIDEOS)
+WORKFLOWS = (FIRST, COMPARE, _SWEEP, _INSPECT, _MASKS, _STEPS, _FIGURE, *PUBLISHED, *PICTURES, *VIDEOS)

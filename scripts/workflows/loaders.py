@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from scripts.workflows.parts import MODEL, File, Link, Node
 
-_SIZE = (400, 100)
+_SIZE = (320, 100)
 
 
 def hub_file(directory: str, repository: str, path: str, name: str = "") -> File:
@@ -36,11 +36,11 @@ def lora(file: File, model: Link = MODEL, strength: float = 1.0) -> Node:
 
 def clip(file: File, kind: str) -> Node:
     inputs = {"clip_name": file.name, "type": kind, "device": "default"}
-    return Node(type="CLIPLoader", inputs=inputs, size=(400, 110), files=(file,))
+    return Node(type="CLIPLoader", inputs=inputs, size=(320, 110), files=(file,))
 
 
 def vae(file: File) -> Node:
-    return Node(type="VAELoader", inputs={"vae_name": file.name}, size=(400, 60), files=(file,))
+    return Node(type="VAELoader", inputs={"vae_name": file.name}, size=(320, 60), files=(file,))
 
 
 def shift(kind: str, model: Link, value: float) -> Node:
@@ -49,11 +49,11 @@ def shift(kind: str, model: Link, value: float) -> Node:
 
 
 def download(files: Iterable[File]) -> str:
-    """The note's second line."""
-    return "Download: " + "; ".join(_where(file) for file in dict.fromkeys(files))
+    """The note's list of files, each a link."""
+    return "\n".join(f"- {_where(file)}" for file in dict.fromkeys(files))
 
 
 def _where(file: File) -> str:
     # ComfyUI's own notice of missing files offers no download of pickles.
     by_hand = " by hand" if file.name.endswith(".bin") else ""
-    return f"{file.name}{by_hand} into models/{file.directory}, from {file.page}"
+    return f"[{file.name}]({file.url}){by_hand} into models/{file.directory}, from [its page]({file.page})"

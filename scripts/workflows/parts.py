@@ -1,11 +1,13 @@
 """Parts of the workflows' descriptions: nodes, links, model files, and the blocks that most graphs share.
 
 A node's inputs are widget values, or `Link(node)` for another node's output. Columns are listed from left to right, and
-nodes in a column from top to bottom; a number continues the column at that height, and "note" is the note.
+nodes in a column from top to bottom; a tuple is a row, a number continues the column at that height, and "note" is the
+note.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,30 +50,56 @@ class Node:
     files: tuple[File, ...] = ()
 
 
+# What every template's name has behind its model. The template browser searches names alone, and finds a word only
+# where it begins within the first 33 letters (Fuse.js with a threshold of 0.33 and a distance of 100).
+SIGNAL = "SNOOPI NASA negative prompt"
+REACH = 33
+Column = tuple[str | int | tuple[str, ...], ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workflow:
-    """One template. The note's three lines: what it shows, what to download to where, what to adjust.
+    """One template: `model` and `about` make its name and its card.
 
-    `card`: the nodes in its thumbnail, for workflows that cannot be run here because their weights are not available.
+    The note says what it shows, what to download to where, and what to turn, each in Markdown.
     """
 
-    name: str
+    model: str
+    about: str
     note: tuple[str, str, str]
     nodes: Mapping[str, Node]
-    columns: tuple[tuple[str | int, ...], ...]
-    card: tuple[str, ...] = ()
+    columns: tuple[Column, ...]
+
+    @property
+    def name(self) -> str:
+        """The files' name, which ComfyUI shows as the title: characters that need no escaping in an address.
+
+        Raises:
+            ValueError: a search would not find it.
+        """
+        found = f"{self.model} - {SIGNAL}"
+        if found.rindex("negative") > REACH:
+            raise ValueError(f"a template's model has at most {REACH - 15} letters, got {self.model!r}")
+        return f"{found}, {self.about}"
+
+    @property
+    def prefix(self) -> str:
+        """The same for the names of pictures."""
+        return re.sub(r"\W+", "_", f"{self.model} {self.about}".lower())
 
 
 MODEL, CLIP, VAE = (Link("loader", slot) for slot in range(3))
-TEXT = (330, 110)
-PICTURE = (400, 460)
-SHEET = (620, 900)
+ROW = 230  # y of NASA Apply and of what is behind it in the same row
+LOADER = (320, 146)
+TEXT = (250, 110)
+PICTURE = (300, 330)
+SHEET = (560, 800)
 SIDE, SCALE = 64, 4  # pixels of the shapes world's pictures, and how much the workflows enlarge them
 
 
 def pgsb_loader(file: str) -> Node:
     inputs = {"ckpt_name": file, "lora_name": "none", "latents": "auto"}
-    return Node(type="SnoopiPGSBLoader", inputs=inputs, size=(400, 146))
+    return Node(type="SnoopiPGSBLoader", inputs=inputs, size=LOADER)
 
 
 def text(words: str, title: str, clip: Link = CLIP) -> Node:
@@ -116,22 +144,30 @@ def sweep(alphas: str, seed: int) -> Node:
     return Node(type="SnoopiNASAScaleSweep", inputs={**links, "vae": VAE, **settings}, size=SHEET)
 
 
+def inspect(seed: int) -> Node:
+    inputs = {"model": Link("nasa"), "positive": Link("prompt"), "latent_image": Link("latent")}
+    return Node(type="SnoopiNASAInspect", inputs={**inputs, "seed": seed, "preset": "auto"}, size=(600, 640))
+
+
 def seed_node(seed: int) -> Node:
     """One seed for several samplers."""
     return Node(type="PrimitiveInt", inputs={"value": seed}, title="Seed")
 
 
-def picture(
-    samples: str, title: str, prefix: str, key: str = "", collapsed: bool = False, size: tuple[int, int] = PICTURE
-) -> dict[str, Node]:
-    """Decode, enlarge and save."""
+def picture(samples: str, title: str, prefix: str, key: str = "", size: tuple[int, int] = PICTURE) -> dict[str, Node]:
+    """Decode, enlarge and save; the first two have nothing to adjust."""
     method = {"upscale_method": "nearest-exact", "width": SIDE * SCALE, "height": SIDE * SCALE, "crop": "disabled"}
     decode = {"samples": Link(samples), "vae": VAE}
     return {
-        f"decode{key}": Node(type="VAEDecode", inputs=decode, collapsed=collapsed),
-        f"scale{key}": Node(type="ImageScale", inputs={"image": Link(f"decode{key}"), **method}, collapsed=collapsed),
+        f"decode{key}": Node(type="VAEDecode", inputs=decode, collapsed=True),
+        f"scale{key}": Node(type="ImageScale", inputs={"image": Link(f"decode{key}"), **method}, collapsed=True),
         f"save{key}": save(f"scale{key}", title, prefix, size),
     }
+
+
+def result(key: str = "") -> Column:
+    """The part of a column that shows one `picture`."""
+    return (f"decode{key}", f"scale{key}"), f"save{key}"
 
 
 def save(images: str, title: str, prefix: str, size: tuple[int, int] = PICTURE) -> Node:

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from scripts.workflows.loaders import checkpoint, clip, download, hub_file, lora, network, vae
-from scripts.workflows.parts import CLIP, MODEL, VAE, File, Link, Node, Workflow, latent, nasa, one_step, save, text
+from scripts.workflows.parts import (
+    CLIP,
+    LOADER,
+    MODEL,
+    ROW,
+    VAE,
+    File,
+    Link,
+    Node,
+    Workflow,
+    latent,
+    nasa,
+    one_step,
+    save,
+    text,
+)
 
 SEED = 0
 
@@ -42,11 +58,12 @@ def _t5() -> Node:
 
 def _export() -> Node:
     inputs = {"ckpt_name": STUDENT.name, "lora_name": "none", "latents": "auto"}
-    return Node(type="SnoopiPGSBLoader", inputs=inputs, size=(400, 146), files=(STUDENT,))
+    return Node(type="SnoopiPGSBLoader", inputs=inputs, size=LOADER, files=(STUDENT,))
 
 
 def _published(
-    name: str,
+    model: str,
+    about: str,
     shows: str,
     loaders: Mapping[str, Node],
     *,
@@ -59,47 +76,47 @@ def _published(
     negative: str = "cat",
     get: str = "",
     between: Mapping[str, Node] | None = None,
-    card: tuple[str, ...] = ("nasa", "sampler"),
 ) -> Workflow:
     """The chain that all of them share: loaders, NASA Apply, One-Step Sampler.
 
     Model, CLIP and VAE are those of the checkpoint "loader", or of a "network" or "lora", a "clip" and a "vae" among
-    the loaders. `between` goes between sampler and decoder; `get` replaces the note's line on downloads.
+    the loaders. `between` goes between sampler and decoder; `get` replaces the note's list of downloads.
     """
     between = between or {}
-    model = next((Link(key) for key in ("lora", "network") if key in loaders), MODEL)
+    steered = next((Link(key) for key in ("lora", "network") if key in loaders), MODEL)
     clip_link = Link("clip") if "clip" in loaders else CLIP
     vae_link = Link("vae") if "vae" in loaders else VAE
     files = [file for node in loaders.values() for file in node.files]
     decoded = Link(list(between)[-1] if between else "sampler")
-    return Workflow(
-        name=name,
+    workflow = Workflow(
+        model=model,
+        about=about,
         note=(shows, get or download(files), turn),
         nodes={
             **loaders,
             "prompt": text("A photo of a pet", "Prompt", clip_link),
             "negative": text(negative, "Negative prompt", clip_link),
             "latent": latent(side, 1),
-            "nasa": nasa(alpha, model, alpha_mode=alpha_mode),
+            "nasa": nasa(alpha, steered, alpha_mode=alpha_mode),
             "sampler": one_step(Link("nasa"), SEED, preset=preset, timesteps=timesteps),
             **between,
-            "decode": Node(type="VAEDecode", inputs={"samples": decoded, "vae": vae_link}),
-            "save": save("decode", "Result", name),
+            "decode": Node(type="VAEDecode", inputs={"samples": decoded, "vae": vae_link}, collapsed=True),
         },
         columns=(
             ("note", *loaders, "latent"),
-            ("prompt", "negative"),
-            ("nasa", "sampler"),
-            (*between, "decode", "save"),
+            ("prompt", ROW + 70, "negative"),
+            (ROW, "nasa"),
+            (ROW, "sampler"),
+            ((*between, "decode"), "save"),
         ),
-        card=card,
     )
+    return replace(workflow, nodes={**workflow.nodes, "save": save("decode", "Result", workflow.prefix)})
 
 
-_ALPHA = "Turn: alpha. None is published for this model: try 0.1, 0.3, 0.6; halve it when the picture breaks."
-_SWEPT = "Turn: alpha (the paper sweeps 0 to 1); halve it when the picture breaks."
+_ALPHA = "alpha. None is published for this model: try 0.1, 0.3, 0.6; halve it when the picture breaks."
+_SWEPT = "alpha (the paper sweeps 0 to 1); halve it when the picture breaks."
 _AUTO = (
-    'Turn: alpha_mode to "as set", then alpha. "auto" takes what your file recommends, else the paper\'s for its kind, '
+    'alpha_mode to "as set", then alpha. "auto" takes what your file recommends, else the paper\'s for its kind, '
     "and the node shows it."
 )
 # PixArt-alpha 512 looks like PixArt-sigma to the host, which scales its latents as SDXL does:
@@ -107,12 +124,14 @@ _AUTO = (
 _AS_SD = Node(
     type="LatentMultiply",
     inputs={"samples": Link("sampler"), "multiplier": 0.72},
-    title="To PixArt-alpha's latents",
+    title="Rescale",
+    collapsed=True,
 )
 
 PUBLISHED = (
     _published(
-        "sd_turbo",
+        "SD-Turbo",
+        "1 step",
         "SD-Turbo in one step, with a negative prompt and no CFG.",
         {"loader": checkpoint(SD_TURBO)},
         preset="SD-Turbo, 1 step",
@@ -120,7 +139,8 @@ PUBLISHED = (
         side=512,
     ),
     _published(
-        "sdxl_turbo",
+        "SDXL-Turbo",
+        "1 step",
         "SDXL-Turbo in one step, with a negative prompt and no CFG.",
         {"loader": checkpoint(SDXL_TURBO)},
         preset="SDXL-Turbo, 1 step",
@@ -128,7 +148,8 @@ PUBLISHED = (
         side=512,
     ),
     _published(
-        "sdxl_dmd2_1_step",
+        "SDXL-DMD2",
+        "1 step",
         "SDXL-DMD2 in one step, at timestep 399. In the paper's Table 7 the dogs go from 60 % of the pictures to none.",
         {"loader": checkpoint(SDXL), "network": network(DMD2_1)},
         preset="SDXL-DMD2, 1 step",
@@ -137,7 +158,8 @@ PUBLISHED = (
         negative="dog",
     ),
     _published(
-        "sdxl_dmd2_4_steps",
+        "SDXL-DMD2",
+        "4 steps",
         "SDXL-DMD2 in four steps. In the paper's Table 7 the cats go from 88 % of the pictures to none.",
         {"loader": checkpoint(SDXL), "lora": lora(DMD2_4)},
         preset="SDXL-DMD2, 4 steps",
@@ -145,7 +167,8 @@ PUBLISHED = (
         side=1024,
     ),
     _published(
-        "sdxl_lightning_4_steps",
+        "SDXL-Lightning",
+        "4 steps",
         "SDXL-Lightning in four steps, with a negative prompt and no CFG.",
         {"loader": checkpoint(LIGHTNING)},
         preset="SDXL-Lightning, 4 steps",
@@ -153,17 +176,19 @@ PUBLISHED = (
         side=1024,
     ),
     _published(
-        "sdxl_lcm_lora_4_steps",
+        "SDXL LCM-LoRA",
+        "4 steps",
         "SDXL with the LCM-LoRA in four steps, with a negative prompt and no CFG.",
         {"loader": checkpoint(SDXL), "lora": lora(LCM_LORA)},
         preset="LCM-LoRA, 4 steps",
         turn=_ALPHA,
         side=1024,
-        get=f"{download([SDXL])}; pytorch_lora_weights.safetensors from {LCM_LORA.page}, renamed to {LCM_LORA.name}, "
-        f"into models/{LCM_LORA.directory}",
+        get=f"{download([SDXL])}\n- [pytorch_lora_weights.safetensors]({LCM_LORA.url}), renamed to {LCM_LORA.name}, "
+        f"into models/{LCM_LORA.directory}, from [its page]({LCM_LORA.page})",
     ),
     _published(
-        "pixart_dmd_512",
+        "PixArt-DMD",
+        "1 step, 512 px",
         "PixArt-alpha-DMD in one step, at timestep 400 and 512 px.",
         {
             "network": network(PIXART_DMD),
@@ -172,48 +197,50 @@ PUBLISHED = (
         },
         preset="PixArt-DMD",
         alpha=0.45,
-        turn="Turn: alpha (0.45 is the paper's).",
+        turn="alpha (0.45 is the paper's).",
         side=512,
         between={"latents": _AS_SD},
-        get=f"Download by hand: transformer/diffusion_pytorch_model.bin from {PIXART_DMD.page}, renamed to "
-        f"{PIXART_DMD.name}, into models/{PIXART_DMD.directory}; {download([T5, SD_VAE]).removeprefix('Download: ')}",
+        get=f"- [transformer/diffusion_pytorch_model.bin]({PIXART_DMD.url}) by hand, renamed to "
+        f"{PIXART_DMD.name}, into models/{PIXART_DMD.directory}, from [its page]({PIXART_DMD.page})\n"
+        f"{download([T5, SD_VAE])}",
     ),
     _published(
-        "your_own_student",
+        "My student",
+        "1 step, SD1.5 or SD2.1",
         "A student that you trained (SD1.5 or SD2.1; python -m training.pgsb): its file holds all, recipe included.",
         {"loader": _export()},
         preset="auto",
         alpha_mode="auto",
-        card=("loader", "latent"),
         turn=_AUTO,
         side=512,
-        get=f"Put your export (export/{STUDENT.name} in the run's folder) into models/checkpoints, and choose it.",
+        get=f"nothing: put your export (export/{STUDENT.name} in the run's folder) into models/checkpoints.",
     ),
     _published(
-        "your_own_student_pixart",
+        "My PixArt student",
+        "1 step",
         "A PixArt-alpha student that you trained: its file holds network, VAE and recipe; T5 is loaded beside it.",
         {"loader": _export(), "clip": _t5()},
         preset="auto",
         alpha_mode="auto",
-        card=("loader", "clip"),
         turn=_AUTO,
         side=512,
-        get=f"Put your export (export/{STUDENT.name} in the run's folder) into models/checkpoints. {download([T5])}",
+        get=f"- your export (export/{STUDENT.name} in the run's folder) into models/checkpoints\n{download([T5])}",
     ),
     *(
         _published(
-            f"your_own_4_step_lora_{kind}",
+            f"My {short} LoRA",
+            "4 steps",
             f"A four-step LoRA of {name} that you trained (--recipe {kind}_lora_4step), on your checkpoint.",
             {"loader": checkpoint(base), "lora": lora(file)},
             preset="auto",
             timesteps="999, 749, 499, 249",
-            turn="Turn: alpha. Load LoRA drops the recipe in the file, so the timesteps are typed: they must be yours.",
+            turn="alpha. Load LoRA drops the recipe in the file, so the timesteps are typed: they must be yours.",
             side=side,
-            get=f"{download([base])}, or your own; put your export, renamed to {file.name}, into models/loras",
+            get=f"{download([base])}, or your own\n- your export, renamed to {file.name}, into models/loras",
         )
-        for kind, name, base, file, side in (
-            ("sdxl", "SDXL", SDXL, LORA_XL, 1024),
-            ("sd15", "Stable Diffusion 1.5", SD15, LORA_15, 512),
+        for kind, short, name, base, file, side in (
+            ("sdxl", "SDXL", "SDXL", SDXL, LORA_XL, 1024),
+            ("sd15", "SD1.5", "Stable Diffusion 1.5", SD15, LORA_15, 512),
         )
     ),
 )

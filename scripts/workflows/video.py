@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from scripts.workflows.loaders import checkpoint, clip, download, hub_file, lora, network, shift, split_file, vae
-from scripts.workflows.parts import MODEL, VAE, Link, Node, Workflow, nasa, text
+from scripts.workflows.parts import MODEL, ROW, VAE, Link, Node, Workflow, nasa, text
 
 _WAN = "Comfy-Org/Wan_2.2_ComfyUI_Repackaged"
 _PROMPT, _NEGATIVE = "A quiet street in the evening, a cat walks by", "cars"
+BESIDE, LOWER = 400, 640  # y of nodes beside the note; of the second network and its sampler
 _TURN = (
-    "Turn: alpha{}. Nobody has measured it for this model: 0.3 is a guess; double it while the unwanted stays, halve "
+    "alpha{}. Nobody has measured it for this model: 0.3 is a guess; double it while the unwanted stays, halve "
     "it when the picture breaks."
 )
 
@@ -43,7 +44,7 @@ def _save_video(images: str, rate: float, prefix: str, audio: str = "") -> dict[
     inputs = {"video": Link("video"), "filename_prefix": f"video/snoopi_{prefix}", "format": "auto", "codec": "auto"}
     return {
         "video": Node(type="CreateVideo", inputs={"images": Link(images), "fps": rate, "bit_depth": 8, **sound}),
-        "save": Node(type="SaveVideo", inputs=inputs, title="Result", size=(400, 270)),
+        "save": Node(type="SaveVideo", inputs=inputs, title="Result", size=(320, 270)),
     }
 
 
@@ -55,7 +56,8 @@ _WAN_LOADERS = {
     "vae": vae(split_file("vae", _WAN, "wan_2.1_vae")),
 }
 WAN = Workflow(
-    name="wan_2_2_14b_lightx2v_4_steps",
+    model="Wan 2.2 14B",
+    about="lightx2v, 4 steps, video",
     note=(
         "Wan 2.2 14B with the lightx2v LoRAs: two networks, two steps each, at cfg 1. Each needs its own NASA Apply, "
         "with the same negative.",
@@ -73,17 +75,17 @@ WAN = Workflow(
         "nasa_low": _LOW["nasa_low"],
         "first": _wan_sampler("high", "latent", (0, 2), first=True),
         "second": _wan_sampler("low", "first", (2, 4), first=False),
-        "decode": Node(type="VAEDecode", inputs={"samples": Link("second"), "vae": Link("vae")}),
+        "decode": Node(type="VAEDecode", inputs={"samples": Link("second"), "vae": Link("vae")}, collapsed=True),
         **_save_video("decode", 16.0, "wan"),
     },
     columns=(
         ("note", "clip", "vae", "latent"),
-        ("network_high", "lora_high", "shift_high", "network_low", "lora_low", "shift_low"),
-        ("prompt", "negative", "nasa_high"),
-        ("first", "nasa_low"),
-        ("second", "decode", "video", "save"),
+        ("network_high", "lora_high", "shift_high", LOWER, "network_low", "lora_low", "shift_low"),
+        ("prompt", ROW, "negative"),
+        (ROW, "nasa_high", LOWER, "nasa_low"),
+        (ROW, "first", LOWER, "second"),
+        (("decode",), "video", "save"),
     ),
-    card=("nasa_high", "nasa_low"),
 )
 
 _LTX = hub_file("checkpoints", "Lightricks/LTX-2.3-fp8", "ltx-2.3-22b-dev-fp8.safetensors")
@@ -91,7 +93,8 @@ _DISTILLED = split_file("loras", "Comfy-Org/ltx-2.3", "ltx_2.3_22b_distilled_1.1
 _GEMMA = split_file("text_encoders", "Comfy-Org/ltx-2", "gemma_3_12B_it_fp4_mixed")
 _FRAMES, _RATE = 97, 24.0
 LTX = Workflow(
-    name="ltx_2_3_distilled_8_steps",
+    model="LTX-2.3",
+    about="distilled, 8 steps, video and sound",
     note=(
         "LTX-2.3 with its distilled LoRA in eight steps at cfg 1: video and sound, and a negative prompt that acts on "
         'both. For the video alone, set blocks of NASA Apply to "video". This is the first stage of ComfyUI\'s own '
@@ -105,10 +108,10 @@ LTX = Workflow(
         "clip": Node(
             type="LTXAVTextEncoderLoader",
             inputs={"text_encoder": _GEMMA.name, "ckpt_name": _LTX.name, "device": "default"},
-            size=(400, 110),
+            size=(320, 110),
             files=(_GEMMA, _LTX),
         ),
-        "audio_vae": Node(type="LTXVAudioVAELoader", inputs={"ckpt_name": _LTX.name}, size=(400, 60), files=(_LTX,)),
+        "audio_vae": Node(type="LTXVAudioVAELoader", inputs={"ckpt_name": _LTX.name}, size=(320, 60), files=(_LTX,)),
         "prompt": text(_PROMPT, "Prompt", Link("clip")),
         "negative": text(_NEGATIVE, "Negative prompt", Link("clip")),
         "rate": Node(
@@ -147,7 +150,9 @@ LTX = Workflow(
                 "latent_image": Link("latent"),
             },
         ),
-        "separate": Node(type="LTXVSeparateAVLatent", inputs={"av_latent": Link("sampler")}),
+        "separate": Node(
+            type="LTXVSeparateAVLatent", inputs={"av_latent": Link("sampler")}, title="Separate", collapsed=True
+        ),
         "decode": Node(
             type="VAEDecodeTiled",
             inputs={
@@ -158,19 +163,24 @@ LTX = Workflow(
                 "temporal_size": 4096,
                 "temporal_overlap": 4,
             },
+            title="Decode video",
+            collapsed=True,
         ),
         "sound": Node(
-            type="LTXVAudioVAEDecode", inputs={"samples": Link("separate", 1), "audio_vae": Link("audio_vae")}
+            type="LTXVAudioVAEDecode",
+            inputs={"samples": Link("separate", 1), "audio_vae": Link("audio_vae")},
+            title="Decode sound",
+            collapsed=True,
         ),
         **_save_video("decode", _RATE, "ltx", "sound"),
     },
     columns=(
         ("note", "loader", "lora", "clip", "audio_vae"),
-        ("prompt", "negative", "rate", "video_latent", "audio_latent", "latent"),
-        ("nasa", "guider", "noise", "method", "sigmas"),
-        ("sampler", "separate", "decode", "sound"),
-        ("video", "save"),
+        (BESIDE, "video_latent", "audio_latent", "latent"),
+        ("prompt", ROW + 70, "negative"),
+        ("rate", ROW, "nasa"),
+        (ROW, "guider", "noise", "method", "sigmas"),
+        (ROW, "sampler", "separate", "decode", "sound", "video", "save"),
     ),
-    card=("nasa", "guider"),
 )
 VIDEOS = (WAN, LTX)

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from templates import note_of
 
 from snoopi_core.formats.checkpoint import read_metadata
 
+HEADINGS = ["What", "Download", "Turn"]  # of a workflow's note
+REACH = 33  # letters of a name that a search compares: Fuse.js, threshold 0.33, distance 100
 MODELS_LIMIT = 25 * 1000**2
 # Local folders of one machine. Split in two, so that this file does not match itself.
 MACHINE_PATHS = re.compile(
@@ -76,14 +79,24 @@ def test_every_workflow_has_a_thumbnail_and_an_api_file(pack_root: Path) -> None
             assert min(picture.size) >= 256
 
 
+def test_the_template_browsers_search_finds_every_workflow(pack_root: Path) -> None:
+    """It looks at the beginning of names only, and the front end puts names into addresses as they are."""
+    names = sorted(path.stem for path in (pack_root / "workflows").glob("*.json"))
+    assert names[0].startswith("1 Start here")
+    for name in names:
+        model = name.partition(" - ")[0]
+        assert all(0 <= name.find(word) <= REACH for word in ("SNOOPI", "NASA", "negative prompt", model)), name
+        assert re.fullmatch(r"[\w .,-]+", name, re.ASCII), name
+
+
 def test_both_files_of_a_workflow_have_the_same_nodes(pack_root: Path) -> None:
     for file in (pack_root / "workflows").glob("*.json"):
         graph = json.loads(file.read_text(encoding="utf-8"))
         prompt = json.loads((file.parent / "api" / file.name).read_text(encoding="utf-8"))
         shown = {str(node["id"]): node["type"] for node in graph["nodes"]}
-        notes = [node for node in graph["nodes"] if node["type"] == "Note"]
-        assert len(notes) == 1 and len(notes[0]["widgets_values"][0].splitlines()) == 3, file.name
-        assert {n: kind for n, kind in shown.items() if kind != "Note"} == {
+        note = note_of(graph)
+        assert [part.partition("**")[2].partition("**")[0] for part in note.split("\n\n")] == HEADINGS, file.name
+        assert {n: kind for n, kind in shown.items() if kind != "MarkdownNote"} == {
             n: e["class_type"] for n, e in prompt.items()
         }
 

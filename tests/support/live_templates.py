@@ -17,6 +17,15 @@ def choose_pack(page: Page) -> None:
     page.wait_for_function(_COUNT, arg=len(NAMES))
 
 
+def search(page: Page, words: str) -> None:
+    """Type into the search of the open template browser; returns once all cards of this pack are shown again."""
+    box = page.get_by_placeholder("Search").last
+    box.fill("no template is called so")
+    page.wait_for_function(_COUNT, arg=0)
+    box.fill(words)
+    page.wait_for_function(_COUNT, arg=len(NAMES))
+
+
 def show_card(page: Page, name: str) -> None:
     """Scroll to a template's card and wait for its picture, which loads when it becomes visible."""
     card = CARD.format(name)

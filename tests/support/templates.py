@@ -10,6 +10,14 @@ from live_pack import ROOT
 
 FOLDER = ROOT / "workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def named(begins: str) -> str:
+    """The full name of the only template whose name begins so: the model's name, or more."""
+    (name,) = (name for name in NAMES if name.startswith(begins))
+    return name
+
+
 _BUNDLED = {path.name for path in (ROOT / "models").glob("*.safetensors")}
 # Inputs that name a file, with the folder below models/ in which it is searched.
 _FILE_INPUTS = {
@@ -42,6 +50,12 @@ def graph_of(name: str) -> dict[str, Any]:
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def note_of(graph: dict[str, Any]) -> str:
+    """The text of its only note: three paragraphs, What, Download and Turn."""
+    (note,) = (node["widgets_values"][0] for node in graph["nodes"] if node["type"] == "MarkdownNote")
+    return note
+
+
 def needed_files(name: str) -> list[Needed]:
     """What has to be downloaded or trained before this workflow runs."""
     prompt = json.loads(api_file(name).read_text(encoding="utf-8"))
@@ -53,5 +67,6 @@ def needed_files(name: str) -> list[Needed]:
     return found
 
 
+FIRST, COMPARE, SWEEP = (named(begins) for begins in ("1 ", "2 ", "3 "))
 RUNNABLE = [name for name in NAMES if not needed_files(name)]
 NEEDING = [name for name in NAMES if needed_files(name)]

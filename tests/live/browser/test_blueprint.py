@@ -13,10 +13,11 @@ from live_pack import ROOT
 from live_server import Server
 from PIL import Image
 from playwright.sync_api import Browser
+from templates import FIRST, FOLDER
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
-NAME = "SNOOPI Negative Prompt (NASA)"
+NAME = "Negative prompt at CFG 1 (SNOOPI NASA)"
 PLACE = (1200, 850)  # an empty spot of the canvas, next to the node library
 GHOST = ".fixed.z-10000"  # the picture of a node that hangs on the mouse and is put down by a click
 BLUEPRINT = "app.graph.nodes.find(n => n.isSubgraphNode?.())"
@@ -38,20 +39,20 @@ SENT = "async () => (await app.graphToPrompt()).output"
 
 
 def test_the_blueprint_does_what_its_two_nodes_do(browser: Browser, server: Server, screenshots: Path) -> None:
-    graph = (ROOT / "workflows" / "one_step_with_negative_prompt.json").read_text(encoding="utf-8")
+    graph = (FOLDER / f"{FIRST}.json").read_text(encoding="utf-8")
     with open_front_end(browser, server.client, size=(1920, 1080)) as page:
         page.evaluate(LOAD, graph)
         nodes = page.evaluate(SENT)
         page.get_by_role("button", name="Node Library").click()
         page.get_by_placeholder("Search").last.click()
-        page.keyboard.type("snoopi negative")
+        page.keyboard.type("negative prompt")
         page.get_by_text(NAME).first.click()
         page.mouse.move(*PLACE)
         page.locator(GHOST).wait_for()
         page.mouse.click(*PLACE)
         page.wait_for_function(f"() => Boolean({BLUEPRINT})")
         screenshot(page, screenshots / "blueprint.png")
-        assert page.evaluate(WIDGETS) == [["negative", "low quality, blurry"], ["alpha", 0.3]]
+        assert page.evaluate(WIDGETS) == [["negative", "low quality, blurry"], ["alpha", 0.3], ["alpha_mode", "as set"]]
         page.evaluate(CONNECT)
         blueprint = page.evaluate(SENT)
     assert [node["class_type"] for node in blueprint.values()].count("SnoopiNASAApply") == 1
@@ -63,6 +64,7 @@ def test_its_ends_do_not_cover_its_nodes() -> None:
     (inner,) = json.loads(text)["definitions"]["subgraphs"]
     left, _, width, _ = inner["inputNode"]["bounding"]
     assert left + width < min(node["pos"][0] for node in inner["nodes"])
+    assert [slot["name"] for slot in inner["inputs"]] == ["model", "clip", "text", "alpha", "alpha_mode", "mask"]
     assert inner["outputNode"]["bounding"][0] > max(node["pos"][0] + node["size"][0] for node in inner["nodes"])
 
 

@@ -11,13 +11,13 @@ from effort import some
 from live_browser import DRAW, LOAD, OVERLAPS, graph, open_front_end, place, screenshot, show_all
 from live_server import Server
 from playwright.sync_api import Browser, Page
-from templates import FOLDER
+from templates import FIRST, FOLDER, SWEEP
 
 from scripts.setup.front_end import newest_front_end
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
-TEMPLATE = (FOLDER / "one_step_with_negative_prompt.json").read_text(encoding="utf-8")
+TEMPLATE = (FOLDER / f"{FIRST}.json").read_text(encoding="utf-8")
 RENDERERS = {"classic": False, "nodes_2": True}
 # Counts runs, and collects toasts, which are only shown for some seconds.
 WATCH = """() => {
@@ -206,6 +206,6 @@ def test_a_node_with_a_picture_begins_wide_enough_for_it(page: Page, screenshots
     screenshot(page, screenshots / f"new_{node}.png")
     assert graph(page)["nodes"][0]["size"][0] >= 500
     # But one that was saved keeps the size that it has in its file.
-    page.evaluate(LOAD, (FOLDER / "alpha_sweep.json").read_text(encoding="utf-8"))
+    page.evaluate(LOAD, (FOLDER / f"{SWEEP}.json").read_text(encoding="utf-8"))
     sizes = {saved["type"]: saved["size"] for saved in graph(page)["nodes"]}
-    assert sizes["SnoopiNASAScaleSweep"] == [620, 900]
+    assert sizes["SnoopiNASAScaleSweep"] == [560, 800]

@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
 SETTING = "/settings/Comfy.VueNodes.Enabled"
 DRAWN = '() => app.graph.nodes.every(n => document.querySelector(`[data-node-id="${n.id}"]`))'
-SAVED = """() => app.graph.nodes.filter(n => n.type === 'SaveImage' || n.type === 'SnoopiNASAScaleSweep')
+SAVED = """() => app.graph.nodes
+  .filter(n => ['SaveImage', 'SnoopiNASAScaleSweep', 'SnoopiNASAInspect'].includes(n.type))
   .every(n => app.nodeOutputs[n.id]?.images?.length)"""
 
 

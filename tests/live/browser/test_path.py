@@ -12,10 +12,10 @@ from live_server import Server
 from live_templates import choose_template
 from PIL import Image
 from playwright.sync_api import Browser, Page
+from templates import FIRST
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
-TEMPLATE = "one_step_with_negative_prompt"
 RESULT = """() => {
   const node = app.graph.nodes.find(n => n.type === 'SaveImage');
   const images = (node?.imgs ?? []).filter(i => i.complete && i.naturalWidth > 0);
@@ -58,7 +58,7 @@ def test_a_user_changes_the_negative_and_sees_the_picture_change(
 ) -> None:
     with open_front_end(browser, server.client, size=(1920, 1080)) as page:
         page.get_by_role("button", name="Templates").click()
-        choose_template(page, TEMPLATE)
+        choose_template(page, FIRST)
         page.wait_for_function(f"() => ({TEXT_BOX})('triangle')")
 
         first = press_run(page, None)

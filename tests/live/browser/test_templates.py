@@ -13,9 +13,11 @@ import pytest
 from effort import some
 from live_browser import OVERLAPS, open_front_end, screenshot, show_all
 from live_server import Server
-from live_templates import CARD, choose_pack, choose_template, show_card
+from live_templates import CARD, choose_pack, choose_template, search, show_card
 from playwright.sync_api import Browser, Page
 from templates import NAMES, NEEDING, RUNNABLE, needed_files
+
+from scripts.workflows.canvas import HIDDEN
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
@@ -23,7 +25,8 @@ MIN_ZOOM = 0.7  # below 0.6 the front end stops drawing the nodes' text, and win
 
 # A type that the server does not offer is drawn as an empty box.
 UNKNOWN_NODES = "() => app.graph.nodes.filter(n => !n.isVirtualNode && !n.constructor.nodeData).map(n => n.type)"
-PICTURES = """() => app.graph.nodes.filter(n => ['SaveImage', 'SnoopiNASAScaleSweep'].includes(n.type))
+PICTURES = """() => app.graph.nodes
+  .filter(n => ['SaveImage', 'SnoopiNASAScaleSweep', 'SnoopiNASAInspect'].includes(n.type))
   .map(n => (n.imgs ?? []).filter(i => i.complete && i.naturalWidth > 0).length)"""
 ALL_SHOWN = f"() => ({PICTURES})().every(count => count > 0)"
 IS_OPEN = """name => app.extensionManager.workflow.activeWorkflow?.filename === name
@@ -56,6 +59,9 @@ def test_the_template_browser_lists_every_template_with_its_picture(page: Page, 
     for number, name in enumerate((NAMES[0], NAMES[-1]), start=1):
         show_card(page, name)
         screenshot(page, screenshots / f"template_browser_{number}.png")
+    # Words that people type find all of them; each model's own name stands before these words.
+    for words in ("negative prompt", "NASA", "snoopi"):
+        search(page, words)
     page.keyboard.press("Escape")
 
 
@@ -65,8 +71,9 @@ def test_a_template_opens_runs_and_shows_its_pictures(page: Page, screenshots: P
     assert page.evaluate(UNKNOWN_NODES) == []
     page.get_by_test_id("queue-button").click()
     page.wait_for_function(ALL_SHOWN)
-    zoom = show_all(page)
     assert page.evaluate(OVERLAPS) == []  # now that nodes have grown by their pictures and previews
+    assert page.evaluate(HIDDEN) == [], "wires behind nodes"
+    zoom = show_all(page)
     picture = screenshot(page, screenshots / f"{name}.png")
     assert zoom >= MIN_ZOOM, f"too small to read, see {picture}"
 

@@ -13,6 +13,7 @@ from documented import documented
 from live_client import load_prompt
 from live_pack import FOLDER, ROOT, SHIPPED_FILES, SHIPPED_FOLDERS
 from live_server import Server
+from templates import FIRST, api_file
 
 pytestmark = [pytest.mark.install, pytest.mark.slow]
 
@@ -104,7 +105,7 @@ def test_it_works_when_unpacked(archive: Path, own_host: Path, clean_python: Pat
             file.extractall(target)
 
     with Server(own_host, own_host, python=clean_python, install=unpack) as server:
-        outcome = server.client.run(load_prompt(target / "workflows" / "api" / "one_step_with_negative_prompt.json"))
+        outcome = server.client.run(load_prompt(target / api_file(FIRST).relative_to(ROOT)))
         assert outcome.status == "success", outcome.error
         assert outcome.images
         assert "IMPORT FAILED" not in server.log()

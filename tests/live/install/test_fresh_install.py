@@ -20,6 +20,7 @@ from live_observer import Observer
 from live_pack import FOLDER, ROOT
 from live_server import Server
 from live_warnings import Logged
+from templates import COMPARE, FIRST
 
 pytestmark = [pytest.mark.install, pytest.mark.slow, pytest.mark.full]
 
@@ -82,7 +83,7 @@ def journey(own_host: Path, clean_python: Path, repository: Path, tmp_path_facto
         nodes = set(running.client.get_json("/object_info"))
         files = sorted((custom_nodes / FOLDER / "workflows" / "api").glob("*.json"))
         outcomes = {}
-        for name in ("one_step_with_negative_prompt", "with_and_without_negative"):
+        for name in (FIRST, COMPARE):
             (file,) = (file for file in files if file.stem == name)
             outcomes[name] = running.client.run(load_prompt(file))
         log = running.log()

@@ -14,7 +14,9 @@ import pytest
 from clean_env import add_packages, make_clean_env
 from documented import documented
 from live_client import load_prompt
+from live_pack import ROOT
 from live_server import Server
+from templates import FIRST, api_file
 
 pytestmark = [pytest.mark.install, pytest.mark.slow, pytest.mark.full]
 
@@ -64,7 +66,7 @@ def test_it_installs_changes_no_package_and_runs(own_host: Path, python: Path, a
     assert run("pip", "freeze", "--all") == before
     pack = own_host / "custom_nodes" / "snoopi"
     with Server(own_host, own_host, "--enable-manager", python=python, install=lambda base: None) as server:
-        outcome = server.client.run(load_prompt(pack / "workflows" / "api" / "one_step_with_negative_prompt.json"))
+        outcome = server.client.run(load_prompt(pack / api_file(FIRST).relative_to(ROOT)))
         assert outcome.status == "success", outcome.error
         log = server.log()
     assert "IMPORT FAILED" not in log

@@ -12,11 +12,12 @@ import pytest
 from live_client import PromptRejected, load_prompt
 from live_pack import ROOT
 from live_server import Server
+from templates import FIRST, api_file
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 Prompt = dict[str, dict[str, Any]]
-MAIN = ROOT / "workflows" / "api" / "one_step_with_negative_prompt.json"
+MAIN = api_file(FIRST)
 STUDENT = ROOT / "models" / "snoopi-shapes-student.safetensors"
 
 

@@ -13,13 +13,13 @@ from figures import measured
 from fuzz_files import MiB, Mutant, Template, mutants
 from fuzz_goods import good_files
 from live_client import PromptRejected, load_prompt
-from live_pack import ROOT
 from live_server import Server
+from templates import FIRST, api_file
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 Prompt = dict[str, dict[str, Any]]
-MAIN = ROOT / "workflows" / "api" / "one_step_with_negative_prompt.json"
+MAIN = api_file(FIRST)
 EVERY = effort(gate=6, full=1)  # the step through the list of nasty mutants
 NAMES = (
     "../secret.safetensors",

@@ -16,17 +16,17 @@ from live_client import PromptRejected, load_prompt
 from live_pack import FOLDER as PACK
 from live_pack import ROOT
 from live_server import Server
-from templates import NAMES, NEEDING, api_file, graph_of, needed_files
+from templates import FIRST, NAMES, NEEDING, api_file, graph_of, named, needed_files, note_of
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-NEWER = {"krea_2_turbo": "0.30.0"}
+NEWER = {named("Krea 2 Turbo"): "0.30.0"}
 """Workflows with networks that the oldest ComfyUI lacks, and the version that they need; their notes name it."""
 OWN = {"student.safetensors", "my_4_step_lora_sdxl.safetensors", "my_4_step_lora_sd15.safetensors"}
 """Files that people make with the trainer."""
 ADDED = {("CreateVideo", "bit_depth"): 8}
 """Inputs that the oldest ComfyUI lacks, with the value that does what it does without them."""
-MAIN = ROOT / "workflows" / "api" / "one_step_with_negative_prompt.json"
+MAIN = api_file(FIRST)
 
 
 @pytest.fixture(scope="module", params=["0.16.3", "0.30.0"])
@@ -70,7 +70,7 @@ def test_nothing_but_its_files_is_missing(any_server: Server, name: str) -> None
     with pytest.raises(PromptRejected) as rejected:
         any_server.client.queue(load_prompt(api_file(name)))
     if name in NEWER and version_of(any_server) == "0.16.3":
-        (note,) = (node["widgets_values"][0] for node in graph_of(name)["nodes"] if node["type"] == "Note")
+        note = note_of(graph_of(name))
         assert f"ComfyUI {NEWER[name]}" in note
         return
     found = sorted(
@@ -117,7 +117,7 @@ def test_the_blueprint_is_listed_and_given(any_server: Server) -> None:
 def test_the_front_end_and_the_note_name_the_same_files(name: str) -> None:
     """The front end's notice of missing models reads `properties.models`."""
     graph = graph_of(name)
-    (note,) = (node["widgets_values"][0].splitlines()[1] for node in graph["nodes"] if node["type"] == "Note")
+    _, note, _ = note_of(graph).split("\n\n")
     given = {
         (str(node["id"]), file["directory"], file["name"]): file["url"]
         for node in graph["nodes"]

@@ -18,32 +18,32 @@ from live_client import Outcome, load_prompt
 from live_server import Server
 from safetensors.torch import load_file
 from small_published import write_files
-from templates import NAMES, api_file
+from templates import NAMES, api_file, named
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 ATTENTIONS = {
-    "anima_turbo_lora_8_steps": ["3 of 3"],
-    "flux_2_klein_4_steps": ["4 of 4"],
-    "krea_2_turbo": ["3 of 3"],
-    "ltx_2_3_distilled_8_steps": ["4 of 4"],
-    "qwen_image_lightning_8_steps": ["3 of 3"],
-    "wan_2_2_14b_lightx2v_4_steps": ["3 of 3", "3 of 3"],
-    "your_own_4_step_lora_sd15": ["16 of 16"],
-    "your_own_4_step_lora_sdxl": ["70 of 70"],
-    "z_image_turbo": ["3 of 3"],
+    "Anima Turbo": ["3 of 3"],
+    "FLUX.2 Klein": ["4 of 4"],
+    "Krea 2 Turbo": ["3 of 3"],
+    "LTX-2.3": ["4 of 4"],
+    "Qwen-Image": ["3 of 3"],
+    "Wan 2.2 14B": ["3 of 3", "3 of 3"],
+    "My SD1.5 LoRA": ["16 of 16"],
+    "My SDXL LoRA": ["70 of 70"],
+    "Z-Image-Turbo": ["3 of 3"],
 }
 """What the log says of each network: in how many of its attentions NASA acted."""
 CLASSES = {
-    "anima_turbo_lora_8_steps": {"AnimaTEModel_", "Anima", "WanVAE"},
-    "flux_2_klein_4_steps": {"Flux2TEModel_", "Flux2", "AutoencoderKL"},
-    "krea_2_turbo": {"Krea2TEModel_", "Krea2", "WanVAE"},
-    "ltx_2_3_distilled_8_steps": {"LTXAVTEModel_", "LTXAV", "VideoVAE", "AudioVAE"},
-    "qwen_image_lightning_8_steps": {"QwenImageTEModel_", "QwenImage", "WanVAE"},
-    "wan_2_2_14b_lightx2v_4_steps": {"WanTEModel", "WAN21", "WanVAE"},
-    "your_own_4_step_lora_sd15": {"SD1ClipModel", "BaseModel", "AutoencodingEngine"},
-    "your_own_4_step_lora_sdxl": {"SDXLClipModel", "SDXL", "AutoencodingEngine"},
-    "z_image_turbo": {"ZImageTEModel_", "Lumina2", "AutoencodingEngine"},
+    "Anima Turbo": {"AnimaTEModel_", "Anima", "WanVAE"},
+    "FLUX.2 Klein": {"Flux2TEModel_", "Flux2", "AutoencoderKL"},
+    "Krea 2 Turbo": {"Krea2TEModel_", "Krea2", "WanVAE"},
+    "LTX-2.3": {"LTXAVTEModel_", "LTXAV", "VideoVAE", "AudioVAE"},
+    "Qwen-Image": {"QwenImageTEModel_", "QwenImage", "WanVAE"},
+    "Wan 2.2 14B": {"WanTEModel", "WAN21", "WanVAE"},
+    "My SD1.5 LoRA": {"SD1ClipModel", "BaseModel", "AutoencodingEngine"},
+    "My SDXL LoRA": {"SDXLClipModel", "SDXL", "AutoencodingEngine"},
+    "Z-Image-Turbo": {"ZImageTEModel_", "Lumina2", "AutoencodingEngine"},
 }
 """What the host makes of the published files: text encoder, network, VAEs."""
 SIDE, FRAMES = 128, 9
@@ -105,8 +105,8 @@ def run(server: Server, prompt: Prompt) -> tuple[list[torch.Tensor], Outcome, st
 
 @pytest.mark.parametrize("name", some(sorted(ATTENTIONS), 1))
 def test_a_template_runs_with_the_files_that_it_names(server: Server, name: str) -> None:
-    prompt = small(load_prompt(api_file(name)))
-    files = write_files(name, server.base / "models")
+    prompt = small(load_prompt(api_file(named(name))))
+    files = write_files(named(name), server.base / "models")
     try:
         steered, outcome, log = run(server, prompt)
         assert "lora key not loaded" not in log and not re.search("(unet|clip) missing|mismatch", log), log
@@ -136,6 +136,6 @@ def test_every_template_of_current_models_is_here_and_those_of_ones_own_loras() 
     from scripts.workflows.current import PICTURES
     from scripts.workflows.video import VIDEOS
 
-    own = [name for name in NAMES if name.startswith("your_own_4_step_lora")]
+    own = [name for name in NAMES if re.match("My .* LoRA", name)]
     assert len(own) == 2
-    assert sorted(ATTENTIONS) == sorted([*own, *(workflow.name for workflow in (*PICTURES, *VIDEOS))])
+    assert sorted(map(named, ATTENTIONS)) == sorted([*own, *(workflow.name for workflow in (*PICTURES, *VIDEOS))])

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from live_client import load_prompt
-from live_pack import ROOT, install_pack
+from live_pack import install_pack
 from live_server import Server
 from PIL import Image
+from templates import FIRST, api_file
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-MAIN = ROOT / "workflows" / "api" / "one_step_with_negative_prompt.json"
+MAIN = api_file(FIRST)
 RENAMED = """
 REPLACEMENTS = (
     io.NodeReplace(

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from live_client import PromptRejected, load_prompt
-from live_pack import ROOT
 from live_server import Server
 from PIL import Image
+from templates import FIRST, api_file
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-MAIN = ROOT / "workflows" / "api" / "one_step_with_negative_prompt.json"
+MAIN = api_file(FIRST)
 
 
 def prompt_with(kind: str, **values: Any) -> tuple[dict[str, dict[str, Any]], str]:

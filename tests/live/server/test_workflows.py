@@ -13,11 +13,11 @@ from live_client import load_prompt
 from live_pack import ROOT
 from live_server import Server
 from PIL import Image
-from templates import NAMES, RUNNABLE, api_file
+from templates import NAMES, RUNNABLE, api_file, named
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-SAMPLERS = ("SnoopiOneStepSampler", "SnoopiNASAScaleSweep", "KSampler")
+SAMPLERS = ("SnoopiOneStepSampler", "SnoopiNASAScaleSweep", "SnoopiNASAInspect", "KSampler")
 
 
 def nodes_of(prompt: dict[str, dict[str, Any]], kind: str) -> list[str]:
@@ -59,7 +59,7 @@ def test_a_workflow_gives_pictures_and_a_repeat_is_cached(server: Server, name: 
     prompt = load_prompt(api_file(name))
     branches = results(server, prompt)
     batch = sum(prompt[number]["inputs"]["batch_size"] for number in nodes_of(prompt, "EmptyLatentImage"))
-    sheets = len(nodes_of(prompt, "SnoopiNASAScaleSweep"))
+    sheets = len([*nodes_of(prompt, "SnoopiNASAScaleSweep"), *nodes_of(prompt, "SnoopiNASAInspect")])
     assert [len(branch) for branch in branches] == [batch] * len(nodes_of(prompt, "SaveImage")) + [1] * sheets
     # Results side by side differ: without and with a negative, CFG and NASA ...
     assert len({branch[0].tobytes() for branch in branches}) == len(branches)
@@ -101,7 +101,7 @@ def test_a_trained_student_runs_in_its_own_template(server: Server) -> None:
     target = server.base / "models" / "checkpoints" / "student.safetensors"
     shutil.copy2(ROOT / "models" / "snoopi-shapes-student.safetensors", target)
     try:
-        made = pictures(server, load_prompt(api_file("your_own_student")))
+        made = pictures(server, load_prompt(api_file(named("My student"))))
     finally:
         target.unlink()
     assert len(made) == 1

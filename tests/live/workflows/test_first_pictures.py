@@ -6,7 +6,7 @@ import json
 
 import pytest
 from host_world import HostStudent
-from templates import api_file
+from templates import COMPARE, FIRST, api_file
 
 from training.prompts.shapes.rules import read
 
@@ -19,7 +19,7 @@ def titled(prompt: dict, title: str) -> dict:
     return next(node["inputs"] for node in prompt.values() if node.get("_meta", {}).get("title") == title)
 
 
-@pytest.mark.parametrize("name", ["one_step_with_negative_prompt", "with_and_without_negative"])
+@pytest.mark.parametrize("name", [FIRST, COMPARE])
 def test_the_first_seeds_are_good_with_and_without_the_negative(name: str) -> None:
     prompt = json.loads(api_file(name).read_text(encoding="utf-8"))
     nodes = {node["class_type"]: node["inputs"] for node in prompt.values()}

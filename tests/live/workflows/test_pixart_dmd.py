@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from small_models import small_pixart
-from templates import api_file
+from templates import api_file, named
 
 from snoopi_core.host.loading.loader import load_checkpoint
 from snoopi_core.host.one_step import one_step
@@ -27,7 +27,7 @@ SIDE = 34  # the host wants at least 33 of a PixArt
 @pytest.fixture(scope="module")
 def nodes() -> dict[str, dict[str, Any]]:
     """The template's inputs, by the class of node."""
-    prompt = json.loads(api_file("pixart_dmd_512").read_text(encoding="utf-8"))
+    prompt = json.loads(api_file(named("PixArt-DMD")).read_text(encoding="utf-8"))
     return {node["class_type"]: node["inputs"] for node in prompt.values()}
 
 

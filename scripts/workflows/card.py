@@ -1,0 +1,114 @@
+"""A template's thumbnail: pictures that it made, or a plain ground; its model's name set large, steps and alpha.
+
+The front end lays a badge over the top left corner, so nothing is drawn there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from PIL import Image, ImageColor, ImageDraw
+
+from scripts.workflows.parts import Workflow
+from snoopi_core.pictures.drawing import GREEN, INK, PAPER, RULE, load_font, wrap_text
+
+SIDE, MARGIN, GAP = 512, 24, 10
+TOP, BAND = 172, 352  # the pictures' upper edge, below the badge; the band of words
+PICTURE, LABEL, RIBBON = 150, 22, 48  # height of a row of pictures, of its labels, and of the ribbon
+ARROW = 44
+DARK = "#1b1f24"
+NO_DOWNLOAD = "no download"
+
+
+def card(workflow: Workflow, pictures: Sequence[Image.Image]) -> Image.Image:
+    """(512, 512) RGB; `pictures` are the first ones of each result, in the order of the nodes that show them."""
+    page = Image.new("RGB", (SIDE, SIDE), PAPER if pictures else _ground(workflow.model))
+    if pictures:
+        titles = _titles(workflow)
+        _draw_pictures(page, pictures, ["before", "after"] if len(pictures) == 2 > len(titles) > 0 else titles)
+    _draw_words(page, workflow, BAND if pictures else TOP, dark=bool(pictures))
+    if NO_DOWNLOAD in workflow.about:
+        _draw_ribbon(page)
+    return page
+
+
+def _titles(workflow: Workflow) -> list[str]:
+    return [node.title for node in workflow.nodes.values() if node.type == "SaveImage"]
+
+
+def _alpha(workflow: Workflow) -> str:
+    used = {
+        node.inputs["alpha"]: node.inputs["alpha_mode"] for node in workflow.nodes.values() if "alpha" in node.inputs
+    }
+    return ", ".join(f"alpha {'auto' if mode == 'auto' else f'{alpha:g}'}" for alpha, mode in used.items())
+
+
+def _pair(workflow: Workflow) -> str:
+    """The prompt and its negatives."""
+    words = {key: node.inputs["text"] for key, node in workflow.nodes.items() if node.type == "CLIPTextEncode"}
+    return f"{words['prompt']} minus " + " / ".join(text for key, text in words.items() if key.startswith("negative"))
+
+
+def _ground(name: str) -> str:
+    """A dark colour for each model: of the same name with other steps, the same."""
+    hue = hashlib.sha256(name.encode()).digest()[0] * 360 // 256
+    return "#{:02x}{:02x}{:02x}".format(*ImageColor.getrgb(f"hsl({hue}, 45%, 26%)"))
+
+
+def _draw_pictures(page: Image.Image, pictures: Sequence[Image.Image], titles: Sequence[str]) -> None:
+    """One wide picture, or a row of small ones with their titles, an arrow between two."""
+    draw, count = ImageDraw.Draw(page), len(pictures)
+    if not titles:  # a sheet or a chart
+        shown = pictures[0].resize(
+            (round(pictures[0].width * BAND / pictures[0].height), BAND), Image.Resampling.LANCZOS
+        )
+        room = SIDE - TOP
+        scale = min(1.0, room / shown.width)
+        shown = shown.resize((round(shown.width * scale), round(shown.height * scale)), Image.Resampling.LANCZOS)
+        page.paste(shown, (SIDE - shown.width, (BAND - shown.height) // 2))
+        return
+    between = ARROW if count == 2 else GAP
+    side = min(PICTURE, (SIDE - 2 * GAP - between * (count - 1)) // count)
+    x, y = (SIDE - count * side - between * (count - 1)) // 2, TOP - 18
+    for number, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+        draw.rectangle((x - 1, y - 1, x + side, y + side), outline=RULE)
+        page.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (x, y))
+        size = 16
+        while (font := load_font(size)).getlength(title) > side + between - 6 and size > 9:
+            size -= 1
+        draw.text((x + side // 2, y + side + LABEL // 2 + 4), title, fill=INK, font=font, anchor="mm")
+        if count == 2 and number == 0:
+            middle, right = y + side // 2, x + side + ARROW - 10
+            draw.line((x + side + 10, middle, right - 6, middle), fill=INK, width=5)
+            draw.polygon([(right, middle), (right - 14, middle - 10), (right - 14, middle + 10)], fill=INK)
+        x += side + between
+
+
+def _draw_words(page: Image.Image, workflow: Workflow, top: int, *, dark: bool) -> None:
+    """The model's name, then what the template does in small."""
+    draw = ImageDraw.Draw(page)
+    if dark:
+        draw.rectangle((0, top, SIDE, SIDE), fill=DARK)
+    size, most = (44, 1) if dark else (72, 2)
+    while len(wrap_text(workflow.model, load_font(size), SIDE - 2 * MARGIN)) > most:
+        size -= 2
+    y = top + 12
+    for line in wrap_text(workflow.model, load_font(size), SIDE - 2 * MARGIN):
+        draw.text((MARGIN, y), line, fill=PAPER, font=load_font(size), stroke_width=1)
+        y += round(1.25 * size)
+    about = workflow.about.removesuffix(NO_DOWNLOAD).removesuffix(", ")
+    small = load_font(25)
+    words = [part for part in (about, _alpha(workflow), _pair(workflow) if dark else "") if part]
+    for line in wrap_text(" \u00b7 ".join(words), small, SIDE - 2 * MARGIN):
+        draw.text((MARGIN, y + 8), line, fill=RULE, font=small)
+        y += 34
+
+
+def _draw_ribbon(page: Image.Image) -> None:
+    draw, font = ImageDraw.Draw(page), load_font(26)
+    left, top = SIDE - round(font.getlength(NO_DOWNLOAD)) - MARGIN, BAND + 12
+    draw.rectangle((left, top, SIDE, top + RIBBON), fill=GREEN)
+    middle = top + RIBBON // 2
+    draw.polygon([(left, top), (left - 16, middle), (left, top + RIBBON)], fill=GREEN)
+    draw.text((left + MARGIN // 3, middle), NO_DOWNLOAD, fill=PAPER, font=font, anchor="lm")
