@@ -36,7 +36,7 @@ async ({prompt, name}) => {
   const [loader, nasa, text, sampler] = [1, 2, 3, 4].map(id => app.graph.getNodeById(id));
   text.setSize([330, 110]); text.pos = [0, 0];
   nasa.setSize([270, 200]); nasa.pos = [380, 0];
-  const {node, subgraph} = app.graph.convertToSubgraph(new Set([text, nasa]));
+  const {node, subgraph} = app.graph.convertToSubgraph(new Set([nasa, text]));
   const within = subgraph.nodes.find(made => made.type === nasa.type);
   for (const name of ['alpha', 'alpha_mode', 'mask']) {
     const slot = within.inputs.find(input => input.name === name);

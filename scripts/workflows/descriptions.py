@@ -69,7 +69,7 @@ _HALVES = {
     "mask_blank": Node(type="SolidMask", inputs={"value": 0.0, "width": SIDE, "height": SIDE}, collapsed=True),
     "mask_half": Node(type="SolidMask", inputs={"value": 1.0, "width": SIDE // 2, "height": SIDE}, collapsed=True),
     "mask_left": Node(type="MaskComposite", inputs=_PLACED, title="Mask: left half", collapsed=True),
-    "mask_right": Node(type="InvertMask", inputs={"mask": Link("mask_left")}, title="Mask: right half", collapsed=True),
+    "mask_right": Node(type="InvertMask", inputs={"mask": Link("mask_left")}, title="Mask: right half"),
 }
 
 
@@ -185,7 +185,7 @@ _MASKS = Workflow(
     },
     columns=(
         ("note", "loader", "latent", "seed"),
-        ("prompt", LOWER + 50, "negative_left", "negative_right", ("mask_blank", "mask_half"), "mask_left"),
+        ("prompt", LOWER + 50, "negative_left", "negative_right", "mask_blank", ("mask_half", "mask_left")),
         (LOWER, "nasa_left", "mask_right"),
         (LOWER, "nasa_right"),
         ("sampler_without", LOWER, "sampler_with"),

@@ -146,8 +146,8 @@ def dots(wires: Sequence[Wire], edges: Sequence[Point], drawn: Mapping[str, Box]
         first, last = (_column(drawn[key], edges) for key in (wire.source, wire.target))
         if first == last and drawn[wire.source].top < drawn[wire.target].top:
             # In the gap above its target.
-            (left, right), y = edges[first], drawn[wire.target].top - CLEAR
-            found[wire.id] = [(right + CLEAR, y), (left - CLEAR, y)]
+            y = drawn[wire.target].top - CLEAR
+            found[wire.id] = [(edges[first][1] + CLEAR, y), (drawn[wire.target].left - CLEAR, y)]
         elif last > first + 1 and not _is_clear(wire, drawn):
             found[wire.id] = list(
                 chain.from_iterable(_around(wire, column, edges, drawn, used) for column in range(first + 1, last))

@@ -106,8 +106,8 @@ def _published(
             ("note", *loaders, "latent"),
             ("prompt", ROW + 70, "negative"),
             (ROW, "nasa"),
-            (ROW, "sampler"),
-            ((*between, "decode"), "save"),
+            (ROW, "sampler", *between),
+            ("decode", "save"),
         ),
     )
     return replace(workflow, nodes={**workflow.nodes, "save": save("decode", "Result", workflow.prefix)})
@@ -124,8 +124,7 @@ _AUTO = (
 _AS_SD = Node(
     type="LatentMultiply",
     inputs={"samples": Link("sampler"), "multiplier": 0.72},
-    title="Rescale",
-    collapsed=True,
+    title="To PixArt-alpha's latents",
 )
 
 PUBLISHED = (
