@@ -90,19 +90,29 @@ def _draw_words(page: Image.Image, workflow: Workflow, top: int, *, dark: bool) 
     draw = ImageDraw.Draw(page)
     if dark:
         draw.rectangle((0, top, SIDE, SIDE), fill=DARK)
-    size, most = (44, 1) if dark else (72, 2)
-    while len(wrap_text(workflow.model, load_font(size), SIDE - 2 * MARGIN)) > most:
-        size -= 2
+    name, size = _fitted(workflow.model, *((44, 1) if dark else (72, 2)))
     y = top + 12
-    for line in wrap_text(workflow.model, load_font(size), SIDE - 2 * MARGIN):
+    for line in name:
         draw.text((MARGIN, y), line, fill=PAPER, font=load_font(size), stroke_width=1)
         y += round(1.25 * size)
     about = workflow.about.removesuffix(NO_DOWNLOAD).removesuffix(", ")
-    small = load_font(25)
     words = [part for part in (about, _alpha(workflow), _pair(workflow) if dark else "") if part]
-    for line in wrap_text(" \u00b7 ".join(words), small, SIDE - 2 * MARGIN):
-        draw.text((MARGIN, y + 8), line, fill=RULE, font=small)
+    lines, size = _fitted(" \u00b7 ".join(words), 25, 2)
+    for line in lines:
+        draw.text((MARGIN, y + 8), line, fill=RULE, font=load_font(size))
         y += 34
+
+
+def _fitted(text: str, size: int, most: int) -> tuple[list[str], int]:
+    """The text in at most `most` lines that fit, and the size of its letters: `size`, or less if need be."""
+    room = SIDE - 2 * MARGIN
+    while size > 10:
+        font = load_font(size)
+        lines = wrap_text(text, font, room)
+        if len(lines) <= most and max(map(font.getlength, lines)) <= room:
+            break
+        size -= 1
+    return lines, size
 
 
 def _draw_ribbon(page: Image.Image) -> None:

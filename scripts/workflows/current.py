@@ -18,7 +18,7 @@ def _sd3_latent(side: int) -> Node:
 
 
 # The sampler's own negative has no effect at cfg 1, but its input must be connected.
-_NOTHING = Node(type="ConditioningZeroOut", inputs={"conditioning": Link("prompt")}, collapsed=True)
+_NOTHING = Node(type="ConditioningZeroOut", inputs={"conditioning": Link("prompt")}, title="Zero Out", collapsed=True)
 
 
 def _ksampler(steps: int, sampler: str) -> Node:
