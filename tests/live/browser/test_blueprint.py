@@ -45,7 +45,7 @@ def test_the_blueprint_does_what_its_two_nodes_do(browser: Browser, server: Serv
         nodes = page.evaluate(SENT)
         page.get_by_role("button", name="Node Library").click()
         page.get_by_placeholder("Search").last.click()
-        page.keyboard.type("negative prompt")
+        page.keyboard.type("snoopi negative")
         page.get_by_text(NAME).first.click()
         page.mouse.move(*PLACE)
         page.locator(GHOST).wait_for()
