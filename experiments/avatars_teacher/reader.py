@@ -1,6 +1,7 @@
 """`python -m experiments.avatars_teacher.reader`: train the network that reads pictures of avatars, and measure it.
 
-It learns from drawings, sharp and spoilt: blurred, noisy, or coarsened by the latent code. `--calibrate` measures it
+It learns from drawings, sharp and spoilt: blurred, noisy, or coarsened by the latent code; and, once there is an
+autoencoder, from what that makes of them. `--calibrate` measures it
 and the errors of real pictures after the autoencoder, from which rules.py's tolerances are taken.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -22,7 +24,7 @@ from experiments.training_loop import Losses, Training, update_average
 from snoopi_core.formats.atomic import replacing
 from training.distill.rng import generator
 from training.prompts.avatars.captions import SUBJECT
-from training.prompts.avatars.rules import WEIGHTS, AttributeReader, errors, scenes_of
+from training.prompts.avatars.rules import WEIGHTS, AttributeReader, errors, load_reader, scenes_of
 from training.prompts.avatars.scene import Scene
 
 BATCH, LR, EMA = 64, 2e-3, 0.998
@@ -56,8 +58,20 @@ def targets(scenes: list[Scene], reader: AttributeReader) -> dict[tuple[str, str
     return found
 
 
-def train_reader(folder: Path, pictures: Pictures, iterations: int, *, weights: Path = WEIGHTS) -> bool:
-    """Train, or continue, the network; its weights are written to `weights` when it is done. Whether it is done."""
+@torch.no_grad()
+def through(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
+    """Images (B, 3, 64, 64) in [0, 1], encoded and decoded."""
+    parts = [vae.decode(vae.encode(part * 2 - 1).latent_dist.mean).sample for part in images.split(50)]
+    return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
+
+
+def train_reader(
+    folder: Path, pictures: Pictures, iterations: int, vae: AutoencoderKL | None = None, *, weights: Path = WEIGHTS
+) -> bool:
+    """Train, or continue, the network; its weights are written to `weights` when it is done. Whether it is done.
+
+    With an autoencoder, every second picture goes through it before it is spoilt.
+    """
     code = load_code(folder / "code.safetensors", pictures)
     torch.manual_seed(0)
     reader = AttributeReader().train()
@@ -74,7 +88,10 @@ def train_reader(folder: Path, pictures: Pictures, iterations: int, *, weights: 
     def losses(iteration: int) -> Losses:
         rng = generator(0, "reader", iteration)
         rows = pictures.sample(BATCH, rng)
-        logits = reader(spoil(pictures.batch(rows), code, rng))
+        images = pictures.batch(rows)
+        if vae is not None:
+            images[::2] = through(vae, images[::2])
+        logits = reader(spoil(images, code, rng))
         right = targets([pictures.scenes[row] for row in rows.tolist()], reader)
         parts = [F.cross_entropy(logits[key], right[key]) for key in right if (right[key] >= 0).any()]
         return {"loss": torch.stack(parts).sum()}
@@ -105,8 +122,7 @@ def calibrate(reader: AttributeReader, pictures: Pictures, vae: AutoencoderKL | 
     found: dict[str, object] = {"renders": accuracy(reader, images, scenes)}
     if vae is None:
         return found
-    decoded = torch.cat([vae.decode(vae.encode(part * 2 - 1).latent_dist.mean).sample for part in images.split(50)])
-    decoded = (decoded / 2 + 0.5).clamp(0, 1)
+    decoded = through(vae, images)
     found["after the autoencoder"] = accuracy(reader, decoded, scenes)
     same = [n for n, scene in enumerate(scenes_of(decoded, reader)) if scene.values == scenes[n].values]
     mean, square = errors(decoded[same], images[same])
@@ -126,19 +142,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pictures", type=Path, default=Path("runs/avatars/pictures"))
     parser.add_argument("--count", type=int, default=COUNT, help="pictures to learn from")
     parser.add_argument("--out", type=Path, default=Path("runs/avatars"))
-    parser.add_argument("--iterations", type=int, default=1200)
+    parser.add_argument("--iterations", type=int, default=1600)
     parser.add_argument("--calibrate", action="store_true", help="measure, and do not train")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     pictures = load(arguments.pictures, arguments.count)
+    folder = arguments.out / "pipeline" / "vae"
+    vae = AutoencoderKL.from_pretrained(folder).requires_grad_(False) if folder.is_dir() else None
+    if vae is None:
+        print(f"there is no {folder} (written by build --assemble): only drawings are read", file=sys.stderr)
     if not arguments.calibrate:
-        train_reader(arguments.out, pictures, arguments.iterations)
+        train_reader(arguments.out, pictures, arguments.iterations, vae)
         return
-    from training.prompts.avatars.rules import load_reader
-
-    folder = arguments.out / "vae"
-    vae = AutoencoderKL.from_pretrained(folder) if folder.is_dir() else None
     print(json.dumps(calibrate(load_reader(), pictures, vae), indent=1))
 
 

@@ -86,18 +86,25 @@ def options(scene: Scene) -> dict[str, Any]:
 
 
 def draw(scene: Scene) -> numpy.ndarray:
-    """The picture of a scene, uint8 (SIZE, SIZE, 3).
+    """The picture of a scene, uint8 (SIZE, SIZE, 3), read-only.
 
     Raises:
         ValueError: the packages that draw are not installed.
     """
-    style = _style(SUBJECTS[scene.subject].style)
+    return _drawn(scene.subject, tuple(sorted(scene.values.items())))
+
+
+@functools.lru_cache(maxsize=8192)  # 100 MB; judges read the same scenes again and again
+def _drawn(subject: str, values: tuple[tuple[str, str], ...]) -> numpy.ndarray:
+    style = _style(SUBJECTS[subject].style)
     import resvg_py
     from dicebear import Avatar
 
-    svg = str(Avatar(style, options(scene)))
+    svg = str(Avatar(style, options(Scene(subject=subject, values=dict(values)))))
     png = resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True)
-    return numpy.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    pixels = numpy.array(Image.open(io.BytesIO(png)).convert("RGB"))
+    pixels.flags.writeable = False
+    return pixels
 
 
 def render(scenes: list[Scene]) -> torch.Tensor:
