@@ -64,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         default="best",
-        help="of a run: best, whose samples fall least short of the teacher's in distance and diversity (the latest "
-        "if none was compared); latest; or a name such as step-00001000 (default: best)",
+        help="of a run: best: the latest, unless samples of a kept one were clearly nearer to the teacher's, or more "
+        "diverse; latest; or a name such as step-00001000 (default: best)",
     )
     parser.add_argument("--alpha", type=float, help="recommended NASA alpha to write into the file")
     parser.add_argument("--title", default="Teacher", help="title of a teacher's file")

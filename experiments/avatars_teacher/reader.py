@@ -28,6 +28,7 @@ from training.prompts.avatars.rules import WEIGHTS, AttributeReader, errors, loa
 from training.prompts.avatars.scene import Scene
 
 BATCH, LR, EMA = 64, 2e-3, 0.998
+ON_DRAWINGS = 1200  # iterations on drawings alone
 
 
 def spoil(images: torch.Tensor, code: Code, rng: torch.Generator) -> torch.Tensor:
@@ -70,7 +71,7 @@ def train_reader(
 ) -> bool:
     """Train, or continue, the network; its weights are written to `weights` when it is done. Whether it is done.
 
-    With an autoencoder, every second picture goes through it before it is spoilt.
+    With an autoencoder, every second picture goes through it before it is spoilt, after the first `ON_DRAWINGS`.
     """
     code = load_code(folder / "code.safetensors", pictures)
     torch.manual_seed(0)
@@ -89,7 +90,7 @@ def train_reader(
         rng = generator(0, "reader", iteration)
         rows = pictures.sample(BATCH, rng)
         images = pictures.batch(rows)
-        if vae is not None:
+        if vae is not None and iteration >= ON_DRAWINGS:
             images[::2] = through(vae, images[::2])
         logits = reader(spoil(images, code, rng))
         right = targets([pictures.scenes[row] for row in rows.tolist()], reader)

@@ -136,6 +136,8 @@ def main() -> int:
     options = parser.parse_args()
     begins = tuple(options.names) or ("",)
     chosen = [workflow for workflow in WORKFLOWS if workflow.name.startswith(begins)]
+    if not chosen and "blueprint" not in options.names:
+        parser.error(f"no template's name begins with {options.names}; they are: {[each.name for each in WORKFLOWS]}")
     with tempfile.TemporaryDirectory(prefix="snoopi-workflows-") as base, Server(find_host(), Path(base)) as server:
         # These files are empty, but the front end would mark nodes with missing files in red.
         for file in {file for workflow in chosen for node in workflow.nodes.values() for file in node.files}:
@@ -147,7 +149,7 @@ def main() -> int:
         if not options.names or "blueprint" in options.names:
             with front_end(server.client) as page:  # a new one: it keeps the values of a graph's widgets for the next
                 write_json(ROOT / "subgraphs" / f"{NAME}.json", blueprint(page))
-    if not options.names:
+    if not options.names and options.out == ROOT / "workflows":  # another folder may hold other files
         delete_others(options.out)
     return 0
 

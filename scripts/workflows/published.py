@@ -233,13 +233,15 @@ PUBLISHED = (
             {"loader": checkpoint(base), "lora": lora(file)},
             preset="auto",
             timesteps="999, 749, 499, 249",
-            turn="alpha. Load LoRA drops the recipe in the file, so the timesteps are typed: they must be yours.",
+            alpha=alpha,
+            turn=f"alpha. None is measured for four steps: try {tries}. Load LoRA drops the recipe in the file, so the "
+            "timesteps are typed: they must be yours.",
             side=side,
             get=f"{download([base])}, or your own\n- your export, renamed to {file.name}, into models/loras",
         )
-        for kind, short, name, base, file, side in (
-            ("sdxl", "SDXL", "SDXL", SDXL, LORA_XL, 1024),
-            ("sd15", "SD1.5", "Stable Diffusion 1.5", SD15, LORA_15, 512),
+        for kind, short, name, base, file, side, alpha, tries in (
+            ("sdxl", "SDXL", "SDXL", SDXL, LORA_XL, 1024, 0.3, "0.1, 0.3, 0.6"),
+            ("sd15", "SD1.5", "Stable Diffusion 1.5", SD15, LORA_15, 512, 0.04, "0.02, 0.04, 0.1"),
         )
     ),
 )

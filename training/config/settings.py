@@ -241,7 +241,7 @@ class Output(_Section):
     keep_last: int = Field(default=3, ge=1)
     keep_best: bool = Field(
         default=True,
-        description="also keep the best checkpoint of those at sampling points: near the teacher, and as diverse",
+        description="also keep the checkpoint whose samples are nearest to the teacher's, and as diverse",
     )
     sample_every: int = Field(default=500, ge=0, description="0 = no sample grids and no report.html")
     sample_prompts: Several[str] = Field(

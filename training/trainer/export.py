@@ -25,6 +25,7 @@ from training.models.loading import load_teacher
 from training.models.sampling import few_step_x0
 from training.prompts import open_prompts
 from training.trainer.run_folder.checkpoint import (
+    NOISE,
     RunState,
     best_checkpoint,
     check_intact,
@@ -250,23 +251,22 @@ def export_run(
     path = export_student(out, backbone, state.averaged, recipe, state.iteration, teacher_fingerprint=state.teacher)
     weights = "averaged weights" if "ema" in state.networks else "weights without averaging"
     return path, (
-        f"{checkpoint.name}{_why(checkpoint, which, state)}, {weights}: "
+        f"{checkpoint.name}{_why(checkpoint, state) if which == 'best' and checkpoint != source else ''}, {weights}: "
         f"timestep {', '.join(map(str, recipe.student.steps))}, recommended alpha {recipe.output.recommended_alpha}"
     )
 
 
-def _why(checkpoint: Path, which: str, state: RunState) -> str:
-    """Why the best checkpoint is that, in brackets; empty if it was named."""
-    others = checkpoints(checkpoint.parent)
-    if which != "best" or checkpoint not in others:
-        return ""
+def _why(checkpoint: Path, state: RunState) -> str:
+    """Why the best checkpoint is that, in brackets."""
+    latest = checkpoints(checkpoint.parent)[-1]
     if state.distance is None:
         return " (the latest; none was compared to the teacher, as output.sample_every would)"
     figures = f"distance {state.distance:.2f} from the teacher"
     if state.diversity is not None:
         figures += f", {state.diversity:.0%} of its diversity"
-    latest = "also the latest" if checkpoint == others[-1] else f"the latest is {others[-1].name}: --checkpoint latest"
-    return f" (the best kept: {figures}; {latest})"
+    if checkpoint == latest:
+        return f" (the latest: {figures}; no kept one is better by more than {NOISE})"
+    return f" (better than the latest by more than {NOISE}: {figures}; --checkpoint latest exports {latest.name})"
 
 
 def _find_checkpoint(source: Path, which: str) -> Path:

@@ -226,7 +226,7 @@ class Trainer:
             except OSError as error:
                 raise OSError(
                     f"{path} could not be written ({error}); training is finished, and {self._last_good()}: export it "
-                    f"with python -m training.export {self.folder} --out FILE"
+                    f"with python -m training.export {self.folder} --checkpoint latest --out FILE"
                 ) from error
 
         return on_main(self.accelerator, write)

@@ -246,6 +246,24 @@ def test_the_newest_and_the_best_are_kept(tiny_run, tmp_path, monkeypatch, capsy
     assert [path.name for path in checkpoints(saved)] == ["step-00000007", "step-00000008"]
 
 
+def test_the_best_is_the_newest_that_is_as_good(tiny_run, tmp_path, monkeypatch, capsys):
+    """A later one that is as good has learnt more; a collapsed one is far behind, and a damaged one is skipped."""
+    measured = _Compared({1: (0.25, 0.9), 2: (0.3, 0.9), 3: (0.1, 0.2)})
+    monkeypatch.setattr("training.trainer.trainer.Trainer.draw_samples", lambda run: measured(run))
+    every = ("output.save_every=1", "output.sample_every=1", "loop.iterations=3")
+    assert main(tiny_run(tmp_path, *every)) == 0
+    saved = tmp_path / "checkpoints"
+    assert best_checkpoint(saved).name == "step-00000002"
+    out = str(tmp_path / "student.safetensors")
+    assert export([str(tmp_path), "--out", out]) == 0
+    assert "better than the latest by more than 0.1: distance 0.30" in capsys.readouterr().out
+    assert export([str(saved / "step-00000003"), "--out", out]) == 0
+    assert "better" not in capsys.readouterr().out
+    with (saved / "step-00000002" / "state.json").open("a", encoding="utf-8") as file:
+        file.write("\n")
+    assert best_checkpoint(saved).name == "step-00000001"
+
+
 def test_a_distance_belongs_to_the_state_it_was_measured_on(tiny_run, tmp_path, monkeypatch):
     measured = _Compared({2: (0.5, 1.0)})
     monkeypatch.setattr("training.trainer.trainer.Trainer.draw_samples", lambda run: measured(run))

@@ -26,6 +26,7 @@ from training.trainer.distributed.state_dicts import OptimizerState
 
 log = logging.getLogger(__name__)
 _STATE, _SUMS = "state.json", "sha256sums.txt"
+NOISE = 0.1  # of a distance from the teacher: two sets of its own samples differ by 0.1 to 0.2
 # Fields of RunState that are stored in state.json.
 _VALUES = ("iteration", "distance", "diversity", "counts", "position", "teacher")
 
@@ -97,22 +98,41 @@ def iteration_of(checkpoint: Path) -> int:
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint whose samples fall least short of the teacher's, the newer of equals; None if none was measured.
+    """The newest intact checkpoint whose samples fall short of the teacher's by no more than the least plus `NOISE`.
 
-    What counts is sqrt(distance^2 + lost diversity^2), because a student that draws one image for each prompt may be
-    near its teacher. Checkpoints of older versions have no diversity; one is taken only if no other was measured.
+    None if none was measured. A later one that is as good, as far as can be told, has learnt more; one that collapsed
+    is far behind an earlier one. A damaged one is skipped, with a warning.
     """
-    measured = []
+    measured = _shortfalls(folder)
+    while measured:
+        least = min(measured.values())
+        path = max(path for path, shortfall in measured.items() if shortfall <= least + NOISE)
+        try:
+            check_intact(path)
+            return path
+        except ValueError as error:
+            log.warning("checkpoint %s is damaged (%s); trying another", path.name, error)
+            del measured[path]
+    return None
+
+
+def _shortfalls(folder: Path) -> dict[Path, float]:
+    """sqrt(distance^2 + lost diversity^2) of each checkpoint that was compared to the teacher, oldest first.
+
+    Diversity counts because a student that draws one image for each prompt may be near its teacher. Checkpoints of
+    older versions have none; they count only if no other was compared.
+    """
+    found: dict[bool, dict[Path, float]] = {True: {}, False: {}}
     for path in checkpoints(folder):
         try:
             content = json.loads((path / _STATE).read_text(encoding="utf-8"))
             distance, diversity = content["distance"], content.get("diversity")
             if distance is not None and math.isfinite(distance):
                 lost = 0.0 if diversity is None else max(0.0, 1.0 - diversity)
-                measured.append((diversity is not None, -math.hypot(distance, lost), path))
+                found[diversity is not None][path] = math.hypot(distance, lost)
         except (OSError, KeyError, TypeError, ValueError):  # damaged; `check_intact` gives the reason
             continue
-    return max(measured)[-1] if measured else None
+    return found[True] or found[False]
 
 
 def newest_intact(folder: Path) -> Path | None:
@@ -221,7 +241,8 @@ def _write(folder: Path, state: RunState, recipe: Recipe) -> None:
 
 
 def _prune(folder: Path, keep_last: int, *, keep_best: bool) -> None:
-    best = best_checkpoint(folder) if keep_best else None
+    measured = _shortfalls(folder) if keep_best else {}
+    best = min(reversed(measured), key=measured.__getitem__, default=None)
     for old in checkpoints(folder)[:-keep_last]:
         if old != best:
             shutil.rmtree(_temporary(old), ignore_errors=True)
