@@ -19,8 +19,8 @@ from snoopi_core.host.loading.loader import load_checkpoint
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
-COUNT = 300
-EVERY = effort(gate=5, full=1)  # the step through the list of mutants
+COUNT = 700
+EVERY = effort(gate=11, full=1)  # the step through the list of mutants
 # CPU time, not a bound on speed: reading one of them in quadratic time would take minutes.
 MOST_SECONDS = 30.0
 ROW = f"fuzz, {COUNT} files"

@@ -141,9 +141,11 @@ def test_without_the_packages_that_draw_the_message_names_the_extra(monkeypatch,
 
     monkeypatch.setattr(drawing, "files", missing)
     drawing._style.cache_clear()
+    drawing._drawn.cache_clear()
     with pytest.raises(ValueError, match="dicebear_styles: install the extra `avatars`"):
         draw(scenes[0])
     drawing._style.cache_clear()
+    drawing._drawn.cache_clear()
 
 
 def test_a_beard_has_the_hairs_colour_or_is_brown():
