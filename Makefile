@@ -13,7 +13,7 @@ $(error No Python found: install Python 3.11 (on Debian: apt-get install python3
 endif
 VENV := $(or $(SNOOPI_VENV),.venv)
 PY := "$(VENV)/bin/python"
-TOGETHER := -n $(or $(JOBS),2) --dist loadfile
+TOGETHER := -n $(or $(JOBS),3) --dist loadfile
 PYTEST = $(PY) -m pytest $(TOGETHER) $(PYTEST_ARGS)
 HOSTS := 0.16.3 0.20.1 0.24.0 0.27.0 0.30.0
 OLDEST := $(firstword $(HOSTS))
