@@ -5,7 +5,7 @@
 # SNOOPI_HOST_VERSION=...    use this pinned ComfyUI (see scripts/setup/host.py)
 # PYTHON=...                 the Python that the virtual environment is made with
 # PYTEST_ARGS=...            more arguments for pytest
-# JOBS=...                   so many tests at once, each file in one process (default: 2)
+# JOBS=...                   so many tests at once, each file in one process (default: 3, as servers and pages wait)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ifeq ($(PYTHON),)

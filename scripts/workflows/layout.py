@@ -11,7 +11,7 @@ from itertools import chain
 
 from scripts.workflows.parts import Column, Node
 
-GAP, COLLAPSED, TITLE = 50, 168, 30  # between columns; a collapsed node's width; height of a title bar
+GAP, COLLAPSED, TITLE = 50, 150, 30  # between columns; a collapsed node's width; height of a title bar
 # Space below a node: NASA Apply grows by a line when it runs; in Nodes 2.0, buttons, error bars and rows take more.
 BELOW, BELOW_COLLAPSED, BESIDE = 54, 20, 20
 GROUPS = ("1 Model", "2 Prompts", "3 Negative", "4 Result")
