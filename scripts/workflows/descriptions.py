@@ -185,7 +185,7 @@ _MASKS = Workflow(
     },
     columns=(
         ("note", "loader", "latent", "seed"),
-        ("prompt", LOWER + 50, "negative_left", "negative_right", "mask_blank", ("mask_half", "mask_left")),
+        ("prompt", LOWER + 50, "negative_left", "negative_right", "mask_blank", "mask_half", "mask_left"),
         (LOWER, "nasa_left", "mask_right"),
         (LOWER, "nasa_right"),
         ("sampler_without", LOWER, "sampler_with"),

@@ -167,7 +167,7 @@ def picture(samples: str, title: str, prefix: str, key: str = "", size: tuple[in
 
 def result(key: str = "") -> Column:
     """The part of a column that shows one `picture`."""
-    return (f"decode{key}", f"scale{key}"), f"save{key}"
+    return f"decode{key}", f"scale{key}", f"save{key}"  # below each other: Nodes 2.0 draws them wide, though collapsed
 
 
 def save(images: str, title: str, prefix: str, size: tuple[int, int] = PICTURE) -> Node:
