@@ -6,7 +6,7 @@ Nodes lie in columns. A wire that would pass behind a node is led around it by r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
 from scripts.workflows.parts import Column, Node
@@ -14,7 +14,6 @@ from scripts.workflows.parts import Column, Node
 GAP, COLLAPSED, TITLE = 50, 150, 30  # between columns; a collapsed node's width; height of a title bar
 # Space below a node: NASA Apply grows by a line when it runs; in Nodes 2.0, buttons, error bars and rows take more.
 BELOW, BELOW_COLLAPSED, BESIDE = 54, 20, 20
-PREVIEW = 190  # height of the picture that a sampler shows after a run
 GROUPS = ("1 Model", "2 Prompts", "3 Negative", "4 Result")
 GROUP_TITLE, PADDING = 34, 14
 COLOURS = {"prompt": "green", "negative": "red", "nasa": "purple"}  # by the beginning of a node's key
@@ -114,14 +113,6 @@ def boxes(nodes: Mapping[str, Node], places: Mapping[str, Point], sizes: Mapping
         width, height = (COLLAPSED, 0) if small else sizes[key]
         found[key] = Box(x, y - TITLE, x + width, y + height)
     return found
-
-
-def with_previews(nodes: Mapping[str, Node], drawn: Mapping[str, Box]) -> dict[str, Box]:
-    """The boxes, with room below samplers for the preview that they show after a run."""
-    return {
-        key: replace(box, bottom=box.bottom + PREVIEW) if key in nodes and "Sampler" in nodes[key].type else box
-        for key, box in drawn.items()
-    }
 
 
 def groups(nodes: Mapping[str, Node], drawn: Mapping[str, Box]) -> dict[str, Box]:

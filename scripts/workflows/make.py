@@ -78,7 +78,7 @@ def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any
         },
     )
     ends = [{**wire, "start": tuple(wire["start"]), "end": tuple(wire["end"])} for wire in wires]
-    dots = layout.dots([layout.Wire(**wire) for wire in ends], edges, layout.with_previews(nodes, drawn))
+    dots = layout.dots([layout.Wire(**wire) for wire in ends], edges, drawn)
     made = json.loads(page.evaluate(FINISH, {str(link): points for link, points in dots.items()}))
     if hidden := page.evaluate(HIDDEN):
         raise RuntimeError(f"{workflow.name}: wires behind nodes (node / from / to): {hidden}")
