@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,19 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def other_than(about: dict[str, Any], found: dict[str, Any], path: Path) -> str:
-    """The differences between the settings `about` and those of a file, as an error message; "" if there are none."""
+def read_results(path: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """The content of a file of results; {} if there is none.
+
+    Raises:
+        SystemExit: it was measured with other settings than `about`. The differences are printed; the status is 2.
+    """
+    found = read_json(path)
     differ = [f"{name} {found.get(name)!r}, not {value!r}" for name, value in about.items() if found.get(name) != value]
-    if not found or not differ:
-        return ""
-    return f"{path} was measured with {'; '.join(differ)}: choose another --json, or delete it to measure again"
+    if found and differ:
+        settings = "; ".join(differ)
+        print(
+            f"error: {path} was measured with {settings}: choose another --json, or delete it to measure again",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
+    return found

@@ -64,6 +64,7 @@ class World:
 
     student, teacher: the shipped files.
     read: images (B, 3, 64, 64) in [0, 1] -> what is in them.
+    reader: names what reads them, so that results of another reader are not continued.
     captions: (count, seed) -> captions that leave attributes open, and what each states.
     draw: (count, seed) -> the world's own pictures, (count, 3, 64, 64).
     open_prompts: texts that leave much open, with what they state. Modal pairs are looked for among these.
@@ -75,6 +76,7 @@ class World:
     student: str
     teacher: str
     read: Callable[[torch.Tensor], Seen]
+    reader: str
     captions: Callable[[int, int], tuple[list[str], list[Stated]]]
     draw: Callable[[int, int], torch.Tensor]
     open_prompts: dict[str, Stated]
@@ -102,7 +104,7 @@ SHARES = tuple(field.name for field in fields(Removal))
 def entropy(values: list[str]) -> float:
     """Entropy in bits of the observed shares; 0 for an empty list."""
     counts = Counter(values)
-    return -sum(n / len(values) * math.log2(n / len(values)) for n in counts.values())
+    return sum(n / len(values) * math.log2(len(values) / n) for n in counts.values())
 
 
 def shows(row: dict[str, str], stated: Stated) -> bool:

@@ -16,7 +16,7 @@ from training.models.loading import load_backbone
 
 
 def run_trainer(
-    folder: Path, *, recipe: str, overrides: Sequence[str], settings: Sequence[str], iterations: int, threads: int
+    folder: Path, recipe: str, overrides: Sequence[str], settings: Sequence[str], *, iterations: int, threads: int
 ) -> str:
     """Train, or continue to train, in `folder`, with the output in train.log; a folder of other overrides is left
     unchanged.

@@ -16,13 +16,13 @@ import torch
 from torch.nn.functional import avg_pool2d
 from tqdm import tqdm
 
-from experiments.json_file import other_than, read_json, write_json
+from experiments.json_file import read_results, write_json
 from experiments.removal import Generate, World, entropy, shows
 from experiments.sampling import ManySteps
 from experiments.worlds import BUNDLED, WORLDS
-from training.evaluate.metrics.frechet import Gaussian, frechet_distance
 from training.models.backbone import fingerprint
 from training.models.loading import load_backbone
+from training.trainer.monitor.frechet import Gaussian, frechet_distance
 
 # The paper's scales, one without guidance, and PG-SB's range.
 SCALES: tuple[float | tuple[float, float], ...] = (1.0, 2.0, 3.0, 4.0, 5.0, (2.0, 5.0), (0.5, 4.0))
@@ -70,12 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     path = args.model or world.teacher
     model = load_backbone(path)
     about = {"model": path, "fingerprint": fingerprint(model.network), "steps": args.steps, "count": args.count}
-    about |= {"seeds": list(SEEDS), "real": REAL}
-    found = read_json(args.json)
-    if problem := other_than(about, found, args.json):
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
-    found = found or about | {"scales": {}}
+    about |= {"reader": world.reader, "seeds": list(SEEDS), "real": REAL}
+    found = read_results(args.json, about) or about | {"scales": {}}
     real = Gaussian.of_features(features(world.draw(REAL, REAL_SEED)))
     missing = [scale for scale in SCALES if name_of(scale) not in found["scales"]]
     for scale in tqdm(missing, unit="scale"):

@@ -6,4 +6,4 @@ from experiments.avatars.world import AVATARS
 from experiments.shapes.world import SHAPES
 
 WORLDS = {"shapes": SHAPES, "avatars": AVATARS}
-BUNDLED = "shapes"  # the world of the student that comes with the nodes
+BUNDLED = "avatars"  # the world of the student that comes with the nodes

@@ -59,7 +59,11 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(arguments.threads)
     model = load_backbone(arguments.model)
     generate: Generate = one_step(model) if arguments.role == "student" else ManySteps(model=model)
-    result: dict[str, object] = {"model": arguments.model, "fingerprint": fingerprint(model.network)}
+    result: dict[str, object] = {
+        "model": arguments.model,
+        "fingerprint": fingerprint(model.network),
+        "reader": AVATARS.reader,
+    }
     for kind in measure.KINDS:
         captions, stated = measure.caption_set(arguments.count, CAPTION_SEED, kind)
         images = generate(captions, list(range(NOISE_SEED, NOISE_SEED + arguments.count)))

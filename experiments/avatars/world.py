@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 
 from experiments.avatars.measure import caption_set
 from experiments.removal import Pair, Seen, Stated, World
+from training.evaluate.sets.pairs import PAIRS
 from training.prompts.avatars.captions import SUBJECT, phrase
 from training.prompts.avatars.draw import render
 from training.prompts.avatars.parse import parse
-from training.prompts.avatars.rules import read
+from training.prompts.avatars.rules import MEAN_TOLERANCE, SQUARE_TOLERANCE, WEIGHTS, read
 from training.prompts.avatars.scene import SUBJECTS, sample_scenes
 
 
@@ -25,13 +28,13 @@ def pair(prompt: str, negative: str) -> Pair:
     """A fixed pair of a prompt, which must name its subject, and a negative that names one thing.
 
     Raises:
-        ValueError: the prompt has no subject, the negative names nothing, or the prompt states it.
+        ValueError: the prompt has no subject, the negative does not name one thing, or the prompt states it.
     """
     stated, unwanted = parse(prompt), parse(negative)
     unwanted.pop(SUBJECT, None)
-    if SUBJECT not in stated or not unwanted or unwanted.keys() & stated.keys():
-        raise ValueError(f"expected a subject and something that it leaves open, got {prompt!r} minus {negative!r}")
-    attribute, values = next(iter(unwanted.items()))
+    if SUBJECT not in stated or len(unwanted) != 1 or unwanted.keys() & stated.keys():
+        raise ValueError(f"expected a subject and one thing that it leaves open, got {prompt!r} minus {negative!r}")
+    ((attribute, values),) = unwanted.items()
     (group,) = stated[SUBJECT]
     return Pair(
         prompt=prompt, negative=negative, stated=stated, attribute=attribute, values=values, group=group, fixed=True
@@ -56,10 +59,11 @@ def _open_prompts() -> dict[str, Stated]:
         "a person with a beard",
         "a person with a hat",
         "a red monster",
-        "a monster with one eye",
+        "a tall monster",
+        "a monster with glasses",
         "a cactus",
-        "a tulip",
-        "a plant in a vase",
+        "a flower",
+        "a plant with a beard",
         "a blue planet",
         "a planet with stripes",
     )
@@ -71,17 +75,11 @@ AVATARS = World(
     student="models/snoopi-avatars-student.safetensors",
     teacher="models/snoopi-avatars-teacher.safetensors",
     read=seen,
+    reader=f"network {hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:16]}, {MEAN_TOLERANCE=}, {SQUARE_TOLERANCE=}",
     captions=lambda count, seed: caption_set(count, seed, "partial"),
     draw=lambda count, seed: render(sample_scenes(count, torch.Generator().manual_seed(seed))),
     open_prompts=_open_prompts(),
     left_open=_left_open,
     group=lambda stated, _: stated[SUBJECT][0],
-    fixed=(
-        pair("a person", "glasses"),
-        pair("a person", "a beard"),
-        pair("a person", "a hat"),
-        pair("a person", "long hair"),
-        pair("a monster", "horns"),
-        pair("a planet", "a ring"),
-    ),
+    fixed=tuple(pair(each.positive, each.negative) for each in PAIRS["avatars"]),
 )

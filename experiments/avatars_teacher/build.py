@@ -28,7 +28,8 @@ from training.models.clip_tokenizer import clip_tokenizer
 ATTRIBUTION = (
     'Trained on pictures based on "Personas by Draftbit" (https://personas.draftbit.com/) by Draftbit - draftbit.com '
     "(https://draftbit.com/), CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/), as DiceBear remixed it, with "
-    'changed colours; and on "Critters", "Sprouts" and "Planets" by DiceBear (https://www.dicebear.com), CC0 1.0.'
+    'changed colours, and things that we drew over it; and on "Critters", "Sprouts" and "Planets" by DiceBear '
+    "(https://www.dicebear.com), CC0 1.0."
 )
 
 

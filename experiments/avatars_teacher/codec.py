@@ -38,7 +38,7 @@ class CodecRecipe:
     """
 
     channels: tuple[int, ...] = (32, 32, 64, 64)
-    decoder_iterations: int = 6000
+    decoder_iterations: int = 4800
     encoder_iterations: int = 1500
     batch: int = 16
     lr: float = 2e-3

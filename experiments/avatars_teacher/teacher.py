@@ -38,7 +38,7 @@ class TeacherRecipe:
     channels: tuple[int, ...] = (96, 96)
     layers: int = 1
     heads: int = 4
-    iterations: int = 9_000
+    iterations: int = 6_000
     batch: int = 48
     lr: float = 1e-3
     ema: float = 0.9995

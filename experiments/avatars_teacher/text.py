@@ -8,6 +8,7 @@ the teacher sees a word, without a picture and in minutes. Then the encoder is f
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,8 @@ def examples(count: int, rng: torch.Generator) -> tuple[list[str], list[Stated]]
     for scene in sample_scenes(count, rng):
         text, stated = caption(scene, rng)
         captions.append(text)
-        facts.append({**stated, **({ROLE: (scene.role,)} if scene.role and scene.role in text else {})})
+        called = scene.role and re.search(rf"\b{scene.role}\b", text)  # sunglasses do not make a sun
+        facts.append({**stated, **({ROLE: (scene.role,)} if called else {})})
     return captions, facts
 
 

@@ -1,10 +1,11 @@
-"""The students that are compared, the numbers of images, and the folders and settings of the runs."""
+"""The students that are compared, the numbers of images, and the folders of the runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments import study
 from training.config import load_recipe
 from training.models.loading.build import without_weights
 from training.trainer.build import open_teacher
@@ -25,19 +26,10 @@ class Protocol:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
-    """The runs of one call.
+class Study(study.Study):
+    """iterations: of the one-step student; equal: what all students have as many of, "updates" or "operations"."""
 
-    iterations: of the one-step student; equal: what all students have as many of, "updates" or "operations".
-    """
-
-    out: Path
-    iterations: int
     equal: str
-    save_every: int
-    threads: int
-    overrides: tuple[str, ...]
-    protocol: Protocol
 
     def folder(self, steps: int, seed: int) -> Path:
         return self.out / f"{steps}-step-seed{seed}"
@@ -46,22 +38,9 @@ class Study:
         """What a student changes in the recipe."""
         return (f"student.timesteps={list(STUDENTS[steps])}", *self.overrides)
 
-    def settings(self, steps: int, seed: int, iterations: int) -> tuple[str, ...]:
-        """All overrides of one run."""
-        return (
-            *self.varied(steps),
-            f"seed={seed}",
-            f"loop.iterations={iterations}",
-            f"loop.threads={self.threads}",
-            f"output.folder={self.folder(steps, seed)}",
-            f"output.save_every={self.save_every}",
-            "output.sample_every=0",
-            "output.trackers=[]",
-        )
-
     def operations(self, steps: int) -> float:
         """Floating-point operations of an iteration, by the trainer's estimate."""
-        recipe = load_recipe("shapes", list(self.varied(steps)))
+        recipe = load_recipe(self.recipe, self.varied(steps))
         with without_weights():
             return estimate(recipe, *open_teacher(recipe), cuda=False).flops
 

@@ -10,8 +10,7 @@ from experiments.negatives.sheets import contact_sheet
 from experiments.removal import Generate
 from experiments.run_trainer import checkpoint_name, open_checkpoint
 from experiments.sampling import ManySteps, all_steps
-from training.evaluate.judges.intervals import wilson
-from training.evaluate.report.markdown import mean_and_range, mean_with_interval, table
+from training.evaluate.report.markdown import mean_and_range, mean_with_interval, share_with_interval, table
 from training.models.loading import load_backbone
 
 Run = dict[str, Any]
@@ -27,7 +26,9 @@ def quality_table(teacher: Run, runs: list[Run], operations: dict[int, float]) -
 
     def row(name: str, several: list[Run], budget: str, cost: str) -> list[str]:
         bits = [value for run in several for value in run["entropies"]]
-        shares = [_share(several, key) for key in ("stated", "valid")]
+        captions = sum(run["captions"] for run in several)
+        means = (fmean(run[key] for run in several) for key in ("stated", "valid"))
+        shares = [share_with_interval(mean, captions) for mean in means]
         return [name, budget, cost, *shares, mean_with_interval(bits), f"{fmean(bits) / most:.2f}"]
 
     rows = [row("teacher, 20 steps", [teacher], "-", "-")]
@@ -81,12 +82,6 @@ def draw_picture(teacher: str, runs: list[Run], path: Path) -> None:
         for name, generate in models.items()
     ]
     contact_sheet(rows, path)
-
-
-def _share(runs: list[Run], key: str) -> str:
-    share, count = fmean(run[key] for run in runs), sum(run["captions"] for run in runs)
-    low, high = wilson(share, count)
-    return f"{share:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _name(steps: int) -> str:

@@ -1,1 +1,1 @@
-"""A study of the teachers' guidance scale in the shapes world: `make shapes-study`, docs/STUDY.md."""
+"""A study of the teachers' guidance scale in the small worlds: docs/STUDY.md, docs/STUDY_AVATARS.md."""

@@ -1,4 +1,4 @@
-"""`python -m experiments.guidance_study`: how the guidance of the two teachers matters in the small world.
+"""`python -m experiments.guidance_study`: how the guidance of the two teachers matters in a small world.
 
 Trains every cell once per seed with `python -m training.pgsb`, measures every checkpoint, and writes the tables of
 docs/STUDY.md. Runs that --out or --json already has are not repeated, and interrupted ones are resumed. A run that
@@ -11,10 +11,8 @@ import argparse
 import hashlib
 import json
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, fields
-from pathlib import Path
-from threading import Lock
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,43 +20,23 @@ import torch
 from experiments.guidance_study.measure import measure_run, measure_teacher
 from experiments.guidance_study.settings import CELLS, Protocol, Study
 from experiments.guidance_study.tables import write
+from experiments.guidance_study.worlds import MEASURES
 from experiments.json_file import as_json, read_json, write_json
-from experiments.run_trainer import run_trainer
+from experiments.study import add_study_arguments, from_arguments, run_all
 from training.config import Recipe, RecipeError, find_file, load_recipe
-
-_MEASURING = Lock()  # loading a model patches torch's modules for a moment, so one run is measured at a time
-
-
-def train(study: Study, cell: str, seed: int) -> str:
-    """Train, or continue to train, one cell with one seed. Returns "", or what went wrong; see `run_trainer`."""
-    overrides = (*CELLS[cell].overrides, *study.overrides)
-    return run_trainer(
-        study.folder(cell, seed),
-        recipe=study.recipe,
-        overrides=overrides,
-        settings=study.settings(cell, seed),
-        iterations=study.iterations,
-        threads=study.threads,
-    )
 
 
 def train_and_measure(study: Study, cell: str, seed: int) -> dict[str, Any]:
     """One entry of "runs" in the results; steps that are already done are skipped."""
     folder = study.folder(cell, seed)
-    problem, measured = train(study, cell, seed), {}
-    if not problem:
-        try:
-            with _MEASURING:
-                measured = measure_run(folder, study.iterations, study.every, study.protocol)
-        except (OSError, ValueError) as error:
-            problem = str(error)
-    print(f"{folder.name}: {problem or 'done'}", flush=True)
-    return {"cell": cell, "seed": seed, "problem": problem, **measured}
+    measure = partial(measure_run, folder, study.world, study.iterations, study.save_every, study.protocol)
+    measured = study.train_and_measure(folder, seed, study.iterations, study.varied(cell), measure)
+    return {"cell": cell, "seed": seed, **measured}
 
 
 def done_before(before: dict[str, Any], study: Study) -> dict[tuple[str, int], dict[str, Any]]:
     """The runs in --json that are still valid, by cell and seed; also those that were not asked for this time."""
-    points = {str(step) for step in [*range(study.every, study.iterations, study.every), study.iterations]}
+    points = {str(step) for step in [*range(study.save_every, study.iterations, study.save_every), study.iterations]}
     cells = before.get("cells", {})
     same = [cell for cell in CELLS if cells.get(cell, {}).get("overrides") == list(CELLS[cell].overrides)]
     return {
@@ -70,7 +48,7 @@ def done_before(before: dict[str, Any], study: Study) -> dict[tuple[str, int], d
 
 def digest(recipe: Recipe) -> str:
     """SHA-256 of what a run depends on besides cell, seed and length: the recipe and the teacher's weights."""
-    content = recipe.model_dump(mode="json", exclude={"seed", "output", "guidance"})
+    content = recipe.to_hash("seed", "output", "guidance")
     content["loop"] = {key: value for key, value in content["loop"].items() if key not in ("iterations", "threads")}
     teacher = find_file(recipe.teacher.path)
     weights = hashlib.sha256(teacher.read_bytes()).hexdigest() if teacher.is_file() else ""
@@ -79,25 +57,32 @@ def digest(recipe: Recipe) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line. Returns 1 when a run failed, 2 when nothing could be started."""
-    args = _parser().parse_intermixed_args(arguments)
-    protocol = Protocol(**{field.name: getattr(args, field.name) for field in fields(Protocol)})
-    study = Study(
-        **{name: getattr(args, name) for name in ("recipe", "iterations", "every", "threads")},
-        **{name: tuple(getattr(args, name)) for name in ("cells", "seeds", "overrides")},
-        out=args.out.resolve(),
-        protocol=protocol,
-    )
+    parser = _parser()
+    args = parser.parse_intermixed_args(arguments)
+    if args.world != parser.get_default("world"):
+        same = [f"--{name}" for name in ("out", "json", "page") if getattr(args, name) == parser.get_default(name)]
+        if same:
+            parser.error(f"--world {args.world} needs its own {', '.join(same)}: the defaults are the shapes world's")
+    protocol = from_arguments(Protocol, args)
+    study = from_arguments(Study, args, out=args.out.resolve(), protocol=protocol, save_every=args.every)
+    cell, seed = study.cells[0], study.seeds[0]
     try:
-        load_recipe(study.recipe, study.settings(study.cells[0], study.seeds[0]))
+        load_recipe(study.recipe, study.settings(study.folder(cell, seed), seed, study.iterations, study.varied(cell)))
         recipe = load_recipe(study.recipe, study.overrides)
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    source = recipe.prompts.source
+    if source in MEASURES and source != args.world:
+        given = f"--world is {args.world}, but the prompts of --recipe {study.recipe} are of {source}"
+        print(f"error: {given}; give a recipe of {args.world}, or --world {source}", file=sys.stderr)
+        return 2
     about = {
         "protocol": asdict(protocol),
         "iterations": study.iterations,
+        "world": study.world,
         "recipe": study.recipe,
-        "overrides": list(study.overrides),
+        "overrides": study.overrides,
         "setting": digest(recipe),
     }
     before = read_json(args.json)
@@ -109,16 +94,11 @@ def main(arguments: list[str] | None = None) -> int:
     if not (ends := {key: before[key] for key in ("teacher", "start") if key in before}):
         print("teacher: measuring", flush=True)
         try:
-            ends = measure_teacher(recipe.teacher.path, protocol)
+            ends = measure_teacher(recipe.teacher.path, study.world, protocol)
         except (OSError, ValueError) as error:
             print(f"error: the teacher could not be measured: {error}", file=sys.stderr)
             return 2
-    with ThreadPoolExecutor(args.jobs) as pool:
-        try:
-            runs = list(pool.map(lambda job: known.get(job) or train_and_measure(study, *job), jobs))
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            return 130
+    runs = run_all(lambda *job: known.get(job) or train_and_measure(study, *job), jobs, args.jobs)
     kept = [run for job, run in known.items() if job not in jobs]
     shown = {*study.cells, *(run["cell"] for run in kept)}
     cells = {cell: as_json(asdict(CELLS[cell])) for cell in CELLS if cell in shown}
@@ -131,19 +111,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m experiments.guidance_study", description=__doc__)
-    parser.add_argument("--recipe", default="shapes")
+    parser.add_argument("--world", choices=MEASURES, default="shapes", help="whose pictures they are")
+    parser.add_argument("--recipe", default="shapes", help="of that world (default: %(default)s)")
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="default: all")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--iterations", type=int, default=200, help="of every run (default: %(default)s)")
     parser.add_argument("--every", type=int, default=25, help="iterations between measurements (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="the runs (default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=Path("docs/study.json"), help="default: %(default)s")
-    parser.add_argument("--page", type=Path, default=Path("docs/STUDY.md"), help="its charts go into images/ beside it")
-    for field in fields(Protocol):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every run, as training.pgsb takes them")
+    add_study_arguments(parser, Protocol, out="runs/study", json="docs/study.json", page="docs/STUDY.md")
     return parser
 
 

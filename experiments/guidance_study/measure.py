@@ -10,44 +10,38 @@ from statistics import fmean
 from typing import Any
 
 from experiments.guidance_study.settings import Protocol
+from experiments.guidance_study.worlds import MEASURES, Measures
 from experiments.json_file import read_json, write_json
-from experiments.removal import Generate, mean_removal, modal_pairs, removal_table
+from experiments.removal import Generate, mean_removal, removal_table
 from experiments.run_trainer import checkpoint_name, open_checkpoint
 from experiments.sampling import ManySteps, one_step
-from experiments.shapes import measure
-from experiments.shapes.evaluate import CAPTION_SEED, NOISE_SEED, OPEN
-from experiments.shapes.world import SHAPES
 from training.models.backbone import Backbone
 from training.models.loading import load_backbone
 
 METRICS = ("gap", "x0_std", "student_grad", "lora_grad")
 
 
-def quality(generate: Generate, captions: int, prompt_images: int, kind: str = "partial") -> dict[str, float]:
-    """Shares of stated-right and of valid images for fixed captions, and the entropy within a prompt.
-
-    The entropy is in bits: the mean over the attributes and the prompts that do not state them.
-    """
-    texts, stated = measure.caption_set(captions, CAPTION_SEED, kind)
-    row = measure.accuracy(generate(texts, list(range(NOISE_SEED, NOISE_SEED + captions))), stated)
-    found = {"stated": row.stated, "valid": round(row.valid, 6)}
-    if prompt_images:
-        spread = measure.prompt_entropy(generate, list(OPEN), count=prompt_images, seed=NOISE_SEED)
-        found["entropy"] = fmean(spread.values())
-    return found
+def quality(
+    generate: Generate, measures: Measures, captions: int, prompt_images: int, kind: str = "partial"
+) -> dict[str, float]:
+    """Shares of stated-right and of valid images for fixed captions, and the entropy within a prompt, in bits."""
+    stated, valid = measures.quality(generate, captions, kind)
+    found = {"stated": stated, "valid": round(valid, 6)}
+    return found | ({"entropy": measures.entropy(generate, prompt_images)} if prompt_images else {})
 
 
-def final(model: Backbone, protocol: Protocol) -> dict[str, Any]:
-    """Measure more images of the last checkpoint: both kinds of captions, and NASA on the student's own modal pairs."""
+def final(model: Backbone, measures: Measures, protocol: Protocol) -> dict[str, Any]:
+    """Measure more images of the last checkpoint: both kinds of captions, and NASA on the world's pairs."""
     plain = one_step(model)
-    pairs = modal_pairs(SHAPES, plain, per_group=protocol.pairs, count=protocol.curve_prompt_images)
+    pairs = measures.pairs(plain, protocol.pairs, protocol.curve_prompt_images)
 
     def mean(generate: Generate, steer: bool) -> dict[str, float]:
-        return asdict(mean_removal(removal_table(SHAPES, generate, pairs, steer=steer, count=protocol.pair_images)))
+        table = removal_table(measures.world, generate, pairs, steer=steer, count=protocol.pair_images)
+        return asdict(mean_removal(table))
 
     return {
-        "full": quality(plain, protocol.captions, 0, "full"),
-        "partial": quality(plain, protocol.captions, protocol.prompt_images),
+        "full": quality(plain, measures, protocol.captions, 0, "full"),
+        "partial": quality(plain, measures, protocol.captions, protocol.prompt_images),
         "pairs": len(pairs),
         "no_negative": mean(plain, False),
         "nasa": mean(one_step(model, scale=protocol.alpha), True),
@@ -61,7 +55,7 @@ def figures(run: Path, start: int, stop: int) -> dict[str, float]:
     return {name: fmean(row[name] for row in rows) for name in METRICS if rows and all(name in row for row in rows)}
 
 
-def measure_run(run: Path, iterations: int, every: int, protocol: Protocol) -> dict[str, Any]:
+def measure_run(run: Path, world: str, iterations: int, every: int, protocol: Protocol) -> dict[str, Any]:
     """Measure every planned checkpoint, then the last one in detail.
 
     RUN/measured.json is written after each one, and what it already has is not measured again.
@@ -74,25 +68,26 @@ def measure_run(run: Path, iterations: int, every: int, protocol: Protocol) -> d
     """
     written = run / "measured.json"
     found = read_json(written)
-    if found.get("protocol") != asdict(protocol):
-        found = {"protocol": asdict(protocol), "curve": {}}
+    if found.get("protocol") != asdict(protocol) or found.get("world", "shapes") != world:
+        found = {"protocol": asdict(protocol), "world": world, "curve": {}}
     checkpoints, steps = run / "checkpoints", [*range(every, iterations, every), iterations]
     for before, step in pairwise([0, *steps]):
         if str(step) not in found["curve"]:
             generate = one_step(open_checkpoint(checkpoints / checkpoint_name(step)))
-            found["curve"][str(step)] = quality(generate, protocol.curve_captions, protocol.curve_prompt_images)
+            counts = (protocol.curve_captions, protocol.curve_prompt_images)
+            found["curve"][str(step)] = quality(generate, MEASURES[world], *counts)
             found["curve"][str(step)] |= figures(run, before, step)
             write_json(written, found)
     if found.get("final", {}).get("iteration") != iterations:
         last = open_checkpoint(checkpoints / checkpoint_name(iterations))
-        found["final"] = {"iteration": iterations} | final(last, protocol)
+        found["final"] = {"iteration": iterations} | final(last, MEASURES[world], protocol)
         write_json(written, found)
     # a run that was interrupted or extended has other checkpoints too
     return {"curve": {str(step): found["curve"][str(step)] for step in steps}, "final": found["final"]}
 
 
-def measure_teacher(path: str, protocol: Protocol) -> dict[str, Any]:
+def measure_teacher(path: str, world: str, protocol: Protocol) -> dict[str, Any]:
     """Measure the teacher twice: as intended (upper end), and used as a one-step model (where students start)."""
     model = load_backbone(path)
-    counts = (protocol.curve_captions, protocol.curve_prompt_images)
+    counts = (MEASURES[world], protocol.curve_captions, protocol.curve_prompt_images)
     return {"start": quality(one_step(model), *counts), "teacher": quality(ManySteps(model=model), *counts)}

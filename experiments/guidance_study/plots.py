@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.guidance_study.settings import GROUPS
-from experiments.plot_style import STYLES
+from training.evaluate.report.plot_style import STYLES
 
 QUALITY = {
     "stated": "stated right (share)",
@@ -38,8 +38,8 @@ def curves(results: dict[str, Any], cell: str, key: str) -> list[tuple[int, list
     return [(step, values) for step, values in rows if None not in values]
 
 
-def draw(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Write study-quality.png, a column for each of `GROUPS`, and study-training.png, of the first group."""
+def draw(results: dict[str, Any], folder: Path, name: str) -> list[Path]:
+    """Write NAME-quality.png, a column for each of `GROUPS`, and NAME-training.png, of the first group."""
     folder.mkdir(parents=True, exist_ok=True)
     groups = {title: [cell for cell in cells if cell in results["cells"]] for title, cells in GROUPS.items()}
     groups = {title: cells for title, cells in groups.items() if len(cells) > 1} or {"": list(results["cells"])}
@@ -61,10 +61,11 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     handles, labels = training.axes[0].get_legend_handles_labels()
     training.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
     written = []
-    for figure, name in ((quality, "study-quality.png"), (training, "study-training.png")):
+    for figure, what in ((quality, "quality"), (training, "training")):
         figure.supxlabel("iteration")
-        figure.savefig(folder / name, metadata={"Software": None}, pil_kwargs={"optimize": True})
-        written.append(folder / name)
+        path = folder / f"{name}-{what}.png"
+        figure.savefig(path, metadata={"Software": None}, pil_kwargs={"optimize": True})
+        written.append(path)
     return written
 
 

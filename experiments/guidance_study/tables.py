@@ -15,8 +15,7 @@ from typing import Any
 
 from experiments.guidance_study.plots import TRAINING, curves, draw
 from experiments.tables import fill_page
-from training.evaluate.judges.intervals import wilson
-from training.evaluate.report.markdown import mean_and_range, table
+from training.evaluate.report.markdown import mean_and_range, share_with_interval, table
 
 Results = dict[str, Any]
 Run = dict[str, Any]
@@ -80,16 +79,17 @@ def differences(results: Results, one: str, other: str, value: Value) -> list[fl
 
 def differences_table(results: Results) -> str:
     """A star marks a difference that has the same sign with every seed, of two or more."""
+    compared = {name: cells for name, cells in COMPARISONS.items() if set(cells) <= results["cells"].keys()}
 
     def cell(values: list[float]) -> str:
         same_sign = len(values) > 1 and (min(values) > 0 or max(values) < 0)
         return mean_and_range(values) + (" *" if same_sign else "")
 
     rows = [
-        [name, *(cell(differences(results, *cells, value)) for cells in COMPARISONS.values())]
+        [name, *(cell(differences(results, *cells, value)) for cells in compared.values())]
         for name, value in MEASURES.items()
     ]
-    return table(["measure", *COMPARISONS], rows)
+    return table(["measure", *compared], rows)
 
 
 def final_table(results: Results) -> str:
@@ -137,14 +137,10 @@ def runs_table(results: Results) -> str:
         if run["problem"]:
             rows.append([run["cell"], run["seed"], "failed: " + run["problem"].replace("|", "/"), "", ""])
         else:
-            rates = [_rate(final(key)(run), results["protocol"]["captions"]) for key in ("stated", "valid")]
+            count = results["protocol"]["captions"]
+            rates = [share_with_interval(final(key)(run), count) for key in ("stated", "valid")]
             rows.append([run["cell"], run["seed"], *rates, final("entropy")(run)])
     return table(["cell", "seed", "stated right, partial", "valid, partial", "entropy"], rows)
-
-
-def _rate(share: float, count: int) -> str:
-    low, high = wilson(share, count)
-    return f"{share:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def all_tables(results: Results) -> dict[str, str]:
@@ -160,7 +156,7 @@ def all_tables(results: Results) -> dict[str, str]:
 
 def write(results: Results, page: Path) -> None:
     """Write the tables into the page, and its charts into images/ beside it."""
-    draw(results, page.parent / "images")
+    draw(results, page.parent / "images", page.stem.lower())
     fill_page(page, all_tables(results))
 
 

@@ -20,7 +20,7 @@ from experiments.joint_students.page import fill, write_pictures
 from experiments.joint_students.settings import REPORTING, SETTINGS, TUNING
 from experiments.joint_students.train import Recipe
 from experiments.joint_students.worlds import WORLDS, World
-from experiments.json_file import as_json, other_than, read_json, write_json
+from experiments.json_file import as_json, read_results, write_json
 from experiments.methods.measure import measure
 from experiments.methods.results import PLAIN, Comparison
 from experiments.negatives.measure import all_pairs
@@ -36,8 +36,8 @@ def needed(found: Comparison) -> list[str]:
 
 def evaluate(
     folder: Path, network: str, world: World, steps: int, path: Path, protocols: dict[str, Protocol], width: int
-) -> str:
-    """Measure what is missing and write it to `path`; an error message if that file is of something else."""
+) -> None:
+    """Measure what is missing and write it to `path`. Ends the program if that file is of something else."""
     start_host()
     from experiments.joint_students.networks import as_patcher, new_model
     from experiments.joint_students.sampling import HostStudent
@@ -56,9 +56,7 @@ def evaluate(
         "protocols": as_json({part: asdict(each) for part, each in protocols.items()}),
         "settings": {method: [str(each) for each in several] for method, several in SETTINGS.items()},
     }
-    found = read_json(path)
-    if problem := other_than(about, found, path):
-        return problem
+    found = read_results(path, about)
     if not found:
         tuning = protocols["tuning"]
         pairs = all_pairs(world.rules, plain, tuning)
@@ -72,7 +70,6 @@ def evaluate(
         needed,
     )
     write_pictures(Comparison(found), lambda name: replace(plain, setting=by_name.get(name)), path.with_suffix(".png"))
-    return ""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,10 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
         "reporting": replace(REPORTING, images=args.images),
     }
     path = args.data / f"joint-{args.world}-{args.network}-{args.steps}.json"
-    problem = evaluate(args.out, args.network, WORLDS[args.world], args.steps, path, protocols, args.width)
-    if problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+    evaluate(args.out, args.network, WORLDS[args.world], args.steps, path, protocols, args.width)
     if args.page:
         fill(args.page, args.data, args.world)
     print(f"wrote {path}")

@@ -10,6 +10,7 @@ import torch
 
 from experiments.joint_students.settings import ABSENT, KEPT
 from experiments.json_file import read_json
+from experiments.methods.page import KEYS, cells
 from experiments.methods.results import PLAIN, Comparison
 from experiments.negatives.sheets import contact_sheet
 from experiments.removal import Generate
@@ -17,7 +18,6 @@ from experiments.tables import fill_page
 from training.evaluate.judges.intervals import bootstrap
 from training.evaluate.report.markdown import mean_with_interval, table
 
-_KEYS = ("absent", "kept", "valid", "clean")
 _RIVALS = ("NAG", "VSF")
 
 
@@ -33,12 +33,13 @@ def compared(several: dict[tuple[str, int], Comparison]) -> str:
     rows = []
     for (network, steps), found in several.items():
         title = f"{network}, {steps} step{'s' * (steps > 1)}"
-        rows.append([title, "none", "", *_cells(found, PLAIN), "", ""])
+        rows.append([title, "none", "", *cells(found, PLAIN), "", ""])
         for method in found.found["settings"]:
             name = found.chosen(method)
             verdict = _bars(found, name) if method not in _RIVALS else ""
-            rows.append([title, method, name.partition(", ")[2], *_cells(found, name), *_lead(found, name), verdict])
-    head = ["student", "negative by", "chosen", *_KEYS, "entropy", "lead over the better of NAG and VSF", "bars"]
+            lead = mean_with_interval(leads(found, name))
+            rows.append([title, method, name.partition(", ")[2], *cells(found, name), lead, verdict])
+    head = ["student", "negative by", "chosen", *KEYS, "entropy", "lead over the better of NAG and VSF", "bars"]
     return table(head, rows)
 
 
@@ -48,7 +49,7 @@ def padding(several: dict[tuple[str, int], Comparison]) -> str:
     for (network, steps), found in several.items():
         for method in found.found["settings"]:
             names = [found.chosen(method, ending=ending) for ending in ("padded", "trimmed")]
-            shares = [mean_with_interval(found.shares("reporting", each, key)) for key in _KEYS[::3] for each in names]
+            shares = [mean_with_interval(found.shares("reporting", each, key)) for key in KEYS[::3] for each in names]
             one, other = (found.shares("reporting", each, "clean") for each in names)
             gain = mean_with_interval([b - a for a, b in zip(one, other, strict=True)])
             rows.append([f"{network}, {steps}", method, *shares, gain])
@@ -67,10 +68,6 @@ def leads(found: Comparison, name: str) -> list[float]:
     return [one - two for one, two in pairs]
 
 
-def _lead(found: Comparison, name: str) -> list[str]:
-    return [mean_with_interval(leads(found, name))]
-
-
 def _bars(found: Comparison, name: str) -> str:
     """Which bars a setting does not reach."""
     missed = [
@@ -81,11 +78,6 @@ def _bars(found: Comparison, name: str) -> str:
     if bootstrap(leads(found, name))[1] < 0:
         missed.append("worse than the rival")
     return ", ".join(missed) or "reached"
-
-
-def _cells(found: Comparison, name: str) -> list[str]:
-    shares = [mean_with_interval(found.shares("reporting", name, key)) for key in _KEYS]
-    return [*shares, f"{fmean(found.shares('reporting', name, 'entropy')):.2f}"]
 
 
 def write_pictures(found: Comparison, generator: Callable[[str], Generate], path: Path) -> None:

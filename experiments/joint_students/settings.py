@@ -5,9 +5,9 @@ Fixed before anything was measured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from experiments.methods import settings
 from experiments.negatives.settings import Protocol
 
 TUNING = Protocol(pairs_per_group=3, pair_images=20, images=8, seeds=(70_000,))
@@ -17,12 +17,9 @@ ABSENT, KEPT = 0.80, 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class Setting(settings.Setting):
     """A method with its parameters; trim: whether the negative's padding is left out."""
 
-    method: str
-    strength: float
-    others: Mapping[str, float] = field(default_factory=dict)
     trim: bool = False
 
     def __str__(self) -> str:
@@ -31,12 +28,8 @@ class Setting:
 
 
 def _grid(method: str, strengths: tuple[float, ...], *others: dict[str, float]) -> tuple[Setting, ...]:
-    return tuple(
-        Setting(method=method, strength=strength, others=each, trim=trim)
-        for trim in (False, True)
-        for each in others or ({},)
-        for strength in strengths
-    )
+    found = settings.grid(method, strengths, *others)
+    return tuple(Setting(**vars(each), trim=trim) for trim in (False, True) for each in found)
 
 
 _ALPHAS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from experiments.json_file import as_json, other_than, read_json, write_json
+from experiments.json_file import as_json, read_json, read_results, write_json
 from experiments.methods.measure import measure
 from experiments.methods.page import draw, tables
 from experiments.methods.results import Comparison
@@ -75,16 +75,14 @@ def main(arguments: list[str] | None = None) -> int:
     about = {
         "model": path,
         "fingerprint": fingerprint(model.network),
+        "reader": world.reader,
         "protocols": as_json({part: asdict(each) for part, each in protocols.items()}),
         "settings": {method: [str(each) for each in several] for method, several in SETTINGS.items()},
     }
-    found = read_json(args.json)
-    if problem := other_than(about, found, args.json):
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+    found = read_results(args.json, about)
     if not found:
         source = read_json(args.pairs)
-        if source.get("fingerprint") != about["fingerprint"]:
+        if any(source.get(name) != about[name] for name in ("fingerprint", "reader")):
             print(f"error: {args.pairs} is not of {path}; run `python -m experiments.negatives`", file=sys.stderr)
             return 2
         found = {**about, "pairs": source["pairs"], "tuning": {}, "reporting": {}}

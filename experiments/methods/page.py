@@ -10,12 +10,10 @@ from matplotlib.figure import Figure
 
 from experiments.methods.results import PLAIN, Comparison
 from experiments.methods.settings import SETTINGS
-from experiments.plot_style import STYLES
-from experiments.results_page.methods import TITLES
-from training.evaluate.judges.intervals import bootstrap
+from experiments.results_page.methods import LOOKS, TITLES, ahead
 from training.evaluate.report.markdown import mean_with_interval, table
 
-_KEYS = ("absent", "kept", "valid", "clean")
+KEYS = ("absent", "kept", "valid", "clean")
 
 
 def tables(found: Comparison) -> dict[str, str]:
@@ -27,44 +25,40 @@ def _parameters(setting: str) -> str:
     return setting.partition(" ")[2]
 
 
-def _ahead(lead: list[float], title: str) -> str:
-    low, high = bootstrap(lead)
-    return "NASA" if low > 0 else title if high < 0 else "not settled"
-
-
 def _chosen(found: Comparison) -> str:
     """What the setting that each method was tuned to does on the reporting seeds."""
-    rows = [["none", "", *_cells(found, PLAIN), "", ""]]
+    rows = [["none", "", *cells(found, PLAIN), "", ""]]
+    best = found.shares("reporting", found.chosen("nasa"), "clean")
     for method in SETTINGS:
         setting = found.chosen(method)
-        row = [TITLES[method], _parameters(setting), *_cells(found, setting)]
-        if method == "nasa":
-            best = found.shares("reporting", setting, "clean")
-            row += ["", ""]
-        else:
-            other = found.shares("reporting", setting, "clean")
-            lead = [one - two for one, two in zip(best, other, strict=True)]
-            row += [mean_with_interval(lead), _ahead(lead, TITLES[method])]
-        rows.append(row)
-    return table(["negative by", "chosen", *_KEYS, "entropy", "lead of NASA", "ahead"], rows)
+        lead = _lead(method, best, found.shares("reporting", setting, "clean"))
+        rows.append([TITLES[method], _parameters(setting), *cells(found, setting), *lead])
+    return table(["negative by", "chosen", *KEYS, "entropy", "lead of NASA", "ahead"], rows)
 
 
-def _cells(found: Comparison, setting: str) -> list[str]:
-    shares = [mean_with_interval(found.shares("reporting", setting, key)) for key in _KEYS]
+def cells(found: Comparison, setting: str) -> list[str]:
+    """What a setting does on the reporting seeds: `KEYS` and the entropy."""
+    shares = [mean_with_interval(found.shares("reporting", setting, key)) for key in KEYS]
     return [*shares, f"{fmean(found.shares('reporting', setting, 'entropy')):.2f}"]
+
+
+def _lead(method: str, nasa: list[float], own: list[float]) -> list[str]:
+    """How far NASA leads a method over all pairs, and which of them is ahead; "" twice for NASA itself."""
+    if method == "nasa":
+        return ["", ""]
+    lead = [one - two for one, two in zip(nasa, own, strict=True)]
+    return [mean_with_interval(lead), ahead(lead, TITLES[method])]
 
 
 def _held_out(found: Comparison) -> str:
     """The same, with settings that were chosen on the pairs of the world's other parts."""
     rows = []
     for method in SETTINGS:
-        own, nasa = (found.held_out(each, "clean") for each in (method, "nasa"))
-        lead = [one - two for one, two in zip(nasa, own, strict=True)]
         several = ", ".join(dict.fromkeys(_parameters(each) for each in found.chosen_elsewhere(method)))
-        shares = [mean_with_interval(found.held_out(method, key)) for key in _KEYS]
-        verdict = ["", ""] if method == "nasa" else [mean_with_interval(lead), _ahead(lead, TITLES[method])]
-        rows.append([TITLES[method], several, *shares, *verdict])
-    return table(["negative by", "chosen", *_KEYS, "lead of NASA", "ahead"], rows)
+        shares = [mean_with_interval(found.held_out(method, key)) for key in KEYS]
+        lead = _lead(method, found.held_out("nasa", "clean"), found.held_out(method, "clean"))
+        rows.append([TITLES[method], several, *shares, *lead])
+    return table(["negative by", "chosen", *KEYS, "lead of NASA", "ahead"], rows)
 
 
 def _settings(found: Comparison) -> str:
@@ -72,17 +66,18 @@ def _settings(found: Comparison) -> str:
     names = [PLAIN, *(str(each) for several in SETTINGS.values() for each in several)]
     chosen = {found.chosen(method) for method in SETTINGS}
     rows = [
-        [f"**{name}**" if name in chosen else name, *(fmean(found.shares("tuning", name, key)) for key in _KEYS)]
+        [f"**{name}**" if name in chosen else name, *(fmean(found.shares("tuning", name, key)) for key in KEYS)]
         for name in names
     ]
-    return table(["setting", *_KEYS], rows)
+    return table(["setting", *KEYS], rows)
 
 
 def draw(found: Comparison, path: Path) -> None:
     """Absent against kept and against valid, a line for each method; NAG and VSF have one for each other parameter."""
     figure = Figure(figsize=(8, 4.6), dpi=100, layout="constrained")
     for axes, key in zip(figure.subplots(1, 2, sharey=True), ("kept", "valid"), strict=True):
-        for (method, several), (colour, marker) in zip(SETTINGS.items(), STYLES, strict=True):
+        for method, several in SETTINGS.items():
+            colour, marker = LOOKS[method]
             for number, (_, group) in enumerate(groupby(several, key=lambda each: dict(each.others))):
                 names = [PLAIN, *(str(each) for each in group)]
                 x, y = ([fmean(found.shares("tuning", name, share)) for name in names] for share in (key, "absent"))

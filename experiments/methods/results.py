@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
@@ -68,12 +69,6 @@ class Comparison:
 
     def needed(self) -> list[str]:
         """The settings that are measured on the reporting seeds."""
-        return list(
-            dict.fromkeys(
-                [
-                    PLAIN,
-                    *(self.chosen(method) for method in self.found["settings"]),
-                    *(each for method in self.found["settings"] for each in self.chosen_elsewhere(method)),
-                ]
-            )
-        )
+        methods = self.found["settings"]
+        elsewhere = chain.from_iterable(map(self.chosen_elsewhere, methods))
+        return list(dict.fromkeys([PLAIN, *map(self.chosen, methods), *elsewhere]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from experiments.negatives.settings import Protocol
 
 TUNING = Protocol(images=10, seeds=(70_000,))
-REPORTING = Protocol(images=25, seeds=(95_000,))
+REPORTING = Protocol(images=100, seeds=(95_000,))
 KEPT = 0.95
 """A setting is chosen among those that keep the prompt in at least this share of the images."""
 
@@ -30,7 +30,8 @@ class Setting:
         )
 
 
-def _grid(method: str, strengths: tuple[float, ...], *others: dict[str, float]) -> tuple[Setting, ...]:
+def grid(method: str, strengths: tuple[float, ...], *others: dict[str, float]) -> tuple[Setting, ...]:
+    """Settings of a method: each strength with each of the other parameters."""
     return tuple(
         Setting(method=method, strength=strength, others=each) for each in others or ({},) for strength in strengths
     )
@@ -38,14 +39,14 @@ def _grid(method: str, strengths: tuple[float, ...], *others: dict[str, float]) 
 
 _ALPHAS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 SETTINGS: dict[str, tuple[Setting, ...]] = {
-    "nasa": _grid("nasa", _ALPHAS),
-    "orthogonal": _grid("orthogonal", _ALPHAS),
+    "nasa": grid("nasa", _ALPHAS),
+    "orthogonal": grid("orthogonal", _ALPHAS),
     # The paper's phi 4, tau 2.5 and a 0.375 (PixArt), and more of each.
-    "nag": _grid("nag", (4.0, 10.0), *({"tau": tau, "blend": a} for tau in (2.5, 5.0) for a in (0.375, 0.75))),
+    "nag": grid("nag", (4.0, 10.0), *({"tau": tau, "blend": a} for tau in (2.5, 5.0) for a in (0.375, 0.75))),
     # The paper's scales run from 0.2 to above 3; its beta is an offset of a few units at most.
-    "vsf": _grid("vsf", (0.25, 0.5, 1.0, 3.0), {"beta": 0.0}, {"beta": 1.0}),
-    "cfg": _grid("cfg", (1.1, 1.25, 1.5, 2.0, 3.0, 4.5, 6.0, 7.5)),
-    "embeddings": _grid("embeddings", (0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 1.0, 1.5)),
+    "vsf": grid("vsf", (0.25, 0.5, 1.0, 3.0), {"beta": 0.0}, {"beta": 1.0}),
+    "cfg": grid("cfg", (1.1, 1.25, 1.5, 2.0, 3.0, 4.5, 6.0, 7.5)),
+    "embeddings": grid("embeddings", (0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 1.0, 1.5)),
 }
 
 

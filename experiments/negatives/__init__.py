@@ -1,1 +1,1 @@
-"""Measures negative prompts on a student of the shapes world, with NASA and other methods: docs/RESULTS.md."""
+"""Measures negative prompts on a student of a small world, with NASA and other methods: docs/RESULTS.md."""

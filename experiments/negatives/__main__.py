@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from experiments.json_file import as_json, other_than, read_json, write_json
+from experiments.json_file import as_json, read_results, write_json
 from experiments.negatives.measure import all_pairs, flops, measure_arm
 from experiments.negatives.results import Negatives
 from experiments.negatives.settings import FOUR_STEPS, STRENGTHS, Protocol, arms
@@ -45,11 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     path = args.model or world.student
     model, protocol = load_backbone(path), Protocol(**{field.name: getattr(args, field.name) for field in counts})
     about = {"model": path, "fingerprint": fingerprint(model.network), "protocol": as_json(asdict(protocol))}
-    about |= {"four_steps": list(FOUR_STEPS), "nag": [TAU, BLEND]}
-    found = read_json(args.json)
-    if problem := other_than(about, found, args.json):
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+    about |= {"reader": world.reader, "four_steps": list(FOUR_STEPS), "nag": [TAU, BLEND]}
+    found = read_results(args.json, about)
     if not found:
         pairs = all_pairs(world, one_step(model, "none"), protocol)
         rows = [as_json(asdict(pair)) for pair in pairs]
@@ -61,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     for arm in tqdm(missing, unit="arm"):
         found["arms"][str(arm)] = measure_arm(world, model, arm, pairs, protocol)
         write_json(args.json, found)
-    draw_sheets(model, Negatives(found), pairs, args.pictures)
+    draw_sheets(world, model, Negatives(found), pairs, args.pictures)
     print(f"{args.json}: {len(found['arms'])} arms, {len(missing)} measured now")
     return 0
 

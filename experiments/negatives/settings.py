@@ -16,19 +16,27 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "vsf": (0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
     "orthogonal": (0.25, 0.5, 1.0, 1.5, 2.0, 3.0),
 }
+TITLES = {
+    "nasa": "NASA",
+    "cfg": "CFG",
+    "embeddings": "embedding subtraction",
+    "nag": "NAG",
+    "vsf": "VSF",
+    "orthogonal": "orthogonal NASA",
+}
 FOUR_STEPS = (999, 749, 499, 249)  # the paper's SDXL-DMD2
-FOUR_STEP_METHODS = ("none", "nasa:0.25", "nasa:0.5", "nasa:1")
+FOUR_STEP_METHODS = ("none", "nasa:0.25", "nasa:0.5", "nasa:0.75", "nasa:1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
     """Numbers of images. Pairs are found on other seeds than they are measured on."""
 
-    pairs_per_group: int = 4
+    pairs_per_group: int = 2
     pair_images: int = 50  # per prompt, to find the pairs
     pair_seed: int = 50_000
     images: int = 25  # per pair and block of seeds
-    seeds: tuple[int, ...] = (90_000, 91_000, 92_000)  # the first of each block
+    seeds: tuple[int, ...] = (90_000, 91_000, 92_000, 93_000)  # the first of each block
 
 
 @dataclass(frozen=True)

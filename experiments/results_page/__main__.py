@@ -15,11 +15,12 @@ from typing import Any
 from experiments.negatives.results import Negatives
 from experiments.negatives.settings import arms
 from experiments.results_page import methods, tables
+from experiments.results_page.alphas import alpha_table
 from experiments.results_page.plots import draw
 from experiments.tables import fill_page
 from experiments.teacher_scale import SCALES, name_of
 
-NAMES = ("teacher", "student", "teacher_scale", "negatives")
+NAMES = ("teacher", "student", "teacher_scale", "negatives", "judges")
 Data = dict[str, dict[str, Any]]
 
 
@@ -33,10 +34,11 @@ def load(folder: Path) -> Data:
     if missing := [str(path) for path in paths.values() if not path.is_file()]:
         raise ValueError(f"not measured yet: {', '.join(missing)}; run `make results`")
     data = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()}
-    for one, other in (("student", "negatives"), ("teacher", "teacher_scale")):
-        if data[one]["fingerprint"] != data[other]["fingerprint"]:
+    for one, other in (("student", "negatives"), ("student", "judges"), ("teacher", "teacher_scale")):
+        if any(data[one][name] != data[other][name] for name in ("fingerprint", "reader")):
             raise ValueError(
-                f"{paths[one]} and {paths[other]} are of different models; delete them and run `make results`"
+                f"{paths[one]} and {paths[other]} are of different models, or were read by different readers; delete "
+                "them and run `make results`"
             )
     if missing := [str(arm) for arm in arms() if str(arm) not in data["negatives"]["arms"]]:
         raise ValueError(f"{paths['negatives']} lacks {', '.join(missing)}; `make results` measures what is missing")
@@ -56,15 +58,20 @@ def all_tables(data: Data, alpha: float) -> dict[str, str]:
     if alpha not in known:
         raise ValueError(f"alpha {alpha:g} was not measured in one step and in four; available: {known}")
     return {
+        "verdict": tables.verdict_table(data["teacher"], data["student"], removed, alpha),
         "captions": tables.captions_table(data["teacher"], data["student"]),
-        "entropy": tables.entropy_table(data["teacher"], data["student"]),
+        "attributes": tables.attributes_table(data["teacher"], data["student"]),
+        "variety": tables.variety_table(data["teacher"], data["student"]),
         "teacher-scale": tables.scale_table(data["teacher_scale"]),
-        "removal-pairs": tables.pairs_table(removed, alpha),
+        "removal-fixed": tables.pairs_table(removed.only(fixed=True), alpha),
+        "removal-modal": tables.pairs_table(removed.only(fixed=False), alpha),
         "removal-means": tables.means_table(removed, alpha),
         "methods": methods.methods_table(removed),
         "matched": methods.matched_table(removed),
         "strengths": methods.strengths_table(removed),
-        "alpha": tables.alpha_table(removed),
+        "alpha": alpha_table(removed),
+        "strengths-fixed": methods.nasa_table(removed.only(fixed=True)),
+        "judges": tables.judges_table(data["judges"]),
     }
 
 
@@ -72,12 +79,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m experiments.results_page", description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("docs/data"), help="JSON files (default: %(default)s)")
-    parser.add_argument("--alpha", type=float, default=1.0, help="the recommended alpha; one that was measured")
+    parser.add_argument("--alpha", type=float, help="one that was measured (default: that of judges.json)")
     parser.add_argument("--page", type=Path, default=Path("docs/RESULTS.md"), help="its charts: images/ beside it")
     args = parser.parse_args(arguments)
     try:
         data = load(args.data)
-        fill_page(args.page, all_tables(data, args.alpha))
+        fill_page(args.page, all_tables(data, data["judges"]["alpha"] if args.alpha is None else args.alpha))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from experiments.negatives.results import PLAIN, Negatives
+from experiments.negatives.settings import TITLES
+from experiments.removal import SHARES
 from training.evaluate.judges.intervals import bootstrap
 from training.evaluate.report.markdown import mean_with_interval, table
+from training.evaluate.report.plot_style import STYLES
 
-TITLES = {
-    "nasa": "NASA",
-    "cfg": "CFG",
-    "embeddings": "embedding subtraction",
-    "nag": "NAG",
-    "vsf": "VSF",
-    "orthogonal": "orthogonal NASA",
-}
+# The colour and marker of each method in every chart.
+LOOKS = dict(zip(TITLES, STYLES, strict=True))
 LEVELS = (("kept", 0.99), ("kept", 0.95), ("valid", 0.85), ("valid", 0.8), ("valid", 0.75), ("valid", 0.7))
 
 
@@ -22,10 +19,15 @@ def clean_difference(found: Negatives, name: str) -> list[float]:
     return found.gain(found.best("nasa"), "clean", found.best(name))
 
 
+def ahead(lead: list[float], title: str) -> str:
+    """Which of NASA and the method of this title leads, by NASA's lead for each pair."""
+    low, high = bootstrap(lead)
+    return "NASA" if low > 0 else title if high < 0 else "not settled"
+
+
 def better_method(found: Negatives, name: str) -> str:
     """Which of NASA and another method removes more, if the 95 % interval over the pairs settles it."""
-    low, high = bootstrap(clean_difference(found, name))
-    return "NASA" if low > 0 else TITLES[name] if high < 0 else "not settled"
+    return ahead(clean_difference(found, name), TITLES[name])
 
 
 def matched(found: Negatives, name: str, key: str, level: float) -> str:
@@ -59,10 +61,13 @@ def methods_table(found: Negatives) -> str:
 
 
 def matched_table(found: Negatives) -> str:
-    """What each method removes at matched rates of kept and valid images."""
-    levels = [f"absent where {'kept' if key == 'kept' else 'kept and valid'} >= {level:g}" for key, level in LEVELS]
-    rows = [[title, *(matched(found, name, key, level) for key, level in LEVELS)] for name, title in TITLES.items()]
-    return table(["negative by", *levels], rows)
+    """What each method removes at matched rates of kept and valid images; without levels that none reaches."""
+    columns = {}
+    for key, level in LEVELS:
+        cells = [matched(found, name, key, level) for name in TITLES]
+        if set(cells) != {"-"}:
+            columns[f"absent where {'kept' if key == 'kept' else 'kept and valid'} >= {level:g}"] = cells
+    return table(["negative by", *columns], [list(row) for row in zip(TITLES.values(), *columns.values(), strict=True)])
 
 
 def strengths_table(found: Negatives) -> str:
@@ -73,8 +78,15 @@ def strengths_table(found: Negatives) -> str:
     return table(["method", *keys], rows)
 
 
+def nasa_table(found: Negatives) -> str:
+    """NASA at every strength."""
+    arms = {"no negative": PLAIN, **{f"{alpha:g}": arm for alpha, arm in found.strengths("nasa").items()}}
+    rows = [[alpha, *(found.share(arm, key) for key in SHARES)] for alpha, arm in arms.items()]
+    return table(["alpha", *SHARES], rows)
+
+
 def _cells(found: Negatives, arm: str) -> list[str]:
     return [
-        *(mean_with_interval(found.shares(arm, key)) for key in ("absent", "kept", "valid", "clean")),
+        *(mean_with_interval(found.shares(arm, key)) for key in SHARES),
         f"{found.share(arm, 'entropy'):.2f}",
     ]

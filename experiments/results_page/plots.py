@@ -7,9 +7,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from experiments.negatives.results import PLAIN, Negatives
-from experiments.plot_style import STYLES
 from experiments.removal import SHARES
-from experiments.results_page.methods import TITLES
+from experiments.results_page.methods import LOOKS, TITLES
+from training.evaluate.report.plot_style import STYLES
 
 
 def draw(found: Negatives, folder: Path) -> None:
@@ -49,10 +49,10 @@ def _alpha(found: Negatives) -> Figure:
 def _matched(found: Negatives) -> Figure:
     figure = Figure(figsize=(8, 4.6), dpi=100, layout="constrained")
     for axes, key in zip(figure.subplots(1, 2, sharey=True), ("kept", "valid"), strict=True):
-        for (name, title), (colour, marker) in zip(TITLES.items(), STYLES, strict=True):
+        for name, (colour, marker) in LOOKS.items():
             arms = [PLAIN, *found.strengths(name).values()]
             x, y = ([found.share(arm, share) for arm in arms] for share in (key, "absent"))
-            axes.plot(x, y, color=colour, marker=marker, markersize=5, linewidth=1.4, label=title)
+            axes.plot(x, y, color=colour, marker=marker, markersize=5, linewidth=1.4, label=TITLES[name])
         axes.set(xlabel=f"{key} (share of images)", xlim=(0.45 if key == "kept" else -0.02, 1.02), ylim=(-0.02, 1.02))
         axes.grid(alpha=0.25)
     figure.axes[0].set_ylabel("absent (share of images)")

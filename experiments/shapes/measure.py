@@ -13,7 +13,7 @@ import torch
 
 from experiments.removal import Generate, entropy
 from training.prompts.shapes.captions import full_caption, partial_caption, sentence
-from training.prompts.shapes.rules import Reading, read
+from training.prompts.shapes.rules import read
 from training.prompts.shapes.scene import ATTRIBUTES, sample_scenes
 
 
@@ -49,10 +49,6 @@ def caption_set(count: int, seed: int, kind: str) -> tuple[list[str], list[dict[
     return [caption for caption, _ in made], [stated for _, stated in made]
 
 
-def _right(reading: Reading, row: int, stated: dict[str, str]) -> bool:
-    return all(reading.values[name][row] == value for name, value in stated.items())
-
-
 def accuracy(images: torch.Tensor, stated: list[dict[str, str]]) -> Accuracy:
     """Compare images (B, 3, 64, 64) with what their captions state (B dicts)."""
     reading = read(images)
@@ -66,7 +62,7 @@ def accuracy(images: torch.Tensor, stated: list[dict[str, str]]) -> Accuracy:
     return Accuracy(
         count=len(stated),
         per_attribute=per_attribute,
-        stated=fmean(_right(reading, n, stated[n]) for n in rows),
+        stated=fmean(reading.shows(n, stated[n]) for n in rows),
         valid=float(reading.valid.float().mean()),
         entropy=open_entropy,
     )

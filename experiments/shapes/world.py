@@ -48,6 +48,7 @@ SHAPES = World(
     student="models/snoopi-shapes-student.safetensors",
     teacher="models/snoopi-shapes-teacher.safetensors",
     read=seen,
+    reader="pixel rules",
     captions=_captions,
     draw=lambda count, seed: render(sample_scenes(count, torch.Generator().manual_seed(seed))),
     open_prompts={sentence({name: value}): {name: (value,)} for name, values in ATTRIBUTES.items() for value in values},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -16,6 +17,7 @@ from experiments.clip_text import WIDTH, TextCache
 from experiments.diffusion_teacher import CentringPenalty, new_scheduler
 from experiments.shapes_teacher.codec import LATENT_CHANNELS, LATENT_SIZE, Log, Losses, fit
 from experiments.shapes_teacher.latents import latents_of
+from experiments.training_loop import update_average
 from training.prompts.shapes.captions import training_caption
 from training.prompts.shapes.scene import sample_scenes
 
@@ -94,11 +96,7 @@ def train_teacher(recipe: TeacherRecipe, text: TextCache, log: Log) -> UNet2DCon
         mse, penalty = (v - (alpha_t * eps - sigma_t * x0)).square().mean(), centring.pop_penalty()
         return {"loss": mse + recipe.centring * penalty, "mse": mse, "centring": penalty}
 
-    def update_average(iteration: int) -> None:
-        decay = min(recipe.ema, (iteration + 1) / (iteration + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), 1 - decay)
-
+    after = partial(update_average, average, unet, recipe.ema)
     parameters = list(unet.parameters())
-    fit("teacher", parameters, recipe.lr, recipe.iterations, losses, log, betas=(0.9, 0.999), after=update_average)
+    fit("teacher", parameters, recipe.lr, recipe.iterations, losses, log, betas=(0.9, 0.999), after=after)
     return average.eval()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from experiments.avatars_teacher import build, codec, data, teacher, text
+from experiments.avatars_teacher import build, codec, data, short_captions, teacher, text
 from experiments.avatars_teacher.codec import CodecRecipe, finished_vae, measure, new_vae, perturb, train_half
 from experiments.avatars_teacher.data import Pictures
 from experiments.avatars_teacher.latents import CHANNELS, fit_code, load_code
@@ -20,6 +20,8 @@ from training import export
 from training.config import Recipe
 from training.models.clip_tokenizer import clip_tokenizer
 from training.models.loading import load_backbone
+from training.prompts.avatars.captions import SUBJECT
+from training.prompts.avatars.parse import parse
 from training.prompts.avatars.scene import sample_scenes
 from training.trainer.export import export_student
 
@@ -170,8 +172,16 @@ def test_shipped_networks_fit_into_sixteen_megabytes(folder):
     assert 2 * sum(weight.numel() for part in parts for weight in part.parameters()) < 15.9e6
 
 
-@pytest.mark.parametrize("module", [build, data, codec, text, teacher])
+@pytest.mark.parametrize("module", [build, data, codec, text, teacher, short_captions])
 def test_each_stage_has_a_command(module, capsys):
     with pytest.raises(SystemExit):
         module.main(["--help"])
     assert "--out" in capsys.readouterr().out
+
+
+def test_half_of_the_last_captions_name_the_subject_and_at_most_one_thing():
+    found = short_captions.captions(50)
+    assert len(found) == 100 and all(found) and found == short_captions.captions(50)
+    several = [len(parse(text)) for text in found]
+    assert max(several[:50]) > 3 and max(several[50:]) == 2
+    assert all(SUBJECT in parse(text) for text in found[50:])

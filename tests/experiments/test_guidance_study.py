@@ -3,13 +3,19 @@
 import copy
 import json
 import math
+from dataclasses import asdict
 
 import pytest
+import torch
 
+from experiments.avatars.world import AVATARS
 from experiments.guidance_study import __main__ as study
-from experiments.guidance_study import tables
+from experiments.guidance_study import measure, tables
 from experiments.guidance_study.settings import CELLS, Cell, Protocol
+from experiments.guidance_study.worlds import MEASURES
+from experiments.json_file import write_json
 from experiments.tables import filled
+from training.config import load_recipe, recipe
 
 FEW = [f"--{name}=4" for name in ("curve-captions", "captions")] + [
     f"--{name}=2" for name in ("curve-prompt-images", "prompt-images", "pairs", "pair-images")
@@ -78,6 +84,15 @@ def test_finished_cells_are_not_repeated_and_a_failed_cell_does_not_stop_the_oth
 
 @pytest.mark.slow
 @pytest.mark.full
+def test_the_avatars_are_measured_on_their_own_pairs(tmp_path):
+    assert run(tmp_path, "--world", "avatars", "--recipe", "avatars", cells=("pgsb",)) == 0
+    results = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
+    assert results["world"] == "avatars" and results["runs"][0]["final"]["pairs"] == len(AVATARS.fixed)
+    assert results["teacher"]["entropy"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.full
 def test_a_run_resumes_from_its_last_checkpoint(done):
     before = written(done)
     assert run(done, cells=("pgsb",), iterations=3) == 0
@@ -102,6 +117,36 @@ def test_an_invalid_setting_is_reported_before_anything_starts(tmp_path, capsys)
     assert run(tmp_path, "guidance.kapa_min=1") == 2
     assert "did you mean guidance.kappa_min?" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_pictures_are_not_read_by_the_rules_of_another_world(tmp_path, capsys):
+    paths = [f"--{name}={tmp_path / name}" for name in ("out", "json", "page")]
+    assert study.main(["--recipe", "avatars", *paths]) == 2
+    assert "are of avatars; give a recipe of shapes, or --world avatars" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_another_world_measured_is_measured_again(tmp_path, monkeypatch):
+    """Runs that were measured before worlds could be chosen are of shapes."""
+    row, protocol = {"stated": 1.0}, Protocol()
+    monkeypatch.setattr(measure, "open_checkpoint", lambda path: torch.nn.Identity())
+    monkeypatch.setattr(measure, "one_step", lambda model: None)
+    monkeypatch.setattr(measure, "figures", lambda *args: {})
+    monkeypatch.setattr(measure, "quality", lambda generate, measures, *counts: {"of": measures.world.teacher})
+    monkeypatch.setattr(measure, "final", lambda model, measures, protocol: {})
+    found = {"protocol": asdict(protocol), "curve": {"1": row}, "final": {"iteration": 1}}
+    write_json(tmp_path / "measured.json", found)
+    assert measure.measure_run(tmp_path, "shapes", 1, 1, protocol)["curve"] == {"1": row}
+    for world in ("avatars", "shapes"):
+        assert measure.measure_run(tmp_path, world, 1, 1, protocol)["curve"]["1"]["of"] == MEASURES[world].world.teacher
+
+
+def test_a_setting_that_came_later_does_not_outdate_a_study(monkeypatch):
+    """With its default, it is left out of the digest."""
+    measured = study.digest(load_recipe("shapes"))
+    assert study.digest(load_recipe("shapes", ["loop.t_shift=2"])) != measured
+    monkeypatch.delitem(recipe._LATER, "loop")  # as if these settings had always been there
+    assert study.digest(load_recipe("shapes")) != measured
 
 
 def synthetic(levels):
@@ -145,7 +190,7 @@ def test_differences_are_taken_seed_by_seed():
     rows = {
         row.split(" | ")[0]: row.split(" | ")[1:] for row in tables.differences_table(synthetic(levels)).splitlines()
     }
-    assert rows["| valid, at the end"][:3] == ["0.150 (0.100 .. 0.300) *", "-0.015 (-0.050 .. 0.010)", "-"]
+    assert rows["| valid, at the end"][:3] == ["0.150 (0.100 .. 0.300) *", "-0.015 (-0.050 .. 0.010) |"]
     # the synthetic curves fluctuate by a tenth of the share; `valid` is constant
     assert rows["| fluctuation of stated right"][0] == "0.015 (0.010 .. 0.030) *"
     assert rows["| fluctuation of valid"][0] == "0.000 (0.000 .. 0.000)"
@@ -175,3 +220,9 @@ def test_the_tables_in_docs_are_those_of_the_numbers(pack_root):
     results = json.loads((pack_root / "docs/study.json").read_text(encoding="utf-8"))
     page = (pack_root / "docs/STUDY.md").read_text(encoding="utf-8")
     assert page == filled(page, tables.all_tables(results))
+
+
+def test_another_world_needs_files_of_its_own(capsys):
+    with pytest.raises(SystemExit):
+        study.main(["--world", "avatars", "--recipe", "avatars", "--json", "mine.json"])
+    assert "--world avatars needs its own --out, --page" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ from experiments.methods.page import tables
 from experiments.methods.results import PLAIN, Comparison
 from experiments.methods.settings import REPORTING, SETTINGS, TUNING, Setting, choose
 from experiments.sampling import one_step
+from experiments.shapes.world import SHAPES
 from experiments.tables import filled
 from snoopi_core.guidance.nag import BLEND, TAU
+from training.models.backbone import fingerprint
 from training.models.guidance.methods import METHODS
 from training.models.loading import load_backbone
 
@@ -88,14 +91,15 @@ def test_the_tables_in_docs_are_those_of_the_numbers(pack_root):
 
 
 @pytest.mark.slow
-def test_what_was_measured_is_kept_and_other_numbers_are_refused(tmp_path, monkeypatch, capsys, pack_root):
+def test_what_was_measured_is_kept_and_other_numbers_are_refused(tmp_path, monkeypatch, capsys):
     few = {name: SETTINGS[name][2:3] for name in ("nasa", "nag")}
     monkeypatch.setattr(command, "SETTINGS", few)
     monkeypatch.setattr(command, "tables", lambda found: {"chosen": "x\n"})
     monkeypatch.setattr(command, "draw", lambda *_: None)
     path, pairs = tmp_path / "m.json", tmp_path / "n.json"
-    source = json.loads((pack_root / "docs/data/negatives.json").read_text(encoding="utf-8"))
-    pairs.write_text(json.dumps({**source, "pairs": source["pairs"][::8]}), encoding="utf-8")
+    rows = [asdict(pair) for pair in SHAPES.fixed[1:3]]
+    source = {"fingerprint": fingerprint(load_backbone(STUDENT).network), "reader": SHAPES.reader, "pairs": rows}
+    pairs.write_text(json.dumps(source), encoding="utf-8")
     call = [
         STUDENT,
         "--world=shapes",
@@ -115,4 +119,6 @@ def test_what_was_measured_is_kept_and_other_numbers_are_refused(tmp_path, monke
     )
     path.write_text(json.dumps(content), encoding="utf-8")
     assert command.main([*call, "--images=1"]) == 0 and json.loads(path.read_bytes()) == json.loads(before)
-    assert command.main([*call, "--images=2"]) == 2 and "choose another --json" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        command.main([*call, "--images=2"])
+    assert "choose another --json" in capsys.readouterr().err

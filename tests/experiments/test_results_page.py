@@ -7,7 +7,9 @@ import pytest
 from scipy import stats
 
 from experiments import teacher_scale
+from experiments.negatives.results import Negatives
 from experiments.results_page import __main__ as report
+from experiments.results_page import tables
 from experiments.tables import fill_page, filled
 from training.evaluate.judges.intervals import bootstrap, wilson
 
@@ -23,6 +25,26 @@ def test_wilson_intervals():
     assert wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
 
 
+def test_an_attribute_that_was_hardly_asked_for_is_not_the_worst():
+    partial = {"asked": {"hair": 30, "bloom": 2}, "per_attribute": {"hair": 0.9, "bloom": 0.0}}
+    assert tables.worst_attribute({"partial": partial}, "partial") == ("hair", 0.9)
+    assert tables.worst_attribute({"partial": partial | {"asked": {"hair": 3, "bloom": 2}}}, "partial")[0] == "bloom"
+
+
+def test_the_bar_for_the_worst_attribute_is_checked_on_the_worse_kind_of_captions(data):
+    """An attribute may be right in partial captions and wrong in full ones."""
+    teacher = data["teacher"]
+    least = min(
+        teacher[kind]["per_attribute"][name]
+        for kind in ("partial", "full")
+        for name, count in teacher[kind]["asked"].items()
+        if count >= tables.ASKED
+    )
+    table = tables.verdict_table(teacher, data["student"], Negatives(data["negatives"]), data["judges"]["alpha"])
+    (row,) = (line for line in table.splitlines() if "the worst attribute" in line)
+    assert f"| {least:.3f} |" in row
+
+
 @pytest.fixture(scope="module")
 def data(pack_root):
     return report.load(pack_root / "docs/data")
@@ -30,7 +52,7 @@ def data(pack_root):
 
 def test_the_tables_in_docs_are_those_of_the_numbers(pack_root, data):
     page = (pack_root / "docs/RESULTS.md").read_text(encoding="utf-8")
-    assert page == filled(page, report.all_tables(data, 1.0))
+    assert page == filled(page, report.all_tables(data, data["judges"]["alpha"]))
 
 
 def test_only_the_tables_of_a_page_are_replaced(tmp_path):
@@ -52,8 +74,8 @@ def test_missing_or_mixed_measurements_are_refused(tmp_path, data, capsys):
     call = ["--data", str(tmp_path), "--page", str(tmp_path / "R.md")]
     assert report.main(call) == 2 and "lacks 4 none" in capsys.readouterr().err
     (tmp_path / "negatives.json").write_text(json.dumps(data["negatives"]), encoding="utf-8")
-    assert report.main([*call, "--alpha", "0.75"]) == 2
-    assert "alpha 0.75 was not measured in one step and in four; available: [0.25" in capsys.readouterr().err
+    assert report.main([*call, "--alpha", "0.1"]) == 2
+    assert "alpha 0.1 was not measured in one step and in four; available: [0.25" in capsys.readouterr().err
     (tmp_path / "teacher.json").write_text(json.dumps(data["student"]), encoding="utf-8")
     assert report.main(call) == 2 and "of different models" in capsys.readouterr().err
     (tmp_path / "teacher.json").unlink()
@@ -68,5 +90,7 @@ def test_scales_are_measured_once(tmp_path, monkeypatch, capsys):
     assert teacher_scale.main(call) == 0 and "2 scales, 2 measured now" in capsys.readouterr().out
     assert teacher_scale.main(call) == 0 and "2 scales, 0 measured now" in capsys.readouterr().out
     before = (tmp_path / "scale.json").read_bytes()
-    assert teacher_scale.main([*call[:-1], "3"]) == 2 and "steps 2, not 3: choose another" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        teacher_scale.main([*call[:-1], "3"])
+    assert "steps 2, not 3: choose another" in capsys.readouterr().err
     assert (tmp_path / "scale.json").read_bytes() == before

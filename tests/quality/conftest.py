@@ -1,4 +1,4 @@
-"""Fixtures for the tests of the shipped student."""
+"""Fixtures for the tests of the student of the shapes world, whose pictures leave no doubt about an effect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from effort import effort
 from host_world import STUDENT, HostStudent
 
 from experiments.removal import Pair, modal_pairs
-from experiments.worlds import BUNDLED, WORLDS
+from experiments.shapes.world import SHAPES
 from snoopi_core.formats.checkpoint import read_metadata
 
 COUNT = effort(gate=16, full=50)  # images a prompt
@@ -26,4 +26,4 @@ def alpha(pack_root: Path) -> float:
 @pytest.fixture(scope="session")
 def pairs() -> list[Pair]:
     """Prompts, each with a negative that names what the student draws most often for it."""
-    return modal_pairs(WORLDS[BUNDLED], HostStudent(), count=COUNT)
+    return modal_pairs(SHAPES, HostStudent(), count=COUNT)

@@ -1,4 +1,4 @@
-"""Where NASA Inspect's thresholds come from: the bundled student's negatives, good ones and others.
+"""Where NASA Inspect's thresholds come from: negatives of the shapes world's student, good ones and others.
 
 Prints the numbers for snoopi_core/guidance/strength.py and the node's help page (pytest -rP).
 """
@@ -11,7 +11,7 @@ from effort import effort
 from host_world import HostStudent, pack_node
 
 from experiments.removal import mean_removal, removal_table
-from experiments.worlds import BUNDLED, WORLDS
+from experiments.shapes.world import SHAPES
 from snoopi_core.guidance.strength import CLOSE_COSINE, SAME_COSINE, STRONG_CHANGE
 from snoopi_core.host.families import family_of
 from snoopi_core.host.inspect import StrengthObserver, first_step, observed_step
@@ -57,7 +57,7 @@ def test_the_change_shows_where_pictures_break(host, pairs, alpha):
     for times in (1.0, TOO_MUCH):
         host.alpha = times * alpha
         changes[times] = [means(host, pair.prompt, pair.negative, host.alpha)[1] for pair in pairs]
-        found = mean_removal(removal_table(WORLDS[BUNDLED], host, pairs, count=PICTURES, seed=SEED))
+        found = mean_removal(removal_table(SHAPES, host, pairs, count=PICTURES, seed=SEED))
         print(
             f"\nalpha {host.alpha:g}: change {min(changes[times]):.2f} to {max(changes[times]):.2f}, "
             f"valid {found.valid:.2f}, prompt kept {found.kept:.2f}, clean {found.clean:.2f}"

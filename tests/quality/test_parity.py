@@ -1,31 +1,35 @@
 """The shipped student in the host against the same file in diffusers: two implementations of every part."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from host_world import STUDENT, HostStudent
+from host_world import HostStudent
 
+from experiments.worlds import BUNDLED, WORLDS
 from snoopi_core.formats.checkpoint import read_metadata
 from training.models.loading import load_backbone
 from training.models.sampling import one_step_x0
 
 pytestmark = pytest.mark.host
-PROMPTS = ("a red ring on the left, white background", "triangle", "a shape", "")
+STUDENT = WORLDS[BUNDLED].student
+PROMPTS = ("a person with long red hair and glasses, on a white background", "a beard", "a monster", "")
 SEED, COUNT = 7, 3
 
 
 @pytest.fixture(scope="module")
 def host():
-    return HostStudent()
+    return HostStudent(Path(STUDENT).name)
 
 
 @pytest.fixture(scope="module")
 def student(pack_root):
-    return load_backbone(str(pack_root / "models" / STUDENT))
+    return load_backbone(str(pack_root / STUDENT))
 
 
 @pytest.fixture(scope="module")
 def recipe(pack_root):
-    return read_metadata(pack_root / "models" / STUDENT).recipe
+    return read_metadata(pack_root / STUDENT).recipe
 
 
 def relative(got, want):
@@ -34,7 +38,7 @@ def relative(got, want):
 
 def reference_x0(student, recipe, text):
     """x0 in the UNet's scale from the noise that the host draws for SEED."""
-    z = torch.randn((COUNT, 4, 8, 8), generator=torch.Generator().manual_seed(SEED))
+    z = torch.randn((COUNT, student.latent_channels, 8, 8), generator=torch.Generator().manual_seed(SEED))
     return one_step_x0(
         student,
         student.network,

@@ -1,6 +1,6 @@
-"""What the shipped student does, through the nodes, at one step: the negative prompt's rates and the image's quality.
+"""What the shapes world's student does, through the nodes, at one step: rates of removal and the image's quality.
 
-The bars are below the measured values (docs/RESULTS.md), so that a change that breaks the effect is detected.
+The bars are below the measured values, so that a change that breaks the effect is detected.
 """
 
 import pytest
@@ -10,11 +10,10 @@ from host_world import STUDENT, HostStudent
 from experiments.removal import mean_removal, removal_table
 from experiments.sampling import one_step
 from experiments.shapes import measure
-from experiments.worlds import BUNDLED, WORLDS
+from experiments.shapes.world import SHAPES
 from training.models.loading import load_backbone
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.scaled]
-WORLD = WORLDS[BUNDLED]
 IMAGES = effort(gate=16, full=40)
 CAPTIONS = effort(gate=100, full=200)
 SCALES = effort(gate=(1.5,), full=(1.5, 3.0))
@@ -28,12 +27,12 @@ def host(alpha):
 
 @pytest.fixture(scope="module")
 def before(host, pairs):
-    return removal_table(WORLD, host, pairs, steer=False, count=IMAGES, seed=SEED)
+    return removal_table(SHAPES, host, pairs, steer=False, count=IMAGES, seed=SEED)
 
 
 @pytest.fixture(scope="module")
 def after(host, pairs):
-    return removal_table(WORLD, host, pairs, count=IMAGES, seed=SEED)
+    return removal_table(SHAPES, host, pairs, count=IMAGES, seed=SEED)
 
 
 def test_pairs_cover_every_attribute_and_ask_for_something(pairs, before):
@@ -60,7 +59,7 @@ def test_removal_beats_guidance_at_one_step(pack_root, pairs, after):
     student = load_backbone(str(pack_root / "models" / STUDENT))
     clean = {
         cfg: mean_removal(
-            removal_table(WORLD, one_step(student, method="cfg", scale=cfg), pairs, count=IMAGES, seed=SEED)
+            removal_table(SHAPES, one_step(student, method="cfg", scale=cfg), pairs, count=IMAGES, seed=SEED)
         ).clean
         for cfg in SCALES
     }

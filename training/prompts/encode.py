@@ -11,17 +11,21 @@ import logging
 import shutil
 import sys
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 from training.config import Recipe, RecipeError, load_recipe, recipe_names, split_words
-from training.console import long_step, report, set_up_console
+from training.console import long_step, run_command, set_up_console
 
 if TYPE_CHECKING:
     from training.prompts.source import CountTokens
 
 log = logging.getLogger("training.prompts.encode")
 _SAMPLE = 2000  # prompts from which the average length is estimated
+_size = partial(tqdm.format_sizeof, suffix="B")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,21 +45,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example prompts.text_cache=embeddings")
     set_up_console()
     args = parser.parse_intermixed_args(arguments)
-    try:
-        return _run(load_recipe(*split_words([*args.recipe, *args.overrides]), check_files=True), args)
-    except (OSError, ValueError) as error:
-        return report(error)
-    except KeyboardInterrupt:
-        print("stopped; what was written is kept, and the same command continues from there", file=sys.stderr)
-        return 130
+    return run_command(
+        lambda: _run(args), stopped="what was written is kept, and the same command continues from there"
+    )
 
 
-def _run(recipe: Recipe, args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
+    recipe = load_recipe(*split_words([*args.recipe, *args.overrides]), check_files=True)
     if not recipe.prompts.text_cache:
         raise RecipeError("no folder is given: add prompts.text_cache=FOLDER, here and to the training run")
     with long_step("the recipe is valid; starting torch and other libraries"):  # wrong recipes need not wait for them
         from accelerate import PartialState
-        from tqdm import tqdm
 
         from training.models.loading import describe_encoder, load_teacher
         from training.models.text_cache.build import build_shards, finish
@@ -137,14 +137,6 @@ def _estimate(recipe: Recipe, encoder: dict[str, Any], folder: Path, count_token
             f"{folder}: about {_size(each * missing)} needed, only {_size(free)} free; choose a folder on a larger disk"
         )
     return missing
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.4g} {unit}"
-        count /= 1000
-    return f"{count:.4g} TB"
 
 
 if __name__ == "__main__":

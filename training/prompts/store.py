@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ class PromptStore:
             ) from error
 
 
-class StoredPrompts(Sequence[str]):
+class StoredPrompts:
     """Prompts of a store, in the order of `rows`."""
 
     def __init__(self, store: PromptStore, rows: np.ndarray) -> None:
@@ -80,11 +80,5 @@ class StoredPrompts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [self._store.text(int(row)) for row in self._rows[place]]
-        return self._store.text(int(self._rows[place]))
+    def __getitem__(self, places: slice) -> list[str]:
+        return [self._store.text(int(row)) for row in self._rows[places]]

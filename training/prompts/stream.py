@@ -20,7 +20,7 @@ import torch
 from training.distill.rng import generator
 from training.prompts.shards import Shard
 from training.prompts.source import CountTokens, new_counts
-from training.prompts.store import PromptStore, prompt_of
+from training.prompts.store import PromptStore, StoredPrompts, prompt_of
 
 log = logging.getLogger(__name__)
 _OPEN: WeakSet[Any] = WeakSet()  # passes that are not finished
@@ -130,7 +130,8 @@ class StreamedPrompts:
                 break
         if not prompts and not number:
             raise ValueError(self._no_prompts())
-        self._prompts: Sequence[str] = [prompts[n] for n in torch.randperm(len(prompts), generator=rng).tolist()]
+        order = torch.randperm(len(prompts), generator=rng).tolist()
+        self._prompts: list[str] | StoredPrompts = [prompts[n] for n in order]
 
     def _read_store(self, number: int, rng: torch.Generator) -> None:
         """All prompts as block 0; there is no other one."""

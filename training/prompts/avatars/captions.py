@@ -16,21 +16,26 @@ from training.prompts.avatars.scene import SUBJECTS, Scene
 NULL_PROMPT = ""
 SUBJECT = "subject"  # the key of the subject among what a caption states
 
-# What a caption states: for each attribute the values that make it true, such as {"hair": ("beanie", "cap")} for a hat.
+# What a caption states: for each attribute the values that make it true, such as {"headwear": ("top hat", "party hat")}
+# for a hat.
 Stated = dict[str, tuple[str, ...]]
 
 DROP = 0.4  # probability that a sentence leaves out an attribute
 DROP_TAGS = 0.6  # the same for tags, more often: negative prompts are short lists of tags
 NO_SUBJECT = 0.5  # probability that tags leave out the subject
-ONE_TAG = 0.3  # share of the tag captions that name one attribute alone, as negative prompts do
-TAG_SHARE = 0.35
+ONE_TAG = 0.4  # share of the tag captions that name one attribute alone, as negative prompts do
+TAG_SHARE = 0.3
+SHORT_SHARE = 0.3  # of the captions, sentences as short as what people write: the subject, and at most one thing
+ALONE = 0.5  # of the short ones, the share that names the subject alone
 EMPTY_SHARE = 0.1
-GROUP_SHARE = 0.4
+GROUP_SHARE = 0.5
 ROLE_WORD_SHARE = 0.8  # of a role's scenes, the share that is called by the role
 
-# Words for several values of an attribute: {attribute: {phrase: values}}.
+# Everyday words for several values of an attribute, {attribute: {phrase: values}}: nobody who asks for no glasses is
+# content with sunglasses.
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
-    "hair": {"a hat": ("beanie", "cap")},
+    "eyewear": {"glasses": ("glasses", "sunglasses")},
+    "headwear": {"a hat": ("top hat", "party hat")},
 }
 _COLOUR = "{}"
 
@@ -92,7 +97,7 @@ def _list(parts: list[str]) -> str:
 
 
 def sentence(scene: Scene, phrases: Mapping[str, str], noun: str, generator: torch.Generator) -> str:
-    """A sentence such as "a person with long red hair and glasses, wearing a blue sweater, on a white background"."""
+    """A sentence such as "a person with long red hair and a beard, wearing a blue sweater, on a white background"."""
     table = SUBJECTS[scene.subject].attributes
     places: dict[str, list[str]] = {}
     for name, words in _joined(scene, phrases).items():
@@ -124,14 +129,24 @@ def _noun(scene: Scene, generator: torch.Generator) -> str:
     return nouns[0] if len(nouns) == 1 or _flip(0.8, generator) else nouns[1]
 
 
+def _fewer(
+    phrases: dict[str, str], stated: Stated, count: int, generator: torch.Generator
+) -> tuple[dict[str, str], Stated]:
+    """At most `count` of what a caption states."""
+    names = _shuffled(list(phrases), generator)[:count]
+    return {name: phrases[name] for name in names}, {name: stated[name] for name in names}
+
+
 def caption(scene: Scene, generator: torch.Generator) -> tuple[str, Stated]:
     """A caption, never empty, and what it states."""
-    as_tags = _flip(TAG_SHARE, generator)
+    kind = float(torch.rand((), generator=generator))
+    as_tags, short = kind < TAG_SHARE, kind > 1 - SHORT_SHARE
     phrases, stated = _choose(scene, DROP_TAGS if as_tags else DROP, generator)
     noun = _noun(scene, generator)
-    if as_tags and phrases and _flip(ONE_TAG, generator):
-        only = _shuffled(list(phrases), generator)[0]
-        phrases, stated = {only: phrases[only]}, {only: stated[only]}
+    if short:
+        phrases, stated = _fewer(phrases, stated, 0 if _flip(ALONE, generator) else 1, generator)
+    elif as_tags and _flip(ONE_TAG, generator):
+        phrases, stated = _fewer(phrases, stated, 1, generator)
     if as_tags and phrases:
         noun = "" if _flip(NO_SUBJECT, generator) else noun
         text = tags(scene, phrases, noun, generator)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from training.prompts.avatars.tables import BRIGHT, DEEP, Attribute, Role, Subject, Value, colours
+from training.prompts.avatars.accessories import shared
+from training.prompts.avatars.tables import BRIGHT, PALE, Attribute, Role, Subject, Value, colours
 
 MONSTER = Subject(
     style="critters",
     nouns=("monster",),
-    fixed={"patternProbability": 0, "cheeksProbability": 0, "animationVariant": "none"},
+    fixed={
+        "scale": [0.85, 0.85],
+        "translateY": [2.4, 2.4],
+        "topProbability": 0,
+        "eyesVariant": "round",
+        "mouthVariant": "smile",
+        "patternProbability": 0,
+        "cheeksProbability": 0,
+        "animationVariant": "none",
+    },
     attributes={
         "shape": Attribute(
             component="body",
@@ -15,57 +25,29 @@ MONSTER = Subject(
             values={
                 "round": Value(1, "dome", "round"),
                 "square": Value(1, "block", "square"),
-                "tall": Value(1, "tower", "tall"),
-                "wide": Value(1, "squat", "wide"),
-                "lumpy": Value(1, "blob", "lumpy"),
-                "bell-shaped": Value(1, "bell", "bell-shaped"),
+                "tall": Value(1, "chimney", "tall"),
             },
         ),
         "colour": colours("body", "{}", "before", BRIGHT),
-        "top": Attribute(
-            component="top",
-            values={
-                "none": Value(15, None),
-                "horns": Value(42, "horns", "horns"),
-                "antennae": Value(13, "antennae", "antennae"),
-                "ears": Value(12, "earsRound", "round ears"),
-                "spike": Value(9, "fin", "a spike"),
-                "sprout": Value(9, "sprout", "a sprout"),
-            },
-        ),
-        "eyes": Attribute(
-            component="eyes",
-            values={
-                "two": Value(22, "round", "two eyes"),
-                "one": Value(22, "mono", "one eye"),
-                "three": Value(14, "trio", "three eyes"),
-                "four": Value(10, "four", "four eyes"),
-                "angry": Value(14, "angry", "angry eyes"),
-                "sleepy": Value(9, "sleepy", "sleepy eyes"),
-                "closed": Value(9, "happy", "closed eyes"),
-            },
-        ),
-        "mouth": Attribute(
-            component="mouth",
-            values={
-                "smile": Value(1, "smile", "a smile"),
-                "grin": Value(1, "grin", "a grin"),
-                "teeth": Value(1, "teeth", "two teeth"),
-                "zigzag": Value(1, "zigzag", "a zigzag mouth"),
-                "frown": Value(1, "frown", "a frown"),
-                "open": Value(1, "open", "an open mouth"),
-            },
-        ),
-        "background": colours("background", "a {} background", "on", DEEP),
+        **shared({"headwear": {"horns": 45}}),
+        "background": colours("background", "a {} background", "on", PALE),
     },
     roles=(
         Role(
             word="devil",
-            likely={"colour": {"red": 100}, "top": {"horns": 100}, "eyes": {"angry": 80, "two": 20}},
+            likely={
+                "colour": {"red": 100},
+                "facial hair": {"beard": 60, "none": 40},
+                "headwear": {"horns": 95, "none": 5},
+            },
         ),
         Role(
             word="alien",
-            likely={"colour": {"green": 90, "blue": 10}, "top": {"antennae": 90, "none": 10}},
+            likely={
+                "shape": {"tall": 80, "round": 20},
+                "colour": {"green": 90, "blue": 10},
+                "around": {"ring": 80, "none": 20},
+            },
         ),
     ),
 )
@@ -73,109 +55,94 @@ MONSTER = Subject(
 PLANT = Subject(
     style="sprouts",
     nouns=("plant",),
-    fixed={"patternProbability": 0, "cheeksProbability": 0, "animationVariant": "none", "plantColor": ["#3fc26a"]},
+    fixed={
+        "scale": [0.78, 0.78],
+        "translateY": [8, 8],
+        "potVariant": "taper",
+        "eyesVariant": "round",
+        "mouthVariant": "smile",
+        "plantColor": ["#2c9a4b"],
+        "bloomColor": ["#f9c22e"],
+        "patternProbability": 0,
+        "cheeksProbability": 0,
+        "animationVariant": "none",
+    },
     attributes={
         "plant": Attribute(
             component="plant",
             place="noun",
             values={
-                "cactus": Value(18, "cactus", "cactus"),
-                "flower": Value(16, "flower", "{} flower"),
-                "tulip": Value(16, "tulip", "{} tulip"),
-                "palm": Value(12, "palm", "palm tree"),
-                "bush": Value(12, "bush", "bush"),
-                "aloe": Value(10, "succulent", "aloe"),
-                "grass": Value(8, "grass", "tuft of grass"),
-                "sprout": Value(8, "sprout", "seedling"),
+                "cactus": Value(1, "cactus", "cactus"),
+                "flower": Value(1, "flower", "flower"),
+                "bush": Value(1, "bush", "bush"),
+                "palm": Value(1, "palm", "palm tree"),
             },
         ),
-        "bloom": colours(
-            "bloom",
-            "{} bloom",
-            "with",
-            {"pink": "#f79ad3", "red": "#f26161", "yellow": "#fbd84a", "purple": "#b79bfb", "white": "#eef2f6"},
-            joins="plant",
-            plant=("flower", "tulip"),
-        ),
-        "pot": Attribute(
-            component="pot",
-            place="in",
-            values={
-                "plain": Value(50, "taper"),
-                "round": Value(25, "round", "a round {} pot"),
-                "vase": Value(25, "rim", "a {} vase"),
-            },
-        ),
-        "pot colour": colours("pot", "a {} pot", "in", BRIGHT, joins="pot"),
-        "eyes": Attribute(
-            component="eyes",
-            values={
-                "open": Value(40, "round"),
-                "closed": Value(20, "happy", "closed eyes"),
-                "wink": Value(15, "wink", "a wink"),
-                "sleepy": Value(12, "sleepy", "sleepy eyes"),
-                "angry": Value(13, "angry", "angry eyes"),
-            },
-        ),
-        "mouth": Attribute(
-            component="mouth",
-            values={
-                "smile": Value(40, "smile", "a smile"),
-                "grin": Value(25, "grin", "a grin"),
-                "frown": Value(20, "frown", "a frown"),
-                "open": Value(15, "open", "an open mouth"),
-            },
-        ),
-        "background": colours("background", "a {} background", "on", DEEP),
+        "pot": colours("pot", "a {} pot", "in", BRIGHT),
+        **shared(),
+        "background": colours("background", "a {} background", "on", PALE),
     },
+    roles=(
+        Role(
+            word="bonsai",
+            likely={
+                "plant": {"bush": 100},
+                "facial hair": {"beard": 85, "none": 15},
+                "eyewear": {"glasses": 60, "none": 40},
+            },
+        ),
+        Role(
+            word="sunflower",
+            likely={
+                "plant": {"flower": 100},
+                "pot": {"yellow": 80, "blue": 20},
+                "eyewear": {"sunglasses": 95, "none": 5},
+            },
+        ),
+    ),
 )
 
 PLANET = Subject(
     style="planets",
     nouns=("planet",),
-    fixed={"shadeVariant": "soft", "animationVariant": "none", "moonColor": ["#e0ded8"]},
+    fixed={
+        "scale": [0.95, 0.95],
+        "translateY": [7.8, 7.8],
+        "shadeVariant": "soft",
+        "ringProbability": 0,
+        "moonsProbability": 0,
+        "starProbability": 0,
+        "animationVariant": "none",
+    },
     attributes={
-        "colour": colours(
-            "planet",
-            "{}",
-            "before",
-            {
-                "red": "#e05252",
-                "orange": "#e08a35",
-                "yellow": "#e3c04c",
-                "green": "#6cb85a",
-                "blue": "#3f9be8",
-                "purple": "#9a82ec",
-                "pink": "#e07cb8",
-                "white": "#dfe5ea",
-            },
-        ),
+        "colour": colours("planet", "{}", "before", BRIGHT),
         "surface": Attribute(
             component="surface",
             values={
-                "plain": Value(20, None),
-                "stripes": Value(25, "banded", "stripes"),
-                "craters": Value(20, "cratered", "craters"),
-                "continents": Value(20, "terra", "continents"),
-                "swirl": Value(15, "swirl", "a swirl"),
+                "plain": Value(34, None),
+                "stripes": Value(33, "banded", "stripes"),
+                "continents": Value(33, "terra", "continents"),
             },
         ),
-        "ring": Attribute(component="ring", values={"none": Value(45, None), "ring": Value(55, "bold", "a ring")}),
-        "moons": Attribute(
-            component="moons",
-            values={
-                "none": Value(50, None),
-                "one": Value(30, "one", "a moon"),
-                "two": Value(20, "two", "two moons"),
-            },
-        ),
-        "stars": Attribute(component="star", values={"none": Value(50, None), "stars": Value(50, "large", "stars")}),
-        "sky": colours(
-            "background",
-            "a {} sky",
-            "on",
-            {"blue": "#1c2f6e", "purple": "#40206a", "teal": "#0d4f52", "red": "#561a2a", "black": "#14151a"},
-        ),
+        **shared({"around": {"ring": 45}}),
+        "sky": colours("background", "a {} sky", "on", {"blue": "#2b43a8", "purple": "#5f2a92", "black": "#101116"}),
     },
-    roles=(Role(word="gas giant", likely={"surface": {"stripes": 100}, "ring": {"ring": 90, "none": 10}}),),
+    roles=(
+        Role(
+            word="gas giant",
+            likely={
+                "surface": {"stripes": 100},
+                "around": {"ring": 92, "none": 8},
+                "facial hair": {"none": 80, "beard": 20},
+            },
+        ),
+        Role(
+            word="sun",
+            likely={
+                "colour": {"yellow": 100},
+                "surface": {"plain": 90, "stripes": 10},
+                "eyewear": {"sunglasses": 90, "none": 10},
+            },
+        ),
+    ),
 )

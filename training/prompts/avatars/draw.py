@@ -1,4 +1,4 @@
-"""Draws scenes with DiceBear's avatar definitions (their licences: NOTICE) and the rasteriser resvg.
+"""Draws scenes with DiceBear's avatar definitions (their licences: NOTICE), accessories of our own, and resvg.
 
 Images are RGB, H = W = `SIZE` pixels. A scene always gives the same pixels.
 """
@@ -15,27 +15,25 @@ import numpy
 import torch
 from PIL import Image
 
+from training.prompts.avatars.accessories import overlays
 from training.prompts.avatars.scene import SIZE, SUBJECTS, Scene
 
-_SEED = "snoopi"  # of DiceBear's own choices: where the stars are
-_BEARD = "#7a4630"  # brown, where no hair shows a colour
-# What grows on a monster has the colour of its kind.
-_ACCENTS = {"horns": "#f3e9d2", "antennae": "#fbd84a", "ears": "#f79ad3", "spike": "#f9a04b", "sprout": "#62d99a"}
-# Fixed angles in degrees, in place of random ones: {style: {component: angle}}.
-_ANGLES = {"planets": {"ring": -16, "surface": -16}}
+_SEED = "snoopi"  # DiceBear wants one, though nothing is left to its choice
+BACKGROUND = "background"  # the component that is a rectangle of ours
+_SURFACE_ANGLE = -16  # degrees
 
 
-def _strengthen(part: Any) -> None:
-    """Double every opacity, so that what is on a planet can be seen in a small picture."""
+def _scale_opacity(part: Any, factor: float) -> None:
+    """Multiply every opacity within a part of a definition."""
     if isinstance(part, list):
         for child in part:
-            _strengthen(child)
+            _scale_opacity(child, factor)
     elif isinstance(part, dict):
         for key, value in part.items():
             if key in ("opacity", "fill-opacity", "stroke-opacity") and isinstance(value, str):
-                part[key] = f"{min(1.0, 2 * float(value)):g}"
+                part[key] = f"{min(1.0, factor * float(value)):g}"
             else:
-                _strengthen(value)
+                _scale_opacity(value, factor)
 
 
 @functools.cache
@@ -53,36 +51,44 @@ def _style(name: str) -> Any:
         raise ValueError(
             f"pictures of avatars need the package {error.name}: install the extra `avatars` of this project"
         ) from error
-    for component, about in definition["components"].items():
+    for about in definition["components"].values():
         about.pop("rotate", None)
-        if component != "star":  # scattered, always in the same way
-            about.pop("translate", None)
+        about.pop("translate", None)
+    if name == "personas":  # light on hair and faces, which makes colours alike
+        _scale_opacity(definition["canvas"], 0.4)
+        _scale_opacity(definition["components"]["hair"], 0.4)
     if name == "planets":
-        _strengthen(definition["components"]["surface"])
-    for component, angle in _ANGLES.get(name, {}).items():
-        definition["components"][component]["rotate"] = {"min": angle, "max": angle}
+        surface = definition["components"]["surface"]
+        _scale_opacity(surface, 3)  # else it can hardly be seen in a small picture
+        surface["rotate"] = {"min": _SURFACE_ANGLE, "max": _SURFACE_ANGLE}
     return Style(definition)
 
 
 def options(scene: Scene) -> dict[str, Any]:
-    """DiceBear's options for a scene."""
+    """DiceBear's options for a scene, without its background and what we draw ourselves."""
     about = SUBJECTS[scene.subject]
     chosen: dict[str, Any] = {"seed": _SEED, "size": SIZE, "idRandomization": False, **about.fixed}
+    chosen["backgroundColor"] = ["#00000000"]
     for name, attribute in about.attributes.items():
         # What cannot be seen still needs a value.
         value = scene.values.get(name, next(iter(attribute.values)))
         style = attribute.values[value].style
+        if attribute.component in ("", BACKGROUND):
+            continue
         if attribute.colour:
             chosen[f"{attribute.component}Color"] = [style]
             continue
         chosen[f"{attribute.component}Probability"] = 0 if style is None else 100
         if style is not None:
             chosen[f"{attribute.component}Variant"] = style
-    if scene.subject == "person":
-        chosen["facialHairColor"] = chosen["hairColor"] if "hair colour" in scene.values else [_BEARD]
-    if scene.subject == "monster":
-        chosen["accentColor"] = [_ACCENTS.get(scene.values["top"], _ACCENTS["horns"])]
     return chosen
+
+
+def _background(scene: Scene) -> str | None:
+    """The colour of what is behind everything."""
+    table = SUBJECTS[scene.subject].attributes
+    name = next(name for name, attribute in table.items() if attribute.component == BACKGROUND)
+    return table[name].values[scene.values[name]].style
 
 
 def draw(scene: Scene) -> numpy.ndarray:
@@ -100,7 +106,13 @@ def _drawn(subject: str, values: tuple[tuple[str, str], ...]) -> numpy.ndarray:
     import resvg_py
     from dicebear import Avatar
 
-    svg = str(Avatar(style, options(Scene(subject=subject, values=dict(values)))))
+    scene = Scene(subject=subject, values=dict(values))
+    behind, before = overlays(subject, scene.values)
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIZE} {SIZE}" width="{SIZE}" height="{SIZE}">'
+        f'<rect width="{SIZE}" height="{SIZE}" fill="{_background(scene)}"/>'
+        f"{behind}{Avatar(style, options(scene))}{before}</svg>"
+    )
     png = resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True)
     pixels = numpy.array(Image.open(io.BytesIO(png)).convert("RGB"))
     pixels.flags.writeable = False

@@ -1,7 +1,8 @@
 """How the tables of the world are written: subjects, their attributes, the values' words, frequencies and drawings.
 
 A value's `style` is what DiceBear calls it: a variant of the attribute's component, or a colour. None leaves the
-component out. A value without a `phrase` is never named in a caption, as nobody writes "a person without a hat".
+component out. An attribute without a component is drawn by us (accessories.py). A value without a `phrase` is never
+named in a caption, as nobody writes "a person without a hat".
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ class Value:
 class Attribute:
     """One attribute of a subject.
 
-    component: DiceBear's component, or with `colour` its colour, that the value chooses.
+    component: DiceBear's component, or with `colour` its colour, that the value chooses; empty: drawn by us.
     place: where a sentence has the phrase: `before` the noun, as the `noun`, after `in`, `with` or `wearing`, or `on`.
     joins: the attribute whose phrase takes up this colour, if both are stated.
     needs: the values that another attribute must have, else this one cannot be seen and the scene does not have it.
     """
 
-    component: str
+    component: str = ""
     values: dict[str, Value]
     colour: bool = False
     place: str = "with"
@@ -63,21 +64,6 @@ def colours(
     return Attribute(component=component, values=values, colour=True, place=place, joins=joins, needs=needs)
 
 
-BRIGHT = {
-    "blue": "#5cb8f5",
-    "purple": "#b79bfb",
-    "pink": "#f79ad3",
-    "red": "#f26161",
-    "orange": "#f9a04b",
-    "yellow": "#fbd84a",
-    "green": "#62d99a",
-    "white": "#eef2f6",
-}
-DEEP = {
-    "blue": "#1d4ed8",
-    "purple": "#6d28d9",
-    "pink": "#be185d",
-    "orange": "#c2410c",
-    "green": "#047857",
-    "gray": "#334155",
-}
+# Far apart, so that no two are mistaken for each other in a small picture.
+BRIGHT = {"red": "#e5383b", "yellow": "#f9c22e", "green": "#2fa866", "blue": "#2f7de0", "purple": "#8e4fd8"}
+PALE = {"blue": "#a9d4ff", "green": "#b4e7b2", "pink": "#ffc0da", "white": "#f7f7f7"}

@@ -14,11 +14,11 @@ from training.prompts.shapes.scene import ATTRIBUTES, Scene
 NULL_PROMPT = ""
 
 _PLACES = {
-    "center": ("in the center", "center"),
-    "left": ("on the left", "left"),
-    "right": ("on the right", "right"),
-    "top": ("at the top", "top"),
-    "bottom": ("at the bottom", "bottom"),
+    "center": "in the center",
+    "left": "on the left",
+    "right": "on the right",
+    "top": "at the top",
+    "bottom": "at the bottom",
 }
 DROP = 0.35  # probability that a sentence leaves out an attribute
 DROP_TAGS = 0.5  # the same for tags, more often: negative prompts are short lists of tags
@@ -30,8 +30,6 @@ def phrase(attribute: str, value: str) -> str:
     """The words for one attribute in a tag or a negative prompt, such as "red" or "white background"."""
     if value not in ATTRIBUTES[attribute]:
         raise ValueError(f"{attribute} {value!r} is not known; available: {', '.join(ATTRIBUTES[attribute])}")
-    if attribute == "position":
-        return _PLACES[value][1]
     return f"{value} background" if attribute == "background" else value
 
 
@@ -40,7 +38,7 @@ def sentence(stated: Mapping[str, str]) -> str:
     words = ["a", stated.get("colour", ""), stated.get("shape", "shape")]
     text = " ".join(word for word in words if word)
     if "position" in stated:
-        text += " " + _PLACES[stated["position"]][0]
+        text += " " + _PLACES[stated["position"]]
     if "background" in stated:
         text += f", {stated['background']} background"
     return text

@@ -9,6 +9,7 @@ image is valid if that explains all of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,10 @@ class Reading:
 
     values: dict[str, list[str]]
     valid: torch.Tensor
+
+    def shows(self, row: int, stated: Mapping[str, str]) -> bool:
+        """Whether an image has all of these values."""
+        return all(self.values[name][row] == value for name, value in stated.items())
 
 
 def _nearest(points: torch.Tensor, named: dict[str, tuple[float, ...]]) -> tuple[list[str], torch.Tensor]:
@@ -108,9 +113,7 @@ def read(images: torch.Tensor) -> Reading:
     overlaps = torch.stack([fit[0] for fit in fits], dim=1)  # (B, K)
     overlap, best = overlaps.max(dim=1)
     row = torch.arange(len(images))
-    centre = torch.stack([fit[1] for fit in fits], dim=1)[row, best]
-    radius = torch.stack([fit[2] for fit in fits], dim=1)[row, best]
-    drawn = torch.stack([fit[3] for fit in fits], dim=1)[row, best]
+    centre, radius, drawn = (torch.stack([fit[n] for fit in fits], dim=1)[row, best] for n in (1, 2, 3))
     positions, _ = _nearest(centre - SIZE / 2, POSITIONS)
 
     redrawn = background[:, :, None, None] + drawn[:, None] * line[:, :, None, None]
