@@ -7,28 +7,22 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 log = logging.getLogger(__name__)
 EVERY = 4.0  # seconds between two lines of a long step
 
 
-class _Without(logging.Filter):
-    """Leaves out messages that begin with this."""
-
-    def __init__(self, beginning: str) -> None:
-        super().__init__()
-        self.beginning = beginning
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith(self.beginning)
+def _without(beginning: str) -> Callable[[logging.LogRecord], bool]:
+    """A filter that leaves out messages that begin with this."""
+    return lambda record: not str(record.msg).startswith(beginning)
 
 
 # Messages of other libraries that concern nothing these commands do, by logger.
 _NOISE = {
-    "bitsandbytes.backends.cpu.ops": _Without("Failed to load CPU gemm_4bit_forward"),
-    "root": _Without("No pretrained weights loaded for model"),  # of open_clip, in a dry run, which needs none
+    "bitsandbytes.backends.cpu.ops": _without("Failed to load CPU gemm_4bit_forward"),
+    "root": _without("No pretrained weights loaded for model"),  # of open_clip: a file's are loaded later, or none
 }
 
 
@@ -62,6 +56,24 @@ def report(error: Exception) -> int:
             return 141
     print(f"error: {error}", file=sys.stderr)
     return 2
+
+
+def run_command(work: Callable[[], int], *, stopped: str) -> int:
+    """Run a command's work, and print what the user needs to know if it fails.
+
+    Args:
+        stopped: what Ctrl-C leaves behind.
+
+    Returns:
+        The exit code: that of the work, 2 after an error, or 130 after Ctrl-C; see also `report`.
+    """
+    try:
+        return work()
+    except (OSError, ValueError) as error:
+        return report(error)
+    except KeyboardInterrupt:
+        print(f"stopped; {stopped}", file=sys.stderr)
+        return 130
 
 
 @contextmanager

@@ -7,19 +7,13 @@ import sys
 from pathlib import Path
 
 from training.config import find_file
-from training.console import long_step, report, set_up_console
+from training.console import long_step, run_command, set_up_console
 
 
 def main(arguments: list[str] | None = None) -> int:
     set_up_console()
     args = _parser().parse_args(arguments)
-    try:
-        return _merge(args)
-    except (OSError, ValueError) as error:
-        return report(error)
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
+    return run_command(lambda: _merge(args), stopped="nothing was written")
 
 
 def _merge(args: argparse.Namespace) -> int:

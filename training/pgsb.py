@@ -11,6 +11,8 @@ from training.config import Recipe, RecipeError, load_recipe, recipe_names, spli
 from training.config.errors import FailedElsewhere
 from training.console import long_step, report, set_up_console
 
+DEFAULT_RECIPE = "avatars"  # the world of the bundled student
+
 
 def main(arguments: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -51,7 +53,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     """The given recipe, or the saved one of the run to resume."""
     names, overrides = split_words([*args.recipe, *args.overrides])
     if not args.resume:
-        return load_recipe(names or "shapes", overrides, check_files=True)
+        return load_recipe(names or DEFAULT_RECIPE, overrides, check_files=True)
     if names:
         raise RecipeError(
             f"got --recipe {' '.join(names)} and --resume {args.resume}, which has its own recipe; give only one. "
@@ -71,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME",
         help="recipes, later ones over earlier ones: .toml files, or names: "
-        f"{', '.join(recipe_names())} (default: shapes)",
+        f"{', '.join(recipe_names())} (default: {DEFAULT_RECIPE})",
     )
     parser.add_argument(
         "--resume",

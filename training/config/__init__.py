@@ -3,7 +3,8 @@
 from training.config.errors import RecipeError
 from training.config.layers import load_recipe, recipe_names, split_words
 from training.config.loras import split_strength
-from training.config.settings import Clip, Prompts, Recipe, Teacher
+from training.config.recipe import Recipe
+from training.config.settings import Clip, Prompts, Teacher
 from training.config.sources import ROOT, WORLDS, find_file, looks_like_hub_id, package_versions
 
 __all__ = [

@@ -10,30 +10,30 @@ import os
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 
 from training.config.loras import split_strength
-from training.config.settings import Recipe
+from training.config.recipe import Recipe
 from training.config.sources import ROOT, WORLDS, exists, find_file, looks_like_hub_id, package_versions
 from training.console import long_step
 
 Problem = tuple[tuple[str, ...], str]
 MOST_STEPS = 16  # a single timestep this small is a number of steps, given by mistake
 SHAPES_TEACHER = "models/snoopi-shapes-teacher.safetensors"
+BUNDLED_TEACHERS = ("models/snoopi-avatars-teacher.safetensors", SHAPES_TEACHER)
 _CLIP_OFF, _CLIP_ELSEWHERE = "; clip.weight=0 turns the CLIP loss off", ("hf-hub:", "local-dir:")
 _PROMPT_FILES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
 def conflicts(recipe: Recipe) -> Iterator[Problem]:
     """Settings that contradict each other."""
-    loop, guidance, student = recipe.loop, recipe.guidance, recipe.student
-    if loop.t_max < loop.t_min:
-        yield ("loop.t_min", "loop.t_max"), f"loop.t_max {loop.t_max} is below loop.t_min {loop.t_min}"
-    if guidance.kappa_max < guidance.kappa_min:
-        yield (
-            ("guidance.kappa_min", "guidance.kappa_max"),
-            f"guidance.kappa_max {guidance.kappa_max} is below guidance.kappa_min {guidance.kappa_min}",
-        )
+    loop, student = recipe.loop, recipe.student
+    for low, high in (("loop.t_min", "loop.t_max"), ("guidance.kappa_min", "guidance.kappa_max")):
+        least, most = attrgetter(low, high)(recipe)
+        if most < least:
+            yield (low, high), f"{high} {most} is below {low} {least}"
+    yield from _lora_timesteps(recipe)
     if loop.batch_size % min(loop.micro_batch or loop.batch_size, loop.batch_size):
         yield (
             ("loop.batch_size", "loop.micro_batch"),
@@ -55,15 +55,32 @@ def conflicts(recipe: Recipe) -> Iterator[Problem]:
         )
 
 
+def _lora_timesteps(recipe: Recipe) -> Iterator[Problem]:
+    """The loss takes the LoRA teacher's score at loop's timesteps, so it must be trained at all of them."""
+    loop, lora = recipe.loop, recipe.lora
+    for name, limit, needed, outside in (
+        ("t_min", lora.t_min, loop.t_min, lora.t_min > loop.t_min),
+        ("t_max", lora.t_max, loop.t_max, lora.t_max is not None and lora.t_max < loop.t_max),
+    ):
+        if outside:
+            yield (
+                (f"lora.{name}", f"loop.{name}"),
+                f"lora.{name} {limit} leaves out timesteps of the range {loop.t_min} to {loop.t_max} at which the loss "
+                f"compares the two teachers, so the LoRA teacher would be asked where it is never trained; give "
+                f"lora.{name}={needed}, or another loop.{name}",
+            )
+
+
 def _few_steps(recipe: Recipe) -> Iterator[Problem]:
     student, count = recipe.student, len(recipe.student.steps)
-    default = type(student).model_fields["timestep"].default
-    if student.timesteps and student.timestep not in (default, student.timesteps[0]):
+    given = "timestep" in student.model_fields_set
+    if student.timesteps and given and student.timestep != student.timesteps[0]:
         first = student.timesteps[0]
         yield (
             ("student.timestep", "student.timesteps"),
             f"student.timestep {student.timestep} is not where student.timesteps {list(student.timesteps)} begins; "
-            f"give student.timestep={first} with it, or timesteps that begin at {student.timestep}",
+            f"give student.timestep={first} with it, or leave it out, or give timesteps that begin at "
+            f"{student.timestep}",
         )
     if len(student.timesteps) == 1 and student.timesteps[0] <= MOST_STEPS:
         number = student.timesteps[0]
@@ -97,7 +114,8 @@ def _few_steps(recipe: Recipe) -> Iterator[Problem]:
 def missing(recipe: Recipe) -> Iterator[Problem]:
     """Files and libraries that the recipe names and this machine lacks. Loads nothing, and contacts no hub."""
     yield from _missing_models(recipe)
-    yield from _missing_prompts(recipe)
+    for source, _ in recipe.prompts.sources:
+        yield from _missing_source(source)
     yield from _missing_libraries(recipe)
     folder = Path(recipe.output.folder)
     taken = next((path for path in (folder, *folder.parents) if exists(path) and not path.is_dir()), None)
@@ -122,7 +140,7 @@ def _missing_models(recipe: Recipe) -> Iterator[Problem]:
     ):
         required = key == "teacher.path"
         if (name or required) and not (looks_like_hub_id(name) or (name and exists(find_file(name)))):
-            if name == SHAPES_TEACHER:
+            if name in BUNDLED_TEACHERS:
                 yield (
                     (key,),
                     f"{key}: {name} is missing. It is part of the git repository, but not of the package that "
@@ -138,11 +156,6 @@ def _missing_models(recipe: Recipe) -> Iterator[Problem]:
     for name, _ in map(split_strength, recipe.teacher.loras):
         if not (exists(find_file(name)) and find_file(name).is_file()):
             yield ("teacher.loras",), f"teacher.loras: no file at {name!r}{_path_hint(name)}"
-
-
-def _missing_prompts(recipe: Recipe) -> Iterator[Problem]:
-    for source, _ in recipe.prompts.sources:
-        yield from _missing_source(source)
 
 
 def _missing_source(source: str) -> Iterator[Problem]:

@@ -18,8 +18,9 @@ from pydantic import BaseModel, ValidationError
 
 from training.config.checks import conflicts, missing, unknown_clip_tags
 from training.config.errors import RecipeError
+from training.config.recipe import Recipe
 from training.config.recipe_file import escaped_paths, read_recipe_file
-from training.config.settings import Recipe
+from training.config.settings import Student
 from training.config.sources import ROOT
 
 RECIPES = ROOT / "training" / "recipes"
@@ -94,7 +95,7 @@ def _read(name: str, parent: Path | None, below: tuple[Path, ...], problems: lis
             chain = " -> ".join(one.name for one in (*below[below.index(path) :], path))
             problems.append(f"recipes extend each other in a circle: {chain}")
             return {}
-        tree = read_recipe_file(path)
+        tree = _without_default_timestep(read_recipe_file(path))
     except (FileNotFoundError, NotADirectoryError):
         if "." in name and name in _settings():
             problems.append(f"{name} is a setting without a value: give {name}=VALUE")
@@ -159,6 +160,16 @@ def _merge(under: Tree, over: Mapping[str, Any]) -> None:
             _merge(under[key], value)
         else:
             under[key] = value
+
+
+def _without_default_timestep(tree: Tree) -> Tree:
+    """A recipe that a run saved has every setting, given or not: with the default of student.timestep, also over other
+    recipes, but not as if it had been given, which checks.py would refuse beside other timesteps."""
+    student = tree.get("student")
+    is_saved = tree.keys() >= Recipe.model_fields.keys() and isinstance(student, dict)
+    if is_saved and student.get("timestep") == Student.model_fields["timestep"].default:
+        return tree | {"student": student | {"timestep": UNSET}}
+    return tree
 
 
 def _without_unset(tree: Tree) -> Tree:

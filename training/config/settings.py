@@ -1,4 +1,4 @@
-"""Settings of a training run: sections, keys and defaults.
+"""Settings of a training run: sections, keys and defaults; recipe.py puts the sections together.
 
 Defaults are SNOOPI's Table 6 (SD1.5), or those of related public code where the paper gives none. This file limits
 single values; checks.py checks their combinations.
@@ -6,26 +6,23 @@ single values; checks.py checks their combinations.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from typing import Annotated, Literal
 
-import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from training.config.loras import check_loras
-from training.config.values import Several, Sources, StepWeights, Timesteps, VsdWeight, split_weight
+from training.config.values import Several, Shift, Sources, StepWeights, Timesteps, VsdWeight, split_weight
 
 # SNOOPI's negative prompt for its scores (ICCV text)
 GENERIC_NEGATIVE = "worst quality, low quality, ugly, duplicate, out of frame, deformed, blurry, bad anatomy, watermark"
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
-class Teacher(_Section):
+class Teacher(Section):
     """The multi-step model to distil."""
 
     path: str = Field(
@@ -45,7 +42,7 @@ class Teacher(_Section):
     )
 
 
-class Student(_Section):
+class Student(Section):
     """The one-step or few-step model, which has the teacher's architecture.
 
     A few-step student is trained by backward simulation (DMD2, Section 4.5): an iteration draws one of its steps, runs
@@ -104,7 +101,7 @@ class Student(_Section):
         return self.timesteps or (self.timestep,)
 
 
-class Lora(_Section):
+class Lora(Section):
     """The LoRA teacher, eps_psi: adapters on the frozen teacher's weights."""
 
     rank: int = Field(default=64, ge=1, le=65_536)
@@ -119,6 +116,9 @@ class Lora(_Section):
         description="eps: mean((alpha_t (eps_psi - eps))^2); native: plain mean square of the network's own output",
     )
     condition_dropout: float = Field(default=0.1, ge=0, le=1)
+    t_min: int = Field(default=0, ge=0, description="its own timesteps: t ~ U{t_min..t_max}, around loop.t_min..t_max")
+    t_max: int | None = Field(default=None, ge=0, description="unset = the teacher's last timestep")
+    t_shift: Shift = Field(default=1.0, description="as loop.t_shift, of this range")
     updates: int = Field(default=1, ge=1, description="LoRA updates for each student update (5 is the DMD2 baseline)")
     batches: Literal["shared", "fresh"] = Field(
         default="shared",
@@ -127,7 +127,7 @@ class Lora(_Section):
     )
 
 
-class Guidance(_Section):
+class Guidance(Section):
     """Random guidance scale of the two teachers: kappa ~ U(kappa_min, kappa_max), drawn once an iteration for both.
 
     A fixed scale replaces the random one for its teacher: fixing both at 4.5 gives SwiftBrush, fixing one gives
@@ -145,7 +145,7 @@ class Guidance(_Section):
     lora_kappa: float | None = Field(default=None, ge=0, description="fixed scale of the LoRA teacher; unset = random")
 
 
-class Clip(_Section):
+class Clip(Section):
     """L_CLIP pulls the student's images towards their prompts. Weight 0 turns it off, and CLIP is not loaded."""
 
     weight: float = Field(default=0.1, ge=0)
@@ -163,7 +163,7 @@ class Clip(_Section):
     )
 
 
-class Loop(_Section):
+class Loop(Section):
     """Batch, length and optimisation of the run."""
 
     iterations: int = Field(default=60_000, ge=1)
@@ -177,6 +177,11 @@ class Loop(_Section):
     )
     t_min: int = Field(default=20, ge=0, description="score timesteps: t ~ U{t_min..t_max}")
     t_max: int = Field(default=980, ge=0)
+    t_shift: Shift = Field(
+        default=1.0,
+        description="more noise than uniform above 1, less below: a share u of the range becomes s u / (1 + (s - 1) u) "
+        "(Stable Diffusion 3, equation 23)",
+    )
     vsd_weight: VsdWeight = Field(
         default="sigma_squared",
         description="weight of the score gap: sigma_t^2 (SDS, VSD, SwiftBrush), DMD's normalisation, or 1",
@@ -192,6 +197,16 @@ class Loop(_Section):
     )
     optimizer: Literal["adamw", "adamw8bit"] = Field(default="adamw", description="adamw8bit needs bitsandbytes")
     channels_last: bool = Field(default=True, description="memory layout of convolutions on CUDA; affects only speed")
+    tf32: bool = Field(
+        default=True,
+        description="fp32 matrix products and convolutions on CUDA round their factors to TF32's 10 bits; false = full "
+        "fp32. With precision=bf16, little is left in fp32",
+    )
+    cudnn_benchmark: bool = Field(
+        default=True,
+        description="cuDNN tries its algorithms at the first iteration and keeps the fastest, which may differ between "
+        "starts, by rounding",
+    )
     compile: bool = Field(
         default=False, description="torch.compile the networks, for GPUs: takes minutes to start; gradients are checked"
     )
@@ -203,7 +218,7 @@ class Loop(_Section):
     threads: int = Field(default=0, ge=0, le=4096, description="CPU threads; 0 = torch's default")
 
 
-class Prompts(_Section):
+class Prompts(Section):
     """The prompts; no images are needed."""
 
     source: Sources = Field(
@@ -232,12 +247,17 @@ class Prompts(_Section):
         return ((self.source, 1.0),) if isinstance(self.source, str) else tuple(map(split_weight, self.source))
 
 
-class Output(_Section):
+class Output(Section):
     """What the run writes into its folder."""
 
     folder: Annotated[str, AfterValidator(os.path.expanduser)] = Field(default="runs/pgsb", min_length=1)
     title: str = "PG-SB student"
     save_every: int = Field(default=1000, ge=1)
+    background_save: bool = Field(
+        default=False,
+        description="write checkpoints while the training goes on, from a copy in the machine's memory; a crash loses "
+        "the work since the last one that was written completely",
+    )
     keep_last: int = Field(default=3, ge=1)
     keep_best: bool = Field(
         default=True,
@@ -250,39 +270,8 @@ class Output(_Section):
     sample_seeds: int = Field(default=4, ge=2, description="images of each sample prompt, which measure diversity")
     log_every: int = Field(default=10, ge=1)
     trackers: Several[Literal["tensorboard", "wandb"]] = ("tensorboard",)
-    recommended_alpha: float | None = Field(default=None, ge=0, description="NASA alpha written into the exported file")
-
-
-_LATER = {  # settings that came later: a recipe that leaves them out has the hash that it had before
-    "teacher": ("loras",),
-    "student": ("timesteps", "step_weights", "step_gradient", "transition"),
-    "lora": ("batches",),
-    "loop": ("vsd_weight",),
-}
-
-
-class Recipe(_Section):
-    """One training run."""
-
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    teacher: Teacher
-    student: Student = Student()
-    lora: Lora = Lora()
-    guidance: Guidance = Guidance()
-    clip: Clip = Clip()
-    loop: Loop = Loop()
-    prompts: Prompts
-    output: Output = Output()
-
-    def sha256(self) -> str:
-        """Hash of the settings that affect the weights, which is all but [output]."""
-        content = self.model_dump(mode="json", exclude={"output"})
-        for section, names in _LATER.items():
-            given = getattr(self, section)
-            for name in names:
-                if getattr(given, name) == type(given).model_fields[name].default:
-                    del content[section][name]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-    def to_toml(self) -> str:
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+    recommended_alpha: float | None = Field(
+        default=None,
+        ge=0,
+        description="NASA alpha written into the exported file; 0 = no negative prompt recommended, unset = not known",
+    )

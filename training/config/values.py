@@ -69,4 +69,5 @@ Sources = Annotated[str | tuple[str, ...], BeforeValidator(_check_sources)]
 Timesteps = Annotated[
     tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_parse_timesteps), AfterValidator(_check_decreasing)
 ]
+Shift = Annotated[float, Field(ge=0.01, le=100)]
 StepWeights = tuple[Annotated[float, Field(ge=0)], ...]

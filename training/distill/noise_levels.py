@@ -31,8 +31,8 @@ class NoiseLevels:
         """Noise levels of a teacher's schedule, alphas_cumprod (num_train_timesteps,) fp32.
 
         Raises:
-            ValueError: a timestep of the student, or loop.t_max, lies outside the schedule; or the student's second
-                step has more noise than its first.
+            ValueError: a timestep of the student, loop.t_max or lora.t_max lies outside the schedule; or the student's
+                second step has more noise than its first.
         """
         last = len(alphas_cumprod) - 1
         student = recipe.student
@@ -42,8 +42,12 @@ class NoiseLevels:
                 f"student.timesteps begins at {first}, but the teacher's last timestep is {last}; give timesteps of "
                 f"{last} or less"
             )
-        for name, t in (("student.timestep", first), ("loop.t_max", recipe.loop.t_max)):
-            if t > last:
+        for name, t in (
+            ("student.timestep", first),
+            ("loop.t_max", recipe.loop.t_max),
+            ("lora.t_max", recipe.lora.t_max),
+        ):
+            if t is not None and t > last:
                 raise ValueError(
                     f"{name} is {t}, but the teacher's last timestep is {last}; give {name}={last} or less"
                 )

@@ -92,12 +92,21 @@ def draw(
     shape = (batch, channels, size, size)
     kappa = _kappa(recipe, torch.rand((), generator=rng)).repeat(batch)
     z = torch.randn(shape, generator=rng)
-    t = torch.randint(recipe.loop.t_min, recipe.loop.t_max + 1, (batch,), generator=rng)
+    loop, section = recipe.loop, recipe.lora
+    last = num_train_timesteps - 1 if section.t_max is None else section.t_max
+    t = torch.randint(loop.t_min, loop.t_max + 1, (batch,), generator=rng)
+    t = _shifted(t, loop.t_min, loop.t_max, loop.t_shift, generator(recipe.seed, "shift", iteration))
     eps = torch.randn(shape, generator=rng)
     fresh = recipe.lora.batches == "fresh"
     lora = tuple(
         LoraDraws(
-            t=torch.randint(0, num_train_timesteps, (batch,), generator=rng),
+            t=_shifted(
+                torch.randint(section.t_min, last + 1, (batch,), generator=rng),
+                section.t_min,
+                last,
+                section.t_shift,
+                generator(recipe.seed, "shift", iteration, "lora", number),
+            ),
             eps=torch.randn(shape, generator=rng),
             drop=torch.rand(batch, generator=rng) < recipe.lora.condition_dropout,
             images=_fresh_images(recipe, shape, step, iteration, number) if fresh and number else None,
@@ -109,6 +118,16 @@ def draw(
         kappa = _kappa(recipe, uniform).repeat_interleave(batch // processes)
     step, noise = _steps(recipe, shape, step, "student", iteration)
     return Draws(kappa=kappa, z=z, t=t, eps=eps, lora=lora, nasa=_nasa(recipe, iteration), step=step, noise=noise)
+
+
+def _shifted(t: torch.Tensor, low: int, high: int, shift: float, rng: torch.Generator) -> torch.Tensor:
+    """Timesteps of {low..high} whose share u of the range, uniform in [0, 1), becomes s u / (1 + (s - 1) u)
+    (Esser et al. 2024, arXiv 2403.03206, equation 23); t (B,) int64, drawn uniformly, which s = 1 leaves as it is."""
+    if shift == 1:
+        return t
+    size = high - low + 1
+    u = (t - low + torch.rand(t.shape, generator=rng, dtype=torch.float64)) / size
+    return low + (size * shift * u / (1 + (shift - 1) * u)).long().clamp(max=size - 1)
 
 
 def fresh_batches(recipe: Recipe) -> int:

@@ -13,20 +13,17 @@ from accelerate import Accelerator
 
 from snoopi_core.formats.checkpoint import BaseMetadata, CheckpointError
 from snoopi_core.formats.tensor_file import open_tensor_file, save_atomically
-from snoopi_core.presets import find_preset
 from training.config import find_file
-from training.evaluate.generate.command import folder_of
-from training.evaluate.generate.maker import new_maker
-from training.evaluate.generate.student import find_student, load_student, read_about, weights_hash
+from training.evaluate.generate.command import folder_of, open_maker
+from training.evaluate.generate.student import find_student, read_about
 from training.evaluate.judges.load import load_judge
 from training.evaluate.judges.removal import judge_sets, summary, tally
 from training.evaluate.metrics.batching import choose_device
 from training.evaluate.sets.folder import claim_folder
-from training.evaluate.sets.manifest import Manifest, Model
+from training.evaluate.sets.manifest import Manifest
 from training.evaluate.sets.pairs import load_pairs
 from training.evaluate.sets.rows import rows_of_pairs
 from training.models.guidance.methods import Method
-from training.models.sampling_recipe import with_preset
 
 TIE = 0.02  # smaller differences in shares are ignored: one or two images of a few dozen
 
@@ -50,11 +47,7 @@ def alpha(args: argparse.Namespace) -> int:
     accelerator = Accelerator(mixed_precision=args.precision, cpu=args.cpu)
     if accelerator.num_processes > 1:
         raise ValueError(f"alpha runs in one process, got {accelerator.num_processes}; start it without a launcher")
-    preset = find_preset(args.preset)
-    model = load_student(args.model, text_encoder=args.text_encoder, vae=args.vae, base=args.base)
-    model = model if preset is None else with_preset(model, preset)
-    about = Model(path=args.model, fingerprint=weights_hash(model), family=model.family.name)
-    maker, size = new_maker(model, accelerator, timesteps=tuple(args.timesteps), size=args.size)
+    maker, size, about = open_maker(args, accelerator)
     rows = rows_of_pairs(pairs, count=args.count, seed=args.seed)
     common = {"format": 1, "title": path.stem, "model": about, "size": size, "batch": args.batch}
     with TemporaryDirectory(prefix="snoopi-alpha-") as scratch:

@@ -8,14 +8,15 @@ from pathlib import Path
 from training.models.guidance.methods import methods_help
 
 METRICS = ("fid", "prc", "clip", "hps-v2.0", "hps-v2.1")
-JUDGES = 'clip, people, or a plug-in such as training.evaluate.judges.shapes:judge ("shapes" for short)'
+JUDGES = 'clip, people, or a plug-in such as training.evaluate.judges.shapes:judge ("shapes" for short; also "avatars")'
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all five commands."""
     top = argparse.ArgumentParser(
         prog="python -m training.evaluate",
-        description="Measure a one-step student as the paper does: make images, score them, count removals, report.",
+        description="Measure a student of one step or a few as the paper does: make images, score them, count "
+        "removals, report. COMMAND --help lists the options of each.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _generate(commands.add_parser("generate", help="make images of prompts; continues where it was stopped"))
@@ -30,7 +31,7 @@ def _generate(p: argparse.ArgumentParser) -> None:
     _student(p)
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--prompts", help='a file, folder or hub data set as in prompts.source, "shapes" or "avatars"')
-    source.add_argument("--pairs", help='for removal: "paper", "shapes", or a .json file')
+    source.add_argument("--pairs", help='for removal: "paper", "avatars", "shapes", or a .json file')
     p.add_argument("--out", type=Path, required=True, help="a folder; each method gets a folder in it")
     p.add_argument(
         "--methods",
@@ -87,12 +88,16 @@ def _report(p: argparse.ArgumentParser) -> None:
 
 def _alpha(p: argparse.ArgumentParser) -> None:
     _student(p)
-    p.add_argument("--pairs", default="shapes", help='"shapes", "paper", or a .json file')
+    p.add_argument("--pairs", default="paper", help='"paper" (default), "avatars", "shapes", or a .json file')
     p.add_argument(
-        "--alphas", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.2], help="strengths to try"
+        "--alphas",
+        type=float,
+        nargs="+",
+        default=[0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.2],
+        help="strengths (default: %(default)s)",
     )
-    p.add_argument("--count", type=_positive, default=8, help="images of each pair")
-    p.add_argument("--judge", default="shapes", help=JUDGES.replace("people, ", ""))
+    p.add_argument("--count", type=_positive, default=8, help="images of each pair (default: 8)")
+    p.add_argument("--judge", default="clip", help=f"{JUDGES.replace('people, ', '')} (default: clip)")
     p.add_argument("--dry-run", action="store_true", help="measure only, write nothing")
     _sampling(p)
     _zero_shot(p)
@@ -106,9 +111,17 @@ def _student(p: argparse.ArgumentParser) -> None:
 
 
 def _sampling(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--seed", type=int, default=0, help="an image's noise depends on it, the prompt and the number")
+    p.add_argument(
+        "--seed", type=int, default=0, help="an image's noise depends on it (default: 0), the prompt and the number"
+    )
     how = p.add_mutually_exclusive_group()
-    how.add_argument("--timesteps", type=int, nargs="*", default=[], help="(default: as the file says, else 999)")
+    how.add_argument(
+        "--timesteps",
+        type=int,
+        nargs="*",
+        default=[],
+        help="where to sample, such as 999 749 499 249 (default: as the file says, else 999)",
+    )
     how.add_argument(
         "--preset", default="auto", help="sample as a published model: the names of One-Step Sampler's presets"
     )
@@ -119,7 +132,7 @@ def _sampling(p: argparse.ArgumentParser) -> None:
 
 
 def _device(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--batch", type=_positive, default=16, help="images at a time")
+    p.add_argument("--batch", type=_positive, default=16, help="images at a time (default: 16)")
     p.add_argument("--cpu", action="store_true", help="do not use the GPU")
 
 

@@ -36,8 +36,8 @@ def recipe_steps(model: Backbone, recipe: OneStepRecipe) -> tuple[Step, ...]:
     Raises:
         ValueError: a later timestep is past the model's schedule.
     """
-    powers = [alpha_squared(model, t) for t in recipe.timesteps[1:]]
-    later = (Step(t, power**0.5, (1 - power) ** 0.5) for t, power in zip(recipe.timesteps[1:], powers, strict=True))
+    powers = ((t, alpha_squared(model, t)) for t in recipe.timesteps[1:])
+    later = (Step(t, power**0.5, (1 - power) ** 0.5) for t, power in powers)
     return (Step(recipe.timesteps[0], recipe.alpha_T, recipe.sigma_T), *later)
 
 

@@ -24,6 +24,7 @@ from training.models.loading import load_network, load_teacher
 from training.prompts import open_prompts, recipe_prompts
 from training.prompts.source import PromptSource
 from training.trainer.distributed.accelerator import rows_at_once
+from training.trainer.distributed.cuda_speed import needs_contiguous
 from training.trainer.export import check_exportable
 from training.trainer.trainer import Trainer
 
@@ -132,9 +133,9 @@ def _prepare(
     network: nn.Module, learning_rate: float, recipe: Recipe, accelerator: Accelerator
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The network and its optimiser as accelerate prepares them."""
-    # 8-bit Adam and FSDP need contiguous weights; on a CPU channels last is slower (benchmarks/train_step.py)
-    contiguous = accelerator.distributed_type == DistributedType.FSDP or recipe.loop.optimizer == "adamw8bit"
-    if recipe.loop.channels_last and accelerator.device.type == "cuda" and not contiguous:
+    # on a CPU channels last is slower (benchmarks/train_step.py)
+    contiguous = accelerator.device.type != "cuda" or needs_contiguous(recipe, accelerator.distributed_type)
+    if recipe.loop.channels_last and not contiguous:
         network.to(memory_format=torch.channels_last)
     if recipe.loop.compile:
         compile_blocks(network)
@@ -142,14 +143,10 @@ def _prepare(
 
 
 def _open_clip_loss(recipe: Recipe, backbone: Backbone, device: torch.device) -> ClipLoss | None:
-    vae = backbone.vae
     if recipe.clip.weight == 0:
         return None
     with long_step("loading CLIP"):
-        return _load_clip_loss(recipe, vae, device)
-
-
-def _load_clip_loss(recipe: Recipe, vae: nn.Module, device: torch.device) -> ClipLoss:
-    if recipe.clip.decoder:
-        vae = load_tiny_vae(recipe.clip.decoder).to(vae.device, vae.dtype)
-    return ClipLoss(recipe.clip, partial(decode_latents, vae), device)
+        vae = backbone.vae
+        if recipe.clip.decoder:
+            vae = load_tiny_vae(recipe.clip.decoder).to(vae.device, vae.dtype)
+        return ClipLoss(recipe.clip, partial(decode_latents, vae), device)

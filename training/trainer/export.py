@@ -223,8 +223,7 @@ def export_run(
 
     Args:
         source: a run folder, or one of its checkpoints.
-        which: "best", the latest if none was measured; "latest"; or a checkpoint's name. Ignored where `source` is a
-            checkpoint.
+        which: of a run folder: "best", the latest if none was measured; "latest"; or a checkpoint's name or path.
         alpha: recommended NASA alpha to write instead of the recipe's.
         teacher: where the run's teacher is now; empty = where the recipe says.
         recipe: of the run, as it is now; None for the one that the checkpoint was written with.
@@ -248,11 +247,13 @@ def export_run(
         raise ValueError(
             f"{section.path!r} is not the teacher of this run (its weights differ); give the right one with --teacher"
         )
+    value, given = recipe.output.recommended_alpha, "" if alpha is not None else " (from the recipe)"
     path = export_student(out, backbone, state.averaged, recipe, state.iteration, teacher_fingerprint=state.teacher)
     weights = "averaged weights" if "ema" in state.networks else "weights without averaging"
     return path, (
         f"{checkpoint.name}{_why(checkpoint, state) if which == 'best' and checkpoint != source else ''}, {weights}: "
-        f"timestep {', '.join(map(str, recipe.student.steps))}, recommended alpha {recipe.output.recommended_alpha}"
+        f"timestep {', '.join(map(str, recipe.student.steps))}, "
+        + ("no recommended alpha" if value is None else f"recommended alpha {value:g}{given}")
     )
 
 
@@ -261,11 +262,10 @@ def _why(checkpoint: Path, state: RunState) -> str:
     latest = checkpoints(checkpoint.parent)[-1]
     if state.distance is None:
         return " (the latest; none was compared to the teacher, as output.sample_every would)"
-    figures = f"distance {state.distance:.2f} from the teacher"
-    if state.diversity is not None:
-        figures += f", {state.diversity:.0%} of its diversity"
+    diversity = "" if state.diversity is None else f", {state.diversity:.0%} of its diversity"
+    figures = f"distance {state.distance:.2f} from the teacher{diversity}"
     if checkpoint == latest:
-        return f" (the latest: {figures}; no kept one is better by more than {NOISE})"
+        return f" (the latest: {figures}; no other kept checkpoint is clearly better, by more than {NOISE})"
     return f" (better than the latest by more than {NOISE}: {figures}; --checkpoint latest exports {latest.name})"
 
 
@@ -276,11 +276,17 @@ def _find_checkpoint(source: Path, which: str) -> Path:
     if which == "best":
         found = best_checkpoint(folder) or newest_intact(folder)
     else:
-        found = newest_intact(folder) if which == "latest" else folder / which
+        found = newest_intact(folder) if which == "latest" else _named_checkpoint(folder, Path(which).expanduser())
     if found is None or not found.is_dir():
         names = ", ".join(path.name for path in checkpoints(folder)) or "none"
         raise ValueError(f"{source} holds no usable checkpoint {which!r}; available: {names}")
     return found
+
+
+def _named_checkpoint(folder: Path, which: Path) -> Path | None:
+    """The checkpoint in `folder` of this name, or at this path; None for a path to anywhere else."""
+    found = folder / which.name
+    return found if which.name and (which == Path(which.name) or which.resolve() == found.resolve()) else None
 
 
 def teacher_provenance(folder: Path) -> Provenance:

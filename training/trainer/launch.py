@@ -11,13 +11,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from training.config import ROOT, Recipe
+from training.config import ROOT, WORLDS, Recipe
 from training.console import long_step
 from training.trainer.build import build_trainer, check_compiled_gradients
 from training.trainer.distributed.accelerator import describe_batch_split, on_main, start_accelerator
+from training.trainer.distributed.cuda_speed import use_cuda_settings
 from training.trainer.run_folder.describe import how_to_stop
-from training.trainer.run_folder.lock import locked
-from training.trainer.run_folder.resume_check import check_folder
+from training.trainer.run_folder.lock import locked_run
+from training.trainer.run_folder.resume_check import check_folder, is_older_than_tf32
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> i
     main_process = accelerator.is_main_process
     if not main_process:
         logging.getLogger("training").setLevel(logging.ERROR)
-    with locked(folder, accelerator):
+    with locked_run(folder, accelerator):
         changes = on_main(
             accelerator, lambda: check_folder(folder, recipe, resume=resume, accept_changes=accept_changes)
         )
@@ -69,12 +70,19 @@ def start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> i
             log.warning("the recipe has changed since the run was started:\n  %s", "\n  ".join(changes))
         if main_process:
             print(recipe.to_toml(), flush=True)
+        log.info("%s", use_cuda_settings(recipe, accelerator.device, accelerator.distributed_type))
         with long_step(f"loading {recipe.teacher.path}"):
             trainer = build_trainer(recipe, accelerator)
         with long_step("reading the checkpoint", at_once=False):
             resumed = resume and trainer.resume()
         if resumed:
             log.info("resumed at iteration %d of %d", trainer.iteration, recipe.loop.iterations)
+            if accelerator.device.type == "cuda" and recipe.loop.precision == "no" and is_older_than_tf32(folder):
+                log.warning(
+                    "the run was started before loop.tf32 existed, with TF32 in convolutions and full fp32 in matrix "
+                    "products; now it is %s in both. To change it: --accept-changes loop.tf32=%s",
+                    *(("TF32", "false") if recipe.loop.tf32 else ("full fp32", "true")),
+                )
             if trainer.iteration >= recipe.loop.iterations:
                 log.info("training is finished already; exporting the student again")
         elif resume:
@@ -94,7 +102,8 @@ def start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> i
             student = trainer.export()
     if main_process:
         print(f"student: {student}")
-        if recipe.prompts.source == "shapes" and recipe.student.train == "full" and (ROOT / "experiments").is_dir():
-            command = f"python -m experiments.shapes.evaluate {shlex.quote(str(student))} --as student"
+        world = recipe.prompts.source
+        if world in WORLDS and recipe.student.train == "full" and (ROOT / "experiments").is_dir():
+            command = f"python -m experiments.{world}.evaluate {shlex.quote(str(student))} --as student"
             print(f"to measure its accuracy: {command}")
     return 0

@@ -29,6 +29,7 @@ from training.trainer.distributed.state_dicts import (
 )
 from training.trainer.export import export_run
 from training.trainer.monitor.callbacks import Monitor
+from training.trainer.run_folder.background import BackgroundWriter, snapshot
 from training.trainer.run_folder.checkpoint import RunState, load_state, make_ready, newest_intact, save_state
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Trainer:
         self.monitor = Monitor(distillation=d, backbone=self.backbone, teacher_fingerprint=self.teacher_fingerprint)
         self.folder = Path(self.recipe.output.folder)
         self._own_rows = rows_of_process(self.recipe, self.accelerator)
+        self._writer = BackgroundWriter()
 
     def train(self, stop_requested: Callable[[], bool]) -> bool:
         """Train until the last iteration, or until any process requests a stop; then save a checkpoint.
@@ -82,8 +84,10 @@ class Trainer:
                     self.draw_samples()
                 if self.iteration % output.save_every == 0 and not last:
                     self._try_to_save()
+            self._finish_saving()
             log.info("saved %s", self.save())
         finally:
+            self._writer.close()
             self.monitor.close()
         return self.iteration >= loop.iterations
 
@@ -186,17 +190,22 @@ class Trainer:
             OSError: it cannot be written; the message names the last good one.
         """
         state = self.state_dict()
-
-        def write() -> Path:
-            try:
-                return save_state(self.folder / "checkpoints", state, self.recipe)
-            except OSError as error:
-                raise OSError(
-                    f"iteration {state.iteration}: no checkpoint could be written ({error}); {self._last_good()}"
-                ) from error
-
         with long_step("saving a checkpoint", at_once=False):
-            return on_main(self.accelerator, write)
+            return on_main(self.accelerator, lambda: self._write(state))
+
+    def _finish_saving(self) -> None:
+        """Wait, in every process, until no checkpoint is being written; raises the thread's error in all of them."""
+        if self.recipe.output.background_save:
+            with long_step("waiting for the checkpoint that is being written", at_once=False):
+                on_main(self.accelerator, self._writer.finish)
+
+    def _write(self, state: RunState) -> Path:
+        try:
+            return save_state(self.folder / "checkpoints", state, self.recipe)
+        except OSError as error:
+            raise OSError(
+                f"iteration {state.iteration}: no checkpoint could be written ({error}); {self._last_good()}"
+            ) from error
 
     def resume(self) -> bool:
         """Continue from the newest intact checkpoint. Returns False if there are no checkpoints.
@@ -242,9 +251,20 @@ class Trainer:
         return self.accelerator.check_trigger()
 
     def _try_to_save(self) -> None:
+        """Save, or begin to save in the background, once the checkpoint before is written."""
+        if not self.recipe.output.background_save:
+            self._unless_the_disk_is_full(self.save)
+            return
+        self._finish_saving()
+        d = self.distillation
+        state = snapshot(self.state_dict(), [*d.student.parameters(), *d.lora_teacher.parameters()])
+        if self.accelerator.is_main_process:
+            self._writer.begin(lambda: self._unless_the_disk_is_full(lambda: self._write(state)))
+
+    def _unless_the_disk_is_full(self, save: Callable[[], Path]) -> None:
         """If the disk is full, log a warning and retry at the next checkpoint instead of losing the run."""
         try:
-            self.save()
+            save()
         except OSError as error:
             log.warning("%s. Training continues and tries again in %d iterations", error, self.recipe.output.save_every)
         except FailedElsewhere:
@@ -266,6 +286,7 @@ class Trainer:
             on_main(self.accelerator, lambda: self._give_up(skipped))
 
     def _give_up(self, skipped: str) -> None:
+        self._writer.close()  # what is being written may become the last good one, and delete the one before it
         raise FailedHere(
             f"in {self.counts['skipped_in_a_row']} iterations in a row a loss or gradient was not finite (the last: "
             f"the {skipped}'s); none of these updates was made; {self._last_good()}. Continue from it with a lower "

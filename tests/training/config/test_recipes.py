@@ -144,7 +144,18 @@ def test_a_number_of_steps_is_no_timestep():
 
 def test_a_recipe_keeps_its_hash_when_settings_are_added():
     assert load_recipe("shapes").sha256().startswith("c8eb02fc")
-    assert not load_recipe("shapes", ["loop.vsd_weight=dmd"]).sha256().startswith("c8eb02fc")
+    for changed in ("loop.vsd_weight=dmd", "loop.t_shift=2", "lora.t_shift=2", "lora.t_min=10"):
+        assert not load_recipe("shapes", [changed]).sha256().startswith("c8eb02fc")
+
+
+def test_the_lora_teacher_is_trained_wherever_it_is_asked():
+    with pytest.raises(
+        RecipeError, match=r"lora\.t_min 30 leaves out timesteps of the range 20 to 980.*lora\.t_min=20"
+    ):
+        load_recipe("shapes", ["lora.t_min=30"])
+    with pytest.raises(RecipeError, match=r"lora\.t_max 500 leaves out.*give lora\.t_max=980"):
+        load_recipe("shapes", ["lora.t_max=500"])
+    assert load_recipe("shapes", ["lora.t_max=500", "loop.t_max=500", "lora.t_shift=2"]).lora.t_max == 500
 
 
 def test_a_cell_of_table_2_resets_another():
@@ -153,7 +164,7 @@ def test_a_cell_of_table_2_resets_another():
 
 
 def test_every_shipped_recipe_is_tested_and_has_a_header(pack_root):
-    names = [*BACKBONES, *SMALL, *LARGE, *LORAS, *LAYERS, "sdxl", "shapes", "shapes_4_steps"]
+    names = [*BACKBONES, *SMALL, *LARGE, *LORAS, *LAYERS, "sdxl", "avatars", "shapes", "shapes_4_steps"]
     assert recipe_names() == sorted(names)
     for name in recipe_names():
         head = (pack_root / "training" / "recipes" / f"{name}.toml").read_text(encoding="utf-8")

@@ -142,6 +142,23 @@ def test_timesteps_cover_their_ranges():
     assert abs(dropped - 0.1) < 0.01
 
 
+def test_each_teacher_has_timesteps_of_its_own():
+    """The loss's and the LoRA teacher's; with the defaults, and whatever the other's are, a draw is as before."""
+    given = {"loop": {"batch_size": 4000, "t_min": 500, "t_shift": 3.0}, "lora": {"t_min": 400, "t_max": 990}}
+    recipe, plain = make_recipe(**given), make_recipe(loop={"batch_size": 4000})
+    drawn, before = draws_for(recipe), draws_for(plain)
+    assert drawn.t.min() >= 500 and drawn.t.max() <= 980 and drawn.lora[0].t.min() >= 400
+    assert drawn.lora[0].t.max() <= 990
+    # s u / (1 + (s - 1) u): half of the draws are above 3/4 of the range, a quarter above 9/10
+    for share, above in ((0.75, 0.5), (0.9, 0.25)):
+        assert ((drawn.t >= 500 + share * 481).float().mean() - above).abs() < 0.04
+    others = [draws_for(make_recipe(loop={"batch_size": 4000}, lora={"t_shift": 0.5})), drawn]
+    assert torch.equal(others[0].t, before.t) and others[0].lora[0].t.float().mean() < 480
+    for one in others:
+        assert torch.equal(one.eps, before.eps) and torch.equal(one.lora[0].drop, before.lora[0].drop)
+        assert torch.equal(one.lora[0].eps, before.lora[0].eps) and torch.equal(one.kappa, before.kappa)
+
+
 def test_without_a_gap_the_student_does_not_change():
     """With adapters at zero, both teachers are equal, so the loss and its gradient are exactly zero."""
     backbone, recipe = tiny_backbone(), make_recipe()

@@ -58,6 +58,7 @@ NASA = {"nasa_alpha_max": 1.0, "nasa_negatives": ["a blue ring"]}
             {"gap"},
         ),  # NASA is almost off, so only the teacher's negative acts
         ({"loop": {"t_min": 500}}, {"gap"}),
+        ({"lora": {"t_shift": 3.0}}, {"lora"}),
         ({"clip": {"weight": 0.0}}, set()),
         ({"student": {"ema_decay": 0.0}}, set()),
         ({"loop": {"gradient_checkpointing": True}}, set()),

@@ -1,4 +1,4 @@
-"""The bundled student's images of a few pairs, with and without a negative, generated once."""
+"""Images of a few pairs by the shapes' student, with and without a negative, generated once."""
 
 import pytest
 import torch

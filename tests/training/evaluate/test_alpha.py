@@ -1,4 +1,4 @@
-"""The recommended alpha: measured, chosen, and written into a copy of the bundled student; nothing else changes."""
+"""The recommended alpha: measured, chosen, and written into a copy of the shapes' student; nothing else changes."""
 
 import shutil
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_alpha_is_measured_and_written(pairs_file, tmp_path, capsys):
     path = tmp_path / "student.safetensors"
     shutil.copy(STUDENT, path)
     write_alpha(path, 0.01)
-    words = ("alpha", path, "--pairs", pairs_file, "--count", 2, "--alphas", 0.05, 0.5, "--cpu")
+    words = ("alpha", path, "--pairs", pairs_file, "--judge", "shapes", "--count", 2, "--alphas", 0.05, 0.5, "--cpu")
     evaluate(*words, "--dry-run")
     assert "recommended alpha: 0.5" in capsys.readouterr().out
     assert read_metadata(path).recommended_alpha == 0.01
@@ -59,8 +59,10 @@ def test_nothing_is_measured_if_the_result_cannot_be_written(tmp_path, pairs_fil
     copy = tmp_path / "student.safetensors"
     shutil.copy(STUDENT, copy)
     content = copy.read_bytes()
-    words = ("alpha", copy, "--pairs", pairs_file, "--count", 1, "--cpu", "--alphas")
+    words = ("alpha", copy, "--pairs", pairs_file, "--judge", "shapes", "--count", 1, "--cpu", "--alphas")
     assert "expected numbers above 0" in error_of(capsys, *words, 0)
     assert "removes anything" in error_of(capsys, *words, 0.0001)
+    # what a student of photographs needs is the default: another world's pairs would give it a meaningless alpha
+    assert "of ViT-H-14 are missing" in error_of(capsys, "alpha", copy, "--clip-weights", str(tmp_path / "gone.pt"))
     assert "the judge people needs two runs" in error_of(capsys, *words, 0.5, "--judge", "people")
     assert copy.read_bytes() == content

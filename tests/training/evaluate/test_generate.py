@@ -1,4 +1,4 @@
-"""Images from the bundled student do not depend on batches, processes or interruptions."""
+"""Images from the shapes' student do not depend on batches, processes or interruptions."""
 
 import json
 import shutil

@@ -16,6 +16,8 @@ from snoopi_core.formats.checkpoint import OneStepRecipe
 from snoopi_core.formats.lora import LoraMetadata, adapters_from_peft, write_lora
 from training.evaluate.alpha import write_alpha
 from training.evaluate.generate.student import load_student, recommended_alpha
+from training.models.backbone import fingerprint
+from training.models.loading import load_backbone, merge_loras
 from training.trainer.export import export_backbone
 
 RECIPE = OneStepRecipe(timesteps=(749,), alpha_T=0.6, sigma_T=0.8)
@@ -55,8 +57,8 @@ def test_a_lora_student(tmp_path, capsys):
     )
 
 
-def test_a_lora_of_a_base_with_loras(tmp_path, capsys):
-    """They are found in the recipe of the run, and merged into the base, too."""
+def test_a_lora_of_a_base_with_loras(tmp_path, capsys, caplog):
+    """They are found in the recipe of the run, and merged into the base, too; not twice, if they are known to be."""
     backbone, run = tiny_backbone(), tmp_path / "run"
     base = export_backbone(tmp_path / "base.safetensors", backbone, title="base", role="teacher")
     with torch.random.fork_rng():
@@ -77,6 +79,15 @@ def test_a_lora_of_a_base_with_loras(tmp_path, capsys):
     for name, weight in load_student(str(base)).network.state_dict().items():
         want = weight + (merged[name] - backbone.network.state_dict()[name])
         assert (got[name] - want).norm() <= 1e-3 * want.norm()
+    load_student(str(lora), base=str(base))
+    assert "If that has them already, name the model without them" in caplog.text
+    with_style = load_backbone(str(base))
+    merge_loras([f"{style}:0.5"], with_style)
+    base = export_backbone(tmp_path / "merged.safetensors", with_style, title="with style", role="teacher")
+    metadata = metadata.model_copy(update={"base_sha256": fingerprint(load_backbone(str(base)).network)})
+    write_lora(lora, metadata, adapters_from_peft(weights), alpha=2.0)
+    for name, weight in load_student(str(lora), base=str(base)).network.state_dict().items():
+        assert (got[name] - weight).norm() <= 1e-3 * weight.norm()
     style.unlink()
     words = ("--prompts", "shapes", "--limit", 1, "--cpu", "--methods", "none", "--out", tmp_path / "x")
     assert "was trained on a model with the LoRA" in error_of(capsys, "generate", lora, *words)

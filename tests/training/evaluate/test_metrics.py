@@ -13,11 +13,11 @@ from torchvision import transforms
 
 from training.evaluate.metrics.batching import prepared
 from training.evaluate.metrics.distribution import precision_recall
-from training.evaluate.metrics.frechet import Gaussian, frechet_distance
 from training.evaluate.metrics.inception import clean_resize, square
 from training.evaluate.metrics.summary import mean_of, styles_of
 from training.evaluate.metrics.text_fit import hps_preparation
 from training.evaluate.paper_protocol import shortfalls
+from training.trainer.monitor.frechet import Gaussian, frechet_distance
 
 
 def features(count, width, seed, shift=0.0, scale=1.0):
@@ -35,6 +35,8 @@ def test_fid_of_known_gaussians():
     root = np.diag(spread) @ turned.sigma @ np.diag(spread)
     expected = 2 * np.square(spread).sum() - 2 * np.sqrt(np.linalg.eigvalsh(root)).sum()
     assert frechet_distance(one, turned) == pytest.approx(expected)
+    flat = Gaussian.of_statistics(mu, np.zeros((3, 3)))
+    assert frechet_distance(one, flat) == pytest.approx(np.square(spread).sum())
 
 
 @pytest.mark.parametrize("counts", [(300, 250), (20, 300), (15, 20)])

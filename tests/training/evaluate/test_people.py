@@ -37,7 +37,7 @@ def test_the_page_hides_methods_and_its_answers_are_counted(removal_sets, chromi
     )  # the command's own page may be overwritten
     keys = correct_keys(removal_sets)
     assert len(keys) == 36 and len(set(keys.values())) > 1
-    page = new_page(chromium, 900, 900)
+    page = new_page(chromium, 1280, 720)
     page.goto(page_file.as_uri())
     items = page.evaluate("items")
     assert {item["id"] for item in items} == keys.keys()
@@ -50,6 +50,8 @@ def test_the_page_hides_methods_and_its_answers_are_counted(removal_sets, chromi
         seen = page.inner_text("body")
         assert item["not"] in seen and "nasa" not in seen and "cfg" not in seen
         if n == 5:
+            bottom = "Math.max(...['back', 'save', 'load'].map(id => byId(id).getBoundingClientRect().bottom))"
+            assert page.evaluate(bottom) <= 720
             page.screenshot(path=tmp_path / "people.png")
             page.keyboard.press("9")  # no answer
             page.keyboard.press("1")
@@ -73,7 +75,7 @@ def test_the_page_hides_methods_and_its_answers_are_counted(removal_sets, chromi
     people, rules = (json.loads((tmp_path / f"{n}.json").read_text(encoding="utf-8")) for n in ("people", "rules"))
     for one, other in zip(people["sets"], rules["sets"], strict=True):
         assert one["means"]["all"]["absent"] == other["means"]["all"]["absent"]
-    assert people["judge"] == {"name": "people", "people": 1, "unanimous": 1.0}
+    assert people["judge"] == {"name": "people", "people": 1, "unanimous": 1.0, "unsure": 0.0}
 
     # two more people, who answer "not removed" everywhere, outvote the first
     harsh = json.loads(answers.read_text(encoding="utf-8"))
@@ -83,6 +85,14 @@ def test_the_page_hides_methods_and_its_answers_are_counted(removal_sets, chromi
     outvoted = json.loads((tmp_path / "people.json").read_text(encoding="utf-8"))
     assert all(row["means"]["all"]["absent"]["share"] == 0.0 for row in outvoted["sets"])
     assert outvoted["judge"]["people"] == 3 and 0 < outvoted["judge"]["unanimous"] < 1
+
+    unsure = json.loads(answers.read_text(encoding="utf-8"))
+    unsure["answers"] = dict.fromkeys(unsure["answers"], "5")
+    (tmp_path / "unsure.json").write_text(json.dumps(unsure), encoding="utf-8")
+    evaluate(*judged, answers, tmp_path / "unsure.json")  # who is unsure does not vote
+    found = json.loads((tmp_path / "people.json").read_text(encoding="utf-8"))
+    assert [row["means"] for row in found["sets"]] == [row["means"] for row in people["sets"]]
+    assert found["judge"] == {"name": "people", "people": 2, "unanimous": 0.0, "unsure": 0.5}
 
     harsh["answers"].popitem()
     for changed, expected in (
@@ -99,7 +109,9 @@ def test_the_page_hides_methods_and_its_answers_are_counted(removal_sets, chromi
     assert (tmp_path / "mine.html").read_text(encoding="utf-8") == "mine"
 
 
-def test_the_page_shows_special_characters_and_ignores_keys_before_the_image(removal_sets, chromium, tmp_path):
+def test_the_page_shows_special_characters_and_asks_again_after_a_key_before_the_image(
+    removal_sets, chromium, tmp_path
+):
     copy, negative = tmp_path / "copy", '<!--<script> $& "it" </script>'
     for name in ("none", "nasa-1"):
         shutil.copytree(removal_sets / name, copy / name)
@@ -120,9 +132,15 @@ def test_the_page_shows_special_characters_and_ignores_keys_before_the_image(rem
     page.keyboard.up("1")
     assert page.evaluate("current()") == 1
     (copy / items[3]["src"]).unlink()
+    page.wait_for_function("seen()")
+    page.evaluate("byId('picture').style.visibility = 'hidden'")  # as before it has loaded
+    page.keyboard.press("2")
+    page.evaluate("byId('picture').onload()")
+    assert page.evaluate("current()") == 1 and "Please answer again" in page.inner_text("body")
     for n in (1, 2):
         page.wait_for_function(f"seen() && current() === {n}")
         page.keyboard.press("2")
+        assert "Please answer again" not in page.inner_text("body")
     page.wait_for_function("document.getElementById('question').textContent.includes('cannot be shown')")
     page.keyboard.press("2")
     page.click("#keys button >> nth=3")

@@ -13,7 +13,7 @@ from tiny import STOCK_SCALE, tiny_backbone
 from tiny_clip import write_tiny_clip
 
 from training.trainer.export import export_backbone
-from training.trainer.run_folder.checkpoint import checkpoints
+from training.trainer.run_folder.checkpoint import check_intact, checkpoints
 
 ITERATIONS = 4
 FEW = 5
@@ -111,9 +111,9 @@ def test_a_batch_that_cannot_be_split_is_refused(teacher, tmp_path):
     ("distributed", "settings", "more"),
     [
         ("NO", {}, ["loop.micro_batch=1"]),
-        ("MULTI_CPU", {"processes": 2}, []),
+        ("MULTI_CPU", {"processes": 2}, ["output.background_save=true"]),
         pytest.param("MULTI_CPU", {"processes": 2}, ["loop.micro_batch=1"], marks=pytest.mark.full),
-        ("FSDP", {"processes": 2, "alter": trainer.with_fsdp}, []),
+        ("FSDP", {"processes": 2, "alter": trainer.with_fsdp}, ["output.background_save=true"]),
     ],
     ids=["micro-batches", "2 processes", "2 processes, micro-batches", "2 processes, FSDP"],
 )
@@ -121,6 +121,7 @@ def test_however_the_batch_is_split_the_training_is_the_same(teacher, alone, tmp
     train(teacher, tmp_path, *TWO_STEPS, *more, **settings)
     environment = json.loads((tmp_path / "environment.json").read_text(encoding="utf-8"))
     assert environment["distributed"] == distributed and environment["processes"] == settings.get("processes", 1)
+    assert len([check_intact(path) for path in checkpoints(tmp_path / "checkpoints")]) == 2
     found = difference(tmp_path, alone)
     print(", ".join(f"{network} {value:.1e}" for network, value in found.items()))
     assert max(found[network] for network in ("student", "ema", "lora")) <= TOLERANCE

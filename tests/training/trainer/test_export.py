@@ -164,6 +164,13 @@ def test_a_folder_and_a_single_file_become_the_same_file_of_ours(tmp_path, kind)
     assert one.metadata.pad_token_id == other.metadata.pad_token_id == (0 if kind == "sd21" else 49407)
 
 
+def test_a_student_is_not_exported_again_as_a_teacher(pack_root, tmp_path, capsys):
+    student, out = pack_root / "models" / "snoopi-avatars-student.safetensors", tmp_path / "out.safetensors"
+    assert main([str(student), "--out", str(out)]) == 2
+    assert "is an exported student, which PG-SB Loader opens as it is" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+
 def test_pixart_becomes_a_file_without_t5(tmp_path):
     folder, out = save_folder(tmp_path / "folder", "pixart"), tmp_path / "a.safetensors"
     for path in (tmp_path / "folder" / "text_encoder").glob("*.safetensors"):
@@ -188,6 +195,28 @@ def test_missing_models_are_reported(tmp_path, capsys):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     assert main([str(tmp_path / "run"), "--out", str(tmp_path / "x.safetensors")]) == 2
     assert "run holds no usable checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("holds", "arguments", "message"),
+    [
+        (
+            "",
+            ["--checkpoint", "latest", "--teacher", "t"],
+            "is a model, for which --checkpoint, --teacher has no effect",
+        ),
+        ("checkpoints/step-00000001/state.json", ["--title", "mine"], "is a run, for which --title has no effect"),
+        ("state.json", ["--checkpoint", "latest"], "is a checkpoint of a run, for which --checkpoint has no effect"),
+        ("", ["--alpha", "-1"], "--alpha is -1.0, expected a number from 0 on"),
+        ("", ["--alpha", "nan"], "--alpha is nan, expected a number from 0 on"),
+    ],
+)
+def test_arguments_without_effect_or_out_of_range_are_refused(tmp_path, capsys, holds, arguments, message):
+    if holds:
+        (tmp_path / holds).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / holds).touch()
+    assert main([str(tmp_path), *arguments, "--out", str(tmp_path / "out.safetensors")]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -146,10 +146,10 @@ def test_an_exported_file_contains_no_local_paths(finished, tmp_path):
     assert b"_name_or_path" not in header and str(finished.parent).encode() not in header
 
 
-def test_the_shapes_recipe_is_the_default(capsys):
+def test_the_bundled_worlds_recipe_is_the_default(capsys):
     """With no argument, the bundled teacher: the run itself takes minutes, so only its checks are run here."""
     assert main(["--dry-run"]) == 0
-    assert 'path = "models/snoopi-shapes-teacher.safetensors"' in capsys.readouterr().out
+    assert 'path = "models/snoopi-avatars-teacher.safetensors"' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Resuming a run: from whole checkpoints only, with its own recipe and teacher, in a folder that no other run uses."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -234,12 +235,19 @@ def test_the_newest_and_the_best_are_kept(tiny_run, tmp_path, monkeypatch, capsy
     assert main([*arguments, "loop.iterations=7"]) == 0
     assert [path.name for path in checkpoints(saved)] == [f"step-{n:08d}" for n in (4, 6, 7)]
     assert best_checkpoint(saved).name == "step-00000004"
-    for which, step in (("best", 4), ("latest", 7), ("step-00000006", 6)):
-        path = tmp_path / f"{which}.safetensors"
+    path = tmp_path / "out.safetensors"
+    for which, step in (
+        ("best", 4),
+        ("latest", 7),
+        ("step-00000006", 6),
+        (os.path.relpath(saved / "step-00000004"), 4),
+    ):
         assert export([str(tmp_path), "--checkpoint", which, "--out", str(path)]) == 0
         assert read_metadata(path).provenance.step == step
     assert export([str(tmp_path), "--checkpoint", "step-00000005", "--out", str(path)]) == 2
     assert "no usable checkpoint 'step-00000005'; available: step-00000004, step-00000006" in capsys.readouterr().err
+    elsewhere = shutil.copytree(saved / "step-00000006", tmp_path / "other" / "step-00000006")  # perhaps another run's
+    assert export([str(tmp_path), "--checkpoint", str(elsewhere), "--out", str(path)]) == 2
     shutil.rmtree(saved / "step-00000004")
     assert best_checkpoint(saved) is None
     assert main([*arguments, "loop.iterations=8", "output.keep_best=false"]) == 0
@@ -256,9 +264,12 @@ def test_the_best_is_the_newest_that_is_as_good(tiny_run, tmp_path, monkeypatch,
     assert best_checkpoint(saved).name == "step-00000002"
     out = str(tmp_path / "student.safetensors")
     assert export([str(tmp_path), "--out", out]) == 0
-    assert "better than the latest by more than 0.1: distance 0.30" in capsys.readouterr().out
-    assert export([str(saved / "step-00000003"), "--out", out]) == 0
-    assert "better" not in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "better than the latest by more than 0.1: distance 0.30" in shown
+    assert "recommended alpha 1 (from the recipe)" in shown
+    assert export([str(saved / "step-00000003"), "--out", out, "--alpha", "0.4"]) == 0
+    shown = capsys.readouterr().out
+    assert "better" not in shown and "recommended alpha 0.4\n" in shown
     with (saved / "step-00000002" / "state.json").open("a", encoding="utf-8") as file:
         file.write("\n")
     assert best_checkpoint(saved).name == "step-00000001"

@@ -19,10 +19,10 @@ from accelerate.utils import InitProcessGroupKwargs
 from snoopi_core.presets import find_preset
 from training.config import Prompts
 from training.console import long_step
-from training.evaluate.generate.maker import new_maker
+from training.evaluate.generate.maker import Maker, new_maker
 from training.evaluate.generate.student import find_student, load_student, parse_methods, weights_hash
 from training.evaluate.generate.teacher import open_scheduler
-from training.evaluate.sets.folder import check_folder, claim_folder, locked
+from training.evaluate.sets.folder import check_folder, claim_folder
 from training.evaluate.sets.manifest import Manifest, Model
 from training.evaluate.sets.pairs import load_pairs
 from training.evaluate.sets.rows import rows_of_pairs, rows_of_prompts
@@ -30,11 +30,28 @@ from training.models.guidance.methods import Method
 from training.models.sampling_recipe import with_preset
 from training.trainer.distributed.accelerator import on_main
 from training.trainer.export import provenance
+from training.trainer.run_folder.lock import locked
 
 
 def folder_of(out: Path, method: Method) -> Path:
     """The folder for the images of a method."""
     return out / str(method).replace(":", "-")
+
+
+def open_maker(args: argparse.Namespace, accelerator: Accelerator) -> tuple[Maker, tuple[int, int], Model]:
+    """A maker for the model of a command line, the (width, height) of its images, and the model's description.
+
+    Raises:
+        OSError, ValueError: errors for the user.
+    """
+    with long_step(f"loading {args.model}", at_once=False):
+        model = load_student(args.model, text_encoder=args.text_encoder, vae=args.vae, base=args.base)
+    if (preset := find_preset(args.preset)) is not None:
+        model = with_preset(model, preset)
+    maker, size = new_maker(model, accelerator, timesteps=tuple(args.timesteps), size=args.size)
+    with long_step("hashing its weights", at_once=False):
+        about = Model(path=args.model, fingerprint=weights_hash(model), family=model.family.name)
+    return maker, size, about
 
 
 def generate(args: argparse.Namespace) -> int:
@@ -43,8 +60,7 @@ def generate(args: argparse.Namespace) -> int:
     Raises:
         OSError, ValueError: errors for the user.
     """
-    preset = find_preset(args.preset)
-    methods = parse_methods(args.methods, args.model, preset)  # before anything slow is loaded
+    methods = parse_methods(args.methods, args.model, find_preset(args.preset))  # before anything slow is loaded
     pairs = load_pairs(args.pairs) if args.pairs else ()
     if pairs:
         rows = rows_of_pairs(pairs, count=args.count, seed=args.seed)
@@ -56,14 +72,9 @@ def generate(args: argparse.Namespace) -> int:
     # a process that has nothing to do waits for the others, for longer than NCCL's default of 10 minutes
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
     accelerator = Accelerator(mixed_precision=args.precision, cpu=args.cpu, kwargs_handlers=[patience])
-    with long_step(f"loading {args.model}", at_once=False):
-        model = load_student(args.model, text_encoder=args.text_encoder, vae=args.vae, base=args.base)
-    model = model if preset is None else with_preset(model, preset)
-    maker, size = new_maker(model, accelerator, timesteps=tuple(args.timesteps), size=args.size)
+    maker, size, about = open_maker(args, accelerator)
     if any(method.many_steps for method in methods):
-        maker.scheduler = open_scheduler(find_student(args.model), model)
-    with long_step("hashing its weights", at_once=False):
-        about = Model(path=args.model, fingerprint=weights_hash(model), family=model.family.name)
+        maker.scheduler = open_scheduler(find_student(args.model), maker.model)
     manifests = {
         folder_of(args.out, method): Manifest(
             format=1,
@@ -71,7 +82,7 @@ def generate(args: argparse.Namespace) -> int:
             model=about,
             method=str(method),
             recipe=None if method.many_steps else maker.recipe,
-            prediction=model.prediction_type,
+            prediction=maker.model.prediction_type,
             scheduler=type(maker.scheduler).__name__ if method.many_steps else "",
             seed=args.seed,
             size=size,
@@ -92,7 +103,7 @@ def generate(args: argparse.Namespace) -> int:
 
     on_main(accelerator, check_folders)  # check all folders before the first image is made
     for folder, manifest in manifests.items():
-        with locked(folder, accelerator):
+        with locked(folder, accelerator, f"another process is making images in {folder}; wait for it, or stop it"):
             manifest = on_main(accelerator, partial(claim_folder, folder, manifest, labels))
             made = maker.make(folder, manifest)
             accelerator.wait_for_everyone()

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from snoopi_core.formats.atomic import write_atomically
 from snoopi_core.formats.checkpoint import OneStepRecipe
 from training.config.errors import FailedHere
+from training.evaluate.metrics.batching import batches
 from training.evaluate.sets.image_files import is_complete, write_image
 from training.evaluate.sets.manifest import COST, Manifest, Row
 from training.models.backbone import Backbone
@@ -58,9 +59,8 @@ class Maker:
             raise FailedHere(str(error)) from error
 
     def _make(self, folder: Path, manifest: Manifest) -> int:
-        rows, size = manifest.images, manifest.batch
-        batches = [rows[n : n + size] for n in range(0, len(rows), size)]
-        own = batches[self.accelerator.process_index :: self.accelerator.num_processes]
+        several = list(batches(manifest.images, manifest.batch))
+        own = several[self.accelerator.process_index :: self.accelerator.num_processes]
         made, started = 0, time.monotonic()
         self._sampling.clear()
         total = sum(map(len, own))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from snoopi_core.formats.checkpoint import MODEL_KEY, BaseMetadata, find_metadata
-from snoopi_core.formats.lora import LORA_KEY, find_lora_metadata, read_updates
+from snoopi_core.formats.lora import LORA_KEY, LoraMetadata, find_lora_metadata, read_updates
 from snoopi_core.formats.tensor_file import open_tensor_file
 from snoopi_core.presets import Preset
 from training.config import find_file
@@ -17,6 +18,7 @@ from training.models.guidance.methods import METHODS, Method
 from training.models.loading import load_backbone, merge_loras, open_model
 from training.trainer.run_folder.lora_base import find_base, find_base_loras
 
+log = logging.getLogger(__name__)
 EXPORT = Path("export", "student.safetensors")
 
 
@@ -50,7 +52,7 @@ def load_student(path: str, *, text_encoder: str = "", vae: str = "", base: str 
         if base:
             raise ValueError(f"--base {base}: {path} is not a LoRA of this project and needs no base; leave out --base")
         return load_backbone(path, text_encoder=text_encoder, vae=vae)
-    base = base or find_base(find_file(path), about.base)
+    named, base = base, base or find_base(find_file(path), about.base)
     try:
         model = load_backbone(base, about.prediction_type, text_encoder=text_encoder, vae=vae)
     except FileNotFoundError as error:
@@ -60,11 +62,25 @@ def load_student(path: str, *, text_encoder: str = "", vae: str = "", base: str 
             f"{path} is a LoRA of {about.family} with {about.schedule}, {base} is {model.family.name} with "
             f"{model.schedule}; name the model that it was trained on with --base"
         )
-    merge_loras(find_base_loras(find_file(path), about.base_loras), model)
+    _merge_base_loras(path, about, model, named)
     weights = model.network.state_dict()  # shares the network's memory
     for name, update in read_updates(open_tensor_file(find_file(path)), about.family, weights).items():
         weights[name] += update
     return replace(model, recipe=about.recipe, source=path)
+
+
+def _merge_base_loras(path: str, about: LoraMetadata, model: Backbone, named: str) -> None:
+    """Merge into a LoRA's base what was merged into it for the training; `named`: the base, if the user named it."""
+    if about.base_loras and fingerprint(model.network) == about.base_sha256:
+        log.info("%s has its LoRAs merged in already", named or about.base)
+        return
+    merge_loras(find_base_loras(find_file(path), about.base_loras), model)
+    if named and about.base_loras:
+        log.warning(
+            "%s was trained on %s with LoRAs merged in (%s), so they were merged into --base %s, too. If that has them "
+            "already, name the model without them",
+            *(path, about.base, ", ".join(about.base_loras), named),
+        )
 
 
 def read_about(path: str) -> tuple[str, BaseMetadata | None]:

@@ -26,12 +26,13 @@ from training.evaluate.sets.manifest import Manifest
 
 TEMPLATE = Path(__file__).with_name("people.html")
 TITLE = "<title>Which images still show it?</title>"
-# key to press: (text on the page, verdict)
-KEYS: dict[str, tuple[str, Verdict]] = {
+# key to press: (text on the page, verdict; None is no vote)
+KEYS: dict[str, tuple[str, Verdict | None]] = {
     "1": ("It shows <b>{negative}</b>", Verdict(absent=False, kept=True, valid=True)),
     "2": ("No <b>{negative}</b>, and it fits the prompt", Verdict(absent=True, kept=True, valid=True)),
     "3": ("No <b>{negative}</b>, but it no longer fits the prompt", Verdict(absent=True, kept=False, valid=True)),
     "4": ("It is broken, or shows nothing", Verdict(absent=True, kept=False, valid=False)),
+    "5": ("Unsure", None),
 }
 Names = dict[Path, dict[str, str]]  # the name that the page gives to an image, by folder and file name
 
@@ -65,16 +66,18 @@ def write_page(page: Path, sets: Sets, *, order: int) -> Path:
 
 
 def read_answers(paths: list[Path], sets: Sets) -> tuple[Verdicts, dict[str, Any]]:
-    """Read the files saved by the page, one per person; the majority decides, and a tie counts against the method.
+    """Read the files saved by the page, one per person; the majority of those who are sure decides.
+
+    A tie counts against the method, and so does an image that nobody is sure of.
 
     Returns:
-        The verdicts, and the number of people with the share of unanimous images.
+        The verdicts, and the number of people with the shares of unanimous images and of answers "unsure".
 
     Raises:
         FileNotFoundError, ValueError: a file is missing, was not saved by the page or belongs to other images, or some
             images have no answer.
     """
-    given: dict[str, list[Verdict]] = {}
+    given: dict[str, list[Verdict | None]] = {}
     names = _names(sets)
     for path in paths:
         for image, key in _answers(path, _digest(names)).items():
@@ -87,7 +90,9 @@ def read_answers(paths: list[Path], sets: Sets) -> tuple[Verdicts, dict[str, Any
         )
     found = {folder: {file: _majority(given[name]) for file, name in files.items()} for folder, files in names.items()}
     agreed = sum(len(set(verdicts)) == 1 for verdicts in given.values())
-    return found, {"people": len(paths), "unanimous": agreed / len(given)}
+    every = [verdict for verdicts in given.values() for verdict in verdicts]
+    unsure = every.count(None) / len(every)
+    return found, {"people": len(paths), "unanimous": agreed / len(given), "unsure": unsure}
 
 
 def names_of(folder: Path, manifest: Manifest) -> dict[str, str]:
@@ -123,9 +128,9 @@ def _answers(path: Path, digest: str) -> dict[str, str]:
     return answers
 
 
-def _majority(verdicts: list[Verdict]) -> Verdict:
+def _majority(verdicts: list[Verdict | None]) -> Verdict:
     def most(name: str) -> bool:
-        votes = Counter(bool(getattr(verdict, name)) for verdict in verdicts)
+        votes = Counter(bool(getattr(verdict, name)) for verdict in verdicts if verdict)
         return votes[True] > votes[False]
 
     return Verdict(absent=most("absent"), kept=most("kept"), valid=most("valid"))

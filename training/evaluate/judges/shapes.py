@@ -40,14 +40,10 @@ def judge(pictures: list[Image.Image], pair: Pair) -> list[Verdict]:
         known = ", ".join(phrase(name, value) for name, values in ATTRIBUTES.items() for value in values)
         raise ValueError(f"pair {pair}: the pixel rules know no {pair.negative!r}; they know {known}")
     reading = read(torch.stack([pil_to_tensor(picture.convert("RGB")) for picture in pictures]).float() / 255)
-
-    def shows(row: int, values: dict[str, str]) -> bool:
-        return all(reading.values[name][row] == value for name, value in values.items())
-
     return [
         Verdict(
-            absent=not any(shows(row, {name: value}) for name, value in unwanted.items()),
-            kept=shows(row, asked),
+            absent=not any(reading.shows(row, {name: value}) for name, value in unwanted.items()),
+            kept=reading.shows(row, asked),
             valid=bool(reading.valid[row]),
         )
         for row in range(len(pictures))

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.evaluate.metrics.frechet import Gaussian, frechet_distance
 from training.evaluate.metrics.inception import Inception
 from training.evaluate.metrics.reference import Reference, features_of, open_reference, write_reference
 from training.evaluate.metrics.weights import INCEPTION, NotRun, find_weights
 from training.evaluate.sets.manifest import Manifest
+from training.trainer.monitor.frechet import Gaussian, frechet_distance
 
 
 @dataclass(kw_only=True)

@@ -5,9 +5,7 @@ Dimensions: B images or texts, E width of the embedding.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import open_clip
 import torch
@@ -50,7 +48,7 @@ class OpenClip:
         file = find_file(weights) if weights else None
         from_file = file is not None and file.is_file()
         try:
-            with _without_random_weights_warning(), long_step(f"loading {name}", at_once=False):
+            with long_step(f"loading {name}", at_once=False):
                 self.model, _, preprocess = open_clip.create_model_and_transforms(
                     name,
                     pretrained=None if from_file or name.startswith(_LOCAL) else weights,
@@ -98,18 +96,3 @@ class OpenClip:
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Normalised embeddings (B, E) of B texts."""
         return functional.normalize(self.model.encode_text(self.tokenize(list(texts)).to(self.device)).float(), dim=-1)
-
-
-@contextmanager
-def _without_random_weights_warning() -> Iterator[None]:
-    """Hide open_clip's warning that a model has random weights: a file's are loaded right after."""
-
-    def is_other(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("No pretrained weights loaded")
-
-    root = logging.getLogger()  # open_clip logs to it directly
-    root.addFilter(is_other)
-    try:
-        yield
-    finally:
-        root.removeFilter(is_other)

@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from snoopi_core.formats.atomic import write_atomically
 from training.evaluate.metrics.batching import prepared
-from training.evaluate.metrics.frechet import Gaussian
 from training.evaluate.metrics.inception import WIDTH, Inception, clean_resize, square
 from training.evaluate.sets.image_files import list_images, read_image
+from training.trainer.monitor.frechet import Gaussian
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
-from training.evaluate.judges.intervals import bootstrap
+from training.evaluate.judges.intervals import bootstrap, wilson
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -30,3 +30,9 @@ def mean_with_interval(values: Sequence[float], digits: int = 2) -> str:
     """Mean [low, high], with the 95 % bootstrap interval."""
     low, high = bootstrap(values)
     return f"{fmean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def share_with_interval(share: float, count: int) -> str:
+    """Share [low, high], with the 95 % Wilson interval for that many cases."""
+    low, high = wilson(share, count)
+    return f"{share:.3f} [{low:.3f}, {high:.3f}]"

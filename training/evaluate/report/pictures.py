@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from training.evaluate.judges.removal import SHARES
 from training.evaluate.report.collect import Collected, ordered, parsed
+from training.evaluate.report.plot_style import STYLES
 from training.evaluate.sets.image_files import read_image
 from training.evaluate.sets.manifest import Manifest, Row
 from training.evaluate.sets.results import Result
@@ -133,11 +135,11 @@ def _draw(panels: Panels, **limits: Any) -> bytes:
     for unused in axes[len(panels) :]:
         unused.axis("off")
     for panel, (title, lines) in zip(axes, panels, strict=False):
-        for label, points in lines:
+        for (label, points), (colour, marker) in zip(lines, cycle(STYLES), strict=False):
             x, y, *band = zip(*points, strict=True)
-            panel.plot(x, y, marker=".", label=label)
+            panel.plot(x, y, color=colour, marker=marker, markersize=5, label=label)
             if band:
-                panel.fill_between(x, *band, alpha=0.15)
+                panel.fill_between(x, *band, color=colour, alpha=0.15)
         panel.set(title=title, xlabel="strength", **limits)
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)

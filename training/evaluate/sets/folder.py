@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from accelerate import Accelerator
-from filelock import FileLock, Timeout
-
 from snoopi_core.formats.atomic import write_atomically
 from training.evaluate.sets.manifest import NAME, Manifest, list_names, read_manifest
-from training.trainer.distributed.accelerator import on_main
-
-LOCK = ".lock"
+from training.trainer.run_folder.lock import LOCK
 
 
 def check_folder(folder: Path, manifest: Manifest) -> Manifest | None:
@@ -56,29 +50,6 @@ def claim_folder(folder: Path, manifest: Manifest, labels: Mapping[str, str] = M
     if now != before:
         write_atomically(folder / NAME, now.model_dump_json(indent=1, exclude_defaults=True, exclude_none=True))
     return now
-
-
-@contextmanager
-def locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Lock a folder against other runs, and create it if needed; all processes must enter this context.
-
-    Raises:
-        ValueError: another run holds the lock.
-    """
-    lock = FileLock(folder / LOCK)
-
-    def acquire() -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(f"another process is making images in {folder}; wait for it, or stop it") from None
-
-    on_main(accelerator, acquire)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

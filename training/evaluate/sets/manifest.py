@@ -95,9 +95,8 @@ class Manifest(_Plain):
     def info(self, row: Row) -> dict[str, str]:
         """The PNG metadata of the image of `row`."""
         content = row.model_dump(mode="json", exclude_none=True)
-        content |= self.model_dump(mode="json", include={"method", "precision", "scheduler", "prediction"})
-        content["model"] = None if self.model is None else self.model.model_dump(mode="json", exclude={"path"})
-        content["recipe"] = None if self.recipe is None else self.recipe.model_dump(mode="json")
+        kept = dict.fromkeys(("method", "recipe", "precision", "scheduler", "prediction"), True)
+        content |= self.model_dump(mode="json", include=kept | {"model": {"fingerprint", "family"}})
         return {"prompt": row.prompt, "snoopi": json.dumps(content, sort_keys=True)}
 
 

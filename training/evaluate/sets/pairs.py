@@ -1,6 +1,6 @@
 """Pairs for measuring removal: a prompt, a negative prompt, and sentences for the zero-shot classifier.
 
-They are the paper's six (SNOOPI, Table 7), those for the shapes data, or a JSON file of your own:
+They are the paper's six (SNOOPI, Table 7), those for the small worlds, or a JSON file of your own:
 
     [{"positive": "a photo of a pet", "negative": "cat", "unwanted": ["a photo of a cat"],
       "otherwise": ["a photo of a dog", "a photo of a bird"]}]
@@ -64,7 +64,7 @@ def _pet(negative: str) -> Pair:
     )
 
 
-# What the bundled student draws most often: for each attribute an easy pair and a hard one.
+# What the student of the shapes' world draws most often: for each attribute an easy pair and a hard one.
 _SHAPES = {
     "a shape in the center": "red",
     "a shape, white background": "yellow",
@@ -75,6 +75,17 @@ _SHAPES = {
     "a shape at the top": "black background",
     "a triangle": "white background",
 }
+# The avatars' world: as the paper's, a general word and something that it may show.
+_AVATARS = (
+    ("a person", "glasses"),
+    ("a person", "a beard"),
+    ("a person", "a hat"),
+    ("a person", "long hair"),
+    ("a monster", "horns"),
+    ("a planet", "a ring"),
+    ("a plant", "glasses"),
+    ("a planet", "a beard"),
+)
 PAIRS: dict[str, tuple[Pair, ...]] = {
     "paper": (
         _person("male", "a man", "a woman"),
@@ -84,6 +95,7 @@ PAIRS: dict[str, tuple[Pair, ...]] = {
         _pet("cat"),
         _pet("dog"),
     ),
+    "avatars": tuple(Pair(positive=positive, negative=negative) for positive, negative in _AVATARS),
     "shapes": tuple(Pair(positive=positive, negative=negative) for positive, negative in _SHAPES.items()),
 }
 

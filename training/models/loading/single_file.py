@@ -110,8 +110,7 @@ def _open_stable_diffusion(file: TensorFile, network: StateDict, weights: StateD
     clip, open_clip, vae = (_with_prefix(prefix, weights) for prefix in (_CLIP, _OPEN_CLIP, _VAE))
     if others := len(weights) - sum(map(len, (network, clip, open_clip, vae))):
         raise ValueError(f"it has {others} weight(s) that do not belong to Stable Diffusion. {SUPPORTED}")
-    schedule = Schedule()
-    _check_schedule(file, schedule)
+    schedule = _schedule(file)
 
     def read_text_encoder(dtype: torch.dtype) -> TextEncoder:
         encoder = _read_open_clip(open_clip) if open_clip else _read_clip(clip, sd2=sd2)
@@ -136,8 +135,7 @@ def _open_sdxl(file: TensorFile, network: StateDict, weights: StateDict) -> Mode
             f"it has {others} weight(s) that do not belong to Stable Diffusion XL, like its refiner or its variants "
             f"with other noise schedules. {SUPPORTED}"
         )
-    schedule = Schedule()
-    _check_schedule(file, schedule)
+    schedule = _schedule(file)
 
     def read_text_encoder(dtype: torch.dtype) -> TextEncoder:
         pair = TextEncoderPair(_read_clip(clip, sd2=False), _read_projected_clip(open_clip))
@@ -206,14 +204,13 @@ def _prediction_type(file: TensorFile, *, sd2: bool = False) -> str:
     return "epsilon"
 
 
-def _check_schedule(file: TensorFile, schedule: Schedule) -> None:
-    """Check that the file's noise schedule, if it has one, is the published one, up to rounding to half precision."""
-    sigmas = stored_sigmas(file)
-    if sigmas is None:
-        return
+def _schedule(file: TensorFile) -> Schedule:
+    """Stable Diffusion's noise schedule, which the file's, if it has one, must be up to rounding to half precision."""
+    schedule, sigmas = Schedule(), stored_sigmas(file)
     ours = DDPMScheduler(**schedule.model_dump()).alphas_cumprod
-    if not torch.allclose(1 / (sigmas.double() ** 2 + 1), ours.double(), rtol=0.01, atol=0.0):
+    if sigmas is not None and not torch.allclose(1 / (sigmas.double() ** 2 + 1), ours.double(), rtol=0.01, atol=0.0):
         raise ValueError("its alphas_cumprod are not Stable Diffusion's; other noise schedules are not supported")
+    return schedule
 
 
 def _with_prefix(prefix: str, weights: StateDict) -> StateDict:

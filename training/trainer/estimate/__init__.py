@@ -93,6 +93,8 @@ def estimate(
         memory["gradient buckets of DDP"] = _bytes([*ours, *lora])
     memory |= {f"frozen: {name}": _bytes(weights) for name, weights in parts.items()}
     memory[f"activations, {rows} row(s) at once"] = max(first.peak, last.peak) - _bytes(ours)
+    if recipe.output.background_save and not cuda:  # on CUDA it is the machine's memory, not the GPU's
+        memory["a checkpoint being written"] = checkpoint_size(memory)
     if cuda:
         memory["CUDA context (assumed)"] = CUDA_CONTEXT
     return Estimate(
@@ -101,6 +103,11 @@ def estimate(
         memory=memory,
         flops=flops,
     )
+
+
+def checkpoint_size(memory: dict[str, float]) -> float:
+    """Bytes of a checkpoint, from an estimate's parts."""
+    return sum(size for part, size in memory.items() if part.startswith(("trained", "moments", "EMA")))
 
 
 def mean_step(recipe: Recipe) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from accelerate.utils import DistributedType, parse_flag_from_env
 
 from training.config import Recipe
 from training.config.checks import SHAPES_TEACHER
@@ -20,12 +21,14 @@ from training.models.loading.build import without_weights
 from training.models.text_cache.manifest import MANIFEST
 from training.prompts.source import PromptSource
 from training.trainer.build import open_run_prompts, open_teacher
-from training.trainer.estimate import Estimate, estimate, mean_step
+from training.trainer.distributed.cuda_speed import use_cuda_settings
+from training.trainer.estimate import Estimate, checkpoint_size, estimate, mean_step
 from training.trainer.run_folder.checkpoint import checkpoints, iteration_of
 from training.trainer.run_folder.resume_check import check_folder
 
 GIB, GB, TERA = 2**30, 1e9, 1e12
 SAMPLE = 1000  # prompts to check
+_USE_FSDP = "ACCELERATE_USE_FSDP"  # set by `accelerate launch --use_fsdp`
 
 
 def dry_run(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> None:
@@ -144,8 +147,11 @@ def memory(found: Estimate, device: torch.device, processes: int) -> str:
         name, size = "this machine", psutil.virtual_memory().total // processes
     rows.append(("total", f"{found.total / GIB:.2f} GiB, of {size / GIB:.1f} GiB of {name}"))
     rows.append(("not counted", "Python and torch themselves"))
+    if uses_fsdp(device):
+        rows.append(("", "that FSDP divides weights, gradients and moments among the processes, all of them in fp32"))
     if found.total > 0.95 * size:
-        remedy = "loop.gradient_checkpointing=true, loop.optimizer=adamw8bit, student.train=lora"
+        small_moments = "" if uses_fsdp(device) else "loop.optimizer=adamw8bit, "  # which FSDP refuses
+        remedy = f"loop.gradient_checkpointing=true, {small_moments}student.train=lora"
         rows.append(("too much", f"try a smaller loop.micro_batch, {remedy}, or a recipe of 24 or 12 GB"))
     return _table(f"memory of each of {processes} process(es), estimated", rows)
 
@@ -153,24 +159,31 @@ def memory(found: Estimate, device: torch.device, processes: int) -> str:
 def duration(recipe: Recipe, found: Estimate, device: torch.device) -> str:
     """Lower limit of the time of an iteration."""
     dtype = torch.bfloat16 if recipe.loop.precision == "bf16" else torch.float32
+    kind = DistributedType.FSDP if uses_fsdp(device) else DistributedType.NO
+    settings = use_cuda_settings(recipe, device, kind)  # before the rate is measured
     rate = matmul_rate(device, dtype)
     least = found.flops / rate
 
-    def whole(factor: float) -> str:
-        return _duration(factor * least * recipe.loop.iterations)
-
+    whole = least * recipe.loop.iterations
     # measured in benchmarks/train_step.py, on CPUs only
     low, high = (3, 6) if recipe.teacher.path == SHAPES_TEACHER else (2, 3)
-    in_practice = f"{low} to {high} times that on a CPU: {whole(low)} to {whole(high)} for the run"
+    in_practice = f"{low} to {high} times that on a CPU: {_duration(low * whole, high * whole)} for the run"
     if device.type == "cuda":
         in_practice = "longer; how much is not known before it runs: the progress bar shows it after some iterations"
     rows = [
-        ("operations", f"{found.flops / TERA:,.3f} TFLOP per iteration and process"),
+        ("operations", f"{_digits(found.flops / TERA)} TFLOP per iteration and process"),
         ("measured here", f"{rate / TERA:.3g} TFLOP/s of matrix products in {str(dtype).removeprefix('torch.')}"),
-        ("at that rate", f"{least:.3g} s per iteration, {whole(1)} for the run"),
+        ("at that rate", f"{least:.3g} s per iteration, {_duration(whole)} for the run"),
         ("in practice", in_practice),
     ]
+    if device.type == "cuda":
+        rows.insert(1, ("settings", settings))
     return _table("time, estimated", rows)
+
+
+def uses_fsdp(device: torch.device) -> bool:
+    """Whether the run would use FSDP, by accelerate's own rule; a dry run does not join the other processes to ask."""
+    return device.type == "cuda" and os.environ.get("WORLD_SIZE", "1") != "1" and parse_flag_from_env(_USE_FSDP)
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
@@ -191,20 +204,23 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 def files(recipe: Recipe, found: Estimate) -> str:
     """Files that the run would write."""
     output, folder = recipe.output, Path(recipe.output.folder)
-    state_size = sum(size for part, size in found.memory.items() if part.startswith(("trained", "moments", "EMA")))
+    state_size = checkpoint_size(found.memory)
     kept = output.keep_last + output.keep_best + 1
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(place).free
     kinds = f"the last {output.keep_last}" + (", the best," if output.keep_best else "") + " and one being written"
     rows = [
-        ("recipe.toml", "every setting, as above"),
+        ("recipe.toml", "every setting with a value, as above"),
         ("environment.json", "versions and device"),
         ("metrics.jsonl", f"a line every {output.log_every} iterations"),
         ("checkpoints/", f"{kinds}: {kept} x {state_size / GB:.2f} GB of {free / GB:.1f} GB free"),
         ("export/student.safetensors", "the student, for PG-SB Loader"),
+        ("README.txt, report.html", "what all of this is; curves, warnings and grids"),
     ]
     if output.sample_every:
         rows.insert(3, ("samples/", f"student against teacher, every {output.sample_every} iterations"))
+    if output.background_save:
+        rows.append(("while saving", f"{state_size / GIB:.2f} GiB of the machine's memory, beside the training"))
     if kept * state_size > free:
         rows.append(("too much", "the disk is too small; try a smaller output.keep_last, or another output.folder"))
     return _table(f"files below {folder}", rows)
@@ -215,8 +231,13 @@ def _table(title: str, rows: list[tuple[str, str]]) -> str:
     return "\n".join([title, *(f"  {name:{width}}  {text}" for name, text in rows)])
 
 
-def _duration(seconds: float) -> str:
-    for size, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {name}"
-    return f"{seconds:.0f} seconds"
+def _duration(*seconds: float) -> str:
+    """One time, or a range, in the largest unit of which the first has at least two."""
+    units = ((86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
+    size, name = next((unit for unit in units if seconds[0] >= 2 * unit[0]), units[-1])
+    return f"{' to '.join(_digits(each / size) for each in seconds)} {name}"
+
+
+def _digits(number: float) -> str:
+    """Two significant digits; more only in front of the decimal point."""
+    return f"{number:.2g}" if number < 10 else f"{number:,.0f}"

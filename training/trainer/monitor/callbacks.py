@@ -21,6 +21,7 @@ from training.distill.step import Distillation
 from training.models.backbone import Backbone
 from training.prompts import open_prompts
 from training.trainer.distributed.accelerator import on_main
+from training.trainer.monitor.clip_score import clip_score
 from training.trainer.monitor.collapse import CollapseDetector
 from training.trainer.monitor.latent_stats import compare, diversity, gap_by_timestep, latent_stats
 from training.trainer.monitor.metrics_log import MetricsLog
@@ -127,8 +128,8 @@ class Monitor:
         """Call at a sampling point, after `after_iteration`: samples the averaged student, compares it to the teacher.
 
         Returns:
-            What was found (`latent_stats.compare`), in the first process; empty in the others, and if the samples are
-            not finite.
+            What was found (`latent_stats.compare`, and `clip_score` if the run has a CLIP loss), in the first process;
+            empty in the others, and if the samples are not finite.
         """
         if self.sampler is None or self.teacher is None:
             return {}
@@ -140,6 +141,9 @@ class Monitor:
         with self._log_errors(iteration):
             if samples.x0.isfinite().all():
                 found = compare(samples.x0, self.teacher.x0)
+                if (clip := self.distillation.clip) is not None:
+                    drawn = {"sample_clip": samples, "sample_clip_of_teacher": self.teacher}
+                    found |= {name: clip_score(clip, of.tiles, self.sampler.prompts) for name, of in drawn.items()}
             else:
                 log.warning("iteration %d: the averaged student's samples are not finite numbers", iteration)
         with self._log_errors(iteration):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from training.trainer.monitor.frechet import Gaussian, frechet_distance
+
 LAYOUT = 4  # cells along each side of the grid by which an image's layout is compared
 FAR = 4.0  # standard deviations; 0.006 % of a Gaussian lies further out, and 0.1 to 0.3 % of real images' latents
 
@@ -53,26 +55,14 @@ def gap_by_timestep(gap: torch.Tensor, t: torch.Tensor, bounds: tuple[int, ...])
     return {f"gap_t{low}": gap[bins == n].mean().item() for n, low in enumerate(bounds[:-1]) if (bins == n).any()}
 
 
-def frechet(mean_a: torch.Tensor, cov_a: torch.Tensor, mean_b: torch.Tensor, cov_b: torch.Tensor) -> torch.Tensor:
-    """Squared 2-Wasserstein (Frechet) distance of Gaussians, (...); means (..., C), covariances (..., C, C), fp64.
-
-    |m_a - m_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2)      (Dowson and Landau 1982, equation 4)
-    """
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = vectors * values.clamp(min=0).sqrt().unsqueeze(-2) @ vectors.mT
-    crossed = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum(-1)
-    traces = (cov_a + cov_b).diagonal(dim1=-2, dim2=-1).sum(-1)
-    return (mean_a - mean_b).square().sum(-1) + (traces - 2 * crossed).clamp(min=0)
-
-
 def channel_distance(x0: torch.Tensor, teacher: torch.Tensor) -> float:
     """Squared Frechet distance of the pixels' channel vectors, in units of the teacher's variance; both (..., C, h, w).
 
     One Gaussian over the C channels is fitted to the pixels of all images. 0 for the teacher's own images, 1 for a
     flat image of their mean colour.
     """
-    (mean_a, cov_a), (mean_b, cov_b) = (_gaussian(_fp64(x).movedim(-3, -1).flatten(0, -2)) for x in (x0, teacher))
-    return (frechet(mean_a, cov_a, mean_b, cov_b) / cov_b.trace()).item()
+    one, other = (_gaussian(_fp64(x).movedim(-3, -1).flatten(0, -2)) for x in (x0, teacher))
+    return max(0.0, frechet_distance(one, other)) / float(other.sigma.trace())
 
 
 def latent_distance(x0: torch.Tensor, teacher: torch.Tensor) -> float:
@@ -112,9 +102,9 @@ def layout(x0: torch.Tensor) -> torch.Tensor:
     return pooled.unflatten(0, x0.shape[:-3])
 
 
-def _gaussian(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean (C,) and covariance (C, C) of (N, C)."""
-    return vectors.mean(0), vectors.T.cov(correction=0)
+def _gaussian(vectors: torch.Tensor) -> Gaussian:
+    """Of vectors (N, C)."""
+    return Gaussian.of_statistics(vectors.mean(0).numpy(), vectors.T.cov(correction=0).numpy())
 
 
 def _fp64(x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The lock of a run folder: one process trains in it at a time."""
+"""The lock of a folder: one program writes into it at a time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
 from training.config import RecipeError
+from training.config.sources import exists
 from training.trainer.distributed.accelerator import on_main
 from training.trainer.run_folder.checkpoint import remove_unfinished
 
@@ -17,34 +18,44 @@ LOCK = ".lock"
 
 
 @contextmanager
-def locked(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Lock a run folder until the end of the block or of the process. Every process must enter this context.
+def locked(folder: Path, accelerator: Accelerator, busy: str) -> Iterator[None]:
+    """Lock a folder until the end of the block or of the process. Every process must enter this context.
+
+    Args:
+        busy: the error if another program holds the lock.
 
     Raises:
-        RecipeError: another run holds the lock.
+        RecipeError: another program holds the lock.
         OSError: the folder cannot be written to.
     """
     lock = FileLock(folder / LOCK)
-    created: list[Path] = []
 
     def acquire() -> None:
-        created.extend(path for path in (folder, *folder.parents) if not path.exists())
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise RecipeError(
-                f"another process is training in {folder}; wait for it or stop it, or choose another output.folder"
-            ) from None
-        remove_unfinished(folder / "checkpoints")
+            raise RecipeError(busy) from None
 
     on_main(accelerator, acquire)
     try:
         yield
     finally:
-        with suppress(OSError):
-            if created and [path.name for path in folder.iterdir()] == [LOCK]:  # the run failed before it started
-                (folder / LOCK).unlink()
-                for path in created:
-                    path.rmdir()
         lock.release()
+
+
+@contextmanager
+def locked_run(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Lock a run folder, see `locked`, and tidy it up: it is removed again if the run fails before it has written."""
+    created = [path for path in (folder, *folder.parents) if accelerator.is_main_process and not exists(path)]
+    busy = f"another process is training in {folder}; wait for it or stop it, or choose another output.folder"
+    with locked(folder, accelerator, busy):
+        on_main(accelerator, lambda: remove_unfinished(folder / "checkpoints"))
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if created and [path.name for path in folder.iterdir()] == [LOCK]:
+                    (folder / LOCK).unlink()
+                    for path in created:
+                        path.rmdir()

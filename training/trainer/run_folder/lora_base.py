@@ -28,7 +28,7 @@ def find_base(lora: Path, named: str) -> str:
     Raises:
         FileNotFoundError: it is not there, and the message says where it was looked for.
     """
-    recorded = _in_recipe(lora)
+    recorded = str(_section(lora, "student").get("init") or _section(lora, "teacher").get("path", ""))
     if recorded and Path(recorded).name == Path(named).name:
         named = recorded
     if exists(find_file(named)):
@@ -53,7 +53,7 @@ def find_base_loras(lora: Path, named: Sequence[str]) -> tuple[str, ...]:
     Raises:
         FileNotFoundError: one is not there.
     """
-    recorded = tuple(map(str, _teacher(lora).get("loras", ())))
+    recorded = tuple(map(str, _section(lora, "teacher").get("loras", ())))
     if [Path(one).name for one in recorded] == [Path(one).name for one in named]:
         named = recorded
     for path, _ in map(split_strength, named):
@@ -65,19 +65,8 @@ def find_base_loras(lora: Path, named: Sequence[str]) -> tuple[str, ...]:
     return tuple(named)
 
 
-def _in_recipe(lora: Path) -> str:
-    """The base in the recipe of the run whose export this is; "" if there is none."""
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        return str(_recipe(lora).get("student", {}).get("init") or _recipe(lora)["teacher"]["path"])
-    return ""
-
-
-def _teacher(lora: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        return dict(_recipe(lora)["teacher"])
+def _section(lora: Path, name: str) -> dict[str, Any]:
+    """A section of the recipe of the run whose export this is; {} if there is none."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return dict(tomllib.loads((lora.resolve().parent.parent / "recipe.toml").read_text(encoding="utf-8"))[name])
     return {}
-
-
-def _recipe(lora: Path) -> dict[str, Any]:
-    """Raises: OSError, ValueError."""
-    return tomllib.loads((lora.resolve().parent.parent / "recipe.toml").read_text(encoding="utf-8"))

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from training.config import Recipe, RecipeError
 from training.trainer.run_folder.checkpoint import checkpoints, iteration_of
 
-# Settings that do not change the numbers of the training, except for its length (and so the start of a cooldown).
+# Settings that do not change the numbers of the training beyond rounding, except for its length (and so the start of a
+# cooldown).
 _HARMLESS = {
     "output",
     "loop.iterations",
@@ -21,6 +22,7 @@ _HARMLESS = {
     "loop.gradient_checkpointing",
     "loop.compile",
     "loop.channels_last",
+    "loop.cudnn_benchmark",
     "loop.max_skipped",
 }
 # Settings that decide which weights and moments exist.
@@ -86,12 +88,24 @@ def recipe_changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -
     return changes
 
 
+def is_older_than_tf32(folder: Path) -> bool:
+    """Whether the run in `folder` was started before loop.tf32 existed. On CUDA, torch's default then was TF32 in
+    convolutions and full fp32 in matrix products, which neither value of the setting gives."""
+    recipe = _read_recipe(checkpoints(folder / "checkpoints"))
+    return bool(recipe) and "tf32" not in recipe.get("loop", {})
+
+
 def _saved_recipe(saved: list[Path]) -> dict[str, Any]:
-    """Recipe of the newest checkpoint that can be read. Hashes are checked later, when the run resumes."""
+    """Recipe of the newest checkpoint that can be read; settings that came later have their defaults."""
+    recipe = _read_recipe(saved)
+    with suppress(ValidationError):
+        return Recipe.model_validate(recipe).model_dump(mode="json")
+    return recipe
+
+
+def _read_recipe(saved: list[Path]) -> dict[str, Any]:
+    """As `_saved_recipe`, but as it was written. Hashes are checked later, when the run resumes."""
     for path in reversed(saved):
         with suppress(OSError, KeyError, TypeError, ValueError):
-            recipe = dict(json.loads((path / "state.json").read_text(encoding="utf-8"))["recipe"])
-            with suppress(ValidationError):  # of another version: new settings get defaults
-                return Recipe.model_validate(recipe).model_dump(mode="json")
-            return recipe
+            return dict(json.loads((path / "state.json").read_text(encoding="utf-8"))["recipe"])
     return {}

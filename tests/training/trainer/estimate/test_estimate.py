@@ -177,6 +177,9 @@ def test_settings_change_the_estimate(sd15, tmp_path):
     assert both.flops == base.flops / 2
     assert both.memory["gradient buckets of DDP"] == base.memory["trained weights, fp32"]
     assert estimated(small(sd15), cuda=False).total == base.total - base.memory["CUDA context (assumed)"]
+    beside = estimated(small(sd15, "output.background_save=true"), cuda=False)
+    saved = ("trained weights, fp32", "moments of adamw", "EMA of the student")
+    assert beside.memory["a checkpoint being written"] == sum(base.memory[part] for part in saved)
 
 
 @pytest.mark.full

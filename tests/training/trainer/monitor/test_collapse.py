@@ -125,7 +125,7 @@ def test_every_limit_is_beyond_its_calm_value():
 
 @pytest.fixture(scope="module")
 def small_world(tmp_path_factory):
-    """The bundled teacher's samples, and a way to draw others with other noise."""
+    """The shapes' teacher's samples, and a way to draw others with other noise."""
     teacher = load_backbone("models/snoopi-shapes-teacher.safetensors")
     accelerator, folder = Accelerator(cpu=True), tmp_path_factory.mktemp("samples")
 

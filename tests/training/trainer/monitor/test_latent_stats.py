@@ -2,16 +2,13 @@
 
 import math
 
-import numpy as np
 import pytest
-import scipy.linalg
 import torch
 
 from training.trainer.monitor.latent_stats import (
     channel_distance,
     compare,
     diversity,
-    frechet,
     gap_by_timestep,
     latent_distance,
     latent_stats,
@@ -21,30 +18,6 @@ from training.trainer.monitor.latent_stats import (
 
 def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def test_frechet_distance_of_known_gaussians():
-    """Diagonal covariances: |m_a - m_b|^2 + sum (s_a - s_b)^2. Others: with scipy's matrix square root."""
-    mean_a, mean_b = torch.tensor([1.0, 2.0, 0.0]).double(), torch.tensor([1.0, 0.0, 1.0]).double()
-    s_a, s_b = torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([2.0, 2.0, 0.5]).double()
-    found = frechet(mean_a, s_a.square().diag(), mean_b, s_b.square().diag())
-    assert found.item() == pytest.approx(5 + 1 + 0 + 6.25, rel=1e-12)
-    a, b = (noise(5, 5, seed=n).double() for n in (1, 2))
-    a, b = a @ a.T, b @ b.T
-    root = scipy.linalg.sqrtm(a.numpy() @ b.numpy()).real
-    expected = np.trace(a.numpy() + b.numpy() - 2 * root)
-    zero = torch.zeros(5).double()
-    assert frechet(zero, a, zero, b).item() == pytest.approx(expected, rel=1e-6)
-    assert frechet(zero, a, zero, a).item() == pytest.approx(0, abs=1e-6)
-    both = frechet(torch.zeros(2, 5).double(), torch.stack([a, b]), torch.zeros(2, 5).double(), torch.stack([b, b]))
-    assert both.tolist() == pytest.approx([expected, 0], rel=1e-6, abs=1e-6)
-
-
-def test_frechet_distance_of_a_singular_gaussian():
-    """A flat picture has no covariance, so only the other's trace remains."""
-    cov = torch.diag(torch.tensor([1.0, 4.0])).double()
-    zero = torch.zeros(2).double()
-    assert frechet(zero, torch.zeros(2, 2).double(), zero, cov).item() == pytest.approx(5)
 
 
 def test_channel_distance_of_scaled_and_shifted_latents():

@@ -1,4 +1,4 @@
-"""The Fréchet distance of two Gaussians (Heusel et al. 2017), as FID computes it from Inception features.
+"""The Fréchet distance of two Gaussians (Dowson and Landau 1982), as FID computes it (Heusel et al. 2017).
 
 Dimensions: N images, D features.
 """

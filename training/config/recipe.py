@@ -1,0 +1,50 @@
+"""A recipe: all settings of one training run, and their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import tomli_w
+from pydantic import Field
+
+from training.config.settings import Clip, Guidance, Loop, Lora, Output, Prompts, Section, Student, Teacher
+
+_LATER = {  # settings that came later: a recipe that leaves them out has the hash that it had before
+    "teacher": ("loras",),
+    "student": ("timesteps", "step_weights", "step_gradient", "transition"),
+    "lora": ("batches", "t_min", "t_max", "t_shift"),
+    "loop": ("vsd_weight", "t_shift", "tf32", "cudnn_benchmark"),
+}
+
+
+class Recipe(Section):
+    """One training run."""
+
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    teacher: Teacher
+    student: Student = Student()
+    lora: Lora = Lora()
+    guidance: Guidance = Guidance()
+    clip: Clip = Clip()
+    loop: Loop = Loop()
+    prompts: Prompts
+    output: Output = Output()
+
+    def sha256(self) -> str:
+        """Hash of the settings that affect the weights, which is all but [output]."""
+        return hashlib.sha256(json.dumps(self.to_hash("output"), sort_keys=True).encode()).hexdigest()
+
+    def to_hash(self, *excluded: str) -> dict[str, Any]:
+        """All settings but the excluded sections, and but those of `_LATER` that have their default."""
+        content = self.model_dump(mode="json", exclude=set(excluded))
+        for section in _LATER.keys() & content.keys():
+            given = getattr(self, section)
+            for name in _LATER[section]:
+                if getattr(given, name) == type(given).model_fields[name].default:
+                    del content[section][name]
+        return content
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
