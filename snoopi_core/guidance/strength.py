@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-# Measured on the bundled student (pytest tests/quality/test_inspect.py -rP). Sixteen informative negatives have a mean
-# cosine of at most 0.51; the prompt repeated twice, which adds nothing, has 0.78 to 0.91, the prompt itself 1.
+# Measured on the student of the shapes' world (pytest tests/quality/test_inspect.py -rP). Sixteen informative
+# negatives have a mean cosine of at most 0.51; the prompt repeated twice, which adds nothing, has 0.78 to 0.91, the
+# prompt itself 1.
 CLOSE_COSINE, SAME_COSINE = 0.75, 0.95
 """Mean cosines from which a negative is nearly the same as the prompt, and exactly the same."""
 # Measured there too: at the recommended alpha the mean change of a pair is at most 1.44; at three times that alpha it

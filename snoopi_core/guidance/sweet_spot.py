@@ -46,6 +46,8 @@ def choose(
     if known is None:
         return _none("no alpha has been measured or published for this model. " + _LOOK)
     best, source = known
+    if best == 0.0:
+        return _none(f"0 is known for this model ({source}): no negative prompt is recommended. " + _LOOK)
     close = [(alpha, place) for alpha, place in alphas if CLOSE * best <= alpha <= best]
     if not close:
         return _none(

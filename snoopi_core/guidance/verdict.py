@@ -102,8 +102,8 @@ def _describe(which: str, responses: Sequence[Response], strengths: Sequence[tup
         )
     if cosine >= CLOSE_COSINE:
         return (
-            f"{which} may be too close to the prompt ({shown}; good ones have less than {CLOSE_COSINE:g} on the "
-            "bundled student, maybe more on other models). If it has no effect, repeat less of the prompt in it."
+            f"{which} may be too close to the prompt ({shown}; good ones have less than {CLOSE_COSINE:g} on a "
+            "small model of ours, maybe more on other models). If it has no effect, repeat less of the prompt in it."
         )
     return f"{which} is informative: it differs from the prompt ({shown})."
 

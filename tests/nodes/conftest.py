@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import comfy.model_management
 import pytest
-import torch
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
-@pytest.fixture(scope="session")
-def folder(host_base: Path) -> Path:
+def _models(base: Path, kind: str) -> Iterator[Path]:
+    """A folder of models, emptied after each file of tests: together they write several gigabytes."""
+    path = base / "models" / kind
+    path.mkdir(parents=True, exist_ok=True)
+    yield path
+    shutil.rmtree(path)
+    path.mkdir()
+
+
+@pytest.fixture(scope="module")
+def folder(host_base: Path) -> Iterator[Path]:
     """The host's folder of checkpoints."""
-    path = host_base / "models" / "checkpoints"
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    yield from _models(host_base, "checkpoints")
 
 
-@pytest.fixture(scope="session")
-def loras(host_base: Path) -> Path:
+@pytest.fixture(scope="module")
+def loras(host_base: Path) -> Iterator[Path]:
     """The host's folder of LoRAs."""
-    path = host_base / "models" / "loras"
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    yield from _models(host_base, "loras")
 
 
 @pytest.fixture(scope="session")
@@ -42,14 +49,16 @@ def no_dead_models() -> Iterator[None]:
     ten times as long.
     """
     yield
+    import comfy.model_management  # here, as pytest-xdist's controller needs neither it nor torch
+
     loaded = comfy.model_management.current_loaded_models
     loaded[:] = [each for each in loaded if not each.is_dead()]
 
 
 @pytest.fixture
-def cleaned() -> Iterator[list[torch.nn.Module]]:
+def cleaned() -> Iterator[list[Module]]:
     """Networks whose modules lose their own forwards after the test, since other tests look at these modules."""
-    networks: list[torch.nn.Module] = []
+    networks: list[Module] = []
     yield networks
     for network in networks:
         for module in network.modules():

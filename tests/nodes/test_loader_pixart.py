@@ -146,7 +146,10 @@ class TestBadFiles:
 
 
 @pytest.mark.both_hosts
-def test_both_bundled_files_open_as_before(pack_root):
-    for path in sorted((pack_root / "models").glob("*.safetensors")):
+def test_the_files_of_both_small_worlds_open_as_before(pack_root):
+    files = sorted((pack_root / "models").glob("*.safetensors"))
+    assert [path.stem.split("-")[1] for path in files] == ["avatars", "avatars", "shapes", "shapes"]
+    for path, channels in zip(files, (16, 16, 4, 4), strict=True):
         model, clip, vae = load_checkpoint(path)
-        assert clip is not None and vae.first_stage_model is not None and model.model.latent_format.latent_channels == 4
+        assert clip is not None and vae.first_stage_model is not None
+        assert model.model.latent_format.latent_channels == channels

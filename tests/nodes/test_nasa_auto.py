@@ -9,10 +9,11 @@ from host_world import HostStudent, pack_node
 from unets import case
 
 from snoopi_core.guidance.alpha import paper_alpha
-from snoopi_core.guidance.methods import make_method
+from snoopi_core.guidance.methods import NASA, make_method
+from snoopi_core.guidance.sweet_spot import choose
 from snoopi_core.host.families.unet import UNetFamily
 from snoopi_core.host.loading.attachment import get_metadata, set_metadata
-from snoopi_core.host.nasa.alpha import auto_alpha
+from snoopi_core.host.nasa.alpha import auto_alpha, known_alpha
 
 pytestmark = pytest.mark.host
 
@@ -40,6 +41,15 @@ class TestWhichAlpha:
     def test_a_files_own_alpha_comes_first(self, student, kind):
         kind("SD2.1")
         assert auto_alpha(student.model) == (1.0, "from the model's file")
+
+    def test_a_file_that_recommends_no_negative_is_obeyed_aloud(self, student, caplog):
+        none = student.model.clone()
+        set_metadata(none, get_metadata(none).model_copy(update={"recommended_alpha": 0.0}))
+        node = pack_node("nasa_apply", "NASAApply")
+        assert node.execute(none, student.encode("square"), 0.3, alpha_mode="auto").result[0] is none
+        reason = "from the model's file: no negative prompt is recommended"
+        assert f'does nothing: alpha is 0, {reason}. "as set" uses another alpha' in caplog.text
+        assert "no negative prompt is recommended" in choose([(NASA, 0.5)], known_alpha(none)).reason
 
     @pytest.mark.parametrize(("name", "alpha"), [("SD1.5", 0.04), ("SD2.1", 0.3)])
     def test_the_papers_alpha_for_our_students(self, student, kind, name, alpha):

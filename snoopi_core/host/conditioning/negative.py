@@ -73,14 +73,13 @@ def _read(embedding: torch.Tensor, settings: dict[str, Any], *, alone: bool) -> 
     )
 
 
-def check_width(negative: Negative, expected: int, got: int | None = None) -> None:
+def check_width(negative: Negative, expected: int) -> None:
     """Check the embedding's width.
 
     Raises:
         ValueError: it differs from `expected`, so another model's text encoder made the embedding.
     """
-    got = negative.embedding.shape[-1] if got is None else got
-    if got != expected:
+    if (got := negative.embedding.shape[-1]) != expected:
         raise ValueError(
             "negative was made by another model's text encoder: encode it with this model's own CLIP. Its width is "
             f"{got}, expected {expected}"

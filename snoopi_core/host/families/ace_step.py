@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from comfy.ldm.ace.model import ACEStepTransformer2DModel
 
-from .base import Context, Grid, LayerKey, Select
+from .base import Context, LayerKey, Select
 from .classes import existing
 from .forwards import Forward
 from .steered_layer import Projections, SteeredLayer
-from .transformer import TransformerFamily
+from .transformer import SoundFamily
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class RotatedContext(Context):
         return dataclasses.replace(super().followed_by(other), rotations=rotations)
 
 
-class ACEStepFamily(TransformerFamily):
+class ACEStepFamily(SoundFamily):
     name = "ACE-Step 1"
     networks = (ACEStepTransformer2DModel,)
     blocks_name = "transformer_blocks"
@@ -40,13 +40,9 @@ class ACEStepFamily(TransformerFamily):
     context_argument = "encoder_hidden_states"
     required = ("conditioning_lyrics", "lyrics")
     text_settings = ("conditioning_lyrics", "lyrics_strength")
-    sound = frozenset({"block"})
 
     def text_width(self, network: ACEStepTransformer2DModel) -> int:
         return network.genre_embedder.in_features
-
-    def grid(self, network: Any, shape: torch.Size) -> Grid:
-        return 1, 1, shape[-1]
 
     def read_context(self, arguments: dict[str, Any], rows: int) -> Context:
         rotations = arguments["rotary_freqs_cis_cross"]
@@ -67,29 +63,17 @@ class ACEStepFamily(TransformerFamily):
         return _NamedInputLayer(self, key)
 
 
-class ACEStep15Family(TransformerFamily):
+class ACEStep15Family(SoundFamily):
     name = "ACE-Step 1.5"
     networks = existing("comfy.ldm.ace.ace_step15", "AceStepConditionGenerationModel")
     blocks_name = "decoder.layers"
     projections = Projections(query="q_proj", keys_values=("k_proj", "v_proj"), output="o_proj")
-    context_argument = "encoder_hidden_states"
+    context_argument = text_keyword = "encoder_hidden_states"
     required = ("conditioning_lyrics", "lyrics")
     text_settings = ("conditioning_lyrics", "reference_audio_timbre_latents")
-    sound = frozenset({"block"})
 
     def text_width(self, network: Any) -> int:
         return network.encoder.text_projector.in_features
-
-    def grid(self, network: Any, shape: torch.Size) -> Grid:
-        return 1, 1, shape[-1]
-
-    def respond(
-        self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
-    ) -> torch.Tensor:
-        return forward(x, **{**kwargs, "encoder_hidden_states": context.tokens})
-
-    def prompt(self, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
-        return Context(tokens=select(kwargs["encoder_hidden_states"]))
 
 
 class _NamedInputLayer(SteeredLayer):

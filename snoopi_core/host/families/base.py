@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
+from math import ceil
+from typing import Any, Protocol
 
 import torch
 from comfy.model_base import BaseModel
 
 from ...guidance.blocks import Block
 from ...guidance.methods import METHOD_NAMES
-from ..conditioning.negative import Negative
+from ..conditioning.negative import Negative, check_width
 from .call import Call, Context, Grid, KeysValues, LayerKey, LayerObserver, Options, Select, Term
 
 __all__ = [
     "Attachment", "Call", "Context", "Family", "Grid", "KeysValues", "Layer", "LayerKey", "LayerObserver", "Options",
-    "Select", "Term", "has_values", "network_of",
+    "Select", "Term", "TokenFamily", "has_values", "network_of",
 ]  # fmt: skip
 
 
@@ -124,6 +125,42 @@ class Family(ABC):
     def blocks(self, model: BaseModel) -> tuple[Block, ...]:
         """Blocks with cross-attention, in the order in which they run."""
         return tuple(dict.fromkeys(layer.block for layer in self.layers(model).values()))
+
+
+class TokenFamily(Family):
+    """Networks that take the picture as tokens in a grid."""
+
+    networks: tuple[type[torch.nn.Module], ...]
+    """Exactly these classes: a subclass may have other attentions, or call its blocks in another way."""
+    required: tuple[str, str] | None = None
+    """A setting of prompts that only these models' text encoders add: its key, and its name in messages."""
+
+    @abstractmethod
+    def text_width(self, network: Any) -> int:
+        """Width of the text encoder's output that the network takes."""
+
+    def patch_size(self, network: Any) -> tuple[int, int, int]:
+        """Frames, height and width of the latent in one image token."""
+        size = network.patch_size
+        return (1, size, size) if isinstance(size, int) else (1, *size)[-3:]
+
+    def check(self, model: BaseModel, negative: Negative) -> None:
+        check_width(negative, self.text_width(network_of(model)))
+        if self.required is not None:
+            self.check_setting(negative, *self.required)
+
+    def check_setting(self, negative: Negative, key: str, name: str) -> None:
+        """Raises ValueError, which calls it `name`, if a negative lacks this setting."""
+        if negative.settings.get(key) is None:
+            raise ValueError(
+                f"negative has no {name}: it was made by another model's text encoder. Encode it with this {self.name} "
+                "model's own CLIP"
+            )
+
+    def grid(self, network: Any, shape: torch.Size) -> Grid:
+        """The grid of the image tokens of a latent (B, C, h, w) or (B, C, F, h, w)."""
+        sizes = (1, *shape[2:]) if len(shape) == 4 else tuple(shape[2:])
+        return tuple(ceil(size / patch) for size, patch in zip(sizes, self.patch_size(network), strict=True))
 
 
 def has_values(keys_values: KeysValues | None) -> bool:

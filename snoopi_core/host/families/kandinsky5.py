@@ -25,6 +25,3 @@ class Kandinsky5Family(TransformerFamily):
 
     def text_width(self, network: Kandinsky5) -> int:
         return network.text_embeddings.in_layer.in_features
-
-    def patch_size(self, network: Kandinsky5) -> tuple[int, int, int]:
-        return tuple(network.patch_size)

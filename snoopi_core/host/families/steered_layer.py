@@ -16,7 +16,7 @@ import torch
 from ...guidance.blocks import Block
 from ...guidance.vsf import share_values
 from .base import Call, Context, Grid, KeysValues, LayerKey, Select, Term
-from .forwards import Forward, replaced_forwards
+from .forwards import Forward, bypassed, replaced_forwards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class SteeredLayer:
             with replaced_forwards(replaced):
                 yield
                 if self._arguments is not None:
-                    raise self._bypassed()
+                    raise bypassed(self._layer.block)
         finally:
             called.remove()
             self._layer = self._call = self._forward = self._query_forward = self._output_forward = None
@@ -94,7 +94,7 @@ class SteeredLayer:
     def called(self, attention: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """The attention is called, with whichever forward."""
         if self._arguments is not None:
-            raise self._bypassed()
+            raise bypassed(self._layer.block)
         self._arguments = args[0], args[1:], kwargs
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -102,7 +102,7 @@ class SteeredLayer:
         self._arguments = x, args, kwargs
         out = self._forward(x, *args, **kwargs)
         if self._arguments is not None:
-            raise self._bypassed()
+            raise bypassed(self._layer.block)
         return out
 
     def output(self, z: torch.Tensor) -> torch.Tensor:
@@ -110,19 +110,11 @@ class SteeredLayer:
         if self._is_responding:
             return z
         if self._arguments is None or self._q is None:
-            raise self._bypassed()
+            raise bypassed(self._layer.block)
         x, args, kwargs = self._arguments
         z = self.steered(z, x, *args, **kwargs)
         self._arguments = None
         return z
-
-    def _bypassed(self) -> ValueError:
-        block = self._layer.block
-        return ValueError(
-            f"NASA cannot steer {block.group}.{block.index}: another node has replaced its cross-attention with one "
-            "that does not use the layer's own projections. Remove that node, or exclude the block in NASA Apply's "
-            "blocks"
-        )
 
     def steered(self, z: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The layer's output for Z+ (B, N, C) and its other arguments."""

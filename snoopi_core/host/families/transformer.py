@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from abc import abstractmethod
 from collections.abc import Callable, Collection
-from math import ceil
 from operator import attrgetter
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -28,17 +26,15 @@ import torch
 from comfy.model_base import BaseModel
 
 from ...guidance.blocks import Block
-from ..conditioning.negative import Negative, check_width
-from .base import Attachment, Call, Context, Family, Grid, LayerKey, Options, Select, network_of
+from ..conditioning.negative import Negative
+from .base import Attachment, Call, Context, Grid, LayerKey, Options, Select, TokenFamily, network_of
 from .forwards import Forward, first_block_arguments
 from .steered_layer import Projections, SteeredLayer, TransformerLayer
 
 
-class TransformerFamily(Family):
+class TransformerFamily(TokenFamily):
     """Base of all families in this style: subclasses define where the cross-attentions are and how they are called."""
 
-    networks: tuple[type[torch.nn.Module], ...]
-    """Exactly these classes: a subclass may have other attentions."""
     blocks_name = "blocks"
     """Attribute of the network, may be dotted: its blocks, in the order in which they run."""
     attention_name = "cross_attn"
@@ -46,23 +42,15 @@ class TransformerFamily(Family):
     projections: Projections
     context_argument: str
     """Name of a block's argument for the prepared text."""
+    text_keyword: str | None = None
+    """Name of the text's argument of the cross-attention; None if it is the first positional one."""
     mask_argument: str | None = None
     """Name of a block's argument for the mask over the text."""
-    required: tuple[str, str] | None = None
-    """A setting of prompts that only these models' text encoders add: its key, and its name in messages."""
     text_settings: Collection[str] | None = None
     """The settings of a prompt that its text depends on; None: any. Others, such as pictures, are not prepared."""
 
     def matches(self, model: BaseModel) -> bool:
         return type(network_of(model)) in self.networks
-
-    @abstractmethod
-    def text_width(self, network: Any) -> int:
-        """Width of the text encoder's output that the network takes."""
-
-    def patch_size(self, network: Any) -> tuple[int, int, int]:
-        """Frames, height and width of the latent in one image token."""
-        return 1, network.patch_size, network.patch_size
 
     def respond(
         self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
@@ -76,6 +64,8 @@ class TransformerFamily(Family):
             args, kwargs: the block's other arguments to the cross-attention, after the image tokens: the positive's
                 text, then what does not depend on it.
         """
+        if self.text_keyword is not None:
+            return forward(x, **{**kwargs, self.text_keyword: context.tokens})
         _, *rest = args
         return forward(x, context.tokens, *rest, **kwargs)
 
@@ -87,7 +77,7 @@ class TransformerFamily(Family):
             x: image tokens of all rows, (B, N, C).
             args, kwargs: the other arguments.
         """
-        return Context(tokens=select(args[0]))
+        return Context(tokens=select(args[0] if self.text_keyword is None else kwargs[self.text_keyword]))
 
     def answers_only_text(self, attention: Any) -> bool:
         """Whether the cross-attention's response is to text alone, and not to an image too."""
@@ -98,14 +88,6 @@ class TransformerFamily(Family):
             index: TransformerLayer(Block("block", index), getattr(block, self.attention_name), self.projections)
             for index, block in enumerate(attrgetter(self.blocks_name)(network_of(model)))
         }
-
-    def check(self, model: BaseModel, negative: Negative) -> None:
-        check_width(negative, self.text_width(network_of(model)))
-        if self.required is not None and negative.settings.get(self.required[0]) is None:
-            raise ValueError(
-                f"negative has no {self.required[1]}: it was made by another model's text encoder. Encode it with this "
-                f"{self.name} model's own CLIP"
-            )
 
     def context(
         self, model: BaseModel, negative: Negative, x: torch.Tensor, sigma: torch.Tensor, options: Options
@@ -131,17 +113,21 @@ class TransformerFamily(Family):
             mask=None if self.mask_argument is None else arguments.get(self.mask_argument),
         )
 
-    def grid(self, network: Any, shape: torch.Size) -> Grid:
-        """The grid of the image tokens of a latent (B, C, h, w) or (B, C, F, h, w)."""
-        sizes = (1, *shape[2:]) if len(shape) == 4 else tuple(shape[2:])
-        return tuple(ceil(size / patch) for size, patch in zip(sizes, self.patch_size(network), strict=True))
-
     def attach(self) -> Attachment:
         return TransformerAttachment(self)
 
     def steered_layer(self, key: LayerKey) -> SteeredLayer:
         """A new object that steers the layer of this key."""
         return SteeredLayer(self, key)
+
+
+class SoundFamily(TransformerFamily):
+    """Networks that make sound: their tokens are a line in time."""
+
+    sound = frozenset({"block"})
+
+    def grid(self, network: Any, shape: torch.Size) -> Grid:
+        return 1, 1, shape[-1]
 
 
 class TransformerAttachment:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .base import Call, Grid, Options, Term
-from .forwards import Forward, has_another_forward, replaced_forwards
+from .forwards import Forward, bypassed, has_another_forward, replaced_forwards
 from .unet_layer import Address, UNetLayer, attend
 
 
@@ -54,7 +54,7 @@ class SteeredForward:
         self.is_steered = False
         out = self.own[0](*args, **kwargs)
         if not self.is_steered:
-            raise self._bypassed()
+            raise bypassed(self.layer.block)
         return out
 
     def query(self, x: torch.Tensor) -> torch.Tensor:
@@ -64,7 +64,7 @@ class SteeredForward:
     def output(self, z: torch.Tensor) -> torch.Tensor:
         """The output projection of the steered response, for z (B, N, C) of all rows."""
         if self.q is None or self.q.shape[:2] != z.shape[:2]:
-            raise self._bypassed()
+            raise bypassed(self.layer.block)
         q_pos = self.call.select(self.q)
         options = {**self.options, "n_heads": self.attention.heads, "attn_precision": self.attention.attn_precision}
 
@@ -92,11 +92,3 @@ class SteeredForward:
         z = self.call.steer(z, self.address, respond, grid, share=share)
         self.q, self.is_steered = None, True
         return self.own[2](z)
-
-    def _bypassed(self) -> ValueError:
-        block = self.layer.block
-        return ValueError(
-            f"NASA cannot steer {block.group}.{block.index}: another node has replaced its cross-attention with "
-            "one that does not use the layer's own projections. Remove that node, or exclude the block in NASA Apply's "
-            "blocks"
-        )

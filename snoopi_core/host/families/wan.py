@@ -40,9 +40,6 @@ class WanFamily(TransformerFamily):
     def text_width(self, network: WanModel) -> int:
         return network.text_embedding[0].in_features
 
-    def patch_size(self, network: WanModel) -> tuple[int, int, int]:
-        return tuple(network.patch_size)
-
     def layers(self, model: BaseModel) -> dict[LayerKey, TransformerLayer]:
         """VACE has a second list of blocks, which run beside the others."""
         vace = {

@@ -125,6 +125,7 @@ def _describe(metadata: Metadata) -> str:
         size = f"{side} x {side} pixels, "
     timesteps = "no recipe" if recipe is None else f"timesteps {', '.join(map(str, recipe.timesteps))}"
     advice = "no recommended alpha" if alpha is None else f"recommended alpha {alpha:g}"
+    advice += " (no negative prompt)" if alpha == 0.0 else ""
     return f"{' '.join(metadata.title.split())!r}, {size}{timesteps}, {advice} for NASA Apply"
 
 

@@ -257,4 +257,5 @@ def _describe_recipe(metadata: LoraMetadata | None) -> str:
         return "; the LoRA contains no recipe, so the base model's is used"
     steps = "no recipe" if metadata.recipe is None else f"timesteps {', '.join(map(str, metadata.recipe.timesteps))}"
     alpha = metadata.recommended_alpha
-    return f" by {' '.join(metadata.title.split())!r}, {steps}" + ("" if alpha is None else f", alpha {alpha:g}")
+    advice = "" if alpha is None else f", alpha {alpha:g}{'' if alpha else ' (no negative prompt)'}"
+    return f" by {' '.join(metadata.title.split())!r}, {steps}{advice}"

@@ -17,7 +17,7 @@ def recommended_alpha(patcher: ModelPatcher, method: Method = NASA) -> str:
         return "; ".join(filter(None, (f"published strengths of {method.name}: {method.usual}", _note(patcher))))
     metadata = get_metadata(patcher)
     if metadata is not None and metadata.recommended_alpha is not None:
-        return f"its file recommends {metadata.recommended_alpha:g}"
+        return _of_file(metadata.recommended_alpha)
     family = family_of(patcher.model)
     paper = describe_paper_alphas(family.kind(patcher.model))
     return family.alpha_note if paper is None else f"the paper uses {paper}"
@@ -30,7 +30,11 @@ def describe_manual_alpha(patcher: ModelPatcher, alpha: float, method: Method = 
     metadata = get_metadata(patcher)
     if metadata is None or metadata.recommended_alpha in (None, alpha):
         return "; ".join(filter(None, ("as set", _note(patcher))))
-    return f"as set; its file recommends {metadata.recommended_alpha:g}"
+    return f"as set; {_of_file(metadata.recommended_alpha)}"
+
+
+def _of_file(alpha: float) -> str:
+    return f"its file recommends {alpha:g}{'' if alpha else ', no negative prompt'}"
 
 
 def _note(patcher: ModelPatcher) -> str:
@@ -54,7 +58,7 @@ def known_alpha(patcher: ModelPatcher, preset: str = AUTO) -> tuple[float, str] 
 
 
 def auto_alpha(patcher: ModelPatcher, method: Method = NASA) -> tuple[float, str]:
-    """An alpha for this model, and its source.
+    """An alpha for this model, and its source. 0 if its file recommends no negative prompt.
 
     Raises:
         ValueError: no alpha is known, or the method is not NASA.
@@ -65,7 +69,8 @@ def auto_alpha(patcher: ModelPatcher, method: Method = NASA) -> tuple[float, str
             f"published strengths of {method.name}: {method.usual}"
         )
     if known := known_alpha(patcher):
-        return known
+        alpha, source = known
+        return alpha, source if alpha else f'{source}: no negative prompt is recommended. "as set" uses another alpha'
     family = family_of(patcher.model)
     kind = family.kind(patcher.model)
     found = paper_alpha(kind, is_pg_sb=False)

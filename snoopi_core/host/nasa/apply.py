@@ -58,7 +58,8 @@ def apply_nasa(
     """
     steering = read_steering(patcher, negative, alpha=alpha, window=window, blocks=blocks, mask=mask, method=method)
     if reason := steering.inactive_reason():
-        logging.warning("NASA Apply does nothing: %s", reason)
+        source = f", {alpha_source}" if alpha == 0.0 and alpha_source else ""
+        logging.warning("NASA Apply does nothing: %s%s", reason, source)
         return patcher
     text = describe_strength(method, alpha, alpha_source or describe_manual_alpha(patcher, alpha, method))
     steering = dataclasses.replace(steering, text=text)

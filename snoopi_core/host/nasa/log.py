@@ -25,7 +25,7 @@ FEW_STEPS = 8
 HIGH_NOISE = 0.75
 """Share of the highest noise level. A run that starts below it continues a picture (second passes, detailers) and has
 few steps with any model."""
-# There, half of the bundled student's pictures are broken (pytest tests/quality/test_inspect.py -rP).
+# There, half of the pictures of the shapes' student are broken (pytest tests/quality/test_inspect.py -rP).
 TOO_HIGH_FACTOR = 3.0
 """Multiple of a model's own alpha from which a warning is logged."""
 _DEFAULT_NAME = "NASA Apply"

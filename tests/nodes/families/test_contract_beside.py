@@ -1,4 +1,4 @@
-"""The contract of every family, for a network of each further kind: in the full run. test_exact.py has all of them."""
+"""The contract of every family, for further networks of each kind: in the full run. test_exact.py has all of them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,22 @@ class _Sound(FamilyContract):
     def test_a_mask_is_refused(self, subject):
         with pytest.raises(ValueError, match=r"mask: .* Disconnect the mask"):
             steer(subject.patcher, subject.condition(3), mask=torch.ones(4, 4))
+
+
+class TestPixArtAlpha512(FamilyContract):
+    name = "PixArt-alpha 512"
+    invisible = ("no masks",)  # the host has none here
+
+
+class TestPixArtSigma(FamilyContract):
+    name = "PixArt-sigma"
+    invisible = ("no masks",)  # the host has none here
+
+
+class TestHunyuanDiT11(FamilyContract):
+    """It also takes the size and style of the image."""
+
+    name = "HunyuanDiT 1.1"
 
 
 class TestKandinsky5Image(FamilyContract):

@@ -1,4 +1,4 @@
-"""Every network beyond the first ones: one exact comparison in the gate, the whole contract in the full run."""
+"""Every network whose whole contract runs in the full run only: one exact comparison in the gate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HunyuanDiT 1.2, and 1.1, which also takes the size and style of the image."""
+"""HunyuanDiT 1.2; test_contract_beside.py has 1.1."""
 
 from __future__ import annotations
 
@@ -16,7 +16,3 @@ class TestHunyuanDiT(FamilyContract):
         del negative["conditioning_mt5xl"]
         with pytest.raises(ValueError, match="mT5"):
             steer(subject.patcher, negative)
-
-
-class TestHunyuanDiT11(FamilyContract):
-    name = "HunyuanDiT 1.1"

@@ -6,6 +6,7 @@ import contextlib
 from types import MethodType
 
 import comfy.ldm.modules.attention as attention
+import comfy.model_management as host
 import families
 import pytest
 import torch
@@ -168,6 +169,7 @@ def test_a_node_that_counts_calls_counts_those_of_the_sampler(name, before, clea
 
 
 def test_what_fails_before_the_first_block_is_named():
+    """But an interrupt, and a lack of memory, which the host answers by unloading models, are passed on."""
     case = families.case("Wan 2.1 T2V")
     steered = steer(case.patcher, case.condition(3))
     network = case.patcher.model.diffusion_model
@@ -176,3 +178,9 @@ def test_what_fails_before_the_first_block_is_named():
         pytest.raises(RuntimeError, match=r"cannot prepare the negative.*WanModel failed.*\(TypeError: no text\)"),
     ):
         case.sample(steered, case.condition(1), case.condition(2))
+    passed_on = [host.InterruptProcessingException(), torch.OutOfMemoryError()]
+    if hasattr(host, "is_oom"):
+        passed_on.append(host.ACCELERATOR_ERROR("CUDA error: out of memory"))
+    for error in passed_on:
+        with failing(network.text_embedding, error), pytest.raises(type(error)):
+            case.sample(steered, case.condition(1), case.condition(2))

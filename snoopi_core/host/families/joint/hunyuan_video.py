@@ -29,13 +29,7 @@ class HunyuanVideoFamily(JointFamily):
     def text_width(self, network: HunyuanVideo) -> int:
         return network.txt_in.input_embedder.in_features
 
-    def patch_size(self, network: HunyuanVideo) -> tuple[int, int, int]:
-        return (1, 1, *network.patch_size)[-3:]
-
     def check(self, model: BaseModel, negative: Negative) -> None:
         super().check(model, negative)
-        if network_of(model).vector_in is not None and negative.settings.get("pooled_output") is None:
-            raise ValueError(
-                "negative has no pooled output: it was made by another model's text encoder. Encode it with this "
-                f"{self.name} model's own CLIP"
-            )
+        if network_of(model).vector_in is not None:
+            self.check_setting(negative, "pooled_output", "pooled output")

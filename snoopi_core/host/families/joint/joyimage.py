@@ -21,6 +21,3 @@ class JoyImageFamily(JointFamily):
 
     def text_width(self, network: JoyImageTransformer3DModel) -> int:
         return network.condition_embedder.text_embedder.linear_1.in_features
-
-    def patch_size(self, network: JoyImageTransformer3DModel) -> tuple[int, int, int]:
-        return tuple(network.patch_size)

@@ -54,9 +54,6 @@ class MiniMaxH3Family(JointFamily):
     def text_width(self, network: MiniMaxH3Model) -> int:
         return network.condition_proj.in_features
 
-    def patch_size(self, network: MiniMaxH3Model) -> tuple[int, int, int]:
-        return network.patch_size
-
     def check_mask(self, blocks: Collection[Block]) -> None:
         raise ValueError(
             "mask: it names a part of the picture, but MiniMax H3 makes sound in the same blocks. Disconnect the mask"

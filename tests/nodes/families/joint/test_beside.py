@@ -262,5 +262,5 @@ def test_scale_sweep_gives_the_pictures_of_nasa_apply():
 @pytest.mark.full
 def test_no_alpha_is_said_to_be_known():
     subject = network("Flux")
-    with pytest.raises(ValueError, match="no alpha has been measured for joint attention"):
+    with pytest.raises(ValueError, match=r"no alpha has been measured on .* joint attention: begin at 0\.5"):
         auto_alpha(subject.patcher)
