@@ -59,7 +59,8 @@ A value is the largest of several measurements; the bar is the largest value tha
 on another kind, SD2.1 with v-prediction had 1.3e-06 at cfg 1 and 2.7e-06 at cfg 2, and guiders up to 2.4e-06.
 
 Every figure is asserted by a test, which also records it. `make compatibility` measures them in ComfyUI {hosts}
-and writes this page.
+and writes this page. The last column is the number of the test that measures the row, in the list above its table;
+`SNOOPI_HOST_VERSION=` before a command chooses the version of ComfyUI, and `--effort full` in it measures every row.
 """
 
 
@@ -95,9 +96,10 @@ def _names(entries: Sequence[Entry], table: str) -> list[str]:
 
 def _section(title: str, entries: Sequence[Entry], hosts: Sequence[str]) -> str:
     """A table; each cell has the largest value on that host, beside the largest bar."""
+    numbers = {file: str(n) for n, file in enumerate(sorted({entry["file"] for entry in entries}), 1)}
     lines = [f"## {title}", "", "Printed by:", ""]
-    lines += [f"    python -m pytest -rP {file}" for file in sorted({entry["file"] for entry in entries})]
-    lines += ["", _line("what", "measured", "bar", *hosts), _line(*["---"] * (3 + len(hosts)))]
+    lines += [f"    python -m pytest -rP {file}  # test {number}" for file, number in numbers.items()]
+    lines += ["", _line("what", "measured", "bar", *hosts, "test"), _line(*["---"] * (4 + len(hosts)))]
     figures: dict[str, dict[str, list[Entry]]] = {}  # by row and column, in the order of the first measurement
     for entry in entries:
         figures.setdefault(entry["row"], {}).setdefault(entry["column"], []).append(entry)
@@ -105,7 +107,9 @@ def _section(title: str, entries: Sequence[Entry], hosts: Sequence[str]) -> str:
         for column, found in columns.items():
             bar = max(entry["bar"] for entry in found)
             largest = [max((e["value"] for e in found if e["host"] == host), default=None) for host in hosts]
-            lines.append(_line(row, column, _number(bar), *(_value(value, bar, column) for value in largest)))
+            values = [_value(value, bar, column) for value in largest]
+            tests = ", ".join(numbers[file] for file in sorted({entry["file"] for entry in found}))
+            lines.append(_line(row, column, _number(bar), *values, tests))
     return "\n".join([*lines, ""])
 
 

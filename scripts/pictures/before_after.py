@@ -9,6 +9,7 @@ The prompts are chosen to show the difference (the help pages say so). docs/RESU
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -22,10 +23,13 @@ from scripts import ROOT
 from scripts.pictures.run import run
 from scripts.setup.host import find_host
 from scripts.workflows import parts
-from scripts.workflows.descriptions import STUDENT, TEACHER
+from scripts.workflows.bundled import ALPHA, STUDENT
+from scripts.workflows.compared import TEACHER
+from scripts.workflows.seeds import LEAST, read, score
+from training.prompts.avatars.parse import parse
 
 OUT = ROOT / "web" / "docs" / "images"
-SEED = 7
+SEED, SEEDS = 7, 12
 SIDE, GAP, LINE = 200, 8, 34  # three columns: ComfyUI shows its help in a narrow panel, at half of this size
 
 
@@ -47,14 +51,17 @@ class Page:
     rows: tuple[Case, Case]
 
 
-OPEN = ("a blue shape", ""), ("a green shape", ""), ("a ring", "")
-STATED = ("a red ring", ""), ("a blue square", ""), ("a green plus", "")
-AWAY = ("a green shape", "triangle"), ("a ring", "green"), ("a blue shape", "square")
+OPEN = ("a person", ""), ("a monster", ""), ("a planet", "")
+STATED = ("a red monster", ""), ("a cactus", ""), ("a blue planet", "")
+AWAY = ("a person", "glasses"), ("a monster", "horns"), ("a planet", "a beard")
 AFTER = Case(caption="")  # the student used as intended
 PAGES = {
     "before_after_nasa.jpg": Page(
         prompts=AWAY,
-        rows=(replace(AFTER, caption="without"), replace(AFTER, caption="with NASA Apply, alpha 1", alpha=1.0)),
+        rows=(
+            replace(AFTER, caption="without"),
+            replace(AFTER, caption=f"with NASA Apply, alpha {ALPHA:g}", alpha=ALPHA),
+        ),
     ),
     "before_after_sampler.jpg": Page(
         prompts=STATED,
@@ -73,11 +80,11 @@ PAGES = {
 }
 
 
-def graph(prompt: str, negative: str, case: Case) -> Prompt:
+def graph(prompt: str, negative: str, case: Case, seed: int) -> Prompt:
     """Text to image in the server's format."""
     model = parts.Link("nasa")
     # KSampler has its own defaults.
-    defaults = parts.with_cfg(model, SEED, negative="negative", steps=20, cfg=8.0, scheduler="normal")
+    defaults = parts.with_cfg(model, seed, negative="negative", steps=20, cfg=8.0, scheduler="normal")
     return parts.api_prompt(
         {
             "loader": parts.pgsb_loader(case.model),
@@ -85,16 +92,32 @@ def graph(prompt: str, negative: str, case: Case) -> Prompt:
             "negative": parts.text(negative, "Negative prompt"),
             "latent": parts.latent(count=1),
             "nasa": parts.nasa(case.alpha),
-            "sampler": parts.one_step(model, SEED) if case.one_step else defaults,
+            "sampler": parts.one_step(model, seed) if case.one_step else defaults,
             "decode": parts.Node(type="VAEDecode", inputs={"samples": parts.Link("sampler"), "vae": parts.VAE}),
             "save": parts.save("decode", "Result", "help"),
         }
     )
 
 
-def picture(client: Client, prompt: Prompt) -> Image.Image:
-    results, _ = run(client, prompt)
-    return results[0][0].resize((SIDE, SIDE))
+def column(client: Client, prompt: str, negative: str, rows: tuple[Case, Case]) -> list[Image.Image]:
+    """A picture for each row. With a negative: of `SEEDS` seeds the one that shows its effect best.
+
+    Raises:
+        RuntimeError: no seed shows the negative's effect.
+    """
+
+    def drawn(seed: int) -> list[Image.Image]:
+        return [run(client, graph(prompt, negative, case, seed))[0][0][0] for case in rows]
+
+    if not negative:
+        return drawn(SEED)
+    found = [drawn(seed) for seed in range(SEEDS)]
+    scores = [score(read(pair[:1], 1), read(pair[1:], 1), [parse(negative)]) for pair in found]
+    if max(scores) < LEAST:
+        raise RuntimeError(
+            f"none of {SEEDS} seeds shows what {negative!r} takes away from {prompt!r}: choose other words"
+        )
+    return found[scores.index(max(scores))]
 
 
 def draw(client: Client, page: Page) -> Image.Image:
@@ -103,14 +126,14 @@ def draw(client: Client, page: Page) -> Image.Image:
     head, step = GAP + LINE * (2 if negatives else 1), SIDE + LINE + GAP
     sheet = Image.new("RGB", (GAP + len(page.prompts) * (SIDE + GAP), head + GAP + len(page.rows) * step), "#ffffff")
     pen, big, small = ImageDraw.Draw(sheet), ImageFont.load_default(26), ImageFont.load_default(22)
-    for column, (prompt, negative) in enumerate(page.prompts):
-        left = GAP + column * (SIDE + GAP)
+    for number, (prompt, negative) in enumerate(page.prompts):
+        left = GAP + number * (SIDE + GAP)
         pen.text((left, GAP), prompt, fill="#57606a", font=small)
         if negatives:
             pen.text((left, GAP + LINE), f"negative: {negative}", fill="#d1242f", font=small)
-        for row, case in enumerate(page.rows):
+        for row, image in enumerate(column(client, prompt, negative, page.rows)):
             top = head + GAP + row * step
-            sheet.paste(picture(client, graph(prompt, negative, case)), (left, top + LINE))
+            sheet.paste(image.resize((SIDE, SIDE)), (left, top + LINE))
     for row, case in enumerate(page.rows):
         pen.text((GAP, head + GAP + row * step), case.caption, fill="#1b1f24", font=big)
     return sheet
@@ -125,4 +148,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m scripts.pictures.before_after",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    ).parse_args()
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Draws the demo's picture: for each prompt and negative, the same noise without and with NASA."""
+"""Draws the demo's picture: rows of pictures, then each prompt with the same noise without and with its negative."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Block:
     counted: str
 
 
-def _draw_row(page: Image.Image, row: Row, left: int, top: int) -> int:
+def _draw_row(page: Image.Image, row: Row, left: int, top: int, tile: int = TILE) -> int:
     draw = ImageDraw.Draw(page)
     draw.text((left, top), row.label, fill=GREY, font=load_font(16))
     top += ROW_LABEL
     for number, (picture, unwanted) in enumerate(zip(row.pictures, row.unwanted, strict=True)):
-        x = left + number * (TILE + GAP)
-        page.paste(picture.resize((TILE, TILE), Image.Resampling.LANCZOS), (x, top))
+        x = left + number * (tile + GAP)
+        page.paste(picture.resize((tile, tile), Image.Resampling.LANCZOS), (x, top))
         outline = {"outline": ACCENT, "width": 4} if unwanted else {"outline": RULE, "width": 1}
-        draw.rectangle((x - 1, top - 1, x + TILE, top + TILE), **outline)
-    return top + TILE + GAP
+        draw.rectangle((x - 1, top - 1, x + tile, top + tile), **outline)
+    return top + tile + GAP
 
 
 def _draw_block(page: Image.Image, block: Block, top: int) -> int:
@@ -55,16 +55,21 @@ def _draw_block(page: Image.Image, block: Block, top: int) -> int:
     return top + BLOCK_SPACE
 
 
-def comparison(title: str, subtitle: str, blocks: Sequence[Block], footer: str) -> Image.Image:
-    """The whole page."""
-    columns = max(len(row.pictures) for block in blocks for row in block.rows)
+def comparison(title: str, subtitle: str, first: Sequence[Row], blocks: Sequence[Block], footer: str) -> Image.Image:
+    """The whole page. `first`: rows at its beginning, as wide as the page."""
+    columns = max(len(row.pictures) for row in (*first, *(row for block in blocks for row in block.rows)))
     width = 2 * MARGIN + TEXT_WIDTH + columns * (TILE + GAP)
+    large = (width - 2 * MARGIN) // columns - GAP
     height = 3 * MARGIN + 90 + len(blocks) * (2 * (ROW_LABEL + TILE + GAP) + BLOCK_SPACE)
+    height += len(first) * (ROW_LABEL + large + GAP) + BLOCK_SPACE
     page = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(page)
     draw.text((MARGIN, MARGIN), title, fill=INK, font=load_font(38))
     draw.text((MARGIN, MARGIN + 52), subtitle, fill=GREY, font=load_font(20))
     top = MARGIN + 110
+    for row in first:
+        top = _draw_row(page, row, MARGIN, top, large)
+    top += BLOCK_SPACE
     for block in blocks:
         top = _draw_block(page, block, top)
     draw.text((MARGIN, top - 8), footer, fill=GREY, font=load_font(18))

@@ -5,6 +5,7 @@ Nodes that show a picture themselves are added to that workflow and run. before_
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -17,8 +18,8 @@ from playwright.sync_api import Page
 
 from scripts import ROOT
 from scripts.setup.host import find_host
+from scripts.workflows.bundled import FIRST
 from scripts.workflows.canvas import SHOW
-from scripts.workflows.descriptions import FIRST
 
 WORKFLOW = ROOT / "workflows" / f"{FIRST.name}.json"
 PLAIN = ("SnoopiPGSBLoader", "SnoopiNASAApply", "SnoopiOneStepSampler")
@@ -108,4 +109,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m scripts.pictures.help", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    ).parse_args()
     sys.exit(main())

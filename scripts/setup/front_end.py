@@ -1,22 +1,24 @@
 """Print the folder of the newest front end that is tested: the argument of ComfyUI's ``--front-end-root``.
 
-A ComfyUI comes with the front end of its own time, but users may have a newer one. This one is downloaded from PyPI,
-verified by the checksum below, and kept in the cache (see scripts/setup/host.py).
+A ComfyUI comes with the front end of its own time, but users may have a newer one. The newest, and that of the oldest
+ComfyUI, are downloaded from PyPI, verified by the checksums below, and kept in the cache (see scripts/setup/host.py).
 
 Standard library only.
 """
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from scripts.setup.host import HostError, cache_folder
+from scripts.setup.host import cache_folder, cached, run_pip
 
-DISTRIBUTION, VERSION = "comfyui-frontend-package", "1.58.1"
-SHA256 = "37912597537a731a8f421179618a736c24184c5bdbfa327f38b2fb7c291852d9"
+DISTRIBUTION = "comfyui-frontend-package"
+NEWEST, OLDEST = "1.58.1", "1.39.19"  # 1.39.19 is that of ComfyUI 0.16.3
+SHA256 = {
+    NEWEST: "37912597537a731a8f421179618a736c24184c5bdbfa327f38b2fb7c291852d9",
+    OLDEST: "58343dd79eca371badbe354c12b9bc47c7dc58f7f92243be537e178dfbaf2036",
+}
 STATIC = Path("comfyui_frontend_package", "static")
 
 
@@ -26,30 +28,22 @@ def newest_front_end() -> Path:
     Raises:
         HostError: the download failed.
     """
-    target = cache_folder() / "front-ends" / VERSION
-    if not target.is_dir():  # it is only moved there when complete
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{VERSION}-") as scratch:
-            _install(Path(scratch))
-            try:
-                (Path(scratch) / "site").rename(target)
-            except OSError:
-                if not target.is_dir():  # else another process was faster
-                    raise
-    return target / STATIC
+    return _folder(NEWEST)
 
 
-def _install(scratch: Path) -> None:
-    print(f"Downloading front end {VERSION} ({DISTRIBUTION}) ...", file=sys.stderr, flush=True)
-    wanted = scratch / "requirements.txt"
-    wanted.write_text(f"{DISTRIBUTION}=={VERSION} --hash=sha256:{SHA256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--no-compile", "--only-binary", ":all:", "--require-hashes", "--requirement", str(wanted)]
-    command += ["--target", str(scratch / "site")]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
-        raise HostError(f"pip could not install {DISTRIBUTION}=={VERSION}:\n{tail}\nIs the network available?")
+def oldest_front_end() -> Path:
+    """The same for the front end of the oldest ComfyUI that is supported."""
+    return _folder(OLDEST)
+
+
+def _folder(version: str) -> Path:
+    def make(scratch: Path) -> Path:
+        print(f"Downloading front end {version} ({DISTRIBUTION}) ...", file=sys.stderr, flush=True)
+        options = ("--no-compile", "--only-binary", ":all:", "--target", str(scratch / "site"))
+        run_pip("install", f"{DISTRIBUTION}=={version}", SHA256[version], scratch, *options)
+        return scratch / "site"
+
+    return cached(cache_folder() / "front-ends" / version, make) / STATIC
 
 
 if __name__ == "__main__":

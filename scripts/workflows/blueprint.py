@@ -12,6 +12,7 @@ from typing import Any
 from playwright.sync_api import Page
 
 from scripts.workflows.parts import Link, Node, api_prompt, nasa, text
+from scripts.workflows.subgraphs import fixed_ids, without_previews
 
 # The file's name. ComfyUI's searches show only the name of a pack's blueprint, not its description and aliases.
 NAME = "Negative prompt at CFG 1 (SNOOPI NASA)"
@@ -60,12 +61,9 @@ def blueprint(page: Page) -> dict[str, Any]:
     Raises:
         RuntimeError: the front end changed the widgets' values.
     """
-    content = page.evaluate(_BUILD, {"prompt": api_prompt(_AROUND), "name": NAME})
-    graph = json.loads(content)
-    (inner,) = graph["definitions"]["subgraphs"]
-    for number, made in enumerate([inner["id"], *(slot["id"] for slot in inner["inputs"] + inner["outputs"])]):
-        content = content.replace(made, str(uuid.uuid5(uuid.NAMESPACE_URL, f"snoopi/blueprint/{number}")))
-    graph = json.loads(content)
+    graph = json.loads(page.evaluate(_BUILD, {"prompt": api_prompt(_AROUND), "name": NAME}))
+    without_previews(graph)
+    graph = fixed_ids(graph, "blueprint")
     expected = [NEGATIVE, ALPHA, ALPHA_MODE]
     if (values := graph["nodes"][0]["widgets_values"]) != expected:
         raise RuntimeError(f"the blueprint's widgets came back as {values}, expected {expected}")

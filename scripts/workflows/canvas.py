@@ -17,7 +17,7 @@ async ({prompt, name, nodes, note, noteSize}) => {
   byKey.note = text;
   for (const {key, size, collapsed, files} of nodes) {
     const node = byKey[key];
-    node.setSize(size ?? [Math.max(node.computeSize()[0], 240), node.computeSize()[1]]);
+    node.setSize(size ?? [Math.max(node.computeSize()[0], 225), node.computeSize()[1]]);
     if (collapsed) node.flags.collapsed = true;
     if (files.length) node.properties.models = files;
     // The menu beside a seed, whatever the node calls it: each run shows the next seed, and one can go back.
@@ -66,30 +66,33 @@ async dots => {
 """
 
 # Returns [node, wire's source, wire's target] for each wire that passes behind a node: one that crosses its edge a
-# little within. The paths are those that the front end has drawn.
+# little within; in subgraphs, too. The paths are those that the front end has drawn.
 HIDDEN = """
 async () => {
   const canvas = app.canvas, view = canvas.ds;
-  view.scale = 0.7;
-  view.offset[0] = 40; view.offset[1] = 160;
-  canvas.draw(true, true);
-  await new Promise(done => setTimeout(done, 400));
-  canvas.draw(true, true);
   const pen = document.createElement('canvas').getContext('2d'), within = 14, title = LiteGraph.NODE_TITLE_HEIGHT;
   pen.lineWidth = 2;
   const found = new Set();
-  for (const node of app.graph.nodes) {
-    const small = node.flags.collapsed, [x, y] = node.pos;
-    const left = x + within, right = x + (small ? node._collapsed_width : node.size[0]) - within;
-    const top = y - title + (small ? 8 : within), bottom = small ? y - 8 : y + node.size[1] - within;
-    const edge = [];
-    for (let at = left; at <= right; at += 3) edge.push([at, top], [at, bottom]);
-    for (let at = top; at <= bottom; at += 3) edge.push([left, at], [right, at]);
-    for (const part of canvas.renderedPaths) {
-      if (!part.path || !edge.some(point => pen.isPointInStroke(part.path, ...point))) continue;
-      const link = app.graph.getLink(part.linkIds ? [...part.linkIds][0] : part.id);
-      const name = id => app.graph.getNodeById(id)?.title;
-      found.add([node.title, name(link?.origin_id), name(link?.target_id)].join(' / '));
+  for (const graph of [...app.graph.subgraphs.values(), app.graph]) {
+    canvas.setGraph(graph);
+    view.scale = 0.7;
+    view.offset[0] = 40 + (graph.inputNode ? 200 : 0); view.offset[1] = 160;
+    canvas.draw(true, true);
+    await new Promise(done => setTimeout(done, 400));
+    canvas.draw(true, true);
+    for (const node of graph.nodes) {
+      const small = node.flags.collapsed, [x, y] = node.pos;
+      const left = x + within, right = x + (small ? node._collapsed_width : node.size[0]) - within;
+      const top = y - title + (small ? 8 : within), bottom = small ? y - 8 : y + node.size[1] - within;
+      const edge = [];
+      for (let at = left; at <= right; at += 3) edge.push([at, top], [at, bottom]);
+      for (let at = top; at <= bottom; at += 3) edge.push([left, at], [right, at]);
+      for (const part of canvas.renderedPaths) {
+        if (!part.path || !edge.some(point => pen.isPointInStroke(part.path, ...point))) continue;
+        const link = graph.getLink(part.linkIds ? [...part.linkIds][0] : part.id);
+        const name = id => graph.getNodeById(id)?.title;
+        found.add([node.title, name(link?.origin_id), name(link?.target_id)].join(' / '));
+      }
     }
   }
   return [...found];

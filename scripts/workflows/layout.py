@@ -7,17 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
+from typing import Any
 
-from scripts.workflows.parts import Column, Node
+from scripts.workflows.parts import NOTE, Column, Node
 
-GAP, COLLAPSED, TITLE = 50, 150, 30  # between columns; a collapsed node's width; height of a title bar
-# Space below a node: NASA Apply grows by a line when it runs; in Nodes 2.0, buttons, error bars and rows take more.
-BELOW, BELOW_COLLAPSED, BESIDE = 54, 20, 20
+GAP = 32  # between columns
+COLLAPSED = 225  # a collapsed node's width in Nodes 2.0, where it is wider
+TITLE = 30  # height of a title bar
+BELOW = 20  # between a node, as high as room.py says, and the next one's title bar
 GROUPS = ("1 Model", "2 Prompts", "3 Negative", "4 Result")
 GROUP_TITLE, PADDING = 34, 14
-COLOURS = {"prompt": "green", "negative": "red", "nasa": "purple"}  # by the beginning of a node's key
+# By the beginning of a node's key.
+COLOURS = {"prompt": "green", "negative": "red", "nasa": "purple", "branch_nasa": "purple"}
 CLEAR, APART = 14, 12  # a wire's distance from a node, and from another wire in the same gap
+# A wire that goes farther up or down between two columns is led straight; the size of its bends.
+FAR, BEND = 130, 16
 _MODEL = ("Loader", "ModelSampling", "Empty", "PrimitiveInt", "LTXVConcat")
 _PROMPTS = ("CLIPTextEncode", "Conditioning", "PrimitiveFloat")
 
@@ -52,6 +57,8 @@ class Wire:
 
 def group_of(key: str, node: Node) -> int:
     """The index in `GROUPS`."""
+    if node.group is not None:
+        return node.group
     if key.startswith(("negative", "nasa", "mask")):
         return 2
     if any(word in node.type for word in _PROMPTS):
@@ -65,43 +72,41 @@ def colour_of(key: str) -> str:
 
 
 def place(
-    columns: Sequence[Column], nodes: Mapping[str, Node], sizes: dict[str, Point]
+    columns: Sequence[Column], nodes: Mapping[str, Node], sizes: dict[str, Point], heights: Mapping[str, float]
 ) -> tuple[dict[str, Point], list[Point]]:
     """(each node's position below its title bar, left and right edge of each column).
 
-    `sizes` has the note's, too. Nodes are made as wide as their column, so that no wire to the next one passes behind
-    its neighbours.
+    `sizes` has the note's, too; `heights` are those for which there is room. Nodes are made as wide as their column, so
+    that no wire to the next one passes behind its neighbours; the note as wide as its columns.
     """
 
     def is_small(key: str) -> bool:
         return key in nodes and nodes[key].collapsed
 
-    def width(key: str) -> float:
-        return COLLAPSED if is_small(key) else sizes[key][0]
-
     def group(key: str) -> int:
         return group_of(key, nodes[key]) if key in nodes else -1
 
     places: dict[str, Point] = {}
-    edges, x = [], 0.0
+    edges, x, spanned = [], 0.0, []
     for column in columns:
-        y, before, widest = 0.0, None, 0.0
-        for entry in column:
-            if isinstance(entry, int):
-                y, before = entry, None
+        y, before = 0.0, None
+        keys = [key for key in column if isinstance(key, str)]
+        width = max(COLLAPSED if is_small(key) else sizes[key][0] for key in keys if key != NOTE)
+        for key in column:
+            if isinstance(key, int):
+                y, before = key, None
                 continue
-            row = entry if isinstance(entry, tuple) else (entry,)
-            if before is not None and group(row[0]) != before:
+            if before is not None and group(key) != before and key != NOTE:
                 y += GROUP_TITLE + PADDING
-            at, tallest = x, 0.0
-            for key in row:
-                places[key] = (at, y)
-                at += width(key) + BESIDE
-                tallest = max(tallest, BELOW_COLLAPSED if is_small(key) else sizes[key][1] + BELOW)
-            y, before, widest = y + tallest + TITLE, group(row[0]), max(widest, at - BESIDE - x)
-        edges.append((x, x + widest))
-        sizes.update({key: (widest, sizes[key][1]) for key in column if key in sizes and not is_small(key)})
-        x += widest + GAP
+            # The note begins where its first column has it, below what its other columns have above it.
+            places[key] = (places[key][0], max(y, places[key][1])) if key in places else (x, y)
+            y, before = y + heights.get(key, sizes[key][1]) + BELOW + TITLE, group(key)
+        edges.append((x, x + width))
+        spanned += [edges[-1]] if NOTE in keys else []
+        sizes.update({key: (width, sizes[key][1]) for key in keys if key != NOTE and not is_small(key)})
+        x += width + GAP
+    if spanned:
+        sizes[NOTE] = (spanned[-1][1] - spanned[0][0], sizes[NOTE][1])
     return places, edges
 
 
@@ -138,8 +143,21 @@ def groups(nodes: Mapping[str, Node], drawn: Mapping[str, Box]) -> dict[str, Box
     return found
 
 
+def wires(found: Sequence[Mapping[str, Any]]) -> list[Wire]:
+    """The links that the page returned, as `Wire`s."""
+    return [Wire(**{**wire, "start": tuple(wire["start"]), "end": tuple(wire["end"])}) for wire in found]
+
+
+def titles(around: Mapping[str, Box]) -> dict[str, Box]:
+    """The groups' titles, behind which no wire should pass, either."""
+    return {title: Box(box.left, box.top, box.right, box.top + GROUP_TITLE) for title, box in around.items()}
+
+
 def dots(wires: Sequence[Wire], edges: Sequence[Point], drawn: Mapping[str, Box]) -> dict[int, list[Point]]:
-    """For each wire that would pass behind a node, the reroutes that lead it around, from its source to its target."""
+    """For each wire that would pass behind a node, the reroutes that lead it around, from its source to its target.
+
+    `drawn` may have other boxes, too, to lead wires around.
+    """
     used: dict[int, dict[Point, float]] = {}
     found = {}
     for wire in sorted(wires, key=lambda wire: (wire.start[1], wire.id)):
@@ -152,7 +170,27 @@ def dots(wires: Sequence[Wire], edges: Sequence[Point], drawn: Mapping[str, Box]
             found[wire.id] = list(
                 chain.from_iterable(_around(wire, column, edges, drawn, used) for column in range(first + 1, last))
             )
-    return {wire: _without_repeats(points) for wire, points in found.items()}
+        elif last == first + 1 and wire.start[0] < edges[first][1] - CLEAR and not _is_clear(wire, drawn):
+            # From a collapsed node, first out of its column.
+            found[wire.id] = [(edges[first][1] + CLEAR, wire.start[1])]
+    return {wire.id: _bent(wire, _without_repeats(found[wire.id]), edges) for wire in wires if wire.id in found}
+
+
+def _bent(wire: Wire, points: Sequence[Point], edges: Sequence[Point]) -> list[Point]:
+    """With more dots where the wire goes far up or down: its curve would pass behind the nodes beside it."""
+    # Wires of a collapsed node begin within its column.
+    right = next(right for left, right in edges if left - 1 <= wire.start[0] <= right + 1)
+    ways = [(right + CLEAR, wire.start[1]), *points, (wire.end[0] - CLEAR, wire.end[1])]
+    bent: list[Point] = []
+    for number, ((x0, y0), (x1, y1)) in enumerate(pairwise(ways)):
+        far = abs(y1 - y0) > FAR and abs(x1 - x0) < GAP
+        begins, ends = number == 0, number == len(ways) - 2
+        if far or not begins or wire.start[0] < right - CLEAR:
+            bent.append((x0, y0))
+        if far:
+            step = BEND if y1 > y0 else -BEND
+            bent += [(x0, y0 + step), (x1, y1 - step), (x1, y1), *([] if ends else [(x1 + BEND, y1)])]
+    return list(dict.fromkeys(bent))
 
 
 def _column(box: Box, edges: Sequence[Point]) -> int:
@@ -188,7 +226,7 @@ def _around(
         return [(left - CLEAR, others[wire.start]), (right + CLEAR, others[wire.start])]
     share = ((left + right) / 2 - wire.start[0]) / (wire.end[0] - wire.start[0])
     wanted = wire.start[1] + share * (wire.end[1] - wire.start[1])
-    taken = [(box.top - CLEAR, box.bottom + CLEAR) for box in drawn.values() if _column(box, edges) == column]
+    taken = [(box.top - CLEAR, box.bottom + CLEAR) for box in drawn.values() if box.left < right and left < box.right]
     taken += [(y - APART + 1, y + APART - 1) for y in others.values()]
 
     def is_free(y: float) -> bool:

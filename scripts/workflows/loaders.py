@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from scripts.workflows.parts import MODEL, File, Link, Node
+from scripts.workflows.parts import LOADER, MODEL, PROMPTS, RESULT, TEXT, File, Link, Node
 
-_SIZE = (320, 100)
+_SIZE = (LOADER[0], 100)
 
 
 def hub_file(directory: str, repository: str, path: str, name: str = "") -> File:
@@ -36,11 +36,11 @@ def lora(file: File, model: Link = MODEL, strength: float = 1.0) -> Node:
 
 def clip(file: File, kind: str) -> Node:
     inputs = {"clip_name": file.name, "type": kind, "device": "default"}
-    return Node(type="CLIPLoader", inputs=inputs, size=(320, 110), files=(file,))
+    return Node(type="CLIPLoader", inputs=inputs, size=TEXT, files=(file,), group=PROMPTS)
 
 
 def vae(file: File) -> Node:
-    return Node(type="VAELoader", inputs={"vae_name": file.name}, size=(320, 60), files=(file,))
+    return Node(type="VAELoader", inputs={"vae_name": file.name}, size=(TEXT[0], 60), files=(file,), group=RESULT)
 
 
 def shift(kind: str, model: Link, value: float) -> Node:

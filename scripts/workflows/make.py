@@ -1,7 +1,7 @@
 """Write workflows/ from the descriptions: each template, its thumbnail and its API form, and the subgraph blueprint.
 
 The real front end turns the API form into a graph, sizes the nodes and serializes it, as if a user had saved it.
-Each workflow that needs no download is run once, and its pictures go into its thumbnail.
+Those that run with the bundled models get a seed (seeds.py), are run once, and their pictures go into the thumbnails.
 Files of templates that no description has are deleted, unless only some are made.
 """
 
@@ -31,28 +31,34 @@ from scripts.workflows import layout
 from scripts.workflows.blueprint import NAME, blueprint
 from scripts.workflows.canvas import FINISH, HIDDEN, LOAD, PLACE
 from scripts.workflows.card import card
-from scripts.workflows.descriptions import WORKFLOWS
-from scripts.workflows.parts import Workflow, api_prompt
+from scripts.workflows.descriptions import SEARCHES, WORKFLOWS
+from scripts.workflows.parts import LOADER, NOTE, Workflow, api_prompt
+from scripts.workflows.room import room
+from scripts.workflows.seeds import with_seeds
+from scripts.workflows.subgraphs import fixed_ids, flat, fold, without_previews
 
 HEADINGS = ("What", "Download", "Turn")
-NOTE, LETTERS, LINE, NOTE_EDGE = 320, 50, 15, 56  # the note's width, letters in a line, height of a line; borders
+OTHER_FILE = "(a file of another name or precision works too: choose it in its loader)"
+LETTER, LINE, NOTE_EDGE = 5.2, 16, 46  # a letter's width, a line's height, what borders take of the note's height
 
 
 def markdown(note: tuple[str, str, str]) -> str:
-    """The note: three paragraphs under headings; a list begins on its own line."""
+    """The note: three paragraphs under headings; a list, which is one of files, begins on its own line."""
     return "\n\n".join(
-        f"**{heading}**{chr(10) if text.startswith('- ') else ' '}{text}"
+        f"**{heading}** {OTHER_FILE}\n{text}" if text.startswith("- ") else f"**{heading}** {text}"
         for heading, text in zip(HEADINGS, note, strict=True)
     )
 
 
-def note_height(note: str) -> int:
-    """In pixels; the addresses of links are not shown."""
-    lines = 0.0
-    for line in note.splitlines():
+def note_size(workflow: Workflow) -> tuple[int, int]:
+    """In pixels; as wide as the columns that it lies in. The addresses of links are not shown."""
+    columns = sum(NOTE in column for column in workflow.columns)
+    width = LOADER[0] + (columns - 1) * (layout.COLLAPSED + layout.GAP)
+    letters, lines = int((width - 40) / LETTER), 0.0
+    for line in markdown(workflow.note).splitlines():
         shown = "".join(part.partition(")")[2] if number else part for number, part in enumerate(line.split("](")))
-        lines += math.ceil(len(shown) / (LETTERS - 4 * line.startswith("- "))) if line else 0.7
-    return round(lines * LINE) + NOTE_EDGE
+        lines += math.ceil(len(shown) / (letters - 4 * line.startswith("- "))) if line else 0.7
+    return width, round(lines * LINE) + NOTE_EDGE
 
 
 def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -61,14 +67,16 @@ def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any
     Raises:
         RuntimeError: the front end changed a node, or a wire passes behind one.
     """
-    prompt, nodes, note = api_prompt(workflow.nodes), workflow.nodes, markdown(workflow.note)
-    described = [{"key": key, **asdict(node)} for key, node in nodes.items()]
-    content = {"prompt": prompt, "name": workflow.name, "nodes": described, "note": note}
-    sizes = page.evaluate(LOAD, {**content, "noteSize": [NOTE, note_height(note)]})
-    places, edges = layout.place(workflow.columns, nodes, sizes)
+    prompt, nodes = api_prompt(workflow.nodes), workflow.drawn
+    described = [{"key": key, **asdict(node)} for key, node in workflow.nodes.items()]
+    content = {"prompt": prompt, "name": workflow.name, "nodes": described, "note": markdown(workflow.note)}
+    sizes = page.evaluate(LOAD, {**content, "noteSize": note_size(workflow)})
+    fold(page, workflow, sizes)
+    heights = room(workflow.nodes, {key: height for key, (_, height) in sizes.items()}, workflow.subgraphs)
+    places, edges = layout.place(workflow.columns, nodes, sizes, heights)
     drawn = layout.boxes(nodes, places, sizes)
     around = layout.groups(nodes, drawn)
-    wires = page.evaluate(
+    found = page.evaluate(
         PLACE,
         {
             "places": places,
@@ -77,19 +85,24 @@ def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any
             "groups": {title: astuple(box) for title, box in around.items()},
         },
     )
-    ends = [{**wire, "start": tuple(wire["start"]), "end": tuple(wire["end"])} for wire in wires]
-    dots = layout.dots([layout.Wire(**wire) for wire in ends], edges, drawn)
+    # Its text is there after each run; previews are not in all front ends.
+    grown = {key: (sizes[key][0], heights[key]) for key in nodes if nodes[key].type == "SnoopiNASAApply"}
+    dots = layout.dots(layout.wires(found), edges, layout.boxes(nodes, places, sizes | grown) | layout.titles(around))
     made = json.loads(page.evaluate(FINISH, {str(link): points for link, points in dots.items()}))
     if hidden := page.evaluate(HIDDEN):
         raise RuntimeError(f"{workflow.name}: wires behind nodes (node / from / to): {hidden}")
-    for number, node in made["sent"].items():
+    sent = flat(made["sent"])
+    if sent.keys() != prompt.keys():
+        raise RuntimeError(f"{workflow.name}: nodes {sorted(prompt)} came back as {sorted(sent)}")
+    for number, node in sent.items():
         if (node["class_type"], node["inputs"]) != (prompt[number]["class_type"], prompt[number]["inputs"]):
             raise RuntimeError(f"{workflow.name}: node {number} came back as {node}, sent as {prompt[number]}")
-    graph = made["graph"]
+    without_previews(made["graph"])
+    graph = fixed_ids(made["graph"], workflow.name)
     # Fixed, so that the same description gives the same file.
     graph["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"snoopi/{workflow.name}"))
     graph["extra"] = {key: value for key, value in graph["extra"].items() if key in ("reroutes", "linkExtensions")}
-    return graph, made["sent"]
+    return graph, {number: sent[number] for number in prompt}
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -97,11 +110,14 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def make(client: Client, page: Page, workflow: Workflow, out: Path) -> None:
-    """Write the three files of one workflow."""
+def make(client: Client, page: Page, workflow: Workflow, out: Path, *, only_graph: bool) -> None:
+    """Write the three files of one workflow, or leave its thumbnail as it is."""
     graph, prompt = build(page, workflow)
     write_json(out / f"{workflow.name}.json", graph)
     write_json(out / "api" / f"{workflow.name}.json", prompt)
+    if only_graph:
+        print(f"{workflow.name}: {len(prompt)} nodes", flush=True)
+        return
     needs = any(node.files for node in workflow.nodes.values())
     pictures = [] if needs else shown(client, prompt)
     card(workflow, pictures).save(out / f"{workflow.name}.jpg", quality=90)
@@ -132,7 +148,9 @@ def delete_others(out: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help='only templates whose name begins so, or "blueprint"; all without one')
+    parser.add_argument("--graphs", action="store_true", help="run nothing, and leave the thumbnails as they are")
     parser.add_argument("--out", type=Path, default=ROOT / "workflows")
+    parser.add_argument("--weak", action="store_true", help="also where no seed shows what the negative does")
     options = parser.parse_args()
     begins = tuple(options.names) or ("",)
     chosen = [workflow for workflow in WORKFLOWS if workflow.name.startswith(begins)]
@@ -143,9 +161,10 @@ def main() -> int:
         for file in {file for workflow in chosen for node in workflow.nodes.values() for file in node.files}:
             (server.base / "models" / file.directory).mkdir(exist_ok=True)
             (server.base / "models" / file.directory / file.name).touch()
+        chosen = with_seeds(server.client, chosen, SEARCHES, weak=options.weak)
         with front_end(server.client) as page:
             for workflow in chosen:
-                make(server.client, page, workflow, options.out)
+                make(server.client, page, workflow, options.out, only_graph=options.graphs)
         if not options.names or "blueprint" in options.names:
             with front_end(server.client) as page:  # a new one: it keeps the values of a graph's widgets for the next
                 write_json(ROOT / "subgraphs" / f"{NAME}.json", blueprint(page))

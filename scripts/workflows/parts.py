@@ -1,8 +1,8 @@
 """Parts of the workflows' descriptions: nodes, links, model files, and the blocks that most graphs share.
 
 A node's inputs are widget values, or `Link(node)` for another node's output. Columns are listed from left to right, and
-nodes in a column from top to bottom; a tuple is a row, a number continues the column at that height, and "note" is the
-note.
+nodes in a column from top to bottom; a number continues the column at that height. "note" is the note; columns side by
+side that all have it share it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One node: its class, its title ("" keeps the class's own), its inputs, and how large it is drawn."""
+    """One node: its class, its title ("" keeps the class's own), its inputs, how large it is drawn, and its group.
+
+    The group is an index in `layout.GROUPS`; None is that of its kind.
+    """
 
     type: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
@@ -48,20 +51,45 @@ class Node:
     size: tuple[int, int] | None = None
     collapsed: bool = False
     files: tuple[File, ...] = ()
+    group: int | None = None
 
 
 # What every template's name has behind its model. The template browser searches names alone, and finds a word only
 # where it begins within the first 33 letters (Fuse.js with a threshold of 0.33 and a distance of 100).
 SIGNAL = "SNOOPI NASA negative prompt"
 REACH = 33
-Column = tuple[str | int | tuple[str, ...], ...]
+NOTE = "note"
+Column = tuple[str | int, ...]
+
+
+SUBGRAPH = "Subgraph"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subgraph:
+    """Nodes that the graph shows as one; `columns` place them inside.
+
+    `widgets` shows inner nodes' widgets on the subgraph's node: {name there: (inner node's key, its input)}. `names`
+    renames inputs and outputs that the front end has named.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    widgets: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Its nodes."""
+        return tuple(key for column in self.columns for key in column if isinstance(key, str))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workflow:
     """One template: `model` and `about` make its name and its card.
 
-    The note says what it shows, what to download to where, and what to turn, each in Markdown.
+    The note says what it shows, what to download to where, and what to turn, each in Markdown. `nodes` has those in
+    subgraphs, too: the server's format has no subgraphs.
     """
 
     model: str
@@ -69,6 +97,14 @@ class Workflow:
     note: tuple[str, str, str]
     nodes: Mapping[str, Node]
     columns: tuple[Column, ...]
+    subgraphs: Mapping[str, Subgraph] = field(default_factory=dict)
+
+    @property
+    def drawn(self) -> dict[str, Node]:
+        """The nodes that the graph shows."""
+        inside = {key for subgraph in self.subgraphs.values() for key in subgraph.keys}
+        shown = {key: node for key, node in self.nodes.items() if key not in inside}
+        return shown | {key: Node(type=SUBGRAPH, title=made.title) for key, made in self.subgraphs.items()}
 
     @property
     def name(self) -> str:
@@ -88,13 +124,24 @@ class Workflow:
         return re.sub(r"\W+", "_", f"{self.model} {self.about}".lower())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A search for a seed: the best of `seeds` by the results of the workflow `by`, for all of `for_all`."""
+
+    by: Workflow
+    for_all: tuple[Workflow, ...]
+    negatives: tuple[str, ...]
+    seeds: int
+
+
 MODEL, CLIP, VAE = (Link("loader", slot) for slot in range(3))
-ROW = 230  # y of NASA Apply and of what is behind it in the same row
-LOADER = (320, 146)
-TEXT = (250, 110)
-PICTURE = (300, 330)
-SHEET = (560, 800)
-SIDE, SCALE = 64, 4  # pixels of the shapes world's pictures, and how much the workflows enlarge them
+ROW = 168  # y of NASA Apply and of what is behind it in the same row
+PROMPTS, NEGATIVES, RESULT = 1, 2, 3  # groups
+LOADER = (250, 146)
+TEXT = (225, 110)
+PICTURE = (250, 302)
+SHEET = (600, 650)
+SIDE, SCALE = 64, 4  # pixels of the bundled models' pictures, and how much the workflows enlarge them
 
 
 def pgsb_loader(file: str) -> Node:
@@ -106,8 +153,9 @@ def text(words: str, title: str, clip: Link = CLIP) -> Node:
     return Node(type="CLIPTextEncode", inputs={"clip": clip, "text": words}, title=title, size=TEXT)
 
 
-def latent(side: int = SIDE, count: int = 4) -> Node:
-    return Node(type="EmptyLatentImage", inputs={"width": side, "height": side, "batch_size": count})
+def latent(side: int = SIDE, count: int = 4, group: int | None = None) -> Node:
+    inputs = {"width": side, "height": side, "batch_size": count}
+    return Node(type="EmptyLatentImage", inputs=inputs, group=group)
 
 
 def nasa(alpha: float, model: Link = MODEL, negative: str = "negative", title: str = "", **more: Any) -> Node:
@@ -146,12 +194,12 @@ def sweep(alphas: str, seed: int) -> Node:
 
 def inspect(seed: int) -> Node:
     inputs = {"model": Link("nasa"), "positive": Link("prompt"), "latent_image": Link("latent")}
-    return Node(type="SnoopiNASAInspect", inputs={**inputs, "seed": seed, "preset": "auto"}, size=(600, 640))
+    return Node(type="SnoopiNASAInspect", inputs={**inputs, "seed": seed, "preset": "auto"}, size=(510, 620))
 
 
-def seed_node(seed: int) -> Node:
+def seed_node(seed: int, group: int | None = None) -> Node:
     """One seed for several samplers."""
-    return Node(type="PrimitiveInt", inputs={"value": seed}, title="Seed")
+    return Node(type="PrimitiveInt", inputs={"value": seed}, title="Seed", group=group)
 
 
 def picture(samples: str, title: str, prefix: str, key: str = "", size: tuple[int, int] = PICTURE) -> dict[str, Node]:
@@ -165,9 +213,15 @@ def picture(samples: str, title: str, prefix: str, key: str = "", size: tuple[in
     }
 
 
-def result(key: str = "") -> Column:
+def result(key: str = "") -> tuple[str, str, str]:
     """The part of a column that shows one `picture`."""
-    return f"decode{key}", f"scale{key}", f"save{key}"  # below each other: Nodes 2.0 draws them wide, though collapsed
+    return f"decode{key}", f"scale{key}", f"save{key}"
+
+
+def branch(title: str, key: str, *before: str, **more: Any) -> Subgraph:
+    """A sampler, the nodes before it, and its `picture` without the node that saves it."""
+    columns = tuple((each,) for each in (*before, f"sampler{key}", f"decode{key}", f"scale{key}"))
+    return Subgraph(title=title, columns=columns, **more)
 
 
 def save(images: str, title: str, prefix: str, size: tuple[int, int] = PICTURE) -> Node:

@@ -10,6 +10,8 @@ from scripts.workflows.parts import (
     CLIP,
     LOADER,
     MODEL,
+    NOTE,
+    RESULT,
     ROW,
     VAE,
     File,
@@ -88,6 +90,7 @@ def _published(
     vae_link = Link("vae") if "vae" in loaders else VAE
     files = [file for node in loaders.values() for file in node.files]
     decoded = Link(list(between)[-1] if between else "sampler")
+    beside = {key: [key] if key in loaders else [] for key in ("clip", "vae")}  # beside what needs them
     workflow = Workflow(
         model=model,
         about=about,
@@ -96,18 +99,18 @@ def _published(
             **loaders,
             "prompt": text("A photo of a pet", "Prompt", clip_link),
             "negative": text(negative, "Negative prompt", clip_link),
-            "latent": latent(side, 1),
+            "latent": latent(side, 1, RESULT),
             "nasa": nasa(alpha, steered, alpha_mode=alpha_mode),
             "sampler": one_step(Link("nasa"), SEED, preset=preset, timesteps=timesteps),
             **between,
             "decode": Node(type="VAEDecode", inputs={"samples": decoded, "vae": vae_link}, collapsed=True),
         },
         columns=(
-            ("note", *loaders, "latent"),
-            ("prompt", ROW + 70, "negative"),
-            (ROW, "nasa"),
-            (ROW, "sampler", *between),
-            ("decode", "save"),
+            (NOTE, *(key for key in loaders if key not in ("clip", "vae"))),
+            (NOTE, *beside["clip"], "prompt"),
+            ("negative", ROW, "nasa"),
+            ("latent", ROW, "sampler"),
+            (*beside["vae"], *between, "decode", "save"),
         ),
     )
     return replace(workflow, nodes={**workflow.nodes, "save": save("decode", "Result", workflow.prefix)})
@@ -212,7 +215,8 @@ PUBLISHED = (
         alpha_mode="auto",
         turn=_AUTO,
         side=512,
-        get=f"nothing: put your export (export/{STUDENT.name} in the run's folder) into models/checkpoints.",
+        get=f"nothing: put your export (export/{STUDENT.name} in the run's folder) into models/checkpoints; "
+        "choose it in the loader if it has another name.",
     ),
     _published(
         "My PixArt student",

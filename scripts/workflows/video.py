@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from scripts.workflows.loaders import checkpoint, clip, download, hub_file, lora, network, shift, split_file, vae
-from scripts.workflows.parts import MODEL, ROW, VAE, Link, Node, Workflow, nasa, text
+from scripts.workflows.parts import (
+    LOADER,
+    MODEL,
+    NOTE,
+    PICTURE,
+    PROMPTS,
+    RESULT,
+    ROW,
+    TEXT,
+    VAE,
+    Link,
+    Node,
+    Workflow,
+    nasa,
+    text,
+)
 
 _WAN = "Comfy-Org/Wan_2.2_ComfyUI_Repackaged"
 _PROMPT, _NEGATIVE = "A quiet street in the evening, a cat walks by", "cars"
-BESIDE, LOWER = 400, 640  # y of nodes beside the note; of the second network and its sampler
 _TURN = (
     "alpha{}. Nobody has measured it for this model: 0.3 is a guess; double it while the unwanted stays, halve "
     "it when the picture breaks."
@@ -21,7 +37,7 @@ def _wan_half(noise: str) -> dict[str, Node]:
     return {
         f"network_{noise}": network(network_file),
         f"lora_{noise}": lora(lora_file, Link(f"network_{noise}")),
-        f"shift_{noise}": shift("SD3", Link(f"lora_{noise}"), 5.0),
+        f"shift_{noise}": replace(shift("SD3", Link(f"lora_{noise}"), 5.0), collapsed=True),
         f"nasa_{noise}": nasa(0.3, Link(f"shift_{noise}"), title=f"NASA Apply, {noise} noise"),
     }
 
@@ -43,8 +59,10 @@ def _save_video(images: str, rate: float, prefix: str, audio: str = "") -> dict[
     sound = {"audio": Link(audio)} if audio else {}
     inputs = {"video": Link("video"), "filename_prefix": f"video/snoopi_{prefix}", "format": "auto", "codec": "auto"}
     return {
-        "video": Node(type="CreateVideo", inputs={"images": Link(images), "fps": rate, "bit_depth": 8, **sound}),
-        "save": Node(type="SaveVideo", inputs=inputs, title="Result", size=(320, 270)),
+        "video": Node(
+            type="CreateVideo", inputs={"images": Link(images), "fps": rate, "bit_depth": 8, **sound}, collapsed=True
+        ),
+        "save": Node(type="SaveVideo", inputs=inputs, title="Result", size=(PICTURE[0], 150)),
     }
 
 
@@ -79,12 +97,12 @@ WAN = Workflow(
         **_save_video("decode", 16.0, "wan"),
     },
     columns=(
-        ("note", "clip", "vae", "latent"),
-        ("network_high", "lora_high", "shift_high", LOWER, "network_low", "lora_low", "shift_low"),
-        ("prompt", ROW, "negative"),
-        (ROW, "nasa_high", LOWER, "nasa_low"),
-        (ROW, "first", LOWER, "second"),
-        (("decode",), "video", "save"),
+        ("network_high", "lora_high", "shift_high", "network_low", "lora_low", "shift_low", "latent"),
+        ("clip", "prompt"),
+        ("negative", ROW, "nasa_high", "nasa_low"),
+        ("first", NOTE),
+        ("second", NOTE),
+        ("vae", "decode", "video", "save"),
     ),
 )
 
@@ -108,26 +126,34 @@ LTX = Workflow(
         "clip": Node(
             type="LTXAVTextEncoderLoader",
             inputs={"text_encoder": _GEMMA.name, "ckpt_name": _LTX.name, "device": "default"},
-            size=(320, 110),
+            size=(268, TEXT[1]),  # for its title
             files=(_GEMMA, _LTX),
+            group=PROMPTS,
         ),
-        "audio_vae": Node(type="LTXVAudioVAELoader", inputs={"ckpt_name": _LTX.name}, size=(320, 60), files=(_LTX,)),
+        "audio_vae": Node(
+            type="LTXVAudioVAELoader", inputs={"ckpt_name": _LTX.name}, size=(LOADER[0], 60), files=(_LTX,)
+        ),
         "prompt": text(_PROMPT, "Prompt", Link("clip")),
         "negative": text(_NEGATIVE, "Negative prompt", Link("clip")),
         "rate": Node(
             type="LTXVConditioning",
             inputs={"positive": Link("prompt"), "negative": Link("negative"), "frame_rate": _RATE},
+            group=RESULT,
         ),
         "video_latent": Node(
-            type="EmptyLTXVLatentVideo", inputs={"width": 768, "height": 512, "length": _FRAMES, "batch_size": 1}
+            type="EmptyLTXVLatentVideo",
+            inputs={"width": 768, "height": 512, "length": _FRAMES, "batch_size": 1},
+            group=RESULT,
         ),
         "audio_latent": Node(
             type="LTXVEmptyLatentAudio",
             inputs={"frames_number": _FRAMES, "frame_rate": _RATE, "batch_size": 1, "audio_vae": Link("audio_vae")},
+            group=RESULT,
         ),
         "latent": Node(
             type="LTXVConcatAVLatent",
             inputs={"video_latent": Link("video_latent"), "audio_latent": Link("audio_latent")},
+            group=RESULT,
         ),
         "nasa": nasa(0.3, Link("lora")),
         "guider": Node(
@@ -175,12 +201,12 @@ LTX = Workflow(
         **_save_video("decode", _RATE, "ltx", "sound"),
     },
     columns=(
-        ("note", "loader", "lora", "clip", "audio_vae"),
-        (BESIDE, "video_latent", "audio_latent", "latent"),
-        ("prompt", ROW + 70, "negative"),
-        ("rate", ROW, "nasa"),
-        (ROW, "guider", "noise", "method", "sigmas"),
-        (ROW, "sampler", "separate", "decode", "sound", "video", "save"),
+        (NOTE, "loader", "lora", "audio_vae"),
+        (NOTE, "clip", "prompt"),
+        ("negative", ROW, "nasa"),
+        ("rate", "video_latent", "audio_latent", "latent"),
+        ("noise", ROW, "guider", "method", "sigmas"),
+        ("sampler", "separate", "decode", "sound", "video", "save"),
     ),
 )
 VIDEOS = (WAN, LTX)

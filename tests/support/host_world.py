@@ -1,4 +1,4 @@
-"""The bundled student as a person uses it: PG-SB Loader, CLIP Text Encode, NASA Apply, One-Step Sampler, VAE Decode."""
+"""A student of a small world as a person uses it: loader, text encoder, NASA Apply, One-Step Sampler, VAE Decode."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ class HostStudent:
     def latents(
         self, positive: list, *, seed: int, count: int, negative: list | None = None, timesteps: str = "auto"
     ) -> torch.Tensor:
-        """x0, (count, 4, 8, 8), in the VAE's scale, as the sampler node returns it."""
+        """x0, (count, C, 8, 8), in the VAE's scale, as the sampler node returns it."""
         model = self.model
+        channels = model.model.latent_format.latent_channels
         if negative is not None:
             model = pack_node("nasa_apply", "NASAApply").execute(model, negative, self.alpha).result[0]
-        empty = {"samples": torch.zeros(count, 4, 8, 8)}
+        empty = {"samples": torch.zeros(count, channels, 8, 8)}
         sampler = pack_node("one_step_sampler", "OneStepSampler")
         return sampler.execute(model, positive, empty, seed, timesteps).result[0]["samples"]
 

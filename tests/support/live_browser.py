@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from live_client import Client
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # No sandbox, since CI runs as root; the rest keeps Chromium quiet and off the network.
@@ -48,10 +49,31 @@ OVERLAPS = """() => {
     left: n.pos[0], right: n.pos[0] + (n.flags.collapsed ? 0 : n.size[0]),
     top: n.pos[1] - LiteGraph.NODE_TITLE_HEIGHT, bottom: n.pos[1] + (n.flags.collapsed ? 0 : n.size[1]),
   });
-  const boxes = app.graph.nodes.map(n => [n.title, drawn(n) ?? given(n)]);
-  return boxes.flatMap(([name, a], i) => boxes.slice(i + 1)
-    .filter(([, b]) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
-    .map(([other]) => [name, other]));
+  return [app.graph, ...app.graph.subgraphs.values()].flatMap(graph => {
+    const boxes = graph.nodes.map(n => [n.title, drawn(n) ?? given(n)]);
+    return boxes.flatMap(([name, a], i) => boxes.slice(i + 1)
+      .filter(([, b]) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
+      .map(([other]) => [name, other]));
+  });
+}"""
+# What a run adds to nodes, in subgraphs too: a preview on each sampler, and NASA Apply's text.
+GROW = """async () => {
+  const api = comfyAPI.api.api, picture = new OffscreenCanvas(512, 512);
+  picture.getContext('2d').fillRect(0, 0, 512, 512);
+  const blob = await picture.convertToBlob();
+  const all = (graph, before) => graph.nodes.flatMap(
+    node => node.subgraph ? all(node.subgraph, `${before}${node.id}:`) : [[node, `${before}${node.id}`]]);
+  for (const [node, id] of all(app.graph, '')) {
+    if (!/Sampler(Advanced|CustomAdvanced)?$|SnoopiNASAApply/.test(node.type)) continue;
+    api.dispatchCustomEvent('executing', id);
+    if (node.type === 'SnoopiNASAApply')
+      api.dispatchCustomEvent('snoopi.node_text',
+        {kind: 'text', text: 'a text of two lines '.repeat(3), node: id, source: id});
+    else api.dispatchCustomEvent('b_preview_with_metadata', {blob, nodeId: id, displayNodeId: id, parentNodeId: id,
+      realNodeId: id, promptId: 'x', jobId: 'x'});
+    for (let frame = 0; frame < 10; frame++) await new Promise(requestAnimationFrame);
+  }
+  api.dispatchCustomEvent('executing', null);
 }"""
 # True once workflows are restored and the default graph is loaded; until then the front end shows a spinner.
 READY = "() => window.app?.extensionManager?.spinner === false && app.graph.nodes.length > 0"
@@ -71,6 +93,13 @@ STILL = """() => new Promise(done => {
   };
   requestAnimationFrame(look);
 })"""
+# Where the title bar of the first node of a type is on the page.
+TITLE_BAR = """type => {
+  const node = app.graph.nodes.find(node => node.type === type), view = app.canvas.ds;
+  const canvas = app.canvas.canvas.getBoundingClientRect();
+  return [canvas.x + (node.pos[0] + 60 + view.offset[0]) * view.scale,
+          canvas.y + (node.pos[1] - 15 + view.offset[1]) * view.scale];
+}"""
 HANG = 300_000  # ms; longer than any wait on a busy machine
 
 
@@ -102,16 +131,29 @@ def new_page(browser: Browser, width: int = 1280, height: int = 720) -> Page:
 
 
 @contextmanager
-def open_front_end(browser: Browser, client: Client, size: tuple[int, int] = (1600, 1000)) -> Iterator[Page]:
-    """Open the front end of ``client``'s server in a separate browser context, and wait until it is ready."""
+def open_front_end(
+    browser: Browser, client: Client, size: tuple[int, int] = (1600, 1000), static: Path | None = None
+) -> Iterator[Page]:
+    """Open the front end of ``client``'s server in a separate browser context, and wait until it is ready.
+
+    ``static`` is the folder of another front end, which then takes the place of the server's.
+    """
     for name, value in SETTINGS.items():
         client.post(f"/settings/{name}", value)
     context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    if static:
+
+        def answer(route: Route) -> None:
+            file = static / (urlsplit(route.request.url).path.lstrip("/") or "index.html")
+            route.fulfill(path=file) if file.is_file() else route.continue_()
+
+        context.route(f"{client.url}/**", answer)
     try:
         page = context.new_page()
         page.set_default_timeout(HANG)
         page.goto(client.url)
         page.wait_for_function(READY)
+        page.evaluate(STILL)
         yield page
     finally:
         context.close()
@@ -130,6 +172,25 @@ def place(page: Page, node: str) -> None:
     page.evaluate(DRAW)
     # The canvas finds only nodes that are already drawn.
     page.wait_for_function("type => app.canvas.visible_nodes?.some(node => node.type === type)", arg=node)
+
+
+def open_help(page: Page, node: str) -> None:
+    """Open a placed node's help as users do: click its title bar, then the Node Info button over it.
+
+    A click that comes while the front end is still busy with its start is rarely lost; then, as users do, click again.
+
+    Raises:
+        RuntimeError: five clicks, each on a view that had come to rest, showed no button.
+    """
+    button = page.get_by_test_id("info-button")
+    for attempt in range(5):
+        page.evaluate(STILL)
+        x, y = page.evaluate(TITLE_BAR, node)
+        page.mouse.click(x + 20 * attempt, y)  # a second click on the same spot could be a double click
+        page.evaluate(STILL)
+        if button.is_visible():
+            return button.click()
+    raise RuntimeError(f"no Node Info button after five clicks on {node}; graph: {graph(page)}")
 
 
 def show_all(page: Page) -> float:

@@ -1,9 +1,11 @@
-"""The order of test files: the slowest first, so that none of them runs last."""
+"""The order of test files: the slowest first, so that none of them runs last; and which of them stay in one process."""
 
 from __future__ import annotations
 
 SLOWEST_FIRST: tuple[str, ...] = (
     # A file, or a common prefix of several, which keep their order.
+    "tests/live/browser/",
+    "tests/live/server/",
     # The longest of the full run, one test of which can take a minute.
     "tests/training/distill/test_compile.py",
     "tests/training/trainer/estimate/",
@@ -11,10 +13,7 @@ SLOWEST_FIRST: tuple[str, ...] = (
     "tests/project/test_first_run.py",
     "tests/training/trainer/test_never_loses.py",
     "tests/quality/",
-    "tests/live/server/test_soak.py",
-    "tests/live/browser/",
     "tests/live/install/",
-    "tests/live/server/",
     "tests/training/trainer/",
     "tests/nodes/families/test_contract_beside.py",
     "tests/nodes/families/joint/test_contract.py",
@@ -37,3 +36,17 @@ SLOWEST_FIRST: tuple[str, ...] = (
 def rank(path: str) -> int:
     """Position of a test file, given relative to the repository's root with forward slashes."""
     return next((place for place, start in enumerate(SLOWEST_FIRST) if path.startswith(start)), len(SLOWEST_FIRST))
+
+
+# Tests that pytest-xdist gives to one process, since they share what takes long to make: servers (14 CPU seconds each),
+# pairs of prompts and negatives, sets of images. Prefixes, as above.
+TOGETHER: tuple[tuple[str, ...], ...] = (
+    ("tests/live/browser/", "tests/live/server/"),
+    ("tests/quality/",),
+    ("tests/training/evaluate/",),
+)
+
+
+def unit(path: str) -> str:
+    """Names the tests that go to one process with this file's."""
+    return next((prefixes[0] for prefixes in TOGETHER if path.startswith(prefixes)), path)

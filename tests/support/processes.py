@@ -1,7 +1,7 @@
 """Run our commands in processes that are forked from one process with everything imported.
 
 A fresh Python needs about ten seconds of CPU to import torch, diffusers and accelerate; a forked one needs none. There
-is one such fork server per pytest process, for all commands.
+is one such fork server per pytest process, for all commands. With pytest-xdist it is itself a fork (warm_python.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+import warm_python
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 TIMEOUT = 600  # seconds after which a process counts as hanging; not a limit on speed
@@ -27,7 +28,12 @@ def start(command: Callable[..., None], *arguments: object) -> BaseProcess:
     """Call `command`, a function at the top level of a module, in a new process."""
     _CONTEXT.set_forkserver_preload(["preloaded"])  # has an effect only on the first call
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
-        multiprocessing.forkserver.ensure_running()
+        # Only for the fork server: what it forks needs no executable, and others are to be real Pythons.
+        multiprocessing.set_executable(os.environ.get(warm_python.VARIABLE, sys.executable))
+        try:
+            multiprocessing.forkserver.ensure_running()
+        finally:
+            multiprocessing.set_executable(sys.executable)
         process = _CONTEXT.Process(target=command, args=arguments)
         process.start()
     return process

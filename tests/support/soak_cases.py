@@ -1,4 +1,4 @@
-"""Thirty small workflows of the bundled models, as different as possible, in the API format."""
+"""Thirty small workflows of the shapes' models, as different as possible, in the API format."""
 
 from __future__ import annotations
 

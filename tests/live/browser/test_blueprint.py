@@ -15,6 +15,8 @@ from PIL import Image
 from playwright.sync_api import Browser
 from templates import FIRST, FOLDER
 
+from scripts.workflows.bundled import NEGATIVE
+
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
 NAME = "Negative prompt at CFG 1 (SNOOPI NASA)"
@@ -30,7 +32,7 @@ CONNECT = f"""() => {{
   loader.connect(1, node, node.inputs.findIndex(i => i.name === 'clip'));
   node.connect(0, sampler, 0);
   const [negative, alpha] = node.widgets;
-  negative.value = 'triangle';
+  negative.value = '{NEGATIVE}';
   alpha.value = steered.widgets.find(w => w.name === 'alpha').value;
   app.graph.remove(steered.getInputNode(1));
   app.graph.remove(steered);

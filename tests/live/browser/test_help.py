@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from effort import some
-from live_browser import open_front_end, place, screenshot
+from live_browser import open_front_end, open_help, place, screenshot
 from live_pack import ROOT
 from live_server import Server
 from playwright.sync_api import Browser, Page
@@ -16,12 +16,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
 NODES = sorted(path.stem for path in (ROOT / "web" / "docs").glob("*.md"))
 NARROW = (1440, 1080)  # here the panel is 272 pixels wide
-TITLE_BAR = """type => {
-  const node = app.graph.nodes.find(node => node.type === type), view = app.canvas.ds;
-  const canvas = app.canvas.canvas.getBoundingClientRect();
-  return [canvas.x + (node.pos[0] + 60 + view.offset[0]) * view.scale,
-          canvas.y + (node.pos[1] - 15 + view.offset[1]) * view.scale];
-}"""
 # Pictures of the help page, by where they come from; the width is 0 until one is loaded.
 PICTURES = "() => [...document.querySelectorAll('img[src*=\"/docs/\"]')].map(image => image.naturalWidth)"
 # What is wider than the page: the side panel is narrow, and what it cuts off is not read.
@@ -44,8 +38,7 @@ def page(browser: Browser, server: Server) -> Iterator[Page]:
 def test_a_help_page_opens_with_its_pictures(page: Page, screenshots: Path, node: str) -> None:
     heading = (ROOT / "web" / "docs" / f"{node}.md").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
     place(page, node)
-    page.mouse.click(*page.evaluate(TITLE_BAR, node))
-    page.get_by_test_id("info-button").click()
+    open_help(page, node)
     page.get_by_role("heading", name=heading, exact=True).wait_for()
     page.wait_for_function(f"() => ({PICTURES})().length > 0 && ({PICTURES})().every(width => width > 0)")
     picture = screenshot(page, screenshots / f"help_{node}.png")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from live_browser import open_front_end, place, screenshot
+from live_browser import open_front_end, open_help, place, screenshot
 from live_pack import ROOT
 from live_server import Server
 from playwright.sync_api import Browser
@@ -17,10 +17,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 WIDGET = """() => {
   const node = app.graph.nodes[0], canvas = app.canvas.canvas.getBoundingClientRect();
   return [canvas.x + node.pos[0] + 100, canvas.y + node.pos[1] + node.widgets[0].last_y + 10];
-}"""
-TITLE_BAR = """() => {
-  const node = app.graph.nodes[0], canvas = app.canvas.canvas.getBoundingClientRect();
-  return [canvas.x + node.pos[0] + 60, canvas.y + node.pos[1] - 15];
 }"""
 PICTURES_ARE_LOADED = """() => {
   const pictures = [...document.querySelectorAll('img[src*="/docs/"]')];
@@ -51,8 +47,7 @@ def test_tooltips_and_help_are_in_the_users_language(
             page.mouse.move(x, y)
             page.get_by_text(texts[NODE]["inputs"]["alpha"]["tooltip"]).wait_for()
             screenshot(page, screenshots / "languages" / f"{language}_tooltip.png")
-            page.mouse.click(*page.evaluate(TITLE_BAR))
-            page.get_by_test_id("info-button").click()
+            open_help(page, NODE)
             page.get_by_role("heading", name=heading, exact=True).wait_for()
             page.wait_for_function(PICTURES_ARE_LOADED)
             screenshot(page, screenshots / "languages" / f"{language}_help.png")

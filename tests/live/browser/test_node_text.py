@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from playwright.sync_api import Browser, Page
 from templates import FIRST, FOLDER, SWEEP
 
 from scripts.setup.front_end import newest_front_end
+from scripts.workflows.bundled import ALPHA
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
@@ -58,9 +60,9 @@ INPUTS = """async () => Object.values((await app.graphToPrompt()).output)
 
 def too_high(alpha: float) -> list[str]:
     """What NASA Apply shows with the bundled student and an alpha of 3 and more."""
-    warning = f"alpha is {alpha:g}, but this model's own is 1: from about three times that, pictures break. "
+    warning = f"alpha is {alpha:g}, but this model's own is {ALPHA:g}: from about three times that, pictures break. "
     warning += "Lower it, or compare strengths with NASA Scale Sweep"
-    return [warning, f"alpha {alpha:g}, as set; its file recommends 1"]
+    return [warning, f"alpha {alpha:g}, as set; its file recommends {ALPHA:g}"]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def follow(page: Page, pictures: Path) -> None:
     page.evaluate(LOAD, TEMPLATE)
     inputs = page.evaluate(INPUTS)
     run_with(page, ["does nothing: alpha is 0"], alpha=0, seed=1)
-    run_with(page, ["alpha 1, from the model's file"], alpha_mode="auto")
+    run_with(page, [f"alpha {ALPHA:g}, from the model's file"], alpha_mode="auto")
     look(page, pictures / "auto.png")
     run_with(page, too_high(4), alpha_mode="as set", alpha=4)
     look(page, pictures / "too_high.png")
@@ -127,7 +129,7 @@ def follow(page: Page, pictures: Path) -> None:
         page.get_by_text(text).first.wait_for()
 
     # What a sampler that is gone said about other settings goes too.
-    run_with(page, ["alpha 0.5, as set; its file recommends 1"], alpha=0.5)
+    run_with(page, [f"alpha 0.5, as set; its file recommends {ALPHA:g}"], alpha=0.5)
     page.evaluate(TO_SUBGRAPH)
     run_with(page, too_high(3.5), alpha=3.5)
     show_all(page)
@@ -206,6 +208,9 @@ def test_a_node_with_a_picture_begins_wide_enough_for_it(page: Page, screenshots
     screenshot(page, screenshots / f"new_{node}.png")
     assert graph(page)["nodes"][0]["size"][0] >= 500
     # But one that was saved keeps the size that it has in its file.
-    page.evaluate(LOAD, (FOLDER / f"{SWEEP}.json").read_text(encoding="utf-8"))
-    sizes = {saved["type"]: saved["size"] for saved in graph(page)["nodes"]}
-    assert sizes["SnoopiNASAScaleSweep"] == [560, 800]
+    template = (FOLDER / f"{SWEEP}.json").read_text(encoding="utf-8")
+    page.evaluate(LOAD, template)
+    saved, shown = (
+        {node["type"]: node["size"] for node in each["nodes"]} for each in (json.loads(template), graph(page))
+    )
+    assert shown["SnoopiNASAScaleSweep"] == saved["SnoopiNASAScaleSweep"]

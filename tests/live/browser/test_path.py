@@ -14,6 +14,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 from templates import FIRST
 
+from scripts.workflows.bundled import NEGATIVE, PROMPT
+
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
 RESULT = """() => {
@@ -36,6 +38,7 @@ TEXT_BOX = """text => {
   const box = [...document.querySelectorAll('textarea')].find(b => b.value === text)?.getBoundingClientRect();
   return box && [box.x + box.width / 2, box.y + box.height / 2];
 }"""
+ANOTHER = "a hat"  # another negative
 CLEARLY = 40  # of 255, in any colour
 
 
@@ -59,23 +62,23 @@ def test_a_user_changes_the_negative_and_sees_the_picture_change(
     with open_front_end(browser, server.client, size=(1920, 1080)) as page:
         page.get_by_role("button", name="Templates").click()
         choose_template(page, FIRST)
-        page.wait_for_function(f"() => ({TEXT_BOX})('triangle')")
+        page.wait_for_function(TEXT_BOX, arg=NEGATIVE)
 
         first = press_run(page, None)
         page.evaluate(STILL)
         before = seen(page)
         screenshot(page, screenshots / "path_1_first_run.png")
 
-        page.mouse.click(*page.evaluate(TEXT_BOX, "triangle"))
-        page.wait_for_function("() => document.activeElement.value === 'triangle'")
+        page.mouse.click(*page.evaluate(TEXT_BOX, NEGATIVE))
+        page.wait_for_function("text => document.activeElement.value === text", arg=NEGATIVE)
         page.keyboard.press("Control+A")
-        page.keyboard.type("square")
+        page.keyboard.type(ANOTHER)
         press_run(page, first)
         after = seen(page)
         screenshot(page, screenshots / "path_2_another_negative.png")
 
         written = [n["widgets_values"] for n in graph(page)["nodes"] if n["type"] == "CLIPTextEncode"]
-    assert written == [["a magenta shape"], ["square"]], "nothing else was changed"
+    assert written == [[PROMPT], [ANOTHER]], "nothing else was changed"
     changed = (np.abs(after - before).max(axis=-1) > CLEARLY).mean()
     print(f"{changed:.1%} of the node's points changed with the negative")
     assert changed > 0.02

@@ -11,9 +11,12 @@ from live_server import Server
 from PIL import Image
 from templates import FIRST, api_file
 
+from scripts.workflows.bundled import ALPHA
+
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 MAIN = api_file(FIRST)
+OWN = f"{ALPHA:g}"  # what the bundled student recommends
 
 
 def prompt_with(kind: str, **values: Any) -> tuple[dict[str, dict[str, Any]], str]:
@@ -52,14 +55,14 @@ def test_the_sweet_spot_goes_on_to_nasa_apply_or_stops_what_is_behind_it(server:
     (steering,) = (n for n, node in prompt.items() if node["class_type"] == "SnoopiNASAApply")
     prompt[steering]["inputs"]["alpha"] = [number, 2]
     shown = {m["node"]: m["text"] for m in messages(server, {}, prompt)}
-    assert shown[steering] == "alpha 0.6, as set; its file recommends 1"
-    assert shown[number].startswith("Sweet spot: alpha 0.6 (the largest here that is not above 1")
+    assert shown[steering] == f"alpha 0.6, as set; its file recommends {OWN}"
+    assert shown[number].startswith(f"Sweet spot: alpha 0.6 (the largest here that is not above {OWN}")
 
     prompt[number]["inputs"]["alphas"] = "2.5"
     with server.client.stream() as stream:
         outcome = server.client.run(prompt)
     (error,) = stream.of("execution_error")
-    assert error["node_id"] == steering and "Add 1 to alphas" in error["exception_message"]
+    assert error["node_id"] == steering and f"Add {OWN} to alphas" in error["exception_message"]
     assert list(outcome.outputs) == [number]  # its page, and no picture of the sampler behind NASA Apply
 
 
@@ -94,9 +97,9 @@ class TestMessages:
     @pytest.mark.parametrize(
         ("settings", "kind", "text"),
         [
-            ({"alpha": 0.0, "alpha_mode": "auto"}, "text", "alpha 1, from the model's file"),
-            ({"alpha": 0.5}, "text", "alpha 0.5, as set; its file recommends 1"),  # not the text of the run before
-            ({"alpha": 1.0}, "text", "alpha 1, as set"),
+            ({"alpha": 0.0, "alpha_mode": "auto"}, "text", f"alpha {OWN}, from the model's file"),
+            ({"alpha": 0.5}, "text", f"alpha 0.5, as set; its file recommends {OWN}"),  # not the text of the run before
+            ({"alpha": ALPHA}, "text", f"alpha {OWN}, as set"),
             ({"alpha": 0.0}, "warning", "NASA Apply does nothing: alpha is 0"),
         ],
     )
@@ -111,7 +114,7 @@ class TestMessages:
         first, again = messages(server, changes), messages(server, changes | {"6": {"seed": 3}})
         for shown in (first, again):
             (warning,) = [m for m in shown if m["kind"] == "warning"]
-            assert warning["text"].startswith("NASA Apply: alpha is 4, but this model's own is 1")
+            assert warning["text"].startswith(f"NASA Apply: alpha is 4, but this model's own is {OWN}:")
             assert (warning["node"], warning["source"], warning["workflow"]) == ("5", "6", "an id")
         assert [m["source"] for m in first if m["kind"] == "text"] == ["5", "6"]
         assert [m["source"] for m in again if m["kind"] == "text"] == ["6"]
@@ -126,8 +129,8 @@ class TestMessages:
         shown = messages(server, {}, prompt)
         assert [m["node"] for m in shown if m["kind"] == "warning"] == ["8:5"]
         assert {(m["node"], m["text"]) for m in shown if m["kind"] == "text"} == {
-            ("8:5", "alpha 3.5, as set; its file recommends 1"),
-            ("9:8", "alpha 1, as set"),
+            ("8:5", f"alpha 3.5, as set; its file recommends {OWN}"),
+            ("9:8", f"alpha {OWN}, as set"),
         }
 
     def test_the_samplers_own_warnings_belong_to_it(self, server: Server) -> None:

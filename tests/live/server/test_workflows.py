@@ -98,7 +98,7 @@ def test_a_run_reports_progress_and_sends_a_preview(server: Server, name: str) -
 
 
 def test_a_trained_student_runs_in_its_own_template(server: Server) -> None:
-    """With the bundled student in place of the user's: the trainer wrote it too, and the name is the trainer's."""
+    """With the shapes' student in place of the user's: the trainer wrote it too, and the name is the trainer's."""
     target = server.base / "models" / "checkpoints" / "student.safetensors"
     shutil.copy2(ROOT / "models" / "snoopi-shapes-student.safetensors", target)
     try:
