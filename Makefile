@@ -5,7 +5,10 @@
 # SNOOPI_HOST_VERSION=...    use this pinned ComfyUI (see scripts/setup/host.py)
 # PYTHON=...                 the Python that the virtual environment is made with
 # PYTEST_ARGS=...            more arguments for pytest
-# JOBS=...                   so many tests at once, each file in one process (default: 3, as servers and pages wait)
+# JOBS=...                   so many tests at once (default: 3, as servers and pages wait; 2 in the oldest ComfyUI)
+
+# Compile each file once, not in each of some twenty processes; containers often set this variable.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ifeq ($(PYTHON),)
@@ -17,14 +20,16 @@ TOGETHER := -n $(or $(JOBS),3) --dist loadfile
 PYTEST = $(PY) -m pytest $(TOGETHER) $(PYTEST_ARGS)
 HOSTS := 0.16.3 0.20.1 0.24.0 0.27.0 0.30.0
 OLDEST := $(firstword $(HOSTS))
+# Two at once: of what runs there, nothing waits for a server or a page.
+PYTEST_OLDEST = SNOOPI_HOST_VERSION=$(OLDEST) $(PY) -m pytest -n $(or $(JOBS),2) --dist loadfile $(PYTEST_ARGS)
 # $(call part,NAME,COMMAND): run it, and print how long it took.
 part = @echo "== $(1)"; start=$$(date +%s); $(2); code=$$?; echo "== $(1): $$(($$(date +%s) - start)) s"; exit $$code
 
-.PHONY: help demo test test-all test-beyond lint test-hosts compatibility models results shapes-study study few-steps bench workflows lock setup setup-browser clean
+.PHONY: help demo test test-all test-beyond lint test-hosts compatibility models results shapes-study avatars-study study few-steps bench workflows lock setup setup-browser clean
 
 help:
 	@sed -n '1,9p' Makefile
-	@echo 'Targets: demo test test-all lint test-hosts compatibility models results shapes-study study few-steps bench workflows lock clean'
+	@echo 'Targets: demo test test-all lint test-hosts compatibility models results shapes-study avatars-study study few-steps bench workflows lock clean'
 
 setup:
 	@"$(PYTHON)" -m scripts.setup.bootstrap
@@ -35,24 +40,24 @@ setup-browser:
 demo: setup
 	@$(PY) -m scripts.demo
 
-# The gate, a quarter of an hour on two idle cores after set-up: every kind of test, heavy ones with fewer examples
+# The gate, twelve minutes on two idle cores after set-up: every kind of test, heavy ones with fewer examples
 # (tests/README.md), in the newest ComfyUI (or COMFYUI_PATH); and in the oldest that is supported, what could differ there.
 test: lint setup-browser
 	@$(PY) -m scripts.setup.comfy_cli --version >/dev/null # installed once, before tests that run at once
 	$(call part,gate,$(PYTEST) --effort gate)
-	$(call part,gate on ComfyUI $(OLDEST),SNOOPI_HOST_VERSION=$(OLDEST) $(PYTEST) --effort gate -m both_hosts tests/nodes)
+	$(call part,gate on ComfyUI $(OLDEST),$(PYTEST_OLDEST) --effort gate -m both_hosts tests/nodes)
 
 # Everything at full strength; in the oldest ComfyUI with the gate's numbers of examples.
 test-all: lint setup-browser
 	@$(PY) -m scripts.setup.comfy_cli --version >/dev/null
 	$(call part,all,$(PYTEST) --effort full)
-	$(call part,all on ComfyUI $(OLDEST),SNOOPI_HOST_VERSION=$(OLDEST) $(PYTEST) --effort wide -m "host and (both_hosts or not full)" tests/nodes)
+	$(call part,all on ComfyUI $(OLDEST),$(PYTEST_OLDEST) --effort wide -m "host and (both_hosts or not full)" tests/nodes)
 
 # What `make test-all` has beyond `make test`: CI runs both.
 test-beyond: setup-browser
 	@$(PY) -m scripts.setup.comfy_cli --version >/dev/null
 	$(call part,beyond the gate,$(PYTEST) --effort beyond)
-	$(call part,beyond the gate on ComfyUI $(OLDEST),SNOOPI_HOST_VERSION=$(OLDEST) $(PYTEST) --effort wide -m "host and (both_hosts and full or not both_hosts and not full)" tests/nodes)
+	$(call part,beyond the gate on ComfyUI $(OLDEST),$(PYTEST_OLDEST) --effort wide -m "host and (both_hosts and full or not both_hosts and not full)" tests/nodes)
 
 lint: setup
 	$(PY) -m ruff check .
@@ -75,29 +80,42 @@ workflows: setup-browser
 	$(PY) -m scripts.pictures.help
 	$(PY) -m scripts.pictures.before_after
 
-# Trains the models of the shapes world from scratch and measures them: about an hour on two cores. Finished parts in
-# runs/ are not repeated.
-ALPHA := 1.0
+# Trains the models of the avatars' world from nothing: pictures, text encoder, autoencoder, teacher, student. Each stage
+# continues where it stopped, and a finished one is not repeated: the same command goes on after an interruption. On one
+# quiet core a little over three hours: pictures 7 minutes, text encoder 4, autoencoder 48, teacher 58, reader 12, student
+# 63. Why the student learns in three parts: experiments/avatars_teacher/README.md.
+AVATARS := runs/avatars
+STUDENT := runs/avatars_student_full
+SHORT := $(AVATARS)/short_captions.txt
 
 models: setup
-	$(PY) -m experiments.shapes_teacher.build --out runs/shapes_teacher
-	$(PY) -m training.export runs/shapes_teacher --title "SNOOPI shapes, teacher" \
-	  --out models/snoopi-shapes-teacher.safetensors
-	$(PY) -m training.pgsb --resume
-	$(PY) -m training.export runs/shapes --alpha $(ALPHA) --out models/snoopi-shapes-student.safetensors
-	$(MAKE) results
+	$(PY) -m experiments.avatars_teacher.build --out $(AVATARS)
+	$(PY) -m experiments.avatars_teacher.reader --pictures $(AVATARS)/pictures --out $(AVATARS)
+	$(PY) -m experiments.avatars_teacher.reader --calibrate --pictures $(AVATARS)/pictures --out $(AVATARS)
+	$(PY) -m training.export $(AVATARS)/pipeline --title "SNOOPI avatars, teacher" \
+	  --out models/snoopi-avatars-teacher.safetensors
+	test -d $(STUDENT)/export || $(PY) -m training.pgsb --recipe avatars --resume loop.iterations=600 \
+	  loop.cooldown=150 output.folder=$(STUDENT)
+	test -f $(SHORT) || $(PY) -m training.pgsb --resume $(STUDENT) --accept-changes loop.iterations=1050 \
+	  loop.cooldown=250 guidance.kappa_min=1 guidance.lora_kappa=1 output.recommended_alpha=0.75
+	test -f $(SHORT) || $(PY) -m experiments.avatars_teacher.short_captions --out $(SHORT)
+	$(PY) -m training.pgsb --resume $(STUDENT) --accept-changes loop.iterations=1450 loop.cooldown=200 \
+	  prompts.source=$(SHORT)
+	$(PY) -m training.export $(STUDENT) --checkpoint latest --out models/snoopi-avatars-student.safetensors
 
-# Measures the shipped models (an hour on one core, mostly the teacher's scales) and writes the tables and charts of
-# docs/RESULTS.md; its text is written by hand. Seeds are fixed, so figures only change with the models. Scales and
-# negatives of the same models that docs/data already has are not measured again; delete the files to start over.
+# Measures the shipped models and writes the tables and charts of docs/RESULTS.md and docs/METHODS.md; their text is
+# written by hand. Seeds are fixed, so figures only change with the models. Scales, negatives and settings of the same
+# models that docs/data already has are not measured again; delete the files to start over. An hour on two quiet cores.
 results: setup
-	$(PY) -m experiments.shapes.evaluate models/snoopi-shapes-teacher.safetensors --as teacher --threads 1 \
+	$(PY) -m experiments.avatars.evaluate models/snoopi-avatars-teacher.safetensors --as teacher --threads 1 \
 	  --json docs/data/teacher.json
-	$(PY) -m experiments.shapes.evaluate models/snoopi-shapes-student.safetensors --alphas --threads 1 \
-	  --json docs/data/student.json
+	$(PY) -m experiments.avatars.evaluate models/snoopi-avatars-student.safetensors --count 1000 --alphas \
+	  --threads 1 --sheet out/pictures.html --json docs/data/student.json
 	$(PY) -m experiments.teacher_scale
 	$(PY) -m experiments.negatives
-	$(PY) -m experiments.results_page --alpha $(ALPHA)
+	$(PY) -m experiments.avatars.judges
+	$(PY) -m experiments.results_page
+	$(PY) -m experiments.methods
 
 # Compares guidance scales of the teachers in the shapes world: 27 runs, three hours on one idle core, less with JOBS=2;
 # runs/study takes 6 GB. It can be interrupted and resumed, and ITERATIONS=700 (the recipe's length) continues the same
@@ -105,7 +123,14 @@ results: setup
 shapes-study: setup
 	$(PY) -m experiments.guidance_study --jobs $(or $(JOBS),1) $(if $(ITERATIONS),--iterations $(ITERATIONS))
 
-# The paper's experiments in the shapes world: both of the above.
+# The same question in the avatars' world: PG-SB, SwiftBrush and a fixed scale of PG-SB's mean, at the recipe's full
+# length. Two hours on one idle core; can be interrupted and resumed. Writes docs/STUDY_AVATARS.md and its charts.
+avatars-study: setup
+	$(PY) -m experiments.guidance_study --world avatars --recipe avatars --cells pgsb swiftbrush fixed --iterations 300 \
+	  --every 50 --alpha 0.75 --out runs/study_avatars --json docs/study_avatars.json --page docs/STUDY_AVATARS.md \
+	  --jobs $(or $(JOBS),1)
+
+# The paper's experiments: teachers' scales in the shapes world, and the results of the shipped models.
 study: shapes-study results
 
 # Students of one, two and four steps in the shapes world, three seeds each; writes docs/FEW_STEPS.md and its picture. It

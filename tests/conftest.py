@@ -13,10 +13,12 @@ import atexit
 import gc
 import importlib.util
 import os
+import shlex
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,27 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test downloads a model
 # Tests run on the CPU, where they are reproducible; SNOOPI_TEST_GPU=1 puts the host on CUDA.
 ON_GPU = os.environ.get("SNOOPI_TEST_GPU") == "1"
+if not ON_GPU:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # also where a test names no device
 
 ROOT = Path(__file__).resolve().parent.parent
+# What tests and the host import beside the trainer's libraries of tests/support/preloaded.py.
+LIBRARIES = (
+    "av",
+    "comfy_kitchen",
+    "einops",
+    "hypothesis.strategies",
+    "hypothesis.internal.conjecture.engine",
+    "kornia",
+    "open_clip",
+    "playwright.sync_api",
+    "tensorboard.backend.event_processing.event_accumulator",
+    "torch_fidelity",
+    "torchaudio",
+    "torchsde",
+    "websocket",
+    "xdist.remote",
+)
 PACK = "snoopi_pack"
 
 
@@ -109,14 +130,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = config.getoption("effort")
     if chosen in ("full", "wide"):
         return
-    left_out = [
+    left_out = {
         item
         for item in items
         if (item.get_closest_marker("full") is not None if chosen == "gate" else not _is_beyond_the_gate(item))
-    ]
+    }
     if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
 
 
 def _is_beyond_the_gate(item: pytest.Item) -> bool:
@@ -126,6 +147,36 @@ def _is_beyond_the_gate(item: pytest.Item) -> bool:
 def pytest_report_header(config: pytest.Config) -> str:
     version = (HOST / "comfyui_version.py").read_text(encoding="utf-8").split('"')[1]
     return f"ComfyUI {version} at {HOST}; effort: {config.getoption('effort')}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """Fork pytest-xdist's workers from one process that has imported the libraries."""
+    if ON_GPU or sys.platform != "linux":  # CUDA does not work in a fork, nor do macOS's libraries; Windows has none
+        return
+    import warm_python
+
+    stack = ExitStack()
+    config.add_cleanup(stack.close)
+    python = str(stack.enter_context(warm_python.running("preloaded", *LIBRARIES)))
+    os.environ[warm_python.VARIABLE] = python
+    stack.callback(os.environ.pop, warm_python.VARIABLE, None)
+    for spec in specs:
+        spec.python = shlex.quote(python)  # execnet splits it
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep tests that share a server and the like in one process."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return order.unit(super()._split_scope(nodeid))
+
+    return Scheduling(config, log)
 
 
 _UNLISTED: set[tuple[str, str]] = set()  # figures that workers measured

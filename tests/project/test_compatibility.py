@@ -12,8 +12,7 @@ def script():
     return compatibility
 
 
-def entry(host, table, row, value, bar, column="error"):
-    file = "tests/nodes/test_x.py"
+def entry(host, table, row, value, bar, column="error", file="tests/nodes/test_x.py"):
     return {"host": host, "table": table, "row": row, "column": column, "value": value, "bar": bar, "file": file}
 
 
@@ -23,20 +22,20 @@ def test_a_page(script):
         entry("1", "families", "x", 1.23e-7, 1e-6),
         entry("2", "families", "x", 4e-7, 1e-6),
         entry("1", "families", "z", 0.0, 0.0, "difference"),
-        entry("2", "families", "z", 0.5, 0.0, "difference"),
+        entry("2", "families", "z", 0.5, 0.0, "difference", "tests/nodes/test_y.py"),
         entry("2", "families", "x", 2e-7, 1e-6),
     ]
     page = script.render(entries, ("1", "2"))
     lines = [line for line in page.splitlines() if line.startswith("|") and "---" not in line]
     assert lines == [
-        "| what | measured | bar | 1 | 2 |",
-        "| x | error | 1.0e-06 | 1.2e-07 | 4.0e-07 |",
-        "| z | difference | 0 | equal bit for bit | **5.0e-01: above the bar** |",
-        "| what | measured | bar | 1 | 2 |",
-        "| y | graphs | 4 | 3 | not in this version |",
+        "| what | measured | bar | 1 | 2 | test |",
+        "| x | error | 1.0e-06 | 1.2e-07 | 4.0e-07 | 1 |",
+        "| z | difference | 0 | equal bit for bit | **5.0e-01: above the bar** | 1, 2 |",
+        "| what | measured | bar | 1 | 2 | test |",
+        "| y | graphs | 4 | 3 | not in this version | 1 |",
     ]
     assert page == script.render(entries, ("1", "2"))
-    assert "    python -m pytest -rP tests/nodes/test_x.py\n" in page
+    assert "    python -m pytest -rP tests/nodes/test_x.py  # test 1\n" in page
 
 
 def test_the_page_begins_with_the_summary(script):

@@ -21,7 +21,7 @@ ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "HF_HUB_OFFLINE": "1",
 }
-# The bundled shapes model, but with other prompts, so that there is no minute of measuring at the end.
+# The bundled teacher, with prompts that it does not know, and hardly trained.
 SMALL = "--cpu prompts.source=prompts.txt loop.iterations=2 loop.batch_size=2 output.sample_every=0 output.log_every=1"
 
 
@@ -59,7 +59,7 @@ def test_pip_finds_the_requirements_of_the_extra(clone: Path) -> None:
 def test_the_dry_run_of_the_small_world(clone: Path) -> None:
     printed = shell(documented("python -m training.pgsb --dry-run"), clone)
     assert "kappa_max" in printed
-    assert not (clone / "runs" / "shapes").exists()
+    assert not (clone / "runs" / "avatars_student").exists()
 
 
 @pytest.mark.full

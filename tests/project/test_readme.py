@@ -6,6 +6,7 @@ import asyncio
 import importlib.resources
 import json
 import re
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ from live_pack import ROOT
 Row = dict[str, str]
 # Row names of README's table: those of docs/COMPATIBILITY.md, and the networks measured in benchmarks/RESULTS.md.
 COSTS = {"UNet SD1.5": "SD1.5", "UNet SDXL": "SDXL", "PixArt-alpha 512": "PixArt-alpha"}
-REMOVAL = ("the unwanted is absent", "the prompt is kept", "both, and a valid picture")
 ERRORS = {"relative error", "relative error, cfg 1"}
 ABSENT = "not in this version"
 
@@ -39,7 +39,7 @@ def table_of(markdown: str, *columns: str) -> list[Row]:
 
 @pytest.fixture(scope="module")
 def supported() -> dict[str, Row]:
-    return {row["network"]: row for row in table_of(read("README.md"), "network", "relative error")}
+    return {row["network"]: row for row in table_of(read("README.md"), "network", "relative error, cfg 1")}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,8 @@ def test_the_errors_are_the_measured_ones(supported: dict[str, Row]) -> None:
         if row["measured"] in ERRORS
     }
     assert set(supported) == set(COSTS)
-    assert {name: row["relative error"] for name, row in supported.items()} == {name: measured[name] for name in COSTS}
+    shown = {name: row["relative error, cfg 1"] for name, row in supported.items()}
+    assert shown == {name: measured[name] for name in COSTS}
 
 
 def ratio(cell: str) -> str:
@@ -93,23 +94,35 @@ def test_the_help_pages_have_the_same_percentages(costs: dict[str, Any]) -> None
         assert int(percent) == round(100 * (float(ratio(cases[column])) - 1)), name
 
 
-def test_the_share_of_removals_equals_the_results_page() -> None:
-    rows = {row["method"].strip("*"): row for row in table_of(read("docs/RESULTS.md"), "method", "absent")}
-    shown = table_of(read("README.md"), "the unwanted is absent")
-    assert len(shown) == 3
-    for row, method in zip(shown, ("none", "cfg 1.5", "nasa 1"), strict=True):
-        cells = [f"{round(100 * float(rows[method][column]))} %" for column in ("absent", "kept", "clean")]
-        assert [row[key] for key in REMOVAL] == cells, method
+def drawn(absent: str) -> list[int]:
+    """Percent of the pictures that show the unwanted, without and with the negative, of "0.50 -> 0.86"."""
+    return [round(100 - 100 * float(share)) for share in absent.split(" -> ")]
 
 
-def test_the_examples_on_the_help_page_have_their_rates() -> None:
-    page = " ".join(read("web/docs/SnoopiNASAApply.md").split())
-    match = re.search(r"is gone in (\d+) % of the pictures, and (\d+) % are clean", page)
-    rows = {row["method"].strip("*"): row for row in table_of(read("docs/RESULTS.md"), "method", "absent")}
-    assert match is not None
-    assert [int(share) for share in match.groups()] == [
-        round(100 * float(rows["nasa 1"][column])) for column in ("absent", "clean")
-    ]
+def fixed_pairs() -> list[Row]:
+    page = read("docs/RESULTS.md")
+    part = page[page.index("The fixed pairs:") : page.index("The modal pairs:")]
+    return table_of(part, "prompt", "absent, one step", "kept, one step")
+
+
+def test_the_pairs_are_those_of_the_results_page() -> None:
+    rows = fixed_pairs()
+    shown = table_of(read("README.md"), "prompt", "prompt kept")
+    title = next(name for name in shown[0] if name.startswith("pictures that show it"))
+    assert [(row["prompt"], row["negative"]) for row in shown] == [(row["prompt"], row["negative"]) for row in rows]
+    for row, measured in zip(shown, rows, strict=True):
+        assert [int(each) for each in re.findall(r"\d+", row[title])] == drawn(measured["absent, one step"])
+        assert row["prompt kept"] == f"{round(100 * float(measured['kept, one step']))} %"
+
+
+def test_the_help_pages_have_the_results_shares() -> None:
+    rows = fixed_pairs()
+    before, after = (round(fmean(each)) for each in zip(*(drawn(row["absent, one step"]) for row in rows), strict=True))
+    kept = round(100 * fmean(float(row["kept, one step"]) for row in rows))
+    for page in ("SnoopiNASAApply.md", *(f"SnoopiNASAApply/{language}.md" for language in ("fr", "ja", "zh"))):
+        text = read(f"web/docs/{page}")
+        for share in (before, after, kept):
+            assert f"{share} %" in text, (page, share)
 
 
 @pytest.mark.host
