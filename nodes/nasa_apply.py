@@ -96,7 +96,7 @@ class NASAApply(io.ComfyNode):
                     default=AS_SET,
                     optional=True,
                     tooltip='Where alpha comes from. "as set", the neutral value, uses the number above. "auto" uses '
-                    "the value measured for this file instead, else the paper's for a PG-SB file, else a guess: the "
+                    "what the model's file recommends instead, else the paper's for a PG-SB file, else a guess: the "
                     "lowest published for such networks. The node shows which. Only for method NASA.",
                 ),
                 io.Combo.Input(

@@ -2,7 +2,8 @@
 
 Trains every cell once per seed with `python -m training.pgsb`, measures every checkpoint, and writes the tables of
 docs/STUDY.md. Runs that --out or --json already has are not repeated, and interrupted ones are resumed. A run that
-fails is reported; the others continue. With more --iterations the same runs are continued.
+fails is reported; the others continue. With more --iterations the same runs are continued, if the recipe's learning
+rates do not depend on the length (no loop.cooldown).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import sys
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,12 +48,16 @@ def done_before(before: dict[str, Any], study: Study) -> dict[tuple[str, int], d
     }
 
 
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def digest(recipe: Recipe) -> str:
     """SHA-256 of what a run depends on besides cell, seed and length: the recipe and the teacher's weights."""
     content = recipe.to_hash("seed", "output", "guidance")
     content["loop"] = {key: value for key, value in content["loop"].items() if key not in ("iterations", "threads")}
     teacher = find_file(recipe.teacher.path)
-    weights = hashlib.sha256(teacher.read_bytes()).hexdigest() if teacher.is_file() else ""
+    weights = sha256(teacher) if teacher.is_file() else ""
     return hashlib.sha256(json.dumps([content, weights], sort_keys=True).encode()).hexdigest()
 
 
@@ -63,6 +69,11 @@ def main(arguments: list[str] | None = None) -> int:
         same = [f"--{name}" for name in ("out", "json", "page") if getattr(args, name) == parser.get_default(name)]
         if same:
             parser.error(f"--world {args.world} needs its own {', '.join(same)}: the defaults are the shapes world's")
+    measures = MEASURES[args.world]
+    if not measures.pairs and args.pairs != Protocol.pairs:
+        parser.error(
+            f"--pairs is the number of modal pairs; the world {args.world} has {len(measures.world.fixed)} fixed"
+        )
     protocol = from_arguments(Protocol, args)
     study = from_arguments(Study, args, out=args.out.resolve(), protocol=protocol, save_every=args.every)
     cell, seed = study.cells[0], study.seeds[0]
@@ -85,6 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
         "overrides": study.overrides,
         "setting": digest(recipe),
     }
+    if measures.reader:
+        about["reader"] = sha256(measures.reader)
     before = read_json(args.json)
     if any(before.get(key) != value for key, value in about.items()):
         before = {}

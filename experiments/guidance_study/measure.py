@@ -33,7 +33,8 @@ def quality(
 def final(model: Backbone, measures: Measures, protocol: Protocol) -> dict[str, Any]:
     """Measure more images of the last checkpoint: both kinds of captions, and NASA on the world's pairs."""
     plain = one_step(model)
-    pairs = measures.pairs(plain, protocol.pairs, protocol.curve_prompt_images)
+    choose = measures.pairs
+    pairs = choose(plain, protocol.pairs, protocol.curve_prompt_images) if choose else list(measures.world.fixed)
 
     def mean(generate: Generate, steer: bool) -> dict[str, float]:
         table = removal_table(measures.world, generate, pairs, steer=steer, count=protocol.pair_images)

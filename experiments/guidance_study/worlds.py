@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 from experiments.avatars import measure as avatars
@@ -12,7 +13,7 @@ from experiments.removal import Generate, Pair, World, modal_pairs
 from experiments.shapes import measure as shapes
 from experiments.shapes.evaluate import CAPTION_SEED, NOISE_SEED, OPEN
 from experiments.shapes.world import SHAPES
-from training.prompts.avatars.rules import read
+from training.prompts.avatars.rules import WEIGHTS, read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +21,16 @@ class Measures:
     """
     quality: (model, number of captions, their kind) -> shares of stated-right and of valid pictures.
     entropy: (model, pictures a prompt) -> bits, mean over prompts and the attributes that they leave open.
-    pairs: (model, modal pairs of a part of the world, pictures to find them) -> pairs for negative prompts.
+    pairs: (model, modal pairs of a part of the world, pictures to find them) -> pairs for negative prompts; without it,
+        the fixed pairs of the world.
+    reader: weights of the networks that read its pictures.
     """
 
     world: World
     quality: Callable[[Generate, int, str], tuple[float, float]]
     entropy: Callable[[Generate, int], float]
-    pairs: Callable[[Generate, int, int], list[Pair]]
+    pairs: Callable[[Generate, int, int], list[Pair]] | None = None
+    reader: Path | None = None
 
 
 def _seeds(count: int) -> list[int]:
@@ -61,11 +65,11 @@ MEASURES = {
         entropy=_shapes_entropy,
         pairs=lambda generate, per_group, count: modal_pairs(SHAPES, generate, per_group=per_group, count=count),
     ),
-    # All students draw the fixed pairs' unwanted things often enough, so each is measured on the same pairs.
+    # All students draw the unwanted things of the fixed pairs often enough, so all are measured on the same pairs.
     "avatars": Measures(
         world=AVATARS,
         quality=_avatars_quality,
         entropy=_avatars_entropy,
-        pairs=lambda generate, per_group, count: list(AVATARS.fixed),
+        reader=WEIGHTS,
     ),
 }

@@ -87,6 +87,7 @@ def test_finished_cells_are_not_repeated_and_a_failed_cell_does_not_stop_the_oth
 def test_the_avatars_are_measured_on_their_own_pairs(tmp_path):
     assert run(tmp_path, "--world", "avatars", "--recipe", "avatars", cells=("pgsb",)) == 0
     results = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
+    assert results["reader"] == study.sha256(MEASURES["avatars"].reader)
     assert results["world"] == "avatars" and results["runs"][0]["final"]["pairs"] == len(AVATARS.fixed)
     assert results["teacher"]["entropy"] > 0
 
@@ -226,3 +227,14 @@ def test_another_world_needs_files_of_its_own(capsys):
     with pytest.raises(SystemExit):
         study.main(["--world", "avatars", "--recipe", "avatars", "--json", "mine.json"])
     assert "--world avatars needs its own --out, --page" in capsys.readouterr().err
+
+
+def test_a_world_with_fixed_pairs_takes_no_number_of_modal_pairs(tmp_path, capsys):
+    paths = [f"--{name}={tmp_path / name}" for name in ("out", "json", "page")]
+    with pytest.raises(SystemExit):
+        study.main(["--world", "avatars", "--recipe", "avatars", "--pairs", "5", *paths])
+    assert (
+        f"--pairs is the number of modal pairs; the world avatars has {len(AVATARS.fixed)} fixed"
+        in capsys.readouterr().err
+    )
+    assert not [*tmp_path.iterdir()]

@@ -1,4 +1,4 @@
-"""The alpha to start with: measured for this file, else the paper's for this kind of model."""
+"""The alpha to start with: what the file recommends, else the paper's for this kind of model."""
 
 from __future__ import annotations
 
