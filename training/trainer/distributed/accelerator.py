@@ -82,10 +82,8 @@ def check_launch(accelerator: Accelerator, recipe: Recipe) -> None:
     kind, dynamo = accelerator.distributed_type, accelerator.state.dynamo_plugin.backend
     if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise RecipeError(f"accelerate is set to {kind.value}; supported: --multi_gpu, or --use_fsdp --fsdp_version 2")
-    if kind == DistributedType.FSDP and not accelerator.is_fsdp2:
-        raise RecipeError("accelerate is set to FSDP version 1; give it --fsdp_version 2")
-    if kind == DistributedType.FSDP and recipe.loop.optimizer != "adamw":
-        raise RecipeError(f"loop.optimizer={recipe.loop.optimizer} does not support FSDP; use loop.optimizer=adamw")
+    if kind == DistributedType.FSDP:
+        check_fsdp(2 if accelerator.is_fsdp2 else 1, recipe)
     if dynamo != DynamoBackend.NO:
         raise RecipeError(
             f"accelerate is set to compile (dynamo_backend {dynamo.value}); set it to no, and use loop.compile=true"
@@ -95,6 +93,18 @@ def check_launch(accelerator: Accelerator, recipe: Recipe) -> None:
             f"accelerate is set to accumulate gradients (gradient_accumulation_steps {steps}); set that to 1, and use "
             "loop.micro_batch"
         )
+
+
+def check_fsdp(version: int, recipe: Recipe) -> None:
+    """Refuse what does not work with FSDP.
+
+    Raises:
+        RecipeError: version 1, or 8-bit moments.
+    """
+    if version != 2:
+        raise RecipeError(f"accelerate is set to FSDP version {version}; give it --fsdp_version 2")
+    if recipe.loop.optimizer != "adamw":
+        raise RecipeError(f"loop.optimizer={recipe.loop.optimizer} does not support FSDP; use loop.optimizer=adamw")
 
 
 def on_main(accelerator: Accelerator, action: Callable[[], T]) -> T:

@@ -21,6 +21,7 @@ from training.models.loading.build import without_weights
 from training.models.text_cache.manifest import MANIFEST
 from training.prompts.source import PromptSource
 from training.trainer.build import open_run_prompts, open_teacher
+from training.trainer.distributed.accelerator import check_fsdp
 from training.trainer.distributed.cuda_speed import use_cuda_settings
 from training.trainer.estimate import Estimate, checkpoint_size, estimate, mean_step
 from training.trainer.run_folder.checkpoint import checkpoints, iteration_of
@@ -28,14 +29,15 @@ from training.trainer.run_folder.resume_check import check_folder
 
 GIB, GB, TERA = 2**30, 1e9, 1e12
 SAMPLE = 1000  # prompts to check
-_USE_FSDP = "ACCELERATE_USE_FSDP"  # set by `accelerate launch --use_fsdp`
+_USE_FSDP, _FSDP_VERSION = "ACCELERATE_USE_FSDP", "FSDP_VERSION"  # set by `accelerate launch --use_fsdp`
 
 
 def dry_run(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> None:
     """Print a report. Models are known by their configs and the headers of their files: no weights are read.
 
     Raises:
-        RecipeError: the run folder holds another run, or one that this recipe cannot continue.
+        RecipeError: the run folder holds another run, or one that this recipe cannot continue; or FSDP is of version 1,
+            or used with 8-bit moments.
         FileNotFoundError, ValueError: the run would fail with this error. The recipe is printed before. The text cache
             is checked last, since making it may take hours, and the report helps to decide on that.
     """
@@ -43,6 +45,8 @@ def dry_run(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) ->
     print(recipe.to_toml(), flush=True)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    if uses_fsdp(device):
+        check_fsdp(int(os.environ.get(_FSDP_VERSION, "1")), recipe)
     cache = recipe.prompts.text_cache
     t5_is_needed = not (cache and (Path(cache).expanduser() / MANIFEST).is_file())
     with long_step("reading the models' descriptions", at_once=False), without_weights(t5_is_needed=t5_is_needed):

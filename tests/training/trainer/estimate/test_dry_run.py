@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from training.config import load_recipe
+from training.config import RecipeError, load_recipe
 from training.prompts import open_prompts
 from training.trainer.estimate import dry_run
 
@@ -57,6 +57,22 @@ def test_what_fsdp_refuses_is_no_remedy(monkeypatch, processes, moments):
     found = SimpleNamespace(memory={"weights": 2.0**31}, total=2.0**31)
     text = dry_run.memory(found, torch.device("cuda"), processes)
     assert "student.train=lora" in text and ("adamw8bit" in text) == moments and ("FSDP" in text) != moments
+
+
+@pytest.mark.parametrize(
+    ("version", "optimizer", "problem"),
+    [(None, "adamw", "FSDP version 1"), ("2", "adamw8bit", "loop.optimizer=adamw8bit does not support FSDP")],
+)
+def test_what_a_run_with_fsdp_refuses_a_dry_run_refuses(tmp_path, monkeypatch, version, optimizer, problem):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("FSDP_VERSION", raising=False)
+    if version:
+        monkeypatch.setenv("FSDP_VERSION", version)
+    recipe = load_recipe("shapes", [f"loop.optimizer={optimizer}", f"output.folder={tmp_path / 'run'}"])
+    with pytest.raises(RecipeError, match=problem):
+        dry_run.dry_run(recipe, cpu=False, resume=False, accept_changes=False)
 
 
 @pytest.mark.parametrize(("count", "few"), [(5, True), (2000, False)])
