@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -276,17 +277,17 @@ def _find_checkpoint(source: Path, which: str) -> Path:
     if which == "best":
         found = best_checkpoint(folder) or newest_intact(folder)
     else:
-        found = newest_intact(folder) if which == "latest" else _named_checkpoint(folder, Path(which).expanduser())
-    if found is None or not found.is_dir():
+        found = newest_intact(folder) if which == "latest" else _named_checkpoint(folder, which)
+    if found is None:
         names = ", ".join(path.name for path in checkpoints(folder)) or "none"
         raise ValueError(f"{source} holds no usable checkpoint {which!r}; available: {names}")
     return found
 
 
-def _named_checkpoint(folder: Path, which: Path) -> Path | None:
+def _named_checkpoint(folder: Path, which: str) -> Path | None:
     """The checkpoint in `folder` of this name, or at this path; None for a path to anywhere else."""
-    found = folder / which.name
-    return found if which.name and (which == Path(which.name) or which.resolve() == found.resolve()) else None
+    path = Path(os.path.expanduser(which)).resolve()
+    return next((found for found in checkpoints(folder) if which == found.name or path == found.resolve()), None)
 
 
 def teacher_provenance(folder: Path) -> Provenance:

@@ -195,6 +195,12 @@ def test_missing_models_are_reported(tmp_path, capsys):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     assert main([str(tmp_path / "run"), "--out", str(tmp_path / "x.safetensors")]) == 2
     assert "run holds no usable checkpoint" in capsys.readouterr().err
+    kept = tmp_path / "run" / "checkpoints" / "step-00000001"
+    kept.mkdir()
+    (kept / "state.json").write_text("{}", encoding="utf-8")
+    for name in ("..", ".", "", "~nobody/step-00000001", "/elsewhere/step-00000001"):
+        assert main([str(tmp_path / "run"), "--checkpoint", name, "--out", str(tmp_path / "x.safetensors")]) == 2
+        assert f"no usable checkpoint {name!r}; available: step-00000001" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
