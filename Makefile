@@ -133,8 +133,8 @@ avatars-study: setup
 # The paper's experiments: teachers' scales in the shapes world, and the results of the shipped models.
 study: shapes-study results
 
-# Students of one, two and four steps in the shapes world, three seeds each; writes docs/FEW_STEPS.md and its picture. It
-# can be interrupted and resumed. About four hours on one idle core (estimated, not measured), less with JOBS=2.
+# Students of one, two and four steps in the avatars' world, three seeds each; writes the tables of docs/FEW_STEPS.md and
+# its picture. Can be interrupted and resumed. Two and a half hours on one idle core, less with JOBS=2.
 few-steps: setup
 	$(PY) -m experiments.few_steps --jobs $(or $(JOBS),1) $(if $(ITERATIONS),--iterations $(ITERATIONS))
 

@@ -1,4 +1,4 @@
-"""`python -m experiments.few_steps`: students of one, two and four steps in the small world.
+"""`python -m experiments.few_steps`: students of one, two and four steps in the avatars' world.
 
 Trains them from the same teacher with `python -m training.pgsb`, measures each with all its steps, and writes tables of
 quality, variety and removal, and a picture. It may be stopped at any moment: what --out has is not repeated, and a run
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m experiments.few_steps", description=__doc__)
     parser.add_argument("--steps", nargs="+", type=int, choices=STUDENTS, default=list(STUDENTS))
-    parser.add_argument("--iterations", type=int, default=700, help="of the one-step student (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, default=300, help="of the one-step student (default: %(default)s)")
     parser.add_argument(
         "--equal",
         choices=("updates", "operations"),

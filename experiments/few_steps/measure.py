@@ -6,41 +6,43 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from experiments.avatars import measure
+from experiments.avatars.evaluate import CAPTION_SEED, NOISE_SEED
+from experiments.avatars.world import AVATARS
 from experiments.few_steps.settings import Protocol
 from experiments.json_file import read_json, write_json
-from experiments.removal import Generate, modal_pairs, removal_table
+from experiments.removal import Generate, removal_table
 from experiments.run_trainer import checkpoint_name, open_checkpoint
 from experiments.sampling import ManySteps, all_steps
-from experiments.shapes import measure
-from experiments.shapes.evaluate import CAPTION_SEED, NOISE_SEED, OPEN
-from experiments.shapes.world import SHAPES
 from training.models.backbone import Backbone
 from training.models.loading import load_backbone
+from training.prompts.avatars.rules import read
 
 
 def quality(generate: Generate, protocol: Protocol) -> dict[str, Any]:
     """Shares of stated-right and of valid images of captions that leave attributes open; and the entropy within a
     prompt, in bits, of each prompt and each attribute that it leaves open."""
     texts, stated = measure.caption_set(protocol.captions, CAPTION_SEED, "partial")
-    row = measure.accuracy(generate(texts, list(range(NOISE_SEED, NOISE_SEED + len(texts)))), stated)
-    bits = measure.prompt_entropies(generate, list(OPEN), count=protocol.prompt_images, seed=NOISE_SEED)
-    entropies = [value for values in bits.values() for value in values]
+    images = generate(texts, list(range(NOISE_SEED, NOISE_SEED + len(texts))))
+    row = measure.accuracy(read(images), stated)
+    bits = measure.prompt_entropy(generate, count=protocol.prompt_images, seed=NOISE_SEED)
+    entropies = [value for attributes in bits.values() for value in attributes.values()]
     return {"captions": len(texts), "stated": row.stated, "valid": row.valid, "entropies": entropies}
 
 
 def removal(model: Backbone, protocol: Protocol) -> dict[str, list[dict[str, float]]]:
-    """Removal of what the student draws most often, pair by pair: without the negative, with NASA in all steps, and
-    with NASA in the first step alone."""
-    plain, scale = all_steps(model), protocol.alpha
-    pairs = modal_pairs(SHAPES, plain, per_group=protocol.pairs, count=protocol.prompt_images)
+    """Removal on the fixed pairs, pair by pair: without the negative, with NASA in all steps, and with NASA in the
+    first step alone."""
+    scale = protocol.alpha
     arms = {
-        "no negative": (plain, False),
+        "no negative": (all_steps(model), False),
         "all steps": (all_steps(model, "nasa", scale), True),
         "first step": (all_steps(model, "nasa", scale, steered=1), True),
     }
+    pairs, count = list(AVATARS.fixed), protocol.pair_images
     return {
-        name: [asdict(row) for row in removal_table(SHAPES, g, pairs, steer=steer, count=protocol.pair_images)]
-        for name, (g, steer) in arms.items()
+        name: [asdict(row) for row in removal_table(AVATARS, generate, pairs, steer=steer, count=count)]
+        for name, (generate, steer) in arms.items()
     }
 
 

@@ -16,19 +16,19 @@ STUDENTS = {1: (999,), 2: (999, 499), 4: (999, 749, 499, 249)}  # timesteps by n
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """Numbers of images, and NASA's strength (as the shapes recipe recommends)."""
+    """Numbers of images, and NASA's strength (that of the bundled student)."""
 
     captions: int = 400
     prompt_images: int = 50
-    pairs: int = 4
     pair_images: int = 50
-    alpha: float = 1.0
+    alpha: float = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study(study.Study):
     """iterations: of the one-step student; equal: what all students have as many of, "updates" or "operations"."""
 
+    recipe: str = "avatars"
     equal: str
 
     def folder(self, steps: int, seed: int) -> Path:

@@ -15,7 +15,7 @@ from training.models.loading import load_backbone
 
 Run = dict[str, Any]
 ARMS = {"no negative": "no negative", "all steps": "NASA in all steps", "first step": "NASA in the first step"}
-PROMPTS = ("a red ring", "a picture", "a square on the left")  # the last two leave more open
+PROMPTS = ("a person", "a monster with glasses", "a planet with a ring")
 IMAGES, PICTURE_SEED = 12, 70_000
 
 
@@ -41,7 +41,7 @@ def quality_table(teacher: Run, runs: list[Run], operations: dict[int, float]) -
 
 
 def removal_table(runs: list[Run]) -> str:
-    """NASA on each student's own modal pairs, over all seeds; bootstrap intervals over pairs."""
+    """NASA on the fixed pairs, over all seeds; bootstrap intervals over pairs and seeds."""
     rows = []
     for steps in sorted({run["steps"] for run in runs}):
         for arm, title in ARMS.items():

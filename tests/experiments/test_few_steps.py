@@ -8,7 +8,7 @@ from experiments.few_steps.__main__ import main
 from experiments.few_steps.settings import Protocol, Study
 from experiments.few_steps.tables import difference_table, quality_table, removal_table
 
-FEW = ("--captions=4", "--prompt-images=2", "--pairs=1", "--pair-images=2", "--save-every=1", "--seeds=7")
+FEW = ("--captions=4", "--prompt-images=2", "--pair-images=2", "--save-every=1", "--seeds=7")
 
 
 def run(folder, *more, iterations=1, steps=(1, 4)):
