@@ -15,6 +15,15 @@ from .one_step_sampler import OneStepSampler
 from .pgsb_loader import PGSBLoader
 from .replacements import REPLACEMENTS
 
+# By id, for tools that read this without importing it; the host asks the extension.
+NODE_CLASS_MAPPINGS = {
+    "SnoopiPGSBLoader": PGSBLoader,
+    "SnoopiNASAApply": NASAApply,
+    "SnoopiOneStepSampler": OneStepSampler,
+    "SnoopiNASAScaleSweep": NASAScaleSweep,
+    "SnoopiNASAInspect": NASAInspect,
+}
+
 
 class SnoopiExtension(ComfyExtension):
     async def on_load(self) -> None:
@@ -23,7 +32,7 @@ class SnoopiExtension(ComfyExtension):
             await ComfyAPI().node_replacement.register(replacement)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [PGSBLoader, NASAApply, OneStepSampler, NASAScaleSweep, NASAInspect]
+        return list(NODE_CLASS_MAPPINGS.values())
 
 
 async def comfy_entrypoint() -> SnoopiExtension:

@@ -43,12 +43,12 @@ function pathTo(id) {
   return path.at(-1).comfyClass?.startsWith("Snoopi") ? path : [];
 }
 
-// Height of an element at this width; measured outside the node, where it may not have been drawn yet.
+// Height of an element at this width; measured beside the canvas, since its node may not have been drawn yet.
 function measure(element, width) {
   const copy = element.cloneNode(true);
   copy.removeAttribute("class");
   copy.style.cssText += `position: absolute; visibility: hidden; height: auto; width: ${width}px;`;
-  document.body.append(copy);
+  app.canvas.canvas.parentElement.append(copy);
   const height = copy.offsetHeight;
   copy.remove();
   return height;

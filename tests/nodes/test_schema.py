@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import re
@@ -73,6 +74,17 @@ def schemas(pack):
         return {node.GET_SCHEMA().node_id: node.GET_SCHEMA() for node in await extension.get_node_list()}
 
     return asyncio.run(ask())
+
+
+def test_tools_that_do_not_import_the_pack_find_the_same_nodes(pack_root, schemas):
+    """comfy-test and ComfyUI-Manager read the names in a literal NODE_CLASS_MAPPINGS. The host must not find it."""
+    tree = ast.parse((pack_root / "nodes" / "__init__.py").read_text(encoding="utf-8"))
+    (mappings,) = [node.value for node in tree.body if isinstance(node, ast.Assign)]
+    assert [key.value for key in mappings.keys] == list(schemas)
+
+
+def test_the_host_asks_the_extension(pack):
+    assert not hasattr(pack, "NODE_CLASS_MAPPINGS")
 
 
 def test_nodes_inputs_and_outputs_are_frozen(schemas):

@@ -27,13 +27,13 @@ Words = list[str]  # of a command line, without "python"
 Check = Callable[[list[Command]], list[Words]]  # gives the command lines for python to parse, all in one process
 
 
-def run_by(file: str) -> Check:
+def run_by(*files: str) -> Check:
     """Another test takes exactly this command from the page and runs it."""
 
     def check(found: list[Command]) -> list[Words]:
-        text = (ROOT / file).read_text(encoding="utf-8")
+        text = "".join((ROOT / file).read_text(encoding="utf-8") for file in files)
         for command in found:
-            assert f'documented("{command.text}")' in text, f"{file} does not run `{command.text}`"
+            assert f'documented("{command.text}")' in text, f"{files} do not run `{command.text}`"
         return []
 
     return check
@@ -127,7 +127,10 @@ RULES = {
     "make": Rule(r"make [a-z-]+", make_has_the_target),
     "install": Rule(rf"cd ComfyUI/custom_nodes|{CLONE}", run_by("tests/live/install/test_fresh_install.py")),
     "comfy-cli install": Rule(r"comfy node install .*", run_by("tests/live/install/test_manager.py")),
-    "comfy-cli": Rule(r"python -m scripts\.setup\.comfy_cli .*", run_by("tests/live/install/test_archive.py")),
+    "comfy-cli": Rule(
+        r"python -m scripts\.setup\.comfy_cli .*",
+        run_by("tests/live/install/conftest.py", "tests/live/install/test_archive.py"),
+    ),
     "trainer": Rule(
         rf"{CLONE} && cd snoopi|pip install '\.\[training\]'|python -m training\.pgsb --dry-run"
         r"|(python -m training\.pgsb --resume|tensorboard --logdir|python -m training\.export) runs/mine.*",

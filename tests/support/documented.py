@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -55,6 +57,14 @@ def documented(text: str) -> str:
     """Return `text`; fails if no page has it as a command. For tests that run documented commands."""
     assert any(command.text == text for command in commands()), f"no page has the command {text!r} any more"
     return text
+
+
+def run_python(command: str, folder: Path) -> str:
+    """Run `python ...` of a page in a folder with this Python; returns what it printed."""
+    words = [sys.executable, *command.split()[1:]]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def commands_in(markdown: str) -> Iterator[tuple[str, bool]]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from checkout import make_repository
 from clean_env import make_clean_env
+from documented import documented, run_python
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +46,10 @@ def comfy_cli(pack_root: Path) -> Path:
     say = "import sys; from scripts.setup import comfy_cli; sys.stdout.write(str(comfy_cli.provide()))"
     done = subprocess.run([sys.executable, "-c", say], cwd=pack_root, stdout=subprocess.PIPE, check=True)
     return Path(done.stdout.decode().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def archive(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package, as the registry gets it."""
+    run_python(documented("python -m scripts.setup.comfy_cli node pack"), repository)
+    return (repository / "node.zip").rename(tmp_path_factory.mktemp("archive") / "node.zip")

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 import pytest
-from documented import documented
+from documented import documented, run_python
 from live_client import load_prompt
 from live_pack import FOLDER, ROOT, SHIPPED_FILES, SHIPPED_FOLDERS
 from live_server import Server
@@ -28,19 +28,6 @@ FILES |= {".comfyignore", "CHANGELOG.md", "CONTRIBUTING.md", "README.md"}
 LEFT_OUT = {".ci", ".github", "benchmarks", "docs", "experiments", "scripts", "tests"}
 
 
-def run(command: str, cwd: Path) -> str:
-    words = [sys.executable, *command.split()[1:]]
-    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def archive(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run(documented("python -m scripts.setup.comfy_cli node pack"), repository)
-    return (repository / "node.zip").rename(tmp_path_factory.mktemp("archive") / "node.zip")
-
-
 @pytest.fixture(scope="module")
 def names(archive: Path) -> set[str]:
     with zipfile.ZipFile(archive) as file:
@@ -48,7 +35,7 @@ def names(archive: Path) -> set[str]:
 
 
 def test_comfy_clis_validation_passes_without_a_warning(repository: Path) -> None:
-    output = run(documented("python -m scripts.setup.comfy_cli node validate"), repository)
+    output = run_python(documented("python -m scripts.setup.comfy_cli node validate"), repository)
     assert "All validation checks passed" in output, output  # instead of "Security warnings found"
     assert "Warning" not in output, output  # of a field that the registry would leave empty
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn import Conv2d, GroupNorm, Linear  # by name: comfy-test takes "nn." before them for a node that loads them
 
 from training.prompts.avatars.captions import SUBJECT, Stated
 from training.prompts.avatars.draw import render
@@ -46,10 +47,10 @@ class AttributeReader(nn.Module):
         self.questions = questions()
         layers: list[nn.Module] = []
         for narrow, wide in zip((3, *_WIDTHS), _WIDTHS, strict=False):
-            layers += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GroupNorm(8, wide), nn.SiLU()]
+            layers += [Conv2d(narrow, wide, 3, stride=2, padding=1), GroupNorm(8, wide), nn.SiLU()]
         self.features = nn.Sequential(*layers, nn.Flatten())
         side = SIZE // 2 ** len(_WIDTHS)
-        self.heads = nn.Linear(_WIDTHS[-1] * side**2, sum(map(len, self.questions.values())))
+        self.heads = Linear(_WIDTHS[-1] * side**2, sum(map(len, self.questions.values())))
 
     def forward(self, images: torch.Tensor) -> dict[tuple[str, str], torch.Tensor]:
         """Logits (B, number of answers) for each question."""
