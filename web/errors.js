@@ -7,6 +7,7 @@ const PACK = /[\\/]snoopi_core[\\/]/; // the folder of the pack in a line of a t
 const LIFE = 30000; // ms
 const POLL = 200; // ms
 const LONGEST = 300000; // ms that checking a prompt may take
+const FOLDERS = { ckpt_name: "models/checkpoints", lora_name: "models/loras" }; // input -> where its files are
 
 const isOurs = (type) => type?.startsWith("Snoopi");
 const nameOf = (type) => LiteGraph.registered_node_types[type]?.nodeData?.display_name ?? type;
@@ -34,7 +35,9 @@ function sentence({ type, message, details, extra_info: info }) {
   if (type === "custom_validation_failed") return details.replace(/^\w+ - /, "");
   if (type === "value_not_in_list") {
     const given = JSON.stringify(info?.received_value);
-    return `${info?.input_name}: ${given} is not in the list. Choose another, or copy the file there and press R`;
+    const folder = FOLDERS[info?.input_name];
+    const copy = folder ? `, or copy the file into ComfyUI's ${folder} and press R` : "";
+    return `${info?.input_name}: ${given} is not in the list. Choose another${copy}`;
   }
   return [message, details].filter(Boolean).join(": ");
 }

@@ -68,6 +68,7 @@ function addWidget(node) {
     getValue: () => element.textContent,
     setValue: () => {},
     getMinHeight: height,
+    getMaxHeight: height, // else it takes half the room of a picture below it
     hideOnZoom: false,
     margin: MARGIN,
     serialize: false, // not in the prompt

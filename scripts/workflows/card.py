@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from PIL import Image, ImageColor, ImageDraw
+from PIL import Image, ImageColor, ImageDraw, ImageOps
 
 from scripts.workflows.parts import Workflow
 from snoopi_core.pictures.drawing import GREEN, INK, PAPER, RULE, load_font, wrap_text
 
 SIDE, MARGIN, GAP = 512, 24, 10
-TOP, BAND = 172, 352  # the pictures' upper edge, below the badge; the band of words
-PICTURE, LABEL, RIBBON = 150, 22, 48  # height of a row of pictures, of its labels, and of the ribbon
+BADGE = 60  # where the pictures may begin
+TOP, BAND = 172, 352  # the words' upper edge: without pictures, and below them
+PICTURE, LABEL, RIBBON = 216, 22, 48  # height of a row of pictures, of its labels, and of the ribbon
 ARROW = 44
 DARK = "#1b1f24"
 NO_DOWNLOAD = "no download"
@@ -60,17 +61,12 @@ def _draw_pictures(page: Image.Image, pictures: Sequence[Image.Image], titles: S
     """One wide picture, or a row of small ones with their titles, an arrow between two."""
     draw, count = ImageDraw.Draw(page), len(pictures)
     if not titles:  # a sheet or a chart
-        shown = pictures[0].resize(
-            (round(pictures[0].width * BAND / pictures[0].height), BAND), Image.Resampling.LANCZOS
-        )
-        room = SIDE - TOP
-        scale = min(1.0, room / shown.width)
-        shown = shown.resize((round(shown.width * scale), round(shown.height * scale)), Image.Resampling.LANCZOS)
-        page.paste(shown, (SIDE - shown.width, (BAND - shown.height) // 2))
+        shown = ImageOps.contain(pictures[0], (SIDE - 2 * GAP, BAND - BADGE), Image.Resampling.LANCZOS)
+        page.paste(shown, ((SIDE - shown.width) // 2, BADGE))
         return
     between = ARROW if count == 2 else GAP
     side = min(PICTURE, (SIDE - 2 * GAP - between * (count - 1)) // count)
-    x, y = (SIDE - count * side - between * (count - 1)) // 2, TOP - 18
+    x, y = (SIDE - count * side - between * (count - 1)) // 2, BADGE + (BAND - BADGE - LABEL - side) // 2
     for number, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
         draw.rectangle((x - 1, y - 1, x + side, y + side), outline=RULE)
         page.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (x, y))

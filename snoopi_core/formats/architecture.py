@@ -114,7 +114,7 @@ def unet_arguments(config: Config) -> dict[str, Any]:
     if config.get("addition_embed_type") == "text_time":
         key = "addition_time_embed_dim"
         if (width := read_count(part, config, key, most=_MAX_CHANNELS)) != _HOST_TIME_EMBEDDING:
-            raise ValueError(f"the host has no UNet with {key} {width}, only {_HOST_TIME_EMBEDDING}")
+            raise ValueError(f"ComfyUI has no UNet with {key} {width}, only {_HOST_TIME_EMBEDDING}")
         key, least = "projection_class_embeddings_input_dim", 6 * _HOST_TIME_EMBEDDING + 1
         added = read_count(part, config, key, least=least, most=_MAX_CHANNELS)
         arguments |= {"num_classes": "sequential", "adm_in_channels": added}
@@ -182,7 +182,7 @@ def check_settings(part: str, config: Config, fixed: Mapping[str, tuple[Any, ...
         if key in config and config[key] not in allowed
     ]
     if wrong:
-        raise ValueError(f"the host has no {part} with these settings: {'; '.join(wrong)}")
+        raise ValueError(f"ComfyUI has no {part} with these settings: {'; '.join(wrong)}")
 
 
 def _is_count(value: object, least: int, most: int) -> bool:
@@ -230,7 +230,7 @@ def read_flag(part: str, config: Config, key: str) -> bool:
 
 def _multiples(what: str, widths: Sequence[int]) -> list[int]:
     if any(width % widths[0] for width in widths):
-        raise ValueError(f"{what} {list(widths)}: expected multiples of the first, as the host needs them")
+        raise ValueError(f"{what} {list(widths)}: expected multiples of the first, as ComfyUI needs them")
     return [width // widths[0] for width in widths]
 
 
@@ -243,7 +243,7 @@ def _depths(side: str, part: str, config: Config, depths: Sequence[int]) -> list
     known = {f"CrossAttn{side.title()}Block2D": True, f"{side.title()}Block2D": False}
     unknown = [kind for kind in kinds if kind not in known]
     if unknown:
-        raise ValueError(f"the host has no UNet with {side} block {unknown[0]!r}, only {' and '.join(known)}")
+        raise ValueError(f"ComfyUI has no UNet with {side} block {unknown[0]!r}, only {' and '.join(known)}")
     return [depth if known[kind] else 0 for kind, depth in zip(kinds, depths, strict=True)]
 
 

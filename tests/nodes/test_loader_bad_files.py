@@ -47,7 +47,7 @@ class TestExports:
             ("unet", {"block_out_channels": []}, r"UNet block_out_channels is \[\], expected a list"),
             ("unet", {"block_out_channels": [10**6] * 2}, r"is \[1000000, 1000000\], expected .* to 65536"),
             ("unet", {"block_out_channels": [65536] * 2}, r"weights and config do not match: .* \(32, 4, 3, 3\), exp"),
-            ("unet", {"block_out_channels": [16, 32]}, "the host cannot build this UNet config .*num_channels"),
+            ("unet", {"block_out_channels": [16, 32]}, "ComfyUI cannot build this UNet config .*num_channels"),
             ("unet", {"attention_head_dim": 0}, "UNet attention_head_dim is 0, expected a whole number from 1"),
             ("unet", {"attention_head_dim": "eight"}, "UNet attention_head_dim is 'eight', expected"),
             ("unet", {"attention_head_dim": None}, "UNet attention_head_dim is None, expected"),
@@ -68,7 +68,7 @@ class TestExports:
             (
                 "unet",
                 {"addition_embed_type": "text_time", "addition_time_embed_dim": 8},
-                "the host has no UNet with addition_time_embed_dim 8, only 256",
+                "ComfyUI has no UNet with addition_time_embed_dim 8, only 256",
             ),
             ("vae", {"block_out_channels": "32"}, "VAE block_out_channels is '32', expected a list"),
             ("vae", {"block_out_channels": [65536] * 4}, "VAE weights and config do not match"),
@@ -130,7 +130,7 @@ class TestExports:
     def test_a_foreign_file(self, good):
         path = good.with_name("foreign.safetensors")
         save_file({"weight": torch.zeros(2)}, path)
-        assert_refused(path, "the host recognises no network.*first keys: weight.*Load Checkpoint node")
+        assert_refused(path, "ComfyUI recognises no network.*first keys: weight.*Load Checkpoint node")
 
     @pytest.mark.parametrize(
         ("key", "words"),

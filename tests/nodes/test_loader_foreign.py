@@ -116,7 +116,7 @@ class TestMessages:
         unet_file(folder / "whole.safetensors")
         path = rewritten(folder / "whole.safetensors", change)
         assert_refused(
-            path, r"(missing .*; ){4}missing .*; and \d+ more|cannot be recognised|the host recognises no network"
+            path, r"(missing .*; ){4}missing .*; and \d+ more|cannot be recognised|ComfyUI recognises no network"
         )
 
         def drop(tensors, header):
@@ -149,7 +149,7 @@ class TestMessages:
     def test_other_networks_are_refused_by_name(self, folder):
         save_file({"double_blocks.0.img_attn.norm.key_norm.scale": torch.zeros(2)}, folder / "flux.safetensors")
         assert_refused(
-            folder / "flux.safetensors", "the host recognises no network.*double_blocks.*opens SD1.x, SD2.x, SDXL"
+            folder / "flux.safetensors", "ComfyUI recognises no network.*double_blocks.*opens SD1.x, SD2.x, SDXL"
         )
 
 

@@ -125,7 +125,7 @@ class TestBadFiles:
     def test_a_unet_under_pixarts_name(self, good):
         assert_refused(
             rewritten(good, changed_config(None, family="unet")),
-            "the host has no UNet with these settings: norm_eps is 1e-06",
+            "ComfyUI has no UNet with these settings: norm_eps is 1e-06",
         )
 
     def test_a_weight_of_whole_numbers(self, good):

@@ -79,7 +79,7 @@ class TestAbsurdShapes:
         shapes = {key: (1000, *weight.shape) for key, weight in diffusers_weights("SD1.5").items()}
         weights = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
         path = write_sparse(tmp_path / "huge.safetensors", weights)
-        assert_refused(path, r"cannot be opened .*model of that size\?|recognised|the host recognises no network")
+        assert_refused(path, r"cannot be opened .*model of that size\?|recognised|ComfyUI recognises no network")
 
     @pytest.mark.parametrize(
         ("name", "key"),

@@ -219,7 +219,7 @@ class TestOtherModels:
         """Their UNet embeds the guidance scale, which the host does not support; our loader reports it."""
         config = {**random_unet("sd15").config, "time_cond_proj_dim": 256}
         assert "cond_proj" not in " ".join(case(*SD15).patcher.model.diffusion_model.state_dict())
-        with pytest.raises(ValueError, match="the host has no UNet with these settings: time_cond_proj_dim is 256"):
+        with pytest.raises(ValueError, match="ComfyUI has no UNet with these settings: time_cond_proj_dim is 256"):
             unet_arguments(config)
 
 

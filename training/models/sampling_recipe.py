@@ -51,7 +51,7 @@ def with_preset(model: Backbone, preset: Preset) -> Backbone:
     if architecture not in preset.architectures:
         raise ValueError(
             f"preset {preset.name!r} is for {' and '.join(preset.architectures)}, the model is {architecture}; "
-            f"presets for it: {', '.join(presets_for(architecture))}"
+            f"presets for it: {'; '.join(presets_for(architecture))}"
         )
     if preset.steps == "tcd":
         raise ValueError(

@@ -165,8 +165,8 @@ def build_clip(
     arguments = text_arguments(config)
     if pad_token_id not in (0, _END_TOKEN):
         raise ValueError(
-            f"its prompts are padded with token {pad_token_id}, expected {_END_TOKEN} (SD1.x) or 0 (SD2.x), which the "
-            "host supports"
+            f"its prompts are padded with token {pad_token_id}, expected {_END_TOKEN} (SD1.x) or 0 (SD2.x), which "
+            "ComfyUI supports"
         )
     dtype = comfy.utils.weight_dtype(weights)
     # Unlike transformers' class, the host's has a projection of the pooled output; Stable Diffusion 1 does not use it.

@@ -34,7 +34,7 @@ def expected_weights(part: str, build: Callable[[], torch.nn.Module], *, set_def
         with torch.device("meta"):
             return build().state_dict()
     except BUILD_ERRORS as error:
-        raise ValueError(f"the host cannot build this {part} config ({type(error).__name__}: {error})") from error
+        raise ValueError(f"ComfyUI cannot build this {part} config ({type(error).__name__}: {error})") from error
 
 
 def check_weights(

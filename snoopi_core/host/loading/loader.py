@@ -165,6 +165,6 @@ def _errors_with_file_name(path: Path, kind: str = "") -> Iterator[None]:
         raise CheckpointError(f"{path.name}: {error}{advice}") from error
     except (ArithmeticError, AttributeError, IndexError, TypeError) as error:
         raise CheckpointError(
-            f"{path.name}: the host cannot use its {'config' if kind == 'export' else 'contents'} "
+            f"{path.name}: ComfyUI cannot use its {'config' if kind == 'export' else 'contents'} "
             f"({type(error).__name__}: {error}){advice}"
         ) from error

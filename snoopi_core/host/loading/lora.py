@@ -64,7 +64,7 @@ def apply_lora(
         clip = clip.clone()
         used |= set(clip.add_patches(patches, 1.0))
     if lost := [str(key) for key in patches if key not in used]:
-        raise ValueError(f"the host rejected {len(lost)} of its patches: {summarize_problems(lost)}")
+        raise ValueError(f"ComfyUI rejected {len(lost)} of its patches: {summarize_problems(lost)}")
     if metadata is not None:
         _apply_metadata(model, metadata)
     logging.info("%s", readable(f"{path.name}: {len(patches)} weights changed{_describe_recipe(metadata)}"))

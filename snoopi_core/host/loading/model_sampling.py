@@ -165,7 +165,7 @@ def _check_architecture(model: comfy.model_base.BaseModel, preset: Preset) -> No
     if architecture is None:
         available = f"for this model there is none, only for {', '.join(ARCHITECTURES)}"
     else:
-        available = f"presets for it: {', '.join(presets_for(architecture))}"
+        available = f"presets for it: {'; '.join(presets_for(architecture))}"
     raise ValueError(
         f"preset {preset.name!r} is for {meant} models, this model is {architecture or type(model).__name__}; "
         f'{available}. Or choose "{AUTO}" and type the timesteps'

@@ -149,13 +149,13 @@ def _detect(shapes: StateDict) -> tuple[comfy.supported_models_base.BASE, str]:
         if any("lora_" in name for name in shapes):
             raise ValueError(f"it is a LoRA (first keys: {some}): move it to models/loras and choose it as lora_name")
         if "encoder.conv_in.weight" in shapes:
-            raise ValueError(f"it is a VAE (first keys: {some}): open it with the host's Load VAE node")
+            raise ValueError(f"it is a VAE (first keys: {some}): open it with ComfyUI's Load VAE node")
         raise ValueError(
-            f"the host recognises no network by these keys and shapes (first keys: {some}). {_SUPPORTED}, as a single "
-            "file or a diffusers UNet or transformer; for others use the host's own Load Checkpoint node"
+            f"ComfyUI recognises no network by these keys and shapes (first keys: {some}). {_SUPPORTED}, as a single "
+            "file or a diffusers UNet or transformer; for others use ComfyUI's own Load Checkpoint node"
         )
     if type(config) not in _FAMILIES:
-        raise ValueError(f"its network is {type(config).__name__}. {_SUPPORTED}; use the host's own loaders for others")
+        raise ValueError(f"its network is {type(config).__name__}. {_SUPPORTED}; use ComfyUI's own loaders for others")
     if (tokens := config.unet_config.get("model_max_length", 0)) > _MAX_CAPTION_TOKENS:
         raise ValueError(f"it takes prompts of {tokens} tokens, expected at most {_MAX_CAPTION_TOKENS}")
     return config, layout

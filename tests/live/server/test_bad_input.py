@@ -47,7 +47,7 @@ def failure(server: Server, prompt: Prompt) -> tuple[str, str]:
     ("make", "message"),
     [
         (lambda path: live_files.truncated(path, STUDENT), "is damaged or cut short"),
-        (live_files.foreign, "the host recognises no network"),
+        (live_files.foreign, "ComfyUI recognises no network"),
         (lambda path: live_files.newer(path, STUDENT), "has format 99"),
         (lambda path: live_files.disguised_pickle(path, path.with_suffix(".ran")), "is a pickle"),
     ],

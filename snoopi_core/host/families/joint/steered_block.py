@@ -58,8 +58,8 @@ class SteeredBlock:
 
     def _bypassed(self) -> ValueError:
         return ValueError(
-            f"NASA cannot steer block {self.name}: another node has replaced it with one that does not run the host's "
-            "own, or not through the host's attention function. Remove that node, or NASA Apply"
+            f"NASA cannot steer block {self.name}: another node has replaced it with one that does not run "
+            "ComfyUI's own, or not through ComfyUI's attention function. Remove that node, or NASA Apply"
         )
 
     def _reset(self) -> None:
