@@ -27,6 +27,7 @@ from ..formats.architecture import vae_factor
 from ..formats.checkpoint import Metadata, OneStepRecipe
 from ..one_step import SMALLEST_LIKELY_TIMESTEP, euler_step, parse_timesteps, tcd_step
 from ..presets import AUTO, Noise, Preset, Steps, find_preset
+from .front_end import show_text
 from .loading.attachment import get_metadata
 from .loading.model_sampling import RectifiedFlow, last_timestep, sigma_at, with_preset
 from .nasa.sampling_run import NODE_NAME_ATTRIBUTE
@@ -92,7 +93,9 @@ def plan_one_step(patcher: ModelPatcher, *, timesteps: str, preset: str = AUTO, 
     at = parse_timesteps(timesteps, auto=recipe.timesteps if recipe else (last,), num_train_timesteps=last + 1)
     sigmas = torch.tensor([sigma_at(sampling, t) for t in at] + [0.0])
     steps, noise = (recipe.steps, recipe.noise) if recipe else ("consistency", "unit")
-    _log_plan(node_name or "One-Step Sampler", patcher, chosen, at)
+    said = _log_plan(node_name or "One-Step Sampler", patcher, chosen, at)
+    if recipe is None and at == (last,) and not node_name:  # nobody chose how to sample
+        show_text(said)
     if steps == "tcd" and isinstance(sampling, RectifiedFlow):
         raise ValueError("this is a flow model, which TCD's steps cannot sample; expected steps euler or consistency")
     return SamplingPlan(
@@ -207,8 +210,8 @@ def _to_intermediate(samples: torch.Tensor) -> torch.Tensor:
     return samples.to(management.intermediate_device(), dtype)
 
 
-def _log_plan(node_name: str, patcher: ModelPatcher, chosen: Preset | None, timesteps: Sequence[int]) -> None:
-    """Log the timesteps and where they come from; warn if they are probably a mistake."""
+def _log_plan(node_name: str, patcher: ModelPatcher, chosen: Preset | None, timesteps: Sequence[int]) -> str:
+    """Log the timesteps and where they come from, and return that; warn if they are probably a mistake."""
     recipe = recipe_of(patcher)
     if chosen is None:
         source = "the file's recipe" if recipe else "auto, as the model has no recipe"
@@ -217,7 +220,8 @@ def _log_plan(node_name: str, patcher: ModelPatcher, chosen: Preset | None, time
         source = f"preset {chosen.name}"
         advice = ", instead of the file's own recipe, which auto uses" if recipe else ""
     at, count = ", ".join(map(str, timesteps)), "1 step" if len(timesteps) == 1 else f"{len(timesteps)} steps"
-    logging.info("%s: %s at timestep %s, by %s%s", node_name, count, at, source, advice)
+    said = f"{count} at timestep {at}, by {source}{advice}"
+    logging.info("%s: %s", node_name, said)
     if len(timesteps) == 1 and timesteps[0] < SMALLEST_LIKELY_TIMESTEP:
         logging.warning(
             "%s: timesteps %s is one step at timestep %s, where almost no noise is left; it is not a number of steps. "
@@ -226,6 +230,7 @@ def _log_plan(node_name: str, patcher: ModelPatcher, chosen: Preset | None, time
             at,
             at,
         )
+    return said
 
 
 def _warn_about_size(node_name: str, patcher: ModelPatcher, samples: torch.Tensor) -> None:

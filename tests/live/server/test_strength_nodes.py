@@ -137,6 +137,15 @@ class TestMessages:
         (warning,) = [m for m in messages(server, {"4": {"width": 192}}) if m["kind"] == "warning"]
         assert "this model was trained for 64 x 64 pixels" in warning["text"] and warning["node"] == "6"
 
+    def test_the_sampler_says_that_nobody_chose_how_it_samples(self, server: Server) -> None:
+        """The teacher has no recipe, so auto is one step."""
+        shown = messages(server, {"1": {"ckpt_name": "snoopi-avatars-teacher.safetensors"}})
+        (text,) = [m["text"] for m in shown if m["kind"] == "text" and m["node"] == "6"]
+        assert text == (
+            "1 step at timestep 999, by auto, as the model has no recipe. If the picture is noise or blurred, choose "
+            "the model's preset"
+        )
+
     def test_a_node_of_ours_that_samples_shows_its_own(self, server: Server) -> None:
         prompt, number = prompt_with("SnoopiNASAScaleSweep", alphas="0.5, 1")
         prompt[number]["inputs"]["positive"] = prompt[number]["inputs"]["negative"]
