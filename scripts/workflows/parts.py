@@ -54,8 +54,9 @@ class Node:
     group: int | None = None
 
 
-# What every template's name has behind its model. The template browser searches names alone, and finds a word only
-# where it begins within the first 33 letters (Fuse.js with a threshold of 0.33 and a distance of 100).
+# What every template's name has behind its model, or its number. The template browser searches names alone; it finds a
+# word only where it begins within the first 33 letters (Fuse.js with a threshold of 0.33 and a distance of 100), and
+# shows names first that have it earlier.
 SIGNAL = "SNOOPI NASA negative prompt"
 REACH = 33
 NOTE = "note"
@@ -113,6 +114,9 @@ class Workflow:
         Raises:
             ValueError: a search would not find it.
         """
+        number, _, title = self.model.partition(" ")
+        if number.isdigit():  # those of the bundled models are found first
+            return f"{number} {SIGNAL} - {title}, {self.about}"
         found = f"{self.model} - {SIGNAL}"
         if found.rindex("negative") > REACH:
             raise ValueError(f"a template's model has at most {REACH - 15} letters, got {self.model!r}")

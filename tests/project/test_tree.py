@@ -91,7 +91,7 @@ def test_every_workflow_has_a_thumbnail_and_an_api_file(pack_root: Path) -> None
 def test_the_template_browsers_search_finds_every_workflow(pack_root: Path) -> None:
     """It looks at the beginning of names only, and the front end puts names into addresses as they are."""
     names = sorted(path.stem for path in (pack_root / "workflows").glob("*.json"))
-    assert names[0].startswith("1 Start here")
+    assert names[0].startswith("1 SNOOPI NASA negative prompt - Start here")
     for name in names:
         model = name.partition(" - ")[0]
         assert all(0 <= name.find(word) <= REACH for word in ("SNOOPI", "NASA", "negative prompt", model)), name

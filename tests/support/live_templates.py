@@ -24,13 +24,15 @@ def choose_pack(page: Page) -> None:
     page.wait_for_function(_ONLY, arg=[NAMES, _FIRST])
 
 
-def search(page: Page, words: str) -> None:
-    """Type into the search of the open template browser; returns once this pack's cards are shown again."""
+def search(page: Page, words: str) -> str:
+    """Type into the search of the open template browser; returns the first card's name, once only this pack's are
+    shown again."""
     box = page.get_by_placeholder("Search").last
     box.fill("no template is called so")
     page.wait_for_function(_ONLY, arg=[[], 0])
     box.fill(words)
     page.wait_for_function(_ONLY, arg=[NAMES, _FIRST])
+    return page.locator(_ANY).first.get_attribute("data-testid").removeprefix(CARD.partition('"')[2].partition("{")[0])
 
 
 def show_card(page: Page, name: str) -> None:

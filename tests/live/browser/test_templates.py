@@ -60,9 +60,9 @@ def test_the_template_browser_lists_every_template_with_its_picture(page: Page, 
     for number, name in enumerate((NAMES[0], NAMES[-1]), start=1):
         show_card(page, name)
         screenshot(page, screenshots / f"template_browser_{number}.png")
-    # Words that people type find all of them; each model's own name stands before these words.
+    # Words that people type find all of them, the one to begin with first: models' names stand before these words.
     for words in ("negative prompt", "NASA", "snoopi"):
-        search(page, words)
+        assert search(page, words) == NAMES[0]
     page.keyboard.press("Escape")
 
 
