@@ -172,6 +172,11 @@ def tcd_step(
     return x_s + torch.sqrt(sigma_next**2 - sigma_s**2) * noise
 
 
+def is_auto(text: str) -> bool:
+    """Whether a person left the choice of timesteps to the node."""
+    return text.replace(",", " ").strip().lower() == "auto"
+
+
 def parse_timesteps(text: str, *, auto: tuple[int, ...], num_train_timesteps: int | None = 1000) -> tuple[int, ...]:
     """Parse timesteps that a person typed, such as "999" or "999, 749, 499, 249".
 
@@ -187,7 +192,7 @@ def parse_timesteps(text: str, *, auto: tuple[int, ...], num_train_timesteps: in
     expected = f'expected "auto" or strictly decreasing timesteps{bounds}, for example "999" or "999, 749, 499, 249"'
     shown = shorten(text)
     words = text.replace(",", " ").split()
-    if [word.lower() for word in words] == ["auto"]:
+    if is_auto(text):
         return auto
     if not words:
         raise ValueError(f"timesteps is empty; {expected}")

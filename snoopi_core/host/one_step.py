@@ -25,7 +25,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ..formats.architecture import vae_factor
 from ..formats.checkpoint import Metadata, OneStepRecipe
-from ..one_step import SMALLEST_LIKELY_TIMESTEP, euler_step, parse_timesteps, tcd_step
+from ..one_step import SMALLEST_LIKELY_TIMESTEP, euler_step, is_auto, parse_timesteps, tcd_step
 from ..presets import AUTO, Noise, Preset, Steps, find_preset
 from .front_end import show_text
 from .loading.attachment import get_metadata
@@ -93,8 +93,8 @@ def plan_one_step(patcher: ModelPatcher, *, timesteps: str, preset: str = AUTO, 
     at = parse_timesteps(timesteps, auto=recipe.timesteps if recipe else (last,), num_train_timesteps=last + 1)
     sigmas = torch.tensor([sigma_at(sampling, t) for t in at] + [0.0])
     steps, noise = (recipe.steps, recipe.noise) if recipe else ("consistency", "unit")
-    said = _log_plan(node_name or "One-Step Sampler", patcher, chosen, at)
-    if recipe is None and at == (last,) and not node_name:  # nobody chose how to sample
+    said = _log_plan(node_name or "One-Step Sampler", patcher, chosen, at, given=not is_auto(timesteps))
+    if recipe is None and is_auto(timesteps) and not node_name:  # nobody chose how to sample
         show_text(said)
     if steps == "tcd" and isinstance(sampling, RectifiedFlow):
         raise ValueError("this is a flow model, which TCD's steps cannot sample; expected steps euler or consistency")
@@ -210,17 +210,20 @@ def _to_intermediate(samples: torch.Tensor) -> torch.Tensor:
     return samples.to(management.intermediate_device(), dtype)
 
 
-def _log_plan(node_name: str, patcher: ModelPatcher, chosen: Preset | None, timesteps: Sequence[int]) -> str:
+def _log_plan(
+    node_name: str, patcher: ModelPatcher, chosen: Preset | None, timesteps: Sequence[int], *, given: bool
+) -> str:
     """Log the timesteps and where they come from, and return that; warn if they are probably a mistake."""
     recipe = recipe_of(patcher)
     if chosen is None:
-        source = "the file's recipe" if recipe else "auto, as the model has no recipe"
+        own = "as given; the model has no recipe" if given else "by auto, as the model has no recipe"
+        source = "by the file's recipe" if recipe else own
         advice = "" if recipe else ". If the picture is noise or blurred, choose the model's preset"
     else:
-        source = f"preset {chosen.name}"
+        source = f"by preset {chosen.name}"
         advice = ", instead of the file's own recipe, which auto uses" if recipe else ""
     at, count = ", ".join(map(str, timesteps)), "1 step" if len(timesteps) == 1 else f"{len(timesteps)} steps"
-    said = f"{count} at timestep {at}, by {source}{advice}"
+    said = f"{count} at timestep {at}, {source}{advice}"
     logging.info("%s: %s", node_name, said)
     if len(timesteps) == 1 and timesteps[0] < SMALLEST_LIKELY_TIMESTEP:
         logging.warning(

@@ -192,23 +192,30 @@ class TestWrongInput:
 
 
 @pytest.mark.parametrize(
-    ("has_recipe", "preset", "words"),
+    ("has_recipe", "timesteps", "preset", "words"),
     [
-        (True, "auto", "One-Step Sampler: 1 step at timestep 999, by the file's recipe"),
-        (False, "auto", "by auto, as the model has no recipe. If the picture is noise or blurred"),
-        (False, "DMD2 SD1.5", "by preset DMD2 SD1.5"),
-        (True, "DMD2 SD1.5", "by preset DMD2 SD1.5, instead of the file's own recipe, which auto uses"),
+        (True, "auto", "auto", "One-Step Sampler: 1 step at timestep 999, by the file's recipe"),
+        (False, " Auto ", "auto", "by auto, as the model has no recipe. If the picture is noise or blurred"),
+        (False, "999", "auto", "1 step at timestep 999, as given; the model has no recipe"),
+        (False, "auto", "DMD2 SD1.5", "by preset DMD2 SD1.5"),
+        (True, "auto", "DMD2 SD1.5", "by preset DMD2 SD1.5, instead of the file's own recipe, which auto uses"),
     ],
 )
-def test_the_log_says_what_is_done_and_which_setting_decided_it(has_recipe, preset, words, caplog):
+def test_the_log_says_what_is_done_and_which_setting_decided_it(
+    has_recipe, timesteps, preset, words, caplog, monkeypatch
+):
+    """Where no setting decided it, the node says so, too."""
+    shown = []
+    monkeypatch.setattr("snoopi_core.host.one_step.show_text", shown.append)
     subject = case("sd15")
     patcher = subject.patcher.clone()
     recipe = OneStepRecipe(timesteps=(999,), alpha_T=0.0683, sigma_T=0.99766) if has_recipe else None
     set_metadata(patcher, get_metadata(patcher).model_copy(update={"recipe": recipe}))
     with caplog.at_level("INFO"):
         latent = {"samples": empty_latent()}
-        one_step(patcher, conditioning(subject.condition(1)), latent, seed=1, timesteps="auto", preset=preset)
+        one_step(patcher, conditioning(subject.condition(1)), latent, seed=1, timesteps=timesteps, preset=preset)
     assert words in caplog.text
+    assert len(shown) == ("by auto" in words)
 
 
 @pytest.mark.parametrize(("timesteps", "count"), [("4", 1), ("19", 1), ("20", 0), ("999, 4", 0), ("auto", 0)])
