@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,11 @@ def test_every_workflow_has_a_thumbnail_and_an_api_file(pack_root: Path) -> None
     for name in names:
         with Image.open(folder / f"{name}.jpg") as picture:
             assert min(picture.size) >= 256
+
+
+def test_comfy_test_is_told_of_every_template_that_needs_no_download(pack_root: Path) -> None:
+    settings = tomllib.loads((pack_root / "comfy-test.toml").read_text(encoding="utf-8"))
+    assert settings["test"]["workflows"]["cpu"] == [name for name in NAMES if name.endswith("no download")]
 
 
 def test_the_template_browsers_search_finds_every_workflow(pack_root: Path) -> None:
