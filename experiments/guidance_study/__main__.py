@@ -14,7 +14,6 @@ import json
 import sys
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ import torch
 from experiments.guidance_study.measure import measure_run, measure_teacher
 from experiments.guidance_study.settings import CELLS, Protocol, Study
 from experiments.guidance_study.tables import write
-from experiments.guidance_study.worlds import MEASURES
+from experiments.guidance_study.worlds import MEASURES, sha256
 from experiments.json_file import as_json, read_json, write_json
 from experiments.study import add_study_arguments, from_arguments, run_all
 from training.config import Recipe, RecipeError, find_file, load_recipe
@@ -46,10 +45,6 @@ def done_before(before: dict[str, Any], study: Study) -> dict[tuple[str, int], d
         for run in before.get("runs", [])
         if run["cell"] in same and not run["problem"] and run["curve"].keys() == points
     }
-
-
-def sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def digest(recipe: Recipe) -> str:
@@ -95,9 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
         "recipe": study.recipe,
         "overrides": study.overrides,
         "setting": digest(recipe),
+        **measures.about,
     }
-    if measures.reader:
-        about["reader"] = sha256(measures.reader)
     before = read_json(args.json)
     if any(before.get(key) != value for key, value in about.items()):
         before = {}

@@ -69,8 +69,10 @@ def measure_run(run: Path, world: str, iterations: int, every: int, protocol: Pr
     """
     written = run / "measured.json"
     found = read_json(written)
-    if found.get("protocol") != asdict(protocol) or found.get("world", "shapes") != world:
-        found = {"protocol": asdict(protocol), "world": world, "curve": {}}
+    about = {"protocol": asdict(protocol), "world": world, **MEASURES[world].about}
+    earlier = {"world": "shapes", **MEASURES[world].about}  # of files from before these were written into them
+    is_same = all(found.get(key, earlier.get(key)) == value for key, value in about.items())
+    found = (found if is_same else {"curve": {}}) | about
     checkpoints, steps = run / "checkpoints", [*range(every, iterations, every), iterations]
     for before, step in pairwise([0, *steps]):
         if str(step) not in found["curve"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,15 @@ class Measures:
     entropy: Callable[[Generate, int], float]
     pairs: Callable[[Generate, int, int], list[Pair]] | None = None
     reader: Path | None = None
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What figures depend on besides the world's name: figures by another reader do not count."""
+        return {} if self.reader is None else {"reader": sha256(self.reader)}
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _seeds(count: int) -> list[int]:

@@ -12,8 +12,8 @@ from experiments.avatars.world import AVATARS
 from experiments.guidance_study import __main__ as study
 from experiments.guidance_study import measure, tables
 from experiments.guidance_study.settings import CELLS, Cell, Protocol
-from experiments.guidance_study.worlds import MEASURES
-from experiments.json_file import write_json
+from experiments.guidance_study.worlds import MEASURES, sha256
+from experiments.json_file import read_json, write_json
 from experiments.tables import filled
 from training.config import load_recipe, recipe
 
@@ -87,7 +87,7 @@ def test_finished_cells_are_not_repeated_and_a_failed_cell_does_not_stop_the_oth
 def test_the_avatars_are_measured_on_their_own_pairs(tmp_path):
     assert run(tmp_path, "--world", "avatars", "--recipe", "avatars", cells=("pgsb",)) == 0
     results = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
-    assert results["reader"] == study.sha256(MEASURES["avatars"].reader)
+    assert results["reader"] == sha256(MEASURES["avatars"].reader)
     assert results["world"] == "avatars" and results["runs"][0]["final"]["pairs"] == len(AVATARS.fixed)
     assert results["teacher"]["entropy"] > 0
 
@@ -140,6 +140,20 @@ def test_what_another_world_measured_is_measured_again(tmp_path, monkeypatch):
     assert measure.measure_run(tmp_path, "shapes", 1, 1, protocol)["curve"] == {"1": row}
     for world in ("avatars", "shapes"):
         assert measure.measure_run(tmp_path, world, 1, 1, protocol)["curve"]["1"]["of"] == MEASURES[world].world.teacher
+
+
+def test_what_another_reader_read_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "open_checkpoint", lambda path: torch.nn.Identity())
+    monkeypatch.setattr(measure, "one_step", lambda model: None)
+    monkeypatch.setattr(measure, "figures", lambda *args: {})
+    monkeypatch.setattr(measure, "quality", lambda *args: {"stated": 0.5})
+    monkeypatch.setattr(measure, "final", lambda *args: {})
+    about = {"protocol": asdict(Protocol()), "world": "avatars"}
+    found = {"curve": {"1": {"stated": 1.0}}, "final": {"iteration": 1}}
+    for reader, stated in ((MEASURES["avatars"].about, 1.0), ({"reader": "another"}, 0.5)):
+        write_json(tmp_path / "measured.json", about | reader | found)
+        assert measure.measure_run(tmp_path, "avatars", 1, 1, Protocol())["curve"]["1"]["stated"] == stated
+    assert read_json(tmp_path / "measured.json")["reader"] == MEASURES["avatars"].about["reader"]
 
 
 def test_a_setting_that_came_later_does_not_outdate_a_study(monkeypatch):
