@@ -17,7 +17,7 @@ import torch
 
 from experiments.few_steps.measure import measure_run, measure_teacher
 from experiments.few_steps.settings import STUDENTS, Protocol, Study
-from experiments.few_steps.tables import difference_table, draw_picture, quality_table, removal_table
+from experiments.few_steps.tables import all_tables, draw_picture
 from experiments.json_file import write_json
 from experiments.study import add_study_arguments, from_arguments, run_all
 from experiments.tables import fill_page
@@ -58,12 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     write_json(args.json, results)
     if good:
-        tables = {
-            "quality": quality_table(teacher, good, operations),
-            "difference": difference_table(teacher, good),
-            "removal": removal_table(good),
-        }
-        fill_page(args.page, tables)
+        fill_page(args.page, all_tables(results))
         draw_picture(recipe.teacher.path, good, args.page.parent / "images" / "few-steps.png")
         print(f"wrote {args.json}, {args.page}, {args.page.parent / 'images' / 'few-steps.png'}")
     return 0 if len(good) == len(runs) else 1

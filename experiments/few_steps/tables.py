@@ -69,6 +69,17 @@ def difference_table(teacher: Run, runs: list[Run]) -> str:
     return table(["against one step", *values], rows)
 
 
+def all_tables(results: dict[str, Any]) -> dict[str, str]:
+    """Every table of docs/FEW_STEPS.md by its name there; `results` is the content of docs/data/few_steps.json."""
+    teacher, good = results["teacher"], [run for run in results["runs"] if not run["problem"]]
+    operations = {int(steps): count for steps, count in results["operations"].items()}
+    return {
+        "quality": quality_table(teacher, good, operations),
+        "difference": difference_table(teacher, good),
+        "removal": removal_table(good),
+    }
+
+
 def draw_picture(teacher: str, runs: list[Run], path: Path) -> None:
     """For some prompts, the teacher's images and each student's of the first seed, a row each, with the same noise."""
     models: dict[str, Generate] = {"teacher, 20 steps": ManySteps(model=load_backbone(teacher))}

@@ -287,7 +287,8 @@ def _find_checkpoint(source: Path, which: str) -> Path:
 def _named_checkpoint(folder: Path, which: str) -> Path | None:
     """The checkpoint in `folder` of this name, or at this path; None for a path to anywhere else."""
     path = Path(os.path.expanduser(which)).resolve()
-    return next((found for found in checkpoints(folder) if which == found.name or path == found.resolve()), None)
+    kept = checkpoints(folder)
+    return next((found for found in kept if Path(which) == Path(found.name) or path == found.resolve()), None)
 
 
 def teacher_provenance(folder: Path) -> Provenance:
