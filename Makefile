@@ -124,7 +124,7 @@ shapes-study: setup
 	$(PY) -m experiments.guidance_study --jobs $(or $(JOBS),1) $(if $(ITERATIONS),--iterations $(ITERATIONS))
 
 # The same question in the avatars' world: PG-SB, SwiftBrush and a fixed scale of PG-SB's mean, at the recipe's full
-# length. Two hours on one idle core; can be interrupted and resumed. Writes docs/STUDY_AVATARS.md and its charts.
+# length. Three hours on one idle core; can be interrupted and resumed. Writes docs/STUDY_AVATARS.md and its charts.
 avatars-study: setup
 	$(PY) -m experiments.guidance_study --world avatars --recipe avatars --cells pgsb swiftbrush fixed --iterations 300 \
 	  --every 50 --alpha 0.75 --out runs/study_avatars --json docs/study_avatars.json --page docs/STUDY_AVATARS.md \

@@ -39,10 +39,15 @@ def curves(results: dict[str, Any], cell: str, key: str) -> list[tuple[int, list
 
 
 def draw(results: dict[str, Any], folder: Path, name: str) -> list[Path]:
-    """Write NAME-quality.png, a column for each of `GROUPS`, and NAME-training.png, of the first group."""
+    """Write NAME-quality.png, a column for each of `GROUPS` that says something new, and NAME-training.png, of the first
+    group."""
     folder.mkdir(parents=True, exist_ok=True)
     groups = {title: [cell for cell in cells if cell in results["cells"]] for title, cells in GROUPS.items()}
-    groups = {title: cells for title, cells in groups.items() if len(cells) > 1} or {"": list(results["cells"])}
+    groups = {
+        title: cells
+        for title, cells in groups.items()
+        if len(cells) > 1 and not any(set(cells) < set(others) for others in groups.values())
+    } or {"": list(results["cells"])}
     quality = Figure(figsize=(3.4 * len(groups) + 0.6, 9.5), dpi=100, layout="constrained")
     grid = quality.subplots(len(QUALITY), len(groups), sharex=True, sharey="row", squeeze=False)
     for number, (key, label) in enumerate(QUALITY.items()):

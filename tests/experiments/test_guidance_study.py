@@ -231,9 +231,10 @@ def test_the_tables_show_a_failed_run_and_allow_a_cell_without_runs():
     assert "| SwiftBrush: both 4.5 | 0 | - |" in text and "nan" not in text
 
 
-def test_the_tables_in_docs_are_those_of_the_numbers(pack_root):
-    results = json.loads((pack_root / "docs/study.json").read_text(encoding="utf-8"))
-    page = (pack_root / "docs/STUDY.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("numbers", "page"), [("study.json", "STUDY.md"), ("study_avatars.json", "STUDY_AVATARS.md")])
+def test_the_tables_in_docs_are_those_of_the_numbers(pack_root, numbers, page):
+    results = json.loads((pack_root / "docs" / numbers).read_text(encoding="utf-8"))
+    page = (pack_root / "docs" / page).read_text(encoding="utf-8")
     assert page == filled(page, tables.all_tables(results))
 
 
