@@ -39,8 +39,8 @@ def curves(results: dict[str, Any], cell: str, key: str) -> list[tuple[int, list
 
 
 def draw(results: dict[str, Any], folder: Path, name: str) -> list[Path]:
-    """Write NAME-quality.png, a column for each of `GROUPS` that says something new, and NAME-training.png, of the first
-    group."""
+    """Write NAME-quality.png, a column for each of `GROUPS` but those inside another, and NAME-training.png, of the
+    first group."""
     folder.mkdir(parents=True, exist_ok=True)
     groups = {title: [cell for cell in cells if cell in results["cells"]] for title, cells in GROUPS.items()}
     groups = {
