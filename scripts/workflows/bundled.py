@@ -5,6 +5,7 @@ from __future__ import annotations
 from scripts import ROOT
 from scripts.workflows.parts import (
     MODEL,
+    NO_DOWNLOAD,
     NOTE,
     RESULT,
     ROW,
@@ -34,7 +35,6 @@ KNOWS = "people, monsters, potted plants and planets, and how they look"
 LOWER = 352  # y of the lower of two results
 SMALL = (230, 290)  # size of a result if there are several
 RESULTS = ("save_without", LOWER, "save_with")
-NO_DOWNLOAD = "no download"
 IN_PACK = "nothing: the small model comes with this pack."
 NOTHING = f"{IN_PACK} It draws 64 x 64 pixels, enlarged here."
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageColor, ImageDraw, ImageOps
 
-from scripts.workflows.parts import Workflow
+from scripts.workflows.parts import NO_DOWNLOAD, Workflow
 from snoopi_core.pictures.drawing import GREEN, INK, PAPER, RULE, load_font, wrap_text
 
 SIDE, MARGIN, GAP = 512, 24, 10
@@ -19,7 +19,6 @@ TOP, BAND = 172, 352  # the words' upper edge: without pictures, and below them
 PICTURE, LABEL, RIBBON = 216, 22, 48  # height of a row of pictures, of its labels, and of the ribbon
 ARROW = 44
 DARK = "#1b1f24"
-NO_DOWNLOAD = "no download"
 
 
 def card(workflow: Workflow, pictures: Sequence[Image.Image]) -> Image.Image:

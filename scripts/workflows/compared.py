@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from scripts.workflows.bundled import (
     ALPHA,
-    NO_DOWNLOAD,
     NOTHING,
     RESULTS,
     SEED,
@@ -18,6 +17,7 @@ from scripts.workflows.bundled import (
 from scripts.workflows.parts import (
     MODEL,
     NEGATIVES,
+    NO_DOWNLOAD,
     NOTE,
     RESULT,
     SIDE,

@@ -58,6 +58,7 @@ class Node:
 # word only where it begins within the first 33 letters (Fuse.js with a threshold of 0.33 and a distance of 100), and
 # shows names first that have it earlier.
 SIGNAL = "SNOOPI NASA negative prompt"
+NO_DOWNLOAD = "no download"  # at the end of the name of a template that needs none
 REACH = 33
 NOTE = "note"
 Column = tuple[str | int, ...]
