@@ -212,13 +212,7 @@ def _preview_colours(
 
 
 def export_run(
-    source: Path,
-    which: str,
-    out: Path,
-    *,
-    alpha: float | None = None,
-    teacher: str = "",
-    recipe: Recipe | None = None,
+    source: Path, which: str, out: Path, *, alpha: float | None = None, teacher: str = "", recipe: Recipe | None = None
 ) -> tuple[Path, str]:
     """Write the student of a run's checkpoint.
 
