@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,11 @@ def run_trainer(
     before = read_json(folder / "cell.json")
     if before not in ({}, what):
         return f"{folder} was run with {before}; this is {what}; choose another --out"
+    if (length := cooled_length(folder)) not in (None, iterations):
+        return (
+            f"{folder} is a run of {length} iterations whose learning rate falls at its end (loop.cooldown): no part "
+            f"or continuation of it is a run of {iterations}; choose another --out, or --iterations {length}"
+        )
     if (folder / "checkpoints" / checkpoint_name(iterations)).is_dir():
         return ""
     print(f"{folder.name}: training", flush=True)
@@ -45,6 +51,16 @@ def run_trainer(
         return ""
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return f"exit status {code}: {lines[-1].strip() if lines else 'no output'}"
+
+
+def cooled_length(folder: Path) -> int | None:
+    """Iterations of the run in `folder` if it has a cooldown; then neither its continuation nor a checkpoint on its way
+    is a run of another length."""
+    file = folder / "recipe.toml"
+    if not file.is_file():
+        return None
+    loop = tomllib.loads(file.read_text(encoding="utf-8"))["loop"]
+    return loop["iterations"] if loop["cooldown"] else None
 
 
 def open_checkpoint(checkpoint: Path) -> Backbone:

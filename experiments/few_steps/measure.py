@@ -52,7 +52,7 @@ def measure_run(run: Path, iterations: int, protocol: Protocol) -> dict[str, Any
     Raises:
         ValueError: the checkpoint could not be exported.
     """
-    about = {"iterations": iterations, "protocol": asdict(protocol)}
+    about = {"iterations": iterations, "protocol": asdict(protocol), "reader": AVATARS.reader}
     found = read_json(run / "measured.json")
     if {key: found.get(key) for key in about} != about:
         model = open_checkpoint(run / "checkpoints" / checkpoint_name(iterations))
@@ -63,7 +63,7 @@ def measure_run(run: Path, iterations: int, protocol: Protocol) -> dict[str, Any
 
 def measure_teacher(path: str, file: Path, protocol: Protocol) -> dict[str, Any]:
     """Measure the teacher, 20 steps at cfg 3; `file` keeps the result."""
-    about = {"teacher": path, "protocol": asdict(protocol)}
+    about = {"teacher": path, "protocol": asdict(protocol), "reader": AVATARS.reader}
     found = read_json(file)
     if {key: found.get(key) for key in about} != about:
         found = about | quality(ManySteps(model=load_backbone(path)), protocol)

@@ -2,8 +2,8 @@
 
 Trains every cell once per seed with `python -m training.pgsb`, measures every checkpoint, and writes the tables of
 docs/STUDY.md. Runs that --out or --json already has are not repeated, and interrupted ones are resumed. A run that
-fails is reported; the others continue. With more --iterations the same runs are continued, if the recipe's learning
-rates do not depend on the length (no loop.cooldown).
+fails is reported; the others continue. With more --iterations the same runs are continued, unless the recipe's
+learning rates depend on the length (loop.cooldown): then they are refused.
 """
 
 from __future__ import annotations
