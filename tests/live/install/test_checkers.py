@@ -5,6 +5,7 @@ What they find is mended, or named here with the reason why it stays. CONTRIBUTI
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -107,9 +108,25 @@ HARMLESS = {
     ("L2", "ord("): r"\bord\(letter\)",
     ("L3", "pickle"): r"import pickle$",  # for the name of its error
     ("L3", "Dynamic"): r"getattr\(",
-    ("L3", "high-entropy literal"): r"",  # any longer sentence
     ("L3", "suspicious identifier"): r"'_(x0|LFS)'",
 }
+
+
+def is_text(file: Path, line: int, length: int) -> bool:
+    """Whether a "high-entropy literal" is text that a person can read: any longer sentence is one, but so is hidden
+    code, in base64 or hexadecimal digits."""
+    nodes = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Constant)]
+    (literal,) = [
+        node.value for node in nodes if isinstance(node.value, str) and (node.lineno, len(node.value)) == (line, length)
+    ]
+    return not re.search(r"[A-Za-z0-9+/=]{41,}", literal)
+
+
+def test_hidden_code_is_no_text(tmp_path: Path) -> None:
+    hidden = "aW1wb3J0IG9zOyBvcy5zeXN0ZW0oImVjaG8gaGlkZGVuIik7cHJpbnQoMSk="
+    said = "A longer sentence of a docstring, which says what a function does."
+    (file := tmp_path / "module.py").write_text(f'a = "{hidden}"\nb = "{said}"\n')
+    assert not is_text(file, 1, len(hidden)) and is_text(file, 2, len(said))
 
 
 def test_nodesafe_finds_nothing_else(checkers: Path, package: Path) -> None:
@@ -117,6 +134,8 @@ def test_nodesafe_finds_nothing_else(checkers: Path, package: Path) -> None:
     assert report["scan"]["layers_run"] == ["L0", "L1", "L2", "L3", "L4", "L5"]
 
     def is_harmless(finding: dict[str, Any]) -> bool:
+        if length := re.fullmatch(r"high-entropy literal \((\d+) chars.*", finding["title"]):
+            return is_text(package / finding["file"], finding["line"], int(length[1]))
         reasons = [
             line for (layer, what), line in HARMLESS.items() if layer == finding["layer"] and what in finding["title"]
         ]
