@@ -1,4 +1,4 @@
-"""Measures the cost of NASA: one step of a network, plain, with NASA, with NAG, with CFG and with ComfyUI's NAG.
+"""Measures the cost of NASA: one step of a network, plain, with NASA, NAG and VSF, with CFG and with ComfyUI's NAG.
 
     python benchmarks/nasa_cost.py sd15 sdxl pixart --rounds 5
     python benchmarks/nasa_cost.py current --rounds 5 --bf16 --pytorch-attention
@@ -26,11 +26,12 @@ from typing import Any
 
 from full_width import CURRENT
 from network_sizes import MODELS, Model, build, latent, prompt, start_host
+from operations import flops
 from peak import own_peak
 from without_products import WithoutProducts
 
-CASES = ("plain", "NASA", "NAG", "CFG 2", "NAG (core)")
-ALPHA, NAG_ALPHA = 0.3, 4.0
+CASES = ("plain", "NASA", "NAG", "VSF", "CFG 2", "NAG (core)")
+ALPHAS = {"NASA": 0.3, "NAG": 4.0, "VSF": 2.0}
 ALL = {**MODELS, **CURRENT}
 Step = Callable[[], Any]
 
@@ -52,12 +53,9 @@ def steps(model: Model, names: list[str], *, bf16: bool, compiled: bool = False)
     empty = latent(model)
     noise = comfy.sample.prepare_noise(empty, 0)
     ours = {"window": Window(), "blocks": "all"}
-    patchers = {
-        "plain": (plain, 1.0),
-        "NASA": (apply_nasa(plain, negative, alpha=ALPHA, **ours), 1.0),
-        "NAG": (apply_nasa(plain, negative, alpha=NAG_ALPHA, method=make_method("NAG"), **ours), 1.0),
-        "CFG 2": (plain, 2.0),
-    }
+    patchers = {"plain": (plain, 1.0), "CFG 2": (plain, 2.0)}
+    for name, alpha in ALPHAS.items():
+        patchers[name] = (apply_nasa(plain, negative, alpha=alpha, method=make_method(name), **ours), 1.0)
     if model.core_nag:
         patchers["NAG (core)"] = (NAGuidance.execute(plain, 5.0, 0.5, 2.5).result[0], 1.0)
 
@@ -67,14 +65,6 @@ def steps(model: Model, names: list[str], *, bf16: bool, compiled: bool = False)
         )
 
     return {name: step(*patchers[name]) for name in names if name in patchers}
-
-
-def flops(step: Step) -> int:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return counter.get_total_flops()
 
 
 def count(arguments: argparse.Namespace, key: str) -> None:

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import torch
 from clock import PHASES, Clock
+from operations import flops
 from peak import own_peak
 from random_model import PROMPTS
 from reference_step import ReferenceStep
-from torch.utils.flop_counter import FlopCounterMode
 
 from training.config import Recipe
 from training.distill.networks import trainable
@@ -110,9 +110,8 @@ class Bench:
 
     def flops(self) -> int:
         """FLOPs of one iteration, counted without compilation."""
-        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
-            self._step()
-        return counter.get_total_flops()
+        with torch.compiler.set_stance("force_eager"):
+            return flops(self._step)
 
     def peak(self) -> int:
         """Bytes: the allocator's peak on CUDA, else the process's."""

@@ -4,7 +4,10 @@ import pytest
 import torch
 from effort import some
 from full_width import CURRENT
-from nasa_cost import CASES, flops, steps
+from nasa_cost import ALPHAS, CASES, steps
+from operations import flops
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 pytestmark = pytest.mark.host
 
@@ -24,4 +27,19 @@ def test_each_case_acts_and_is_cheaper_than_cfg(key):
         assert (name == "plain") == torch.equal(latent, packed["plain"]), f"{name} does nothing"
     work = {name: flops(step) / flops(cases["plain"]) for name, step in cases.items()}
     assert work["CFG 2"] == 2.0
-    assert 1.0 < work["NASA"] < 2.0 and 1.0 < work["NAG"] < 2.0
+    assert all(1.0 < work[name] < 2.0 for name in ALPHAS)
+
+
+def test_attention_is_counted_however_it_is_computed():
+    q, k, v = (torch.randn(2, 3, tokens, 8, requires_grad=True) for tokens in (16, 24, 24))
+
+    def attend():
+        F.scaled_dot_product_attention(q, k, v).sum().backward()
+
+    with sdpa_kernel(SDPBackend.MATH):
+        products = flops(attend)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        fused = flops(attend)
+    one = 2 * 2 * 3 * 16 * 24 * 8
+    assert products == 6 * one  # scores and values; forward, and two gradients of each
+    assert fused == 7 * one  # the scores once more in the backward pass
