@@ -99,6 +99,14 @@ def one_step(model: Backbone, method: str = "nasa", scale: float = 0.8) -> FewSt
     return FewSteps(model=model, recipe=recipe, method=Method(method, scale))
 
 
-def all_steps(model: Backbone, method: str = "none", scale: float = 0.0, *, steered: int | None = None) -> FewSteps:
-    """All steps of the file's recipe."""
-    return FewSteps(model=model, recipe=sampling_recipe(model), method=Method(method, scale), steered=steered)
+def few_steps(
+    model: Backbone,
+    timesteps: tuple[int, ...] = (),
+    method: str = "none",
+    scale: float = 0.0,
+    *,
+    steered: int | None = None,
+) -> FewSteps:
+    """The timesteps of the file's recipe, or others."""
+    recipe = sampling_recipe(model, timesteps)
+    return FewSteps(model=model, recipe=recipe, method=Method(method, scale), steered=steered)

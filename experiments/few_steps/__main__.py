@@ -28,7 +28,7 @@ def train_and_measure(study: Study, steps: int, seed: int, iterations: int) -> d
     """The figures of one run; only "problem" if it failed."""
     folder = study.folder(steps, seed)
     about = {"steps": steps, "seed": seed, "iterations": iterations, "folder": str(folder)}
-    measure = partial(measure_run, folder, iterations, study.protocol)
+    measure = partial(measure_run, folder, steps, iterations, study.protocol)
     return about | study.train_and_measure(folder, seed, iterations, study.varied(steps), measure)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from experiments.avatars import measure
 from experiments.avatars.evaluate import CAPTION_SEED, NOISE_SEED
 from experiments.avatars.world import AVATARS
-from experiments.few_steps.settings import Protocol
+from experiments.few_steps.settings import IN_MOST, STUDENTS, Protocol
 from experiments.json_file import read_json, write_json
 from experiments.removal import Generate, removal_table
 from experiments.run_trainer import checkpoint_name, open_checkpoint
-from experiments.sampling import ManySteps, all_steps
+from experiments.sampling import ManySteps, few_steps
 from training.models.backbone import Backbone
 from training.models.loading import load_backbone
 from training.prompts.avatars.rules import read
@@ -30,14 +30,14 @@ def quality(generate: Generate, protocol: Protocol) -> dict[str, Any]:
     return {"captions": len(texts), "stated": row.stated, "valid": row.valid, "entropies": entropies}
 
 
-def removal(model: Backbone, protocol: Protocol) -> dict[str, list[dict[str, float]]]:
+def removal(model: Backbone, timesteps: tuple[int, ...], protocol: Protocol) -> dict[str, list[dict[str, float]]]:
     """Removal on the fixed pairs, pair by pair: without the negative, with NASA in all steps, and with NASA in the
     first step alone."""
     scale = protocol.alpha
     arms = {
-        "no negative": (all_steps(model), False),
-        "all steps": (all_steps(model, "nasa", scale), True),
-        "first step": (all_steps(model, "nasa", scale, steered=1), True),
+        "no negative": (few_steps(model, timesteps), False),
+        "all steps": (few_steps(model, timesteps, "nasa", scale), True),
+        "first step": (few_steps(model, timesteps, "nasa", scale, steered=1), True),
     }
     pairs, count = list(AVATARS.fixed), protocol.pair_images
     return {
@@ -46,8 +46,14 @@ def removal(model: Backbone, protocol: Protocol) -> dict[str, list[dict[str, flo
     }
 
 
-def measure_run(run: Path, iterations: int, protocol: Protocol) -> dict[str, Any]:
-    """Measure the last checkpoint of a run; RUN/measured.json keeps the result.
+def figures(model: Backbone, timesteps: tuple[int, ...], protocol: Protocol) -> dict[str, Any]:
+    """Quality, variety and removal of a student drawn at `timesteps`."""
+    return quality(few_steps(model, timesteps), protocol) | {"removal": removal(model, timesteps, protocol)}
+
+
+def measure_run(run: Path, steps: int, iterations: int, protocol: Protocol) -> dict[str, Any]:
+    """Measure the last checkpoint of a run in its own steps, and a student of one step also in the most steps;
+    RUN/measured.json keeps the result.
 
     Raises:
         ValueError: the checkpoint could not be exported.
@@ -56,7 +62,9 @@ def measure_run(run: Path, iterations: int, protocol: Protocol) -> dict[str, Any
     found = read_json(run / "measured.json")
     if {key: found.get(key) for key in about} != about:
         model = open_checkpoint(run / "checkpoints" / checkpoint_name(iterations))
-        found = about | quality(all_steps(model), protocol) | {"removal": removal(model, protocol)}
+        found = about | figures(model, STUDENTS[steps], protocol)
+        if steps == 1:
+            found[IN_MOST] = figures(model, STUDENTS[max(STUDENTS)], protocol)
         write_json(run / "measured.json", found)
     return found
 

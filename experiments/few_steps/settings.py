@@ -12,6 +12,7 @@ from training.trainer.build import open_teacher
 from training.trainer.estimate import estimate
 
 STUDENTS = {1: (999,), 2: (999, 499), 4: (999, 749, 499, 249)}  # timesteps by number of steps
+IN_MOST = "drawn in 4 steps"  # figures of a student of one step
 
 
 @dataclass(frozen=True, kw_only=True)

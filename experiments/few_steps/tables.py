@@ -6,10 +6,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from experiments.few_steps.settings import IN_MOST
 from experiments.negatives.sheets import contact_sheet
 from experiments.removal import Generate
 from experiments.run_trainer import checkpoint_name, open_checkpoint
-from experiments.sampling import ManySteps, all_steps
+from experiments.sampling import ManySteps, few_steps
 from training.evaluate.report.markdown import mean_and_range, mean_with_interval, share_with_interval, table
 from training.models.loading import load_backbone
 
@@ -32,23 +33,24 @@ def quality_table(teacher: Run, runs: list[Run], operations: dict[int, float]) -
         return [name, budget, cost, *shares, mean_with_interval(bits), f"{fmean(bits) / most:.2f}"]
 
     rows = [row("teacher, 20 steps", [teacher], "-", "-")]
-    for steps in sorted({run["steps"] for run in runs}):
-        several = [run for run in runs if run["steps"] == steps]
-        cost = f"{operations[steps] / operations[1]:.2f}"
-        rows.append(row(_name(steps), several, f"{len(several)} x {several[0]['iterations']}", cost))
-    head = ["sampled in", "runs x iterations", "operations of each", "stated right", "valid", "entropy, bits"]
+    for name, several in _students(runs).items():
+        cost = f"{operations[several[0]['steps']] / operations[1]:.2f}"
+        rows.append(row(name, several, f"{len(several)} x {several[0]['iterations']}", cost))
+    head = ["student", "runs x iterations", "operations of each", "stated right", "valid", "entropy, bits"]
     return table([*head, "of the teacher's"], rows)
 
 
 def removal_table(runs: list[Run]) -> str:
     """NASA on the fixed pairs, over all seeds; bootstrap intervals over pairs and seeds."""
     rows = []
-    for steps in sorted({run["steps"] for run in runs}):
+    for name, several in _students(runs).items():
         for arm, title in ARMS.items():
-            found = [row for run in runs if run["steps"] == steps for row in run["removal"][arm]]
+            if name == _name(1) and arm == "first step":
+                continue  # its only step
+            found = [row for run in several for row in run["removal"][arm]]
             shares = ([row[key] for row in found] for key in ("absent", "kept", "valid", "clean"))
-            rows.append([_name(steps), title, *(mean_with_interval(share) for share in shares)])
-    return table(["sampled in", "negative", "absent", "kept", "valid", "clean"], rows)
+            rows.append([name, title, *(mean_with_interval(share) for share in shares)])
+    return table(["student", "negative", "absent", "kept", "valid", "clean"], rows)
 
 
 def difference_table(teacher: Run, runs: list[Run]) -> str:
@@ -61,11 +63,11 @@ def difference_table(teacher: Run, runs: list[Run]) -> str:
     }
     one = {run["seed"]: run for run in runs if run["steps"] == 1}
     rows = []
-    for steps in sorted({run["steps"] for run in runs} - {1}):
-        pairs = [(run, one[run["seed"]]) for run in runs if run["steps"] == steps and run["seed"] in one]
-        rows.append(
-            [_name(steps), *(mean_and_range([f(run) - f(base) for run, base in pairs]) for f in values.values())]
-        )
+    for name, several in _students(runs).items():
+        if name == _name(1):
+            continue
+        pairs = [(run, one[run["seed"]]) for run in several if run["seed"] in one]
+        rows.append([name, *(mean_and_range([f(run) - f(base) for run, base in pairs]) for f in values.values())])
     return table(["against one step", *values], rows)
 
 
@@ -85,7 +87,7 @@ def draw_picture(teacher: str, runs: list[Run], path: Path) -> None:
     models: dict[str, Generate] = {"teacher, 20 steps": ManySteps(model=load_backbone(teacher))}
     for run in (run for run in runs if run["seed"] == runs[0]["seed"]):
         checkpoint = Path(run["folder"], "checkpoints", checkpoint_name(run["iterations"]))
-        models[_name(run["steps"])] = all_steps(open_checkpoint(checkpoint))
+        models[_name(run["steps"])] = few_steps(open_checkpoint(checkpoint))
     seeds = list(range(PICTURE_SEED, PICTURE_SEED + IMAGES))
     rows = [
         (f"{prompt}: {name}", generate([prompt] * IMAGES, seeds))
@@ -93,6 +95,16 @@ def draw_picture(teacher: str, runs: list[Run], path: Path) -> None:
         for name, generate in models.items()
     ]
     contact_sheet(rows, path)
+
+
+def _students(runs: list[Run]) -> dict[str, list[Run]]:
+    """The runs of each row of a table: the students of one step in it, and drawn in the most; then the others."""
+    found: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run["steps"]):
+        found.setdefault(_name(run["steps"]), []).append(run)
+        if IN_MOST in run:
+            found.setdefault(f"1 step, {IN_MOST}", []).append(run | run[IN_MOST])
+    return found
 
 
 def _name(steps: int) -> str:
