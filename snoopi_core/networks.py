@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 _PICTURE = "it has no text: its prompt is a picture"
+_NO_REFERENCES = "a mask only without reference pictures and poses, whose tokens have no place in the picture"
 _NOT_DIFFUSION = "it generates nothing, so there is nothing to steer"
 
 
@@ -58,17 +59,21 @@ NETWORKS: dict[str, Network] = {
     "WanModel": _cross(
         "Wan 2.1 and 2.2: text to video, image to video, TI2V, Fun-Control, Fun-Inpaint, Phantom, Bernini, FlowRVS",
         *("Wan 2.1 T2V", "Wan 2.1 I2V", "Wan 2.1 Fun-Control"),
-        note="two chained models (high and low noise) need a NASA Apply each",
+        note="two chained models (high and low noise) need a NASA Apply each; a mask only without reference pictures",
     ),
     "VaceWanModel": _cross("Wan 2.1 and 2.2 VACE", "Wan 2.1 VACE", note="its second list of blocks is called vace"),
     "CameraWanModel": _cross("Wan 2.1 and 2.2 Camera", "Wan 2.1 Camera"),
-    "WanModel_S2V": _cross("Wan 2.2 S2V (speech to video)", "Wan 2.2 S2V"),
-    "HumoWanModel": _cross("HuMo", "Wan 2.1 HuMo"),
+    "WanModel_S2V": _cross("Wan 2.2 S2V (speech to video)", "Wan 2.2 S2V", note=_NO_REFERENCES),
+    "HumoWanModel": _cross("HuMo", "Wan 2.1 HuMo", note=_NO_REFERENCES),
     "AnimateWanModel": _cross("Wan 2.2 Animate", "Wan 2.2 Animate"),
-    "SCAILWanModel": _cross("SCAIL", "Wan 2.1 SCAIL"),
-    "SCAIL2WanModel": _cross("SCAIL-2", "Wan 2.1 SCAIL-2"),
+    "SCAILWanModel": _cross("SCAIL", "Wan 2.1 SCAIL", note=_NO_REFERENCES),
+    "SCAIL2WanModel": _cross("SCAIL-2", "Wan 2.1 SCAIL-2", note=_NO_REFERENCES),
     "WanDancerModel": _cross("WanDancer", "WanDancer"),
-    "CausalWanModel": _cross("Causal Forcing, Self-Forcing (autoregressive Wan 2.1)", "Wan 2.1 Causal"),
+    "CausalWanModel": _cross(
+        "Causal Forcing, Self-Forcing (autoregressive Wan 2.1)",
+        "Wan 2.1 Causal",
+        note="no VSF: it needs the prompt, which is not there after the first frames",
+    ),
     "LTXVModel": _cross("LTX-Video 0.9", "LTXV", "LTXV, modulated text"),
     "LTXAVModel": _cross(
         "LTX-2, LTX-2.3, LTX-2.5",
@@ -81,7 +86,8 @@ NETWORKS: dict[str, Network] = {
         "Stable Audio 1 (Open), Stable Audio 3",
         "Stable Audio 1",
         "Stable Audio 3",
-        note="the clip's times are tokens of each prompt; no masks",
+        note="the clip's times are tokens of each prompt; no masks; no VSF in Stable Audio 3, whose attention to the "
+        "text is the difference of two",
     ),
     "ACEStepTransformer2DModel": _cross(
         "ACE-Step 1", "ACE-Step 1", note="tags, lyrics and voice are one sequence, of the negative too; no masks"

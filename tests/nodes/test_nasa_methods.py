@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import unets
-from families import case
+from families import CASES, case
 from families.contract import BAR, steer, subtract
 from figures import measured
 from reference import Subtraction, relative_error
@@ -13,14 +13,20 @@ from written_out import NAG_BLEND, NAG_TAU, VSF_BETA, by_nag
 
 from snoopi_core.guidance.methods import METHOD_NAMES, make_method
 from snoopi_core.host.conditioning.window import Window
-from snoopi_core.host.families.wan import CausalWanFamily
 from snoopi_core.host.nasa.apply import apply_nasa
 
 pytestmark = pytest.mark.host
 
 STRENGTHS = {"NASA": 0.5, "NAG": 3.0, "VSF": 0.8, "orthogonal": 0.5}
 OTHERS = METHOD_NAMES[1:]
-TRANSFORMERS = ["PixArt-alpha 512", "Wan 2.1 T2V", "Wan 2.1 I2V", "HunyuanDiT 1.2", "LTXV", "Cosmos-Predict2", "Anima"]
+# In half of the picture.
+MASKED = {"PixArt-alpha 512", "Wan 2.1 T2V", "Wan 2.1 I2V", "HunyuanDiT 1.2", "LTXV", "Cosmos-Predict2", "Anima"}
+# Whose prompts come to the attention in ways of their own.
+IN_THE_GATE = MASKED | {"LTX-2.3", "Wan 2.2 S2V"}
+TRANSFORMERS = [
+    name if name in IN_THE_GATE else pytest.param(name, marks=pytest.mark.full) for name in CASES if "UNet" not in name
+]
+WITHOUT_VSF = {"Wan 2.1 Causal": "not there after the first frames", "Stable Audio 3": "the difference of two"}
 
 
 def settings(name):
@@ -31,18 +37,30 @@ def settings(name):
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("family", TRANSFORMERS)
 def test_transformers(family, name):
-    """Two rows at cfg 2, a negative of another length with padding, in half of the picture."""
+    """Two rows at cfg 2, a negative of another length with padding; where that has no common share, a refusal."""
     subject = case(family)
-    positive, other = subject.condition(1), subject.condition(2)
-    negative, (mask, tokens) = subject.condition(3, subject.more, padding=2), subject.half()
+    # ComfyUI mixes up the timbres of ACE-Step 1.5 in a call with two prompts: one of another length has its own.
+    positive, other = subject.condition(1), subject.condition(2, subject.fewer if family == "ACE-Step 1.5" else None)
+    negative, (mask, tokens) = subject.condition(3, subject.more, padding=2), (None, None)
+    if family in MASKED:
+        mask, tokens = subject.half()
     alpha, method = STRENGTHS[name], settings(name)
+    if name == "VSF" and family in WITHOUT_VSF:
+        with pytest.raises(ValueError, match=f"VSF cannot act in .*{WITHOUT_VSF[family]}.* Available: NASA, NAG, orth"):
+            steer(subject.patcher, negative, alpha=alpha, method=method)
+        return
     steered = steer(subject.patcher, negative, alpha=alpha, method=method, mask=mask)
     got = subject.sample(steered, positive, other, cfg=2.0, rows=2)
     away = subtract(negative, alpha, method=name, image_tokens=tokens)
     expected = subject.expected(positive, [away], unconditional=other, cfg=2.0, rows=2)
     as_nasa = subject.expected(positive, [subtract(negative, alpha, image_tokens=tokens)], rows=2)
-    assert relative_error(subject.expected(positive, [away], rows=2), as_nasa) > 1e-2
-    measured("methods", family, f"{name}, relative error", relative_error(got, expected), 2 * BAR)
+    assert relative_error(subject.expected(positive, [away], rows=2), as_nasa) > 1000 * BAR
+    bar = 2 * BAR
+    if family == "ACE-Step 1":  # 1.4e-06, of which the plain model has 1.1e-06, and more on some processors
+        plain = subject.sample(subject.patcher, positive, other, cfg=2.0, rows=2)
+        plain_expected = subject.expected(positive, unconditional=other, cfg=2.0, rows=2)
+        bar = max(bar, 2 * relative_error(plain, plain_expected))
+    measured("methods", family, f"{name}, relative error", relative_error(got, expected), bar)
 
 
 @pytest.mark.both_hosts
@@ -72,7 +90,7 @@ def test_unets(kind, name):
     ]
     x = unets.noise(2, size=subject.size)
     expected = subject.reference.x0(x, 999, positive, away, negative=other, cfg=2.0)
-    measured("methods", f"UNet {kind}", f"{name}, relative error", relative_error(got, expected), 3e-6)
+    measured("methods", f"UNet {kind}", f"{name}, relative error", relative_error(got, expected), 2 * BAR)
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -127,4 +145,3 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="alpha is 5, expected at most 4 for NASA"):
         steer(subject.patcher, negative, alpha=5.0)
     assert steer(subject.patcher, negative, alpha=5.0, method=settings("NAG")) is not subject.patcher
-    assert "VSF" not in CausalWanFamily.methods

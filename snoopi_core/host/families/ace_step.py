@@ -54,7 +54,7 @@ class ACEStepFamily(SoundFamily):
         negative = {"encoder_hidden_states": context.tokens, "rotary_freqs_cis_cross": context.rotations}
         return forward(x, **{**kwargs, **negative})
 
-    def prompt(self, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
+    def prompt(self, attention: Any, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
         return RotatedContext(
             tokens=select(kwargs["encoder_hidden_states"]), rotations=kwargs["rotary_freqs_cis_cross"]
         )

@@ -14,7 +14,6 @@ import torch
 from comfy.model_base import BaseModel
 
 from ...guidance.blocks import Block
-from ...guidance.methods import METHOD_NAMES
 from ..conditioning.negative import Negative, check_width
 from .call import Call, Context, Grid, KeysValues, LayerKey, LayerObserver, Options, Select, Term
 
@@ -58,8 +57,6 @@ class Family(ABC):
 
     name: str
     """Shown in messages, for example in the list of supported models."""
-    methods: tuple[str, ...] = METHOD_NAMES
-    """Names of the methods that can act in these networks."""
     alpha_note = ""
     """What to say of the strength where no value is known."""
     text_depends_on_time = False
@@ -98,6 +95,10 @@ class Family(ABC):
     @abstractmethod
     def attach(self) -> Attachment:
         """A new attachment, which runs calls of models of this family."""
+
+    def why_not(self, model: BaseModel, method: str) -> str:
+        """Why the method of this name cannot act in a model, as a part of a sentence; "" if it can."""
+        return ""
 
     def check_mask(self, blocks: Collection[Block]) -> None:
         """Check that a mask over the picture has a meaning in all these blocks.

@@ -88,7 +88,7 @@ class LTXVFamily(TransformerFamily):
     ) -> torch.Tensor:
         return forward(x, **{**kwargs, "context": context.tokens, "mask": context.mask})
 
-    def prompt(self, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
+    def prompt(self, attention: Any, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
         mask = kwargs.get("mask")
         return Context(tokens=select(kwargs["context"]), mask=None if mask is None else select(mask))
 
@@ -175,7 +175,7 @@ class _LTXSteeredLayer(SteeredLayer):
         return dataclasses.replace(context, tokens=context.tokens * (1 + scale) + shift)
 
     def _key_or_value(self, number: int, context: torch.Tensor) -> torch.Tensor:
-        if self._layer.is_modulated:
+        if self._layer.is_modulated and self._term is not None:
             # Different in each row and step.
             return self._key_value_forwards[number](context)
         return super()._key_or_value(number, context)

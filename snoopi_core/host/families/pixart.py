@@ -39,5 +39,5 @@ class PixArtFamily(TransformerFamily):
     ) -> torch.Tensor:
         return forward(x, context.tokens)
 
-    def prompt(self, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
+    def prompt(self, attention: Any, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
         return Context(tokens=select(args[0].reshape(x.shape[0], -1, args[0].shape[-1])))

@@ -52,7 +52,7 @@ class Attending(Protocol):
         self, attention: Any, forward: Forward, x: torch.Tensor, context: Context, /, *args: Any, **kwargs: Any
     ) -> Any: ...
 
-    def prompt(self, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context: ...
+    def prompt(self, attention: Any, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context: ...
 
     def answers_only_text(self, attention: Any) -> bool: ...
 
@@ -138,7 +138,7 @@ class SteeredLayer:
             return attend(self.context(term, x_pos), term=term)
 
         def prompt() -> Context:
-            return self.family.prompt(self._call.select, x, *args, **kwargs)
+            return self.family.prompt(self._layer.attention, self._call.select, x, *args, **kwargs)
 
         def share(term: Term) -> torch.Tensor:
             first = prompt()

@@ -69,7 +69,7 @@ class TransformerFamily(TokenFamily):
         _, *rest = args
         return forward(x, context.tokens, *rest, **kwargs)
 
-    def prompt(self, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
+    def prompt(self, attention: Any, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
         """The text of the positive rows, (R, T, C), among a block's arguments to the cross-attention.
 
         Args:

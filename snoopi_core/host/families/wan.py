@@ -14,7 +14,6 @@ from comfy.ldm.wan.model import WanModel, WanT2VCrossAttention
 from comfy.model_base import BaseModel
 
 from ...guidance.blocks import Block
-from ...guidance.methods import METHOD_NAMES
 from .base import Context, LayerKey, Select, network_of
 from .classes import existing
 from .forwards import Forward
@@ -58,9 +57,11 @@ class WanFamily(TransformerFamily):
         # the text-to-video layer computes with the same projections and norms.
         return WanT2VCrossAttention.forward(attention, x, context.tokens, transformer_options=options)
 
-    def prompt(self, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
-        image_tokens = (args[1] if len(args) > 1 else kwargs.get("context_img_len")) or 0
-        return Context(tokens=select(args[0])[:, image_tokens:])
+    def prompt(self, attention: Any, select: Select, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Context:
+        text = select(args[0])
+        if isinstance(attention, WanT2VCrossAttention):
+            return Context(tokens=text)  # some blocks hand over a length of image tokens that are not there
+        return Context(tokens=text[:, args[1] if len(args) > 1 else kwargs["context_img_len"] :])
 
     def answers_only_text(self, attention: Any) -> bool:
         return isinstance(attention, WanT2VCrossAttention)
@@ -70,8 +71,10 @@ class CausalWanFamily(WanFamily):
     """Frame by frame, with keys and values kept from frame to frame."""
 
     name = "Wan 2.1 autoregressive (Causal Forcing, Self-Forcing)"
-    methods = tuple(name for name in METHOD_NAMES if name != "VSF")  # the prompt is not there after the first frames
     networks = existing("comfy.ldm.wan.ar_model", "CausalWanModel")
+
+    def why_not(self, model: BaseModel, method: str) -> str:
+        return "it needs the prompt, which is not there after the first frames" if method == "VSF" else ""
 
     def steered_layer(self, key: LayerKey) -> SteeredLayer:
         return _CachedTextLayer(self, key)

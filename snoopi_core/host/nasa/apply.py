@@ -15,7 +15,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from ...guidance.blocks import parse_blocks
-from ...guidance.methods import NASA, Method
+from ...guidance.methods import METHOD_NAMES, NASA, Method
 from ..conditioning.mask import check_mask
 from ..conditioning.negative import Conditioning, Negative, read_negative
 from ..conditioning.window import Window
@@ -85,9 +85,10 @@ def read_steering(
     family = family_of(patcher.model)
     if alpha > method.highest:
         raise ValueError(f"alpha is {alpha:g}, expected at most {method.highest:g} for {method.name}")
-    if method.name not in family.methods:
+    if why := family.why_not(patcher.model, method.name):
+        others = [name for name in METHOD_NAMES if not family.why_not(patcher.model, name)]
         raise ValueError(
-            f"method {method.name} cannot act in this model ({family.name}); available: {', '.join(family.methods)}"
+            f"method {method.name} cannot act in this model ({family.name}): {why}. Available: {', '.join(others)}"
         )
     negatives = read_negative(negative)
     for each in negatives:

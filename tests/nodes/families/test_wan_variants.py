@@ -14,7 +14,10 @@ from families.wan import second_t2v, vision_output
 from figures import measured
 from reference import relative_error
 
+from snoopi_core.guidance.methods import make_method
+
 pytestmark = pytest.mark.host
+WITH_REFERENCES = ("Wan 2.1 HuMo", "Wan 2.1 Fun-Control", "Wan 2.2 S2V", "Wan 2.1 SCAIL", "Wan 2.1 SCAIL-2")
 
 
 @pytest.mark.both_hosts
@@ -27,6 +30,15 @@ def test_a_picture_in_a_negative_for_text_to_video():
         subject.sample(steer(subject.patcher, each), positive, positive) for each in (negative, with_picture)
     )
     assert torch.equal(got, without)
+
+
+def test_vsf_with_a_picture_in_a_prompt_for_text_to_video():
+    """Here too, all tokens of the prompt are text, although the host hands over a number of picture tokens."""
+    subject = case("Wan 2.1 T2V")
+    positive, vsf = subject.condition(1), make_method("VSF")
+    with_picture = {**positive, **vision_output(torch.Generator().manual_seed(4))}
+    steered = steer(subject.patcher, subject.condition(3), alpha=0.8, method=vsf)
+    assert torch.equal(*(subject.sample(steered, each, each) for each in (positive, with_picture)))
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name not in ("Wan 2.1 Causal",)])
@@ -55,15 +67,13 @@ def test_the_blocks_of_vace():
         measured("families", subject.name, "relative error", relative_error(got, expected), BAR)
 
 
-@pytest.mark.skipif("Wan 2.1 HuMo" not in VARIANTS, reason="not in this ComfyUI")
-def test_a_mask_beside_reference_pictures_is_refused():
-    """Their tokens have no place in the picture."""
-    subject = case("Wan 2.1 HuMo")
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name in WITH_REFERENCES])
+def test_a_mask_beside_reference_pictures_is_refused(name):
+    """Their tokens have no place in the picture; test_exact.py has masks without them."""
+    subject = case(name)
     positive, mask = subject.condition(1), torch.ones(subject.latent_shape[-2:])
     with pytest.raises(ValueError, match=r"mask: .* a reference picture.* Disconnect the mask"):
         subject.sample(steer(subject.patcher, subject.condition(3), mask=mask), positive, positive)
-    alone = {"context": positive["context"], "audio_embed": positive["audio_embed"]}
-    subject.sample(steer(subject.patcher, subject.condition(3), mask=mask), alone, alone)
 
 
 @torch.no_grad()

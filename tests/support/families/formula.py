@@ -118,11 +118,15 @@ class WrittenOutAttention:
         """What the layer makes of an attention's result before the output projection."""
         return z
 
+    def answer(self, prompt: tuple) -> torch.Tensor:
+        """Z+ of the text alone, for the arguments of its attention."""
+        return self.gated(attend(*prompt))
+
     def change(self, prompt: tuple, negative: tuple, z_neg: torch.Tensor, subtraction: Subtraction) -> torch.Tensor:
         """What a method adds to Z+; `prompt` and `negative`: the arguments of their attentions."""
         if subtraction.method == "NASA":
             return -subtraction.alpha * z_neg
-        z = self.gated(attend(*prompt))
+        z = self.answer(prompt)
         if subtraction.method == "NAG":
             return by_nag(z, z_neg, subtraction.alpha) - z
         if subtraction.method == "orthogonal":

@@ -66,7 +66,11 @@ class _Attention(WrittenOutAttention):
         layer = self.layer
         queries = project(x, layer.to_q).chunk(2 if self.is_differential else 1, -1)
         queries = [_split(q, layer, getattr(layer, "q_norm", None)) for q in queries]
-        return self.steer(queries, self.response(queries, context, None), layer.to_out)
+        self.z = self.response(queries, context, None)
+        return self.steer(queries, self.z, layer.to_out)
+
+    def answer(self, prompt):
+        return self.z  # of both attentions, of which `prompt` is the second
 
 
 def _self_attention(layer):
