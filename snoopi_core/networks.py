@@ -79,7 +79,8 @@ NETWORKS: dict[str, Network] = {
         "LTX-2, LTX-2.3, LTX-2.5",
         "LTX-2",
         "LTX-2.3",
-        note="both streams by default; blocks video or audio choose one; a mask needs video; 2.5 was not tried itself",
+        note="both streams by default; blocks video or audio choose one; a mask needs video; in stages, with guides "
+        "and in windows of frames (ComfyUI does not sample them in tiles); 2.5 was not tried itself",
     ),
     "Kandinsky5": _cross("Kandinsky 5 image and video", "Kandinsky 5 image", "Kandinsky 5 video"),
     "AudioDiffusionTransformer": _cross(

@@ -47,13 +47,16 @@ class Prepared:
 def attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """softmax(Q K^T / sqrt D) V of every head, (B, N, H D), for q (B, N, H D), k and v (B, T, H D), mask (B, T)."""
+    """softmax(Q K^T / sqrt D) V of every head, (B, N, H D), for q (B, N, H D), k and v (B, T, H D).
+
+    The mask, (B, T) or (B, N, T), has 0 where nothing is seen, and may have weights.
+    """
     attended.clear()
     attended.append((q, k, v, heads, mask))
     q, k, v = (tensor.unflatten(-1, (heads, -1)) for tensor in (q, k, v))
     logits = torch.einsum("bnhd,bthd->bhnt", q, k) / q.shape[-1] ** 0.5
     if mask is not None:
-        logits = logits.masked_fill(mask[:, None, None, :] == 0, -torch.inf)
+        logits = logits + (mask if mask.ndim == 3 else mask[:, None]).double().log()[:, None]
     weights = torch.exp(logits - logits.amax(-1, keepdim=True))
     weights = weights / weights.sum(-1, keepdim=True)
     return torch.einsum("bhnt,bthd->bnhd", weights, v).flatten(-2)

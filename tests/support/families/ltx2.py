@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -18,6 +19,9 @@ from .ltxv import LTXAttention, noise_level, written_out
 _VIDEO, _AUDIO = (128, 2, 4, 6), (8, 5, 16)
 """Channels, frames, height, width; channels, time, frequencies."""
 _WIDTH, _AUDIO_WIDTH = 64, 32
+
+_GUIDES = ("keyframe_idxs", "guide_attention_entries")
+"""What LTXVAddGuide adds to a prompt."""
 
 _SHARED: dict[str, Any] = {
     "image_model": "ltxav", "num_layers": 2, "connector_num_layers": 1,
@@ -42,8 +46,9 @@ _VERSIONS: dict[str, dict[str, Any]] = {
 class _Reference(TransformerReference):
     attention = LTXAttention
 
-    def __init__(self, patcher):
+    def __init__(self, patcher, video=_VIDEO, audio=_AUDIO):
         super().__init__(patcher)
+        self.shapes = [(1, *video), (1, *audio)]
         blocks = self.network.transformer_blocks
         for name, module in self.network.named_modules():
             if name.endswith(("attn1", "to_video_attn", "to_audio_attn")):
@@ -74,11 +79,11 @@ class _Reference(TransformerReference):
 
     def run(self, x, t, condition):
         network = self.network
-        x = [x] if x.ndim == 5 else comfy.utils.unpack_latents(x, [(1, *_VIDEO), (1, *_AUDIO)])
-        times, more = (t, t), {}
+        x = [x] if x.ndim == 5 else comfy.utils.unpack_latents(x, self.shapes)
+        times, more = (t, t), {key: each for key, each in condition.items() if key in _GUIDES}
         if "concat_mask" in condition:
             # The share of the noise in each token; its channels, and frequencies of sound, have the same.
-            video, audio = comfy.utils.unpack_latents(condition["concat_mask"], [(1, *_VIDEO), (1, *_AUDIO)])
+            video, audio = comfy.utils.unpack_latents(condition["concat_mask"], self.shapes)
             shares = video[:, 0].flatten(1), audio[:, 0, :, 0]
             times = tuple(t[:, None, None] * share[..., None] for share in shares)
             more["denoise_mask"] = video[:, :1]
@@ -96,16 +101,21 @@ class _TwoStreams(Case):
     """Its latents are packed, as in the host: the video's and the sound's in one tensor (B, 1, N)."""
 
     def latent(self, rows: int = 1) -> torch.Tensor:
-        return comfy.utils.pack_latents([torch.zeros(rows, *_VIDEO), torch.zeros(rows, *_AUDIO)])[0]
+        return comfy.utils.pack_latents([torch.zeros(rows, *shape[1:]) for shape in self.reference.shapes])[0]
 
     def noise(self, rows: int = 1, seed: int = 7) -> torch.Tensor:
         return self.from_host(comfy.sample.prepare_noise(self.to_host(self.latent(rows)), seed))
 
     def to_host(self, latent: torch.Tensor) -> comfy.nested_tensor.NestedTensor:
-        return comfy.nested_tensor.NestedTensor(comfy.utils.unpack_latents(latent, [(1, *_VIDEO), (1, *_AUDIO)]))
+        return comfy.nested_tensor.NestedTensor(comfy.utils.unpack_latents(latent, self.reference.shapes))
 
     def from_host(self, latent: comfy.nested_tensor.NestedTensor) -> torch.Tensor:
         return comfy.utils.pack_latents(latent.unbind())[0]
+
+
+def resized(case: Case, video: tuple[int, ...], audio: tuple[int, ...] = _AUDIO) -> Case:
+    """The same model, for latents of other shapes."""
+    return dataclasses.replace(case, latent_shape=video, reference=_Reference(case.patcher, video, audio))
 
 
 def _condition(width: int):

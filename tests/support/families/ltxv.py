@@ -79,14 +79,23 @@ def written_out(layer):
     """The forward of any other attention: to the picture itself, of a connector, between picture and sound."""
 
     def forward(x, context=None, mask=None, pe=None, k_pe=None, transformer_options=None):
-        assert mask is None
         context = x if context is None else context
         q, k = rms_norm(project(x, layer.to_q), layer.q_norm), rms_norm(project(context, layer.to_k), layer.k_norm)
         q, k = _rotated(q, pe, layer.heads), _rotated(k, pe if k_pe is None else k_pe, layer.heads)
-        z = attend(q, k, project(context, layer.to_v), layer.heads) * gates(layer, x)
+        weights = None if mask is None else _weights(mask, x.shape[1])
+        z = attend(q, k, project(context, layer.to_v), layer.heads, weights) * gates(layer, x)
         return project(z, layer.to_out[0])
 
     return forward
+
+
+def _weights(mask, tokens):
+    """How much tokens attend to each other, (1, N, N): less between video and weak guides; from either format."""
+    if isinstance(mask, torch.Tensor):
+        return mask[0].double().exp()
+    logs = mask.noisy_mask[0].double().repeat(1, tokens, 1)
+    logs[:, mask.guide_start : mask.guide_start + mask.tracked_count] = mask.tracked_mask[0].double()
+    return logs.exp()
 
 
 class _Reference(TransformerReference):

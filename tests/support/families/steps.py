@@ -17,10 +17,19 @@ STRENGTH = 0.8
 
 
 def sample_euler(
-    case: Case, patchers: Sequence, sigmas: Sequence[float], positive: Condition, rows: int
+    case: Case,
+    patchers: Sequence,
+    sigmas: Sequence[float],
+    positive: Condition,
+    rows: int,
+    start: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The host's Euler, one step for each patcher: as if every step were a sampler node of its own."""
-    latent, noise = case.to_host(case.latent(rows)), case.to_host(case.noise(rows))
+    """The host's Euler, one step for each patcher: as if every step were a sampler node of its own.
+
+    Args:
+        start: the latent that it begins with; empty if not given.
+    """
+    latent, noise = case.to_host(case.latent(rows) if start is None else start), case.to_host(case.noise(rows))
     for number, patcher in enumerate(patchers):
         latent = comfy.sample.sample_custom(
             patcher, noise, 1.0, comfy.samplers.ksampler("euler"), torch.tensor(sigmas[number : number + 2]),
@@ -32,12 +41,18 @@ def sample_euler(
 
 @torch.no_grad()
 def expected_euler(
-    cases: Sequence[Case], sigmas: Sequence[float], positive: Condition, subtractions: Sequence[Subtraction], rows: int
+    cases: Sequence[Case],
+    sigmas: Sequence[float],
+    positive: Condition,
+    subtractions: Sequence[Subtraction],
+    rows: int,
+    start: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """x' = x + (x - x0(x)) (s' - s) / s, one step for each case, in fp64."""
+    """x' = x + (x - x0(x)) (s' - s) / s, one step for each case, in fp64; `start`: as for `sample_euler`."""
     model, sampling = cases[0].patcher.model, cases[0].patcher.model.model_sampling
     levels = torch.tensor(sigmas, dtype=torch.float64)[:, None].expand(-1, rows)
-    noise, latent = cases[0].noise(rows).double(), cases[0].latent(rows).double()
+    noise = cases[0].noise(rows).double()
+    latent = cases[0].latent(rows).double() if start is None else model.latent_format.process_in(start.double())
     x = sampling.noise_scaling(levels[0], noise, latent, False)
     for case, level, lower in zip(cases, levels, levels[1:], strict=False):
         t = sampling.timestep(level.float()).float()
