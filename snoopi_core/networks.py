@@ -61,7 +61,11 @@ NETWORKS: dict[str, Network] = {
         *("Wan 2.1 T2V", "Wan 2.1 I2V", "Wan 2.1 Fun-Control"),
         note="two chained models (high and low noise) need a NASA Apply each; a mask only without reference pictures",
     ),
-    "VaceWanModel": _cross("Wan 2.1 and 2.2 VACE", "Wan 2.1 VACE", note="its second list of blocks is called vace"),
+    "VaceWanModel": _cross(
+        "Wan 2.1 and 2.2 VACE",
+        "Wan 2.1 VACE",
+        note="its second list of blocks is called vace; a reference picture is its first frame, for a mask too",
+    ),
     "CameraWanModel": _cross("Wan 2.1 and 2.2 Camera", "Wan 2.1 Camera"),
     "WanModel_S2V": _cross("Wan 2.2 S2V (speech to video)", "Wan 2.2 S2V", note=_NO_REFERENCES),
     "HumoWanModel": _cross("HuMo", "Wan 2.1 HuMo", note=_NO_REFERENCES),
