@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import comfy.model_base
+import comfyui_version
 import pytest
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from documented import documented
@@ -16,7 +17,7 @@ from families import CASES
 from families.joint import JOINT_CASES
 from families.joint.networks import NETWORKS as JOINT_NETWORKS
 
-from scripts.models_page import PAGE, page
+from scripts.models_page import PAGE, SINCE, page
 from scripts.setup.host import ROOT
 from snoopi_core.host.families import FAMILIES
 from snoopi_core.networks import NETWORKS
@@ -53,6 +54,15 @@ def test_every_network_of_the_host_is_in_the_table():
     assert len(found) > 30 and {"UNetModel", "WanModel", "LTXAVModel", "Flux"} <= set(found)
     missing = sorted(set(found) - set(NETWORKS))
     assert not missing, f"new networks of this ComfyUI: {missing}; add each to snoopi_core/networks.py"
+
+
+def test_the_page_says_since_when_a_network_is_there():
+    def number(version):
+        return [int(part) for part in version.split(".")]
+
+    assert set(SINCE) <= set(NETWORKS)
+    expected = {name for name in NETWORKS if number(SINCE.get(name, "0")) <= number(comfyui_version.__version__)}
+    assert set(host_networks()) == expected
 
 
 def test_a_network_is_steered_where_the_table_says_so():
