@@ -36,8 +36,10 @@ ALL = {**MODELS, **CURRENT}
 Step = Callable[[], Any]
 
 
-def steps(model: Model, names: list[str], *, bf16: bool, compiled: bool = False) -> dict[str, Step]:
-    """One sampling step for each case, on one network."""
+def steps(
+    model: Model, names: list[str], *, bf16: bool, compiled: bool = False, start_percent: float = 0.0
+) -> dict[str, Step]:
+    """One sampling step for each case, on one network. NASA begins at `start_percent`: late, it never does."""
     import comfy.sample
     from comfy_api.torch_helpers import set_torch_compile_wrapper
     from comfy_extras.nodes_nag import NAGuidance
@@ -52,7 +54,7 @@ def steps(model: Model, names: list[str], *, bf16: bool, compiled: bool = False)
     positive, negative = prompt(model, 1), prompt(model, 2)
     empty = latent(model)
     noise = comfy.sample.prepare_noise(empty, 0)
-    ours = {"window": Window(), "blocks": "all"}
+    ours = {"window": Window(start_percent=start_percent), "blocks": "all"}
     patchers = {"plain": (plain, 1.0), "CFG 2": (plain, 2.0)}
     for name, alpha in ALPHAS.items():
         patchers[name] = (apply_nasa(plain, negative, alpha=alpha, method=make_method(name), **ours), 1.0)
