@@ -38,8 +38,7 @@ def _chosen(found: Comparison) -> str:
 
 def cells(found: Comparison, setting: str) -> list[str]:
     """What a setting does on the reporting seeds: `KEYS` and the entropy."""
-    shares = [mean_with_interval(found.shares("reporting", setting, key)) for key in KEYS]
-    return [*shares, f"{fmean(found.shares('reporting', setting, 'entropy')):.2f}"]
+    return [mean_with_interval(found.shares("reporting", setting, key)) for key in (*KEYS, "entropy")]
 
 
 def _lead(method: str, nasa: list[float], own: list[float]) -> list[str]:
