@@ -5,15 +5,17 @@ import json
 import pytest
 
 from experiments.few_steps.__main__ import main
-from experiments.few_steps.settings import Protocol, Study
-from experiments.few_steps.tables import difference_table, quality_table, removal_table
+from experiments.few_steps.settings import IN_MOST, Protocol, Study
+from experiments.few_steps.tables import all_tables, difference_table, quality_table, removal_table
+from experiments.run_trainer import run_trainer
+from experiments.tables import filled
 
 FEW = ("--captions=4", "--prompt-images=2", "--pair-images=2", "--save-every=1", "--seeds=7")
 
 
 def run(folder, *more, iterations=1, steps=(1, 4)):
     places = [f"--{name}={folder / place}" for name, place in (("out", "runs"), ("json", "f.json"), ("page", "F.md"))]
-    settings = [f"--iterations={iterations}", *more, "loop.batch_size=2"]
+    settings = [f"--iterations={iterations}", *more, "loop.batch_size=2", "loop.cooldown=0"]
     return main([*places, *FEW, "--steps", *map(str, steps), *settings])
 
 
@@ -47,6 +49,21 @@ def test_students_are_trained_measured_and_drawn_once(tmp_path, monkeypatch, cap
     assert len(stamps(tmp_path)) == len(before) + 1, "the run was not continued"
 
 
+@pytest.mark.parametrize("iterations", [100, 600])
+def test_a_run_with_a_cooldown_is_no_run_of_another_length(tmp_path, iterations):
+    (tmp_path / "recipe.toml").write_text("[loop]\niterations = 300\ncooldown = 100\n")
+    (tmp_path / "checkpoints/step-00000100").mkdir(parents=True)
+    problem = run_trainer(tmp_path, "avatars", [], [], iterations=iterations, threads=1)
+    assert "is a run of 300 iterations whose learning rate falls at its end" in problem
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["recipe.toml"]
+
+
+def test_the_tables_in_docs_are_those_of_the_numbers(pack_root):
+    results = json.loads((pack_root / "docs/data/few_steps.json").read_text(encoding="utf-8"))
+    page = (pack_root / "docs/FEW_STEPS.md").read_text(encoding="utf-8")
+    assert page == filled(page, all_tables(results))
+
+
 def made(steps, seed, *, valid, bits):
     removal = {
         "no negative": [{"absent": 0.1, "kept": 1.0, "valid": valid, "clean": 0.1}] * 4,
@@ -54,7 +71,8 @@ def made(steps, seed, *, valid, bits):
         "first step": [{"absent": 0.7, "kept": 1.0, "valid": valid, "clean": 0.6}] * 4,
     }
     figures = {"captions": 100, "stated": 0.9, "valid": valid, "entropies": [bits] * 5, "removal": removal}
-    return {"steps": steps, "seed": seed, "iterations": 700, **figures}
+    more = {IN_MOST: figures | {"valid": valid + 0.05}} if steps == 1 else {}
+    return {"steps": steps, "seed": seed, "iterations": 700, **figures, **more}
 
 
 def test_the_tables_say_what_more_steps_change():
@@ -66,7 +84,12 @@ def test_the_tables_say_what_more_steps_change():
     assert "| 4 steps | 0.000 (0.000 .. 0.000) | 0.200 (0.200 .. 0.200) | 0.250 (0.250 .. 0.250) |" in difference_table(
         teacher, runs
     )
-    assert "| 4 steps | NASA in the first step | 0.70 [0.70, 0.70] |" in removal_table(runs)
+    removal = removal_table(runs)
+    assert "| 4 steps | NASA in the first step | 0.70 [0.70, 0.70] |" in removal
+    in_most = "| 1 step, drawn in 4 steps |"
+    assert f"{in_most} 0.000 (0.000 .. 0.000) | 0.050 (0.050 .. 0.050) |" in difference_table(teacher, runs)
+    assert f"{in_most} 2 x 700 | 1.00 | 0.900 [" in quality and removal.count(in_most) == 3
+    assert removal.count("| 1 step |") == 2, "NASA in the first step is NASA in all of one"
 
 
 @pytest.mark.parametrize(("equal", "iterations"), [("updates", 700), ("operations", 583)])
