@@ -17,7 +17,7 @@ class BooguFamily(JointFamily):
     networks = (BooguTransformer2DModel,)
     groups = (
         ("double_stream_layers", "double", BooguDoubleStreamBlock, JointBlock(
-            text="instruct_hidden_states", image="img_hidden_states", conditioning=("temb",),
+            text="instruct_hidden_states", image="img_hidden_states", conditioning=("temb", "img_rotary_emb"),
             positions=("joint_rotary_emb", 1), image_positions=(("img_rotary_emb", 1),), mask="joint_attention_mask",
         )),
         ("single_stream_layers", "single", OmniGen2TransformerBlock, dataclasses.replace(BLOCK, text_length=None)),
