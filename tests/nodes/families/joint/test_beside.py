@@ -11,8 +11,8 @@ import torch
 from comfy.controlnet import ControlBase
 from families.base import conditioning
 from families.contract import find_patches, steer
-from families.joint.identity import WithoutPrompt
-from families.joint.networks import NETWORKS
+from families.joint.identity import with_override, without_prompt
+from families.joint.networks import network
 from figures import measured
 from reference import relative_error
 
@@ -27,34 +27,13 @@ BAR = 2e-6
 EFFECT = 1e-3
 
 
-def network(name):
-    if not NETWORKS[name].exists:
-        pytest.skip("not in this ComfyUI")
-    return NETWORKS[name]
-
-
-def with_option(patcher, key, value):
-    out = patcher.clone()
-    out.model_options["transformer_options"][key] = value
-    return out
-
-
-def expected(subject, positive, *, image=None, start=0, patcher=None, inner=None, **settings):
-    """By the override; `start`: of the picture among `image` tokens."""
-    tokens = subject.text(positive["context"].shape[1])
-    picture = slice(start, start + subject.grid)
-    image = image or subject.image or subject.grid
-    override = WithoutPrompt(ALPHA, tokens, image, picture=picture, image_first=subject.image_first, inner=inner)
-    plain = with_option(patcher or subject.patcher, "optimized_attention_override", override)
-    out = subject.sample(plain, positive, positive, **settings)
-    assert override.calls > 0
-    return out
-
-
-def check(what, subject, name, positive, *, patcher=None, inner=None, image=None, start=0, **settings):
+def check(what, subject, name, positive, *, patcher=None, inner=None, image=None, start=0, skipped=0, **settings):
+    """By the override; `image`, `start`: see without_prompt."""
     base = patcher or subject.patcher
-    steered_base = base if inner is None else with_option(base, "optimized_attention_override", inner)
-    want = expected(subject, positive, image=image, start=start, patcher=base, inner=inner, **settings)
+    steered_base = base if inner is None else with_override(base, inner)
+    want = without_prompt(
+        subject, positive, ALPHA, image=image, start=start, patcher=base, inner=inner, skipped=skipped, **settings
+    )
     plain = subject.sample(steered_base, positive, positive, **settings)
     assert relative_error(plain, want) > EFFECT
     got = subject.sample(steer(steered_base, positive, alpha=ALPHA), positive, positive, **settings)
@@ -73,6 +52,7 @@ REFERENCES = {
     "OmniGen 2": ({}, 24, 24),
     "Boogu-Image": ({}, 24, 24),
     "HunyuanVideo": ({}, 24, 24),
+    "MiniMax H3": ({}, 24, 24),
 }
 
 
@@ -82,12 +62,14 @@ REFERENCES = {
 def test_only_the_pictures_own_tokens_are_steered(name):
     subject, (settings, tokens, start) = network(name), REFERENCES[name]
     shape = (*subject.shape[:-1], subject.shape[-1] // 2)
+    if name == "MiniMax H3":  # a first frame, between the text and the sound
+        shape = (subject.shape[0], 1, *subject.shape[2:])
     reference = torch.randn(1, *shape, generator=torch.Generator().manual_seed(9))
+    settings = settings | {
+        "HunyuanVideo": {"ref_latent": reference},
+        "MiniMax H3": {"minimax_keyframes": [{"resolved_frame_index": 0, "latent": reference}]},
+    }.get(name, {"reference_latents": [reference]})
     positive = subject.condition(1)
-    settings = {
-        **settings,
-        **({"ref_latent": reference} if name == "HunyuanVideo" else {"reference_latents": [reference]}),
-    }
     got = check("with a reference", subject, name, positive, image=subject.grid + tokens, start=start, **settings)
     assert relative_error(got, subject.sample(steer(subject.patcher, positive), positive, positive)) > EFFECT
 
@@ -181,7 +163,8 @@ def test_a_skipped_block_is_skipped_for_the_negative_too(caplog):
         return {"img": args["img"], "txt": args["txt"]}
 
     subject = network("Qwen-Image")
-    check("with a skipped block", subject, "Qwen-Image", subject.condition(1), patcher=replaced(subject.patcher, skip))
+    patcher = replaced(subject.patcher, skip)
+    check("with a skipped block", subject, "Qwen-Image", subject.condition(1), patcher=patcher, skipped=1)
     patcher = steer(replaced(subject.patcher, skip), subject.condition(2))
     for _ in range(2):  # once in each run: what a node shows goes when it runs again
         caplog.clear()

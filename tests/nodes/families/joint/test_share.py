@@ -12,11 +12,11 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from families.contract import steer, subtract
 from families.joint import JOINT_CASES
-from families.joint.networks import NETWORKS
+from families.joint.networks import all_networks, network
 from figures import measured
 from reference import relative_error
 
-from snoopi_core.host.families.joint import kernels
+from snoopi_core.host.families.joint import kernels, steered_block
 from snoopi_core.host.nasa.apply import WRAPPER_KEY, NASAWrapper
 
 pytestmark = pytest.mark.host
@@ -85,17 +85,34 @@ def test_masks_take_one_more_call(padding, of_negative, pytorch_attention, caplo
 
 
 @pytest.mark.parametrize("way", ["lse", "call"])
-def test_strength_zero_is_the_model_bit_for_bit_with_the_hooks_installed(way, pytorch_attention):
-    """Not only when the node is left out: the layer's own attention is the same. So is the picture outside a mask."""
-    subject = JOINT_CASES["Flux"]()
-    positive, other = subject.condition(1), subject.condition(2)
-    steered = steer(subject.patcher, subject.condition(3))
+@pytest.mark.parametrize("name", all_networks(in_the_gate={"Flux"}))
+def test_idle_hooks_leave_the_model_bit_for_bit(name, way, pytorch_attention, monkeypatch):
+    """At strength zero and under a black mask, not only when the node is left out: the layer's own attention is the
+    same. So is the model outside the window."""
+    subject, runs = network(name), []
+    positive, other, negative = subject.condition(1), subject.unconditional(), subject.condition(3, 40)
+    respond = steered_block.respond_to_negative
+    monkeypatch.setattr(steered_block, "respond_to_negative", lambda *args: runs.append(0) or respond(*args))
+
+    def sampled(patcher):
+        runs.clear()
+        return subject.sample(patcher, positive, other, cfg=4.0)
+
+    plain, steered = sampled(subject.patcher), steer(subject.patcher, negative)
     [wrapper] = steered.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY)
-    for settings in ({"alpha": 0.0}, {"mask": torch.zeros(1, 12, 16)}):
-        idle = NASAWrapper(wrapper.family, (dataclasses.replace(wrapper.steerings[0], **settings),))
-        got = subject.sample(by(way, with_wrapper(steered, idle)), positive, other, cfg=2.0, rows=2)
-        plain = subject.sample(subject.patcher, positive, other, cfg=2.0, rows=2)
-        measured("joint attention", "Flux", f"idle by {way}, difference", float((got - plain).abs().max()), 0.0)
+    idle = [{"alpha": 0.0}, {"mask": torch.zeros(1, *subject.shape[-2:])}]
+    if subject.sound is not None:
+        with pytest.raises(ValueError, match="makes sound"):
+            steer(subject.patcher, negative, **idle.pop())
+    for settings in idle:
+        other_wrapper = NASAWrapper(wrapper.family, (dataclasses.replace(wrapper.steerings[0], **settings),))
+        difference = float((sampled(by(way, with_wrapper(steered, other_wrapper))) - plain).abs().max())
+        assert len(runs) == subject.joint_blocks
+        measured("joint attention", name, f"idle by {way}, difference", difference, 0.0)
+    # The one step is not in the last third of the schedule.
+    assert torch.equal(sampled(by(way, steer(subject.patcher, negative, start=0.7))), plain) and not runs
+    acting = sampled(by(way, steer(subject.patcher, negative, end=0.7)))
+    assert len(runs) == subject.joint_blocks and not torch.equal(acting, plain)
 
 
 def test_columns_change_the_last_digits(pytorch_attention):
@@ -116,9 +133,7 @@ def test_columns_change_the_last_digits(pytorch_attention):
 @pytest.mark.full
 def test_layouts_of_other_networks(name, way):
     """Keys and values shared by several heads; results in heads; a mask in each call."""
-    subject = NETWORKS[name]
-    if not subject.exists:
-        pytest.skip("not in this ComfyUI")
+    subject = network(name)
     positive, steered = subject.condition(1), steer(subject.patcher, subject.condition(3, 40))
     got, expected = (subject.sample(by(each, steered), positive, positive) for each in (way, "call"))
     assert relative_error(got, expected) <= 1e-6

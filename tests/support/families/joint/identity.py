@@ -17,6 +17,48 @@ from typing import Any
 
 import torch
 
+from ..base import Condition
+from .networks import Network
+
+MUTANTS = ("plus", "m = 1", "P's queries too")
+
+
+def without_prompt(
+    subject: Network,
+    positive: Condition,
+    alpha: float,
+    *,
+    patcher: Any = None,
+    start: int = 0,
+    image: int | None = None,
+    inner: Any = None,
+    skipped: int = 0,
+    twice: bool = False,
+    mutant: str | None = None,
+    **settings: Any,
+) -> torch.Tensor:
+    """The plain network's picture with this attention.
+
+    start: where the picture's own tokens begin among `image` tokens; `inner`: see WithoutPrompt.
+    patcher: the network with other nodes, `skipped` of whose blocks do not run.
+    settings: added to the prompt.
+    """
+    override = WithoutPrompt(
+        alpha, subject.text(positive["context"].shape[1]), image or subject.image or subject.grid,
+        picture=slice(start, start + subject.grid), image_first=subject.image_first, inner=inner, twice=twice,
+        mutant=mutant,
+    )  # fmt: skip
+    out = subject.sample(with_override(patcher or subject.patcher, override), positive, positive, **settings)
+    assert override.calls == subject.joint_blocks - skipped
+    return out
+
+
+def with_override(patcher: Any, override: Any) -> Any:
+    """A clone with another attention function."""
+    out = patcher.clone()
+    out.model_options["transformer_options"]["optimized_attention_override"] = override
+    return out
+
 
 class WithoutPrompt:
     """The override. Attentions of other lengths, such as those of text refiners, are left alone.
@@ -25,6 +67,7 @@ class WithoutPrompt:
     image: of image tokens, of which `picture` are steered.
     inner: another override, which only changes its arguments.
     twice: as VSF.
+    mutant: a wrong formula, one of MUTANTS: tests of the tests.
     """
 
     def __init__(
@@ -37,9 +80,10 @@ class WithoutPrompt:
         image_first: bool = False,
         inner: Any = None,
         twice: bool = False,
+        mutant: str | None = None,
     ) -> None:
         self.alpha, self.text, self.image, self.picture, self.image_first = alpha, text, image, picture, image_first
-        self.inner, self.twice = inner, twice
+        self.inner, self.twice, self.mutant = inner, twice, mutant
         self.calls = 0
 
     def __call__(self, function: Any, q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -63,11 +107,16 @@ class WithoutPrompt:
         weights = logits.softmax(-1)
         start = self.image if self.image_first else 0
         first = (0 if self.image_first else self.text) + self.picture.start
-        queries = slice(first, first + self.picture.stop - self.picture.start)
-        text = slice(start, start + self.text)
-        share = weights[..., queries, text].sum(-1, keepdim=True)
-        weights[..., queries, text] *= 1.0 - self.alpha
+        text = torch.arange(start, start + self.text)
+        queries = torch.arange(first, first + self.picture.stop - self.picture.start)
+        if self.mutant == "P's queries too":
+            queries = torch.cat([queries, text])
+        queries = queries[:, None]
+        part = weights[..., queries, text]
+        share = part.sum(-1, keepdim=True)
+        alpha = -self.alpha if self.mutant == "plus" else self.alpha
+        weights[..., queries, text] -= alpha * (part / share if self.mutant == "m = 1" else part)
         if self.twice:
-            weights[..., queries, :] /= 1.0 + share
+            weights[..., queries[:, 0], :] /= 1.0 + share
         out = (weights @ v).to(z.dtype)
         return out if kwargs.get("skip_output_reshape") else out.transpose(1, 2).flatten(2)

@@ -133,14 +133,14 @@ class VideoAndSound(JointCase):
         return comfy.utils.pack_latents(latent.unbind())[0]
 
 
-def _text(generator: torch.Generator, tokens: int, rows: int, padding: int) -> Condition:
+def text_with_tags(generator: torch.Generator, tokens: int, rows: int, padding: int) -> Condition:
     condition: Condition = {"context": draw(generator, rows, tokens, CONTEXT)}
     if padding:  # here: tokens of a picture among the text's
         condition["minimax_token_tags"] = torch.tensor([0] * padding + [1] * (tokens - padding))
     return condition
 
 
-def _adjust(network: torch.nn.Module) -> None:
+def rope_frequencies(network: torch.nn.Module) -> None:
     network.rope.inv_freq.copy_(1.0 / 100.0 ** (torch.arange(4) / 4))
 
 
@@ -148,8 +148,8 @@ if hasattr(supported, "MiniMaxH3"):
 
     @joint_case("MiniMax H3")
     def minimax_h3() -> Case:
-        patcher = build(supported.MiniMaxH3, MINIMAX, adjust=_adjust)
+        patcher = build(supported.MiniMaxH3, MINIMAX, adjust=rope_frequencies)
         return VideoAndSound(
-            name="MiniMax H3", patcher=patcher, reference=MiniMaxReference(patcher), make_condition=_text,
+            name="MiniMax H3", patcher=patcher, reference=MiniMaxReference(patcher), make_condition=text_with_tags,
             latent_shape=VIDEO, patch=2, blocks=3, most_rows=1,
         )  # fmt: skip

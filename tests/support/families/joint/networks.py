@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_patcher
+import comfy.nested_tensor
 import comfy.sample
 import comfy.supported_models as supported
+import comfy.supported_models_base
+import comfy.utils
+import pytest
 import torch
 from comfy.ldm.chroma_radiance.model import ChromaRadianceParams
 
 from ..base import CONTEXT, Condition, build, conditioning, draw, padding_mask
 from .flux import _CHROMA, _FLUX, _FLUX_2
 from .lumina import _LUMINA, _Z_IMAGE
+from .minimax_h3 import AUDIO, MINIMAX, PICTURE, SOUND, VIDEO, rope_frequencies, text_with_tags
 from .qwen_image import _QWEN
 from .sd3 import _SD3, _adjust
 
@@ -48,10 +53,12 @@ class Network:
     extra: dict[str, Any] | None = None
     """Instead of what the config adds to the arguments."""
     joint_blocks: int = 3
+    sound: tuple[int, ...] | None = None
+    """Shape of the latent of a sound beside the picture's."""
     rows: int = 2
-    """The host's HunyuanVideo takes a mask for one picture only."""
+    """The host's HunyuanVideo takes a mask for one picture only, MiniMax H3 one video."""
     steps: int = 1
-    """The first step of some schedules hardly depends on the network."""
+    """Only the last of them runs: the first step of some schedules hardly depends on the network."""
 
     @property
     def exists(self) -> bool:
@@ -61,21 +68,41 @@ class Network:
     def condition(self, seed: int, tokens: int = 24) -> Condition:
         return self.make(torch.Generator().manual_seed(seed), tokens)
 
+    def unconditional(self) -> Condition:
+        """Of another length where the host cannot run two prompts at once."""
+        return self.condition(2, 24 if self.rows > 1 else 30)
+
+    @property
+    def _config(self) -> type[comfy.supported_models_base.BASE]:
+        config = getattr(supported, self.config)
+        return config if self.extra is None else type(self.config, (config,), {"unet_extra_config": self.extra})
+
     @functools.cached_property
     def patcher(self) -> comfy.model_patcher.ModelPatcher:
-        config = getattr(supported, self.config)
-        if self.extra is not None:
-            config = type(self.config, (config,), {"unet_extra_config": self.extra})
-        return build(config, self.arguments, adjust=self.adjust)
+        return build(self._config, self.arguments, adjust=self.adjust)
+
+    def stored_as(self, dtype: torch.dtype, computed_in: torch.dtype | None) -> comfy.model_patcher.ModelPatcher:
+        """The same network with its weights in another dtype."""
+        config = self._config(dict(self.arguments))
+        config.set_inference_dtype(dtype, computed_in)
+        model = config.get_model({}, "", device="cpu").eval()
+        model.diffusion_model.load_state_dict(self.patcher.model.diffusion_model.state_dict())
+        cpu = torch.device("cpu")
+        return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
 
     def sample(self, patcher, positive: Condition, other: Condition, *, cfg: float = 1.0, **settings) -> torch.Tensor:
-        """The host's KSampler; settings are added to the positive prompt."""
+        """One step of the host's KSampler, so linear in what the network returns; settings are added to the positive
+        prompt."""
         latent = torch.zeros(self.rows, *self.shape)
+        if self.sound is not None:
+            latent = comfy.nested_tensor.NestedTensor([latent, torch.zeros(self.rows, *self.sound)])
         noise = comfy.sample.prepare_noise(latent, 7)
         prompts = conditioning(positive, **settings), conditioning(other)
-        return comfy.sample.sample(
-            patcher, noise, self.steps, cfg, "lcm", "simple", *prompts, latent, seed=7, disable_pbar=True,
+        out = comfy.sample.sample(
+            patcher, noise, self.steps, cfg, "lcm", "simple", *prompts, latent, start_step=self.steps - 1, seed=7,
+            disable_pbar=True,
         )  # fmt: skip
+        return out if self.sound is None else comfy.utils.pack_latents(out.unbind())[0]
 
 
 def _plain(width: int = CONTEXT, **more: int) -> Make:
@@ -103,6 +130,7 @@ _POOLED = _plain(pooled_output=32)
 _RADIANCE = ChromaRadianceParams.__dataclass_fields__
 """Older hosts have fewer."""
 NETWORKS: dict[str, Network] = {
+    "SD3": Network(config="SD3", arguments=_SD3, shape=(16, 12, 16), grid=48, make=_POOLED, adjust=_adjust),
     "SD3.5 medium": Network(
         config="SD3", arguments={**_SD3, "x_block_self_attn_layers": [0, 1]}, shape=(16, 12, 16), grid=48,
         make=_POOLED, adjust=_adjust,
@@ -207,6 +235,10 @@ NETWORKS: dict[str, Network] = {
             "txtlayers": 4, "txtheads": 2, "txtkvheads": 2,
         },
     ),
+    "MiniMax H3": Network(
+        config="MiniMaxH3", arguments=MINIMAX, shape=VIDEO, sound=AUDIO, grid=PICTURE + SOUND, rows=1,
+        make=lambda generator, tokens: text_with_tags(generator, tokens, 1, 3), adjust=rope_frequencies,
+    ),
     "Ideogram 4": Network(
         config="Ideogram4", shape=(128, 6, 8), grid=48, make=_masked(padding=3),
         arguments={"image_model": "ideogram4", "num_layers": 3},
@@ -255,4 +287,11 @@ NETWORKS: dict[str, Network] = {
 
 
 def network(name: str) -> Network:
+    if not NETWORKS[name].exists:
+        pytest.skip("not in this ComfyUI")
     return NETWORKS[name]
+
+
+def all_networks(in_the_gate: Collection[str]) -> list[Any]:
+    """The networks as parameters of a test; all others in the full run only."""
+    return [name if name in in_the_gate else pytest.param(name, marks=pytest.mark.full) for name in NETWORKS]
