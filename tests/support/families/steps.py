@@ -64,17 +64,24 @@ def expected_euler(
 
 
 def lora_of(case: Case, seed: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """A low-rank change, down (2, C) and up (C', 2), of each projection of the first and the last text attention."""
-    generator = torch.Generator().manual_seed(seed)
+    """A LoRA of the first and the last text attention."""
     attentions = case.reference.cross_attentions()
-    names = {id(module): name for name, module in case.reference.network.named_modules()}
+    return lora_on(case.reference.network, (attentions[0], attentions[-1]), seed)
+
+
+def lora_on(
+    network: torch.nn.Module, parts: Sequence[torch.nn.Module], seed: int
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """A low-rank change, down (2, C) and up (C', 2), of each projection in these parts of a network."""
+    generator = torch.Generator().manual_seed(seed)
+    names = {id(module): name for name, module in network.named_modules()}
     changes = {}
-    for attention in (attentions[0], attentions[-1]):
-        for name, module in attention.named_modules():
+    for part in parts:
+        for name, module in part.named_modules():
             if isinstance(module, torch.nn.Linear) and "gate" not in name:
                 high, wide = module.weight.shape
                 down, up = draw(generator, 2, wide) * 0.2, draw(generator, high, 2) * 0.2
-                changes[f"{names[id(attention)]}.{name}"] = (down, up)
+                changes[f"{names[id(part)]}.{name}"] = (down, up)
     return changes
 
 

@@ -1,75 +1,82 @@
-"""Joint attention in other dtypes, with LoRAs and with little memory: NASA adds nothing to the plain model's error."""
+"""Joint attention in other dtypes, with LoRAs and with little memory: NASA adds nothing to the plain model's error.
+
+By the prompt as negative (identity.py)."""
 
 from __future__ import annotations
 
-import comfy.model_patcher
-import comfy.supported_models as supported
 import pytest
 import torch
 from comfy.patcher_extension import CallbacksMP
-from families.contract import BAR, EFFECT, steer, subtract
+from families.contract import BAR, EFFECT, steer
 from families.joint import JOINT_CASES
-from families.joint.networks import NETWORKS
-from families.steps import lora_of, merged, with_lora
+from families.joint.identity import without_prompt
+from families.joint.networks import NETWORKS, all_networks, network
+from families.steps import lora_on, with_lora
 from figures import measured
 from reference import relative_error
 
+from snoopi_core.host.families import family_of
 from snoopi_core.host.nasa import apply
 
 pytestmark = pytest.mark.host
 
+ALPHA, STRONG = 0.5, 2.0
 FP8 = torch.float8_e4m3fn
 DTYPES = [(torch.bfloat16, None), (torch.float16, None), (FP8, torch.float32), (FP8, torch.bfloat16)]
-GATE = [("Qwen-Image", torch.bfloat16, None)]
-ALL = [(name, *dtypes) for name in ("Flux", "SD3.5 medium", "Qwen-Image", "Z-Image") for dtypes in DTYPES]
-
-
-def stored_as(name, dtype, computed_in):
-    """The same network with its weights in another dtype."""
-    declared, original = NETWORKS[name], JOINT_CASES[name]()
-    config = getattr(supported, declared.config)(dict(declared.arguments))
-    config.set_inference_dtype(dtype, computed_in)
-    model = config.get_model({}, "", device="cpu").eval()
-    model.diffusion_model.load_state_dict(original.patcher.model.diffusion_model.state_dict())
-    cpu = torch.device("cpu")
-    return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
+ROUNDING = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+"""The plain networks' own is as much."""
+NOT_IN_FP8 = ("Z-Image, pixels", "Ideogram 4")  # the latter in 0.24.0
 
 
 @pytest.mark.parametrize(
     ("name", "dtype", "computed_in"),
-    [each if each in GATE else pytest.param(*each, marks=pytest.mark.full) for each in ALL],
+    [
+        pytest.param(name, *each, marks=() if (name, each) == ("Qwen-Image", DTYPES[0]) else pytest.mark.full)
+        for name in NETWORKS
+        for each in DTYPES
+    ],
 )
 def test_lower_precision(name, dtype, computed_in):
-    subject = JOINT_CASES[name]()
-    patcher, positive, negative = stored_as(name, dtype, computed_in), subject.condition(1), subject.condition(3)
-    plain = relative_error(subject.sample(patcher, positive, positive, rows=2), subject.expected(positive, rows=2))
-    assert plain > 1e-4, "nothing was rounded here"
-    expected = subject.expected(positive, [subtract(negative)], rows=2)
-    error = relative_error(subject.sample(steer(patcher, negative), positive, positive, rows=2), expected)
+    """Against the network with the same weights, so that only the rounding of computing is left."""
+    subject = network(name)
+    patcher, positive, computed_in = subject.stored_as(dtype, computed_in), subject.condition(1), computed_in or dtype
+    if dtype == FP8 and name == "MiniMax H3":  # the host's rotations do not take norms in fp8
+        for weight in patcher.model.diffusion_model.parameters():
+            weight.data = weight.data.to(computed_in if weight.ndim == 1 else weight.dtype)
+    try:
+        plain = subject.sample(patcher, positive, positive)
+    except NotImplementedError as error:
+        if dtype == FP8 and name in NOT_IN_FP8:
+            pytest.skip(f"ComfyUI's own network does not run in fp8: {error}")
+        raise
+    exact = subject.sample(subject.patcher, positive, positive)
+    assert relative_error(plain, exact) > 1e-4, "nothing was rounded here"
+    expected = without_prompt(subject, positive, STRONG, patcher=patcher)
+    assert relative_error(plain, expected) > ROUNDING[computed_in]
+    got = subject.sample(steer(patcher, positive, alpha=STRONG), positive, positive)
     how = f"{dtype}".removeprefix("torch.") + (
-        f" computed in {computed_in}".replace("torch.", "") if computed_in else ""
+        f" computed in {computed_in}".replace("torch.", "") if computed_in != dtype else ""
     )
-    # Rounding depends on the values. A lost dtype would increase the error by far more than half.
-    measured("joint attention", name, how, error, 1.5 * plain)
+    # In HiDream, rounding also sends tokens to other experts.
+    bar = ROUNDING[computed_in] * (2 if name == "HiDream-I1" else 1)
+    measured("joint attention", name, how, relative_error(got, expected), bar)
 
 
-_WITH_LORA = ("Flux", "SD3.5 medium", "Qwen-Image", "Lumina 2", "Krea 2")
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("name", [name for name in _WITH_LORA if name in JOINT_CASES])
+@pytest.mark.parametrize("name", all_networks(in_the_gate={"Mochi"}))
 def test_a_lora_before_and_after_and_with_little_memory(name):
-    subject = JOINT_CASES[name]()
-    positive, negative = subject.condition(1), subject.condition(3)
-    lora = lora_of(subject, 5)
-    before = steer(with_lora(subject.patcher, lora), negative)
-    after = with_lora(steer(subject.patcher, negative), lora)
+    """Of the first and the last block."""
+    subject = network(name)
+    positive, layers = subject.condition(1), family_of(subject.patcher.model).layers(subject.patcher.model)
+    blocks = [layers[0].module, layers[len(layers) - 1].module]
+    lora = lora_on(subject.patcher.model.diffusion_model, blocks, 5)
+    changed = with_lora(subject.patcher, lora)
+    expected = without_prompt(subject, positive, ALPHA, patcher=changed)
+    assert relative_error(without_prompt(subject, positive, ALPHA), expected) > EFFECT
+    before = steer(changed, positive, alpha=ALPHA)
+    after = with_lora(steer(subject.patcher, positive, alpha=ALPHA), lora)
     short = after.clone()
     short.add_callback(CallbacksMP.ON_PRE_RUN, lambda patcher: patcher.partially_unload(torch.device("cpu"), 1 << 40))
     got = subject.sample(before, positive, positive)
-    with merged(subject, lora):
-        expected = subject.expected(positive, [subtract(negative)])
-    assert relative_error(subject.expected(positive, [subtract(negative)]), expected) > EFFECT
     measured("joint attention", name, "with a LoRA", relative_error(got, expected), 2 * BAR)
     assert torch.equal(subject.sample(after, positive, positive), got)
     assert torch.equal(subject.sample(short, positive, positive), got)
