@@ -1,6 +1,6 @@
 """torch.compile with joint attention: a graph for the plain model and one for the steered, however the host compiles.
 
-Without MiniMax H3: its own forward breaks the graph to read numbers, with or without NASA.
+MiniMax H3's own forward reads numbers, which breaks the graph with or without NASA: each of its blocks is a graph.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from families.contract import steer
-from families.joint import JOINT_CASES
+from families.joint.networks import NETWORKS, network
 from figures import measured
 from torch._dynamo.utils import counters
 
@@ -19,18 +19,26 @@ from ..test_compile import fresh_compiler, fullgraph, hosts_node
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.full]
 __all__ = ["fresh_compiler"]
 
-NAMES = ["Flux", "SD3.5 medium", "Qwen-Image", "Lumina 2", "Krea 2"]
 # Uncompiled, the share of the attention comes from the kernels' own sums (test_share.py); in a graph by one more call.
-BAR = 1e-5
+BAR = 2e-5
+
+
+def in_parts(patcher):
+    out = patcher.clone()
+    set_torch_compile_wrapper(model=out, backend="eager", fullgraph=False)
+    return out
 
 
 @pytest.mark.parametrize(
-    ("name", "compiled"), [*((name, fullgraph) for name in NAMES), ("Flux", hosts_node), ("Qwen-Image", hosts_node)]
+    ("name", "compiled"),
+    [
+        *((name, in_parts if name == "MiniMax H3" else fullgraph) for name in NETWORKS),
+        *((name, hosts_node) for name in ("Flux", "Qwen-Image")),
+    ],
 )
 def test_nasa_added_changed_and_removed(name, compiled):
-    if name not in JOINT_CASES:
-        pytest.skip("not in this ComfyUI")
-    subject = JOINT_CASES[name]()
+    """Another alpha and another negative add no graph."""
+    subject, graphs = network(name), []
     positive, negative, other = (subject.condition(seed) for seed in (1, 3, 4))
 
     def sampled(patcher):
@@ -44,13 +52,17 @@ def test_nasa_added_changed_and_removed(name, compiled):
         )
         difference = float((got - expected).abs().max())
         measured("joint attention", name, "compiled, difference", difference, BAR)
-    measured("joint attention", name, "compiled, graphs", counters["stats"]["unique_graphs"], 2)
+        graphs.append(counters["stats"]["unique_graphs"])
+    plain, steered, *later = graphs
+    assert steered > plain and set(later) == {steered}
+    bar = plain + subject.joint_blocks if compiled is in_parts else 2
+    measured("joint attention", name, "compiled, graphs", steered, bar)
 
 
 @pytest.mark.parametrize("method", ["NAG", "VSF", "orthogonal"])
 @pytest.mark.parametrize("name", ["Flux", "Qwen-Image"])
 def test_other_methods(name, method):
-    subject = JOINT_CASES[name]()
+    subject = network(name)
     positive, negative = subject.condition(1), subject.condition(3)
     base = fullgraph(subject.patcher)
     for alpha in (0.0, 0.5, 0.8):
@@ -65,10 +77,10 @@ def test_other_methods(name, method):
 
 def test_single_blocks_compiled():
     """As other packs compile models, block by block."""
-    subject = JOINT_CASES["SD3.5 medium"]()
+    subject = network("SD3.5 medium")
     positive, negative = subject.condition(1), subject.condition(3)
     compiled = subject.patcher.clone()
-    keys = [f"diffusion_model.joint_blocks.{index}" for index in range(subject.blocks)]
+    keys = [f"diffusion_model.joint_blocks.{index}" for index in range(subject.joint_blocks)]
     set_torch_compile_wrapper(model=compiled, backend="eager", keys=keys)
     for settings in ({}, {"alpha": 0.2}):
         expected, got = (
