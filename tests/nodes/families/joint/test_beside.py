@@ -71,7 +71,13 @@ def test_only_the_pictures_own_tokens_are_steered(name):
     }.get(name, {"reference_latents": [reference]})
     positive = subject.condition(1)
     got = check("with a reference", subject, name, positive, image=subject.grid + tokens, start=start, **settings)
-    assert relative_error(got, subject.sample(steer(subject.patcher, positive), positive, positive)) > EFFECT
+    steered = steer(subject.patcher, positive, alpha=ALPHA)
+    assert relative_error(got, subject.sample(steered, positive, positive)) > EFFECT
+    # At cfg 4, both prompts have it, as in workflows for edits; a picture is linear in what the network returns.
+    other = {**subject.unconditional(), **settings}
+    unguided = subject.sample(subject.patcher, other, other)
+    guided = subject.sample(steered, {**positive, **settings}, other, cfg=4.0)
+    assert relative_error(guided, unguided + 4.0 * (got - unguided)) <= 2 * BAR
 
 
 @pytest.mark.full
