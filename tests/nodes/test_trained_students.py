@@ -24,10 +24,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from trained_students import KINDS, RANK, SCALING, TEACHERS_RANK, Case
 
+from snoopi_core.host.one_step import _SEED_STEP
 from training.export import main as export
 from training.models.guidance.nasa import nasa
 from training.models.loading import load_backbone
-from training.models.sampling import one_step_x0
 from training.pgsb import main as train
 from training.prompts.encode import main as encode_prompts
 
@@ -136,6 +136,10 @@ class TestTheCheckpoint:
         assert again.keys() == before.keys() and all(torch.equal(again[name], w) for name, w in before.items())
         assert header(tmp_path / "export" / "student.safetensors") == header(case.exported)
 
+    def test_a_few_step_student_was_trained_at_a_later_step(self, case):
+        first = json.loads((case.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
+        assert first.get("step") == (4 if len(case.timesteps) == 4 else None)
+
     def test_the_teacher_is_unchanged(self, case, teachers):
         path, before = teachers[case.key]
         assert hashes(path) == before
@@ -147,12 +151,12 @@ def header(path: Path) -> dict[str, str]:
 
 
 def scheduler(case: Case) -> DDPMScheduler:
-    return DDPMScheduler.from_pretrained(case.teacher / "scheduler")
+    return DDPMScheduler.from_pretrained(case.teacher / "scheduler", clip_sample=False)
 
 
 def noise_level(case: Case) -> tuple[float, float]:
     """alpha_T, sigma_T, by diffusers' reading of the teacher's scheduler."""
-    power = scheduler(case).alphas_cumprod[case.kind.timestep].item()
+    power = scheduler(case).alphas_cumprod[case.timesteps[0]].item()
     return power**0.5, (1 - power) ** 0.5
 
 
@@ -160,16 +164,17 @@ def test_the_files_header_says_how_it_is_sampled(case):
     metadata = json.loads(header(case.exported)["snoopi.lora" if case.lora else "snoopi.model"])
     assert metadata["role"] == ("student_lora" if case.lora else "student")
     assert (metadata["family"], metadata["prediction_type"]) == (case.kind.family, "epsilon")
-    assert metadata["recipe"]["timesteps"] == [case.kind.timestep]
+    assert metadata["recipe"]["timesteps"] == list(case.timesteps)
     assert (metadata["recipe"]["alpha_T"], metadata["recipe"]["sigma_T"]) == pytest.approx(noise_level(case), rel=1e-6)
     assert metadata["schedule"] == {key: scheduler(case).config[key] for key in metadata["schedule"]}
-    assert metadata["recommended_alpha"] == case.kind.alpha
+    assert metadata["recommended_alpha"] == case.alpha
     assert metadata["provenance"]["step"] == 2
 
 
 @torch.no_grad()
 def in_diffusers(case, backbone, network, text, *, half=True, negative=None):
-    """x0 of what a checkpoint has of `network` (None = the teacher), with weights as in the file or as trained."""
+    """x0 at each step, by diffusers' scheduler, of what a checkpoint has of `network` (None = the teacher), with
+    weights as in the file or as trained."""
     weights = {} if network is None else case.weights(network)
     if half:
         weights = {name: weight.half().float() for name, weight in weights.items()}
@@ -181,12 +186,15 @@ def in_diffusers(case, backbone, network, text, *, half=True, negative=None):
             state[name.replace(".lora_A.", ".")] += SCALING / RANK * weights[name.replace("lora_A", "lora_B")] @ weight
     student = type(backbone.network).from_config(backbone.network.config).eval()
     student.load_state_dict(state)
-    z = torch.randn((ROWS, 4, case.kind.side, case.kind.side), generator=torch.Generator().manual_seed(SEED))
-    alpha_T, sigma_T = noise_level(case)
+    found, ddpm = [], scheduler(case)
     with nasa(student, negative, ALPHA if negative else 0.0):
-        return one_step_x0(
-            backbone, student, text.expand(ROWS), z, timestep=case.kind.timestep, alpha_T=alpha_T, sigma_T=sigma_T
-        )
+        for number, t in enumerate(case.timesteps):
+            rng = torch.Generator().manual_seed((SEED + number * _SEED_STEP) % 2**64)
+            z = torch.randn((ROWS, 4, case.kind.side, case.kind.side), generator=rng)
+            x = ddpm.add_noise(found[-1], z, torch.tensor(t)) if found else z
+            output = backbone.call(student, x, torch.full((ROWS,), t), text.expand(ROWS))
+            found.append(ddpm.step(output, t, x).pred_original_sample)
+    return found
 
 
 def conditioning(text):
@@ -212,36 +220,37 @@ def test_x0_in_the_host_equals_diffusers(case, backbone, opened):
         assert 1 < text.mask.sum() < 60 and text.mask.shape[1] == 120
     x0 = in_the_host(case, opened[0], text)
     row = f"{case.kind.name} student trained here"
-    measured("loader", row, "x0, relative error", relative_error(x0, in_diffusers(case, backbone, "ema", text)), BAR)
+    error = relative_error(x0, in_diffusers(case, backbone, "ema", text)[-1])
+    measured("loader", row, "x0, relative error", error, BAR)
     # The error of rounding the trainer's fp32 weights to the file's fp16.
-    error = relative_error(x0, in_diffusers(case, backbone, "ema", text, half=False))
+    error = relative_error(x0, in_diffusers(case, backbone, "ema", text, half=False)[-1])
     measured("loader", row, "x0, rounding of the weights", error, 1e-3)
     for other in ("student", None):  # neither the last weights nor the teacher's
-        assert relative_error(x0, in_diffusers(case, backbone, other, text)) > 2e-3
+        assert relative_error(x0, in_diffusers(case, backbone, other, text)[-1]) > 2e-3
 
 
 @pytest.mark.both_hosts
 @pytest.mark.parametrize("case", parameters(LORAS), indirect=True)
 def test_comfyuis_own_load_lora_gives_the_same_x0(case, backbone, opened, loader):
-    """It drops the recipe, which has to be typed then; all other numbers are the student's."""
+    """It drops the recipe, which has to be typed then; all other numbers are the student's, at each of its steps."""
     base = loader.execute("trained-base.safetensors").result[0]
     model = run_node("LoraLoaderModelOnly", model=base, lora_name="trained.safetensors", strength_model=1.0)
     text = backbone.encode([PROMPT])
-    x0 = in_the_host(case, model, text, timesteps=str(case.kind.timestep))
-    expected = in_diffusers(case, backbone, "ema", text)
-    row = f"{case.kind.name} student trained here"
-    measured("loader", row, "x0 by Load LoRA, relative error", relative_error(x0, expected), BAR)
-    assert relative_error(x0, in_diffusers(case, backbone, None, text)) > 2e-3
-    other = str(case.kind.timestep - 300)  # the timesteps matter, and nobody knows them any more
+    row, teachers = f"{case.kind.name} student trained here", in_diffusers(case, backbone, None, text)
+    for number, expected in enumerate(in_diffusers(case, backbone, "ema", text), 1):
+        x0 = in_the_host(case, model, text, timesteps=str(case.timesteps[:number])[1:-1])
+        measured("loader", row, "x0 by Load LoRA, relative error", relative_error(x0, expected), BAR)
+        assert relative_error(x0, teachers[number - 1]) > 2e-3
+    other = str(case.timesteps[0] - 300)  # the timesteps matter, and nobody knows them any more
     assert relative_error(in_the_host(case, model, text, timesteps=other), expected) > 2e-3
 
 
 def test_nasa_in_the_host_equals_diffusers(case, backbone, opened):
     text, negative = backbone.encode([PROMPT]), backbone.encode([NEGATIVE])
     x0 = in_the_host(case, opened[0], text, negative)
-    error = relative_error(x0, in_diffusers(case, backbone, "ema", text, negative=negative))
+    error = relative_error(x0, in_diffusers(case, backbone, "ema", text, negative=negative)[-1])
     measured("loader", f"{case.kind.name} student trained here", "x0 with NASA, relative error", error, BAR)
-    assert relative_error(x0, in_diffusers(case, backbone, "ema", text)) > 2e-3
+    assert relative_error(x0, in_diffusers(case, backbone, "ema", text)[-1]) > 2e-3
 
 
 def test_the_text_encoder_comes_along(case, backbone, opened):

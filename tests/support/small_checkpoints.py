@@ -1,27 +1,37 @@
-"""Small copies of the checkpoints of Stable Diffusion 1.5 and XL, and a four-step LoRA of each, by the exporter."""
+"""Small copies of the checkpoints of Stable Diffusion 1.5 and XL, and a four-step LoRA of each, by the trainer."""
 
 from __future__ import annotations
 
-import functools
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import small_vaes
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from published import clip_weights, open_clip_weights
-from small_copies import Weights
+from safetensors.torch import load_file, save_file
+from small_copies import DECLARATION, Weights
 from small_models import seeded
+from tiny import tiny_vae
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from snoopi_core.formats.architecture import text_arguments, unet_arguments
-from snoopi_core.formats.checkpoint import OneStepRecipe, Schedule
-from snoopi_core.formats.layouts import to_single_file, unet_rename
-from snoopi_core.formats.lora import LoraMetadata, write_lora
+from snoopi_core.formats.layouts import to_single_file, unet_rename, vae_rename
+from training.pgsb import main as train
+from training.prompts.encode import main as encode_prompts
 
 CHECKPOINTS = {"v1-5-pruned-emaonly-fp16": "SD1.5", "sd_xl_base_1.0": "SDXL"}
-LORAS = {"my_4_step_lora_sd15": "SD1.5", "my_4_step_lora_sdxl": "SDXL"}
-TIMESTEPS = (999, 749, 499, 249)
+LORAS = {  # the recipe, and the checkpoint that it is trained on
+    "my_4_step_lora_sd15": ("sd15_lora_4step", "v1-5-pruned-emaonly-fp16"),
+    "my_4_step_lora_sdxl": ("sdxl_lora_4step", "sd_xl_base_1.0"),
+}
+_SMALLER = (
+    "student.lora_rank=4", "student.lora_scaling=4", "student.learning_rate=3e-2", "student.ema_decay=0", "lora.rank=2",
+    "clip.weight=0", "loop.iterations=2", "loop.batch_size=2", "loop.micro_batch=1", "loop.latent_size=8",
+    "loop.threads=1", "output.sample_every=0", "output.trackers=[]",
+)  # fmt: skip
 _DOWN, _UP = ("DownBlock2D", "CrossAttnDownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D")
 _WIDTH, _POOLED = 64, 64
 _UNETS: dict[str, dict[str, Any]] = {
@@ -29,7 +39,7 @@ _UNETS: dict[str, dict[str, Any]] = {
         "block_out_channels": (32, 64, 64, 64), "cross_attention_dim": 768, "attention_head_dim": 8,
     },
     "SDXL": {
-        "block_out_channels": (32, 64, 64), "cross_attention_dim": 2 * _WIDTH, "attention_head_dim": (2, 4, 4),
+        "block_out_channels": (32, 64, 64), "cross_attention_dim": 2 * _WIDTH, "attention_head_dim": 1,
         "down_block_types": (_DOWN[0], _DOWN[1], _DOWN[1]), "up_block_types": (_UP[1], _UP[1], _UP[0]),
         "transformer_layers_per_block": (1, 2, 10), "use_linear_projection": True,
         "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
@@ -45,18 +55,13 @@ _PUBLISHED = {
         "label_emb.0.0.weight": [1280, 2816],
     },
 }
-_TEXT = {"hidden_size": _WIDTH, "intermediate_size": _WIDTH, "num_attention_heads": 1, "num_hidden_layers": 3}
-
-
-@functools.cache
-def _unet(kind: str) -> UNet2DConditionModel:
-    return seeded(UNet2DConditionModel, **_UNETS[kind])
+_TEXT = {"hidden_size": _WIDTH, "intermediate_size": 4 * _WIDTH, "num_attention_heads": 1, "num_hidden_layers": 3}
 
 
 @torch.no_grad()
 def checkpoint(kind: str) -> tuple[Weights, dict[str, Any]]:
     """The weights, and what their file declares. SD1.5's text encoder has the published size."""
-    unet = _unet(kind)
+    unet = seeded(UNet2DConditionModel, **_UNETS[kind])
     weights = to_single_file(unet.state_dict(), unet_rename(unet.config))
     weights = {f"model.diffusion_model.{key}": weight for key, weight in weights.items()}
     weights |= {f"first_stage_model.{key}": weight for key, weight in small_vaes.picture(4).items()}
@@ -76,14 +81,24 @@ def checkpoint(kind: str) -> tuple[Weights, dict[str, Any]]:
     return weights, declaration | {"classes": {"comfy.sdxl_clip:SDXLClipModel": {"model_options": sizes}}}
 
 
-def write_student(path: Path, kind: str) -> None:
-    """A LoRA with random weights, by the exporter's own writer."""
-    generator, adapters = torch.Generator().manual_seed(3), {}
-    for name, module in _unet(kind).named_modules():
-        if name.endswith(("to_q", "to_k", "to_v", "to_out.0")):
-            width, inside = module.weight.shape
-            down = torch.randn(2, inside, generator=generator) / inside**0.5
-            adapters[name] = down, 0.2 * torch.randn(width, 2, generator=generator)
-    power = DDPMScheduler(**Schedule().model_dump()).alphas_cumprod[TIMESTEPS[0]].item()
-    recipe = OneStepRecipe(timesteps=TIMESTEPS, alpha_T=power**0.5, sigma_T=(1 - power) ** 0.5)
-    write_lora(path, LoraMetadata(title="mine", prediction_type="epsilon", recipe=recipe), adapters, alpha=2.0)
+def write_teacher(checkpoint: Path, path: Path) -> Path:
+    """The same model without what only the host needs, and with a VAE that the trainer can read."""
+    weights, vae = load_file(checkpoint), tiny_vae()
+    kept = {key: w for key, w in weights.items() if key != DECLARATION and not key.startswith("first_stage_model.")}
+    encoding = to_single_file(vae.state_dict(), vae_rename(vae.config))
+    save_file(kept | {f"first_stage_model.{key}": weight.contiguous() for key, weight in encoding.items()}, path)
+    return path
+
+
+def write_student(path: Path, recipe: str, checkpoint: Path) -> None:
+    """A LoRA for `checkpoint`, by the commands of docs/YOUR_OWN_LORA.md."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        teacher = write_teacher(checkpoint, folder / checkpoint.name)
+        (folder / "prompts.txt").write_text("a photo of a pet\na dog\na red ring on the left\n", encoding="utf-8")
+        words = ["--recipe", recipe, f"teacher.path={teacher}", f"prompts.source={folder / 'prompts.txt'}", *_SMALLER]
+        if recipe.startswith("sdxl"):
+            words.append(f"prompts.text_cache={folder / 'text'}")
+            assert encode_prompts([*words, "--cpu"]) == 0
+        assert train([*words, f"output.folder={folder / 'run'}", "--cpu"]) == 0
+        shutil.copy(folder / "run" / "export" / "student.safetensors", path)

@@ -88,7 +88,8 @@ def write_files(template: str, models: Path) -> list[Path]:
             weights, declaration = small_checkpoints.checkpoint(small_checkpoints.CHECKPOINTS[name])
             save_file({key: w.contiguous() for key, w in weights.items()} | _declaration(**declaration), path)
         elif name in small_checkpoints.LORAS:
-            small_checkpoints.write_student(path, small_checkpoints.LORAS[name])
+            recipe, base = small_checkpoints.LORAS[name]
+            small_checkpoints.write_student(path, recipe, models / "checkpoints" / f"{base}.safetensors")
         elif name in NETWORKS:
             networks.append(_network(name))
             save_file(networks[-1], path)

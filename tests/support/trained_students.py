@@ -14,7 +14,8 @@ RANK, SCALING, TEACHERS_RANK = 4, 8.0, 2
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """side: of the latent; the host cannot place fewer than 33 of PixArt's. timestep, alpha: of the shipped recipe."""
+    """side: of the latent; the host cannot place fewer than 33 of PixArt's. timestep, alpha: of the recipe for all
+    weights, and of `lora_recipe` unless it has `lora_timesteps`, for which no alpha is known."""
 
     name: str
     make: object
@@ -23,12 +24,20 @@ class Kind:
     timestep: int
     alpha: float | None
     lora_recipe: str
+    lora_timesteps: tuple[int, ...] = ()
     leaves_out_text: bool = False
 
 
 KINDS = {
     "sd15": Kind(
-        name="SD1.5", make=tiny_backbone, family="unet", side=8, timestep=999, alpha=0.04, lora_recipe="sd15_12gb"
+        name="SD1.5",
+        make=tiny_backbone,
+        family="unet",
+        side=8,
+        timestep=999,
+        alpha=0.04,
+        lora_recipe="sd15_lora_4step",
+        lora_timesteps=(999, 749, 499, 249),
     ),
     "sd21": Kind(
         name="SD2.1", make=tiny_sd21_backbone, family="unet", side=8, timestep=999, alpha=0.3, lora_recipe="sd21_12gb"
@@ -40,7 +49,8 @@ KINDS = {
         side=8,
         timestep=999,
         alpha=None,
-        lora_recipe="sdxl_lora_1step",
+        lora_recipe="sdxl_lora_4step",
+        lora_timesteps=(999, 749, 499, 249),
         leaves_out_text=True,
     ),
     "pixart": Kind(
@@ -68,6 +78,14 @@ class Case:
     @property
     def kind(self) -> Kind:
         return KINDS[self.key]
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        return (self.lora and self.kind.lora_timesteps) or (self.kind.timestep,)
+
+    @property
+    def alpha(self) -> float | None:
+        return self.kind.alpha if len(self.timesteps) == 1 else None
 
     @property
     def cached(self) -> bool:

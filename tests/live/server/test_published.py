@@ -2,13 +2,15 @@
 
 Real: the files' names and folders, the host's loaders, what they recognise, every class (network, text encoder,
 tokenizer, VAE), LoRAs, all settings of the template. Small: the widths and numbers of layers of networks, the widths of
-text encoders, Gemma's and T5's vocabularies, VAEs, and pictures (support/small_published.py). Weights are random.
+text encoders, Gemma's and T5's vocabularies, VAEs, and pictures (support/small_published.py). Weights are random, but
+those of one's own LoRAs, which the trainer makes with its shipped recipes.
 """
 
 from __future__ import annotations
 
 import copy
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +18,17 @@ import torch
 from effort import some
 from live_client import Outcome, load_prompt
 from live_server import Server
+from reference import relative_error
 from safetensors.torch import load_file
+from small_checkpoints import write_teacher
 from small_published import write_files
 from templates import NAMES, api_file, named
+
+from snoopi_core.host.one_step import _SEED_STEP
+from training.evaluate.generate.student import load_student
+from training.models.guidance.few_steps import steered_x0
+from training.models.guidance.methods import Method
+from training.models.loading import load_backbone
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -103,8 +113,28 @@ def run(server: Server, prompt: Prompt) -> tuple[list[torch.Tensor], Outcome, st
     return latents(server, outcome), outcome, log
 
 
+def by_the_trainer(models: Path, prompt: Prompt, folder: Path) -> list[torch.Tensor]:
+    """The latent of a template of one's own LoRA without NASA, in diffusers: of the student, and of its base alone."""
+    inputs = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    checkpoint = models / "checkpoints" / inputs["CheckpointLoaderSimple"]["ckpt_name"]
+    base = str(write_teacher(checkpoint, folder / "base.safetensors"))
+    student = load_student(str(models / "loras" / inputs["LoraLoaderModelOnly"]["lora_name"]), base=base)
+    sampler = inputs["SnoopiOneStepSampler"]
+    words, seed = prompt[sampler["positive"][0]]["inputs"]["text"], sampler["seed"]
+
+    def noise(step: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed((seed + step * _SEED_STEP) % 2**64)
+        return torch.randn((1, 4, SIDE // 8, SIDE // 8), generator=generator)
+
+    return [
+        steered_x0(model, Method("none"), model.encode([words]), None, student.recipe, noise)
+        / model.vae.config.scaling_factor
+        for model in (student, load_backbone(base))
+    ]
+
+
 @pytest.mark.parametrize("name", some(sorted(ATTENTIONS), 1))
-def test_a_template_runs_with_the_files_that_it_names(server: Server, name: str) -> None:
+def test_a_template_runs_with_the_files_that_it_names(server: Server, name: str, tmp_path: Path) -> None:
     prompt = small(load_prompt(api_file(named(name))))
     files = write_files(named(name), server.base / "models")
     try:
@@ -120,6 +150,11 @@ def test_a_template_runs_with_the_files_that_it_names(server: Server, name: str)
 
         off, _, _ = run(server, with_alpha(prompt, 0.0))
         plain, _, _ = run(server, without_node(prompt))
+        if name.startswith("My "):
+            students, bases = by_the_trainer(server.base / "models", prompt, tmp_path)
+            error, effect = relative_error(plain[0], students), relative_error(students, bases)
+            print(f"{name}: relative error of the latent {error:.1e}; the LoRA changes {effect:.3f} of it")
+            assert error <= 1e-4 < 0.01 < effect
         for with_negative, neutral, untouched in zip(steered, off, plain, strict=True):
             assert with_negative.isfinite().all()
             assert torch.equal(neutral, untouched)
