@@ -32,6 +32,7 @@ class Preset:
     """One row of the table. Saved workflows contain `name`, so names never change.
 
     Args:
+        prediction_type: None for the model's own, which a LoRA's student has from its base.
         alpha_T_squared: of the first timestep, if the model was trained with a value that its schedule does not have.
         nasa_alpha: the strength that the paper uses with this model (its Table 8).
     """
@@ -39,7 +40,7 @@ class Preset:
     name: str
     architectures: tuple[Architecture, ...]
     timesteps: tuple[int, ...]
-    prediction_type: PredictionType
+    prediction_type: PredictionType | None
     noise: Noise
     steps: Steps
     nasa_alpha: float | None = None
@@ -47,7 +48,7 @@ class Preset:
 
 
 _SD, _XL, _PIXART, _UNETS = ("SD1/SD2",), ("SDXL",), ("PixArt",), ("SD1/SD2", "SDXL")
-_4_STEPS, _8_STEPS = (999, 749, 499, 249), (999, 874, 749, 624, 499, 374, 249, 124)
+_2_STEPS, _4_STEPS, _8_STEPS = (999, 499), (999, 749, 499, 249), (999, 874, 749, 624, 499, 374, 249, 124)
 
 # fmt: off
 PRESETS: tuple[Preset, ...] = (
@@ -56,6 +57,9 @@ PRESETS: tuple[Preset, ...] = (
     Preset("PG-SB PixArt, 999",       _PIXART, (999,),               "epsilon",      "unit",      "consistency", 0.80,
            alpha_T_squared=0.0047),
     Preset("PG-SB PixArt, 400",       _PIXART, (400,),               "epsilon",      "unit",      "consistency", 0.80),
+    Preset("PG-SB SDXL",              _XL,     (999,),               None,           "unit",      "consistency"),
+    Preset("PG-SB, 2 steps",  ARCHITECTURES,   _2_STEPS,             None,           "unit",      "consistency"),
+    Preset("PG-SB, 4 steps",  ARCHITECTURES,   _4_STEPS,             None,           "unit",      "consistency"),
     Preset("SwiftBrush",              _SD,     (999,),               "epsilon",      "unit",      "consistency",
            alpha_T_squared=0.0047),
     Preset("SwiftBrush v2",           _SD,     (999,),               "epsilon",      "unit",      "consistency", 0.30),
@@ -69,7 +73,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset("SD-Turbo, 4 steps",       _SD,     _4_STEPS,             "epsilon",      "scheduled", "euler"),
     Preset("SDXL-Turbo, 1 step",      _XL,     (999,),               "epsilon",      "scheduled", "euler"),
     Preset("SDXL-Lightning, 1 step",  _XL,     (999,),               "sample",       "scheduled", "euler"),
-    Preset("SDXL-Lightning, 2 steps", _XL,     (999, 499),           "epsilon",      "scheduled", "euler"),
+    Preset("SDXL-Lightning, 2 steps", _XL,     _2_STEPS,             "epsilon",      "scheduled", "euler"),
     Preset("SDXL-Lightning, 4 steps", _XL,     _4_STEPS,             "epsilon",      "scheduled", "euler"),
     Preset("SDXL-Lightning, 8 steps", _XL,     _8_STEPS,             "epsilon",      "scheduled", "euler"),
     Preset("LCM-LoRA, 4 steps",       _UNETS,  (999, 759, 499, 259), "epsilon",      "unit",      "consistency"),

@@ -235,11 +235,10 @@ PUBLISHED = (
             "4 steps",
             f"A four-step LoRA of {name} that you trained (--recipe {kind}_lora_4step), on your checkpoint.",
             {"loader": checkpoint(base), "lora": lora(file)},
-            preset="auto",
-            timesteps="999, 749, 499, 249",
+            preset="PG-SB, 4 steps",
             alpha=alpha,
             turn=f"alpha. None is measured for four steps: try {tries}. Load LoRA drops the recipe in the file, so the "
-            "timesteps are typed: they must be yours.",
+            "preset must be that of your steps.",
             side=side,
             get=f"{download([base])}, or your own\n- your export, renamed to {file.name}, into models/loras",
         )

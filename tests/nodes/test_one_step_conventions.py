@@ -27,11 +27,12 @@ pytestmark = pytest.mark.host
 
 BAR = 1e-5
 ROUNDING = 1e-5  # between batches of different sizes
+FOUR = "999, 749, 499, 249"
 # A preset of each convention, "auto" without one, and timesteps that make it take one step or several.
 CONVENTIONS = (
     ("auto", "999"),
     ("auto", "399"),
-    ("auto", "999, 749, 499, 249"),
+    ("auto", FOUR),
     ("SD-Turbo, 4 steps", "auto"),
     ("LCM-LoRA, 4 steps", "auto"),
     ("Hyper-SD LoRA, 1 step", "800, 400"),
@@ -132,6 +133,13 @@ class TestOtherOutputs:
         patcher = from_file(prediction_type=own)
         assert torch.equal(sample(patcher, preset="DMD2 SD1.5"), sample(timesteps="999"))
 
+    @pytest.mark.parametrize("own", ["epsilon", "v_prediction"])
+    @pytest.mark.parametrize(("preset", "timesteps"), [("PG-SB, 2 steps", "999, 499"), ("PG-SB, 4 steps", FOUR)])
+    def test_our_own_students_of_several_steps_keep_it(self, own, preset, timesteps):
+        """A LoRA behind ComfyUI's own Load LoRA predicts what its base does; so the preset is what one would type."""
+        patcher = from_file(prediction_type=own)
+        assert torch.equal(sample(patcher, preset=preset), sample(patcher, timesteps=timesteps))
+
     def test_timesteps_replace_only_those_of_the_preset(self):
         got = sample(preset="InstaFlow-0.9B", timesteps="500")
         subject = case(*SD15)
@@ -204,12 +212,11 @@ class TestOtherModels:
         patcher = ModelSamplingDiscrete().patch(case(*SD15).patcher, "v_prediction", zsnr=False)[0]
         assert torch.equal(sample(patcher, preset="DMD2 SD1.5"), sample(timesteps="999"))
 
-    def test_another_schedule(self):
+    @pytest.mark.parametrize("preset", ["LCM-LoRA, 4 steps", "PG-SB, 2 steps"])
+    def test_another_schedule(self, preset):
         patcher = ModelSamplingDiscrete().patch(case(*SD15).patcher, "lcm", zsnr=False)[0]
-        with pytest.raises(
-            ValueError, match=r"'LCM-LoRA, 4 steps' cannot change this model's schedule .*remove that node"
-        ):
-            sample(patcher, preset="LCM-LoRA, 4 steps")
+        with pytest.raises(ValueError, match=rf"'{preset}' cannot change this model's schedule .*remove that node"):
+            sample(patcher, preset=preset)
 
     def test_a_name_that_is_not_in_the_table(self):
         with pytest.raises(ValueError, match=r"preset 'DMD3' is not known; available: auto, PG-SB SD1.5"):

@@ -43,6 +43,9 @@ AGAINST = {
     "PG-SB SD2.1": DDPM,
     "PG-SB PixArt, 999": FORMULA,
     "PG-SB PixArt, 400": DDPM,
+    "PG-SB SDXL": DDPM,
+    "PG-SB, 2 steps": LCM_STEPS,
+    "PG-SB, 4 steps": LCM_STEPS,
     "SwiftBrush": FORMULA,
     "SwiftBrush v2": DDPM,
     "DMD2 SD1.5": DDPM,
@@ -91,7 +94,7 @@ def expected_of(preset: Preset, architecture: str, network: Network, noises: lis
     """The result by independent code, fp64; `noises` for the start and for each time that a scheduler draws noise."""
     z, against = noises[0].double(), AGAINST[preset.name]
     timesteps = list(preset.timesteps)
-    settings = {**BETAS[architecture], "prediction_type": preset.prediction_type}
+    settings = {**BETAS[architecture], "prediction_type": preset.prediction_type or "epsilon"}  # the subjects' own
     if against == FORMULA:
         assert preset.prediction_type == "epsilon" and preset.alpha_T_squared == 0.0047
         return (z - (1 - 0.0047) ** 0.5 * network(z, 999)) / 0.0047**0.5

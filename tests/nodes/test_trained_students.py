@@ -204,13 +204,13 @@ def conditioning(text):
 
 
 @torch.no_grad()
-def in_the_host(case, model, text, negative=None, timesteps="auto"):
+def in_the_host(case, model, text, negative=None, timesteps="auto", preset="auto"):
     """x0 in the network's scale, by the nodes."""
     if negative is not None:
         model = pack_node("nasa_apply", "NASAApply").execute(model, conditioning(negative), ALPHA).result[0]
     latent = {"samples": torch.zeros(ROWS, 4, case.kind.side, case.kind.side)}
     sampler = pack_node("one_step_sampler", "OneStepSampler")
-    samples = sampler.execute(model, conditioning(text), latent, SEED, timesteps).result[0]["samples"]
+    samples = sampler.execute(model, conditioning(text), latent, SEED, timesteps, preset).result[0]["samples"]
     return samples * model.model.latent_format.scale_factor
 
 
@@ -236,6 +236,9 @@ def test_comfyuis_own_load_lora_gives_the_same_x0(case, backbone, opened, loader
     base = loader.execute("trained-base.safetensors").result[0]
     model = run_node("LoraLoaderModelOnly", model=base, lora_name="trained.safetensors", strength_model=1.0)
     text = backbone.encode([PROMPT])
+    if (count := len(case.timesteps)) > 1:  # or chosen
+        typed = in_the_host(case, model, text, timesteps=str(case.timesteps)[1:-1])
+        assert torch.equal(in_the_host(case, model, text, preset=f"PG-SB, {count} steps"), typed)
     row, teachers = f"{case.kind.name} student trained here", in_diffusers(case, backbone, None, text)
     for number, expected in enumerate(in_diffusers(case, backbone, "ema", text), 1):
         x0 = in_the_host(case, model, text, timesteps=str(case.timesteps[:number])[1:-1])

@@ -9,7 +9,7 @@ import pytest
 from snoopi_core.presets import ARCHITECTURES, PRESETS, find_preset, presets_for
 
 HELP = Path(__file__).resolve().parents[2] / "web" / "docs" / "SnoopiOneStepSampler.md"
-OUTPUTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow": "flow"}
+OUTPUTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow": "flow", None: "the model's own"}
 SWEPT = "alpha 0 to 1"  # the paper gives SDXL-DMD2 no single alpha
 
 

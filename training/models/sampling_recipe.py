@@ -42,7 +42,7 @@ def recipe_steps(model: Backbone, recipe: OneStepRecipe) -> tuple[Step, ...]:
 
 
 def with_preset(model: Backbone, preset: Preset) -> Backbone:
-    """`model` with the recipe and prediction type of a published model, which its files may not state.
+    """`model` with a preset's recipe and prediction type, which its files may not state.
 
     Raises:
         ValueError: the preset is for other models, or takes steps that are not supported here.
@@ -66,7 +66,7 @@ def with_preset(model: Backbone, preset: Preset) -> Backbone:
         noise=preset.noise,
         steps=preset.steps,
     )
-    return replace(model, recipe=recipe, prediction_type=preset.prediction_type)
+    return replace(model, recipe=recipe, prediction_type=preset.prediction_type or model.prediction_type)
 
 
 def alpha_squared(model: Backbone, t: int) -> float:

@@ -18,6 +18,7 @@ from snoopi_core.formats.architecture_pixart import pixart_arguments
 from snoopi_core.formats.checkpoint import Checkpoint, Metadata, OneStepRecipe, Provenance, write_checkpoint
 from snoopi_core.formats.layouts import StateDict, text_encoder_rename, to_single_file, vae_rename
 from snoopi_core.formats.lora import LoraMetadata, adapters_from_peft, write_lora
+from snoopi_core.presets import ARCHITECTURES, PRESETS
 from training.config import Recipe, package_versions
 from training.distill.noise_levels import NoiseLevels
 from training.distill.rng import generator
@@ -150,11 +151,13 @@ def with_load_lora(metadata: LoraMetadata) -> str:
             "ComfyUI's own Load LoRA drops its recipe, which has a noise level or steps that cannot be typed: open it "
             "with PG-SB Loader only"
         )
-    timesteps = ", ".join(map(str, recipe.timesteps))
-    return (
-        "ComfyUI's own Load LoRA works too, at strength 1, but drops the recipe: type it into One-Step Sampler, "
-        f'timesteps "{timesteps}", preset auto'
-    )
+    named = {preset.timesteps: preset.name for preset in PRESETS if preset.architectures == ARCHITECTURES}
+    if recipe.timesteps in named:
+        how = f'choose preset "{named[recipe.timesteps]}" in One-Step Sampler'
+    else:
+        timesteps = ", ".join(map(str, recipe.timesteps))
+        how = f'type it into One-Step Sampler, timesteps "{timesteps}", preset auto'
+    return f"ComfyUI's own Load LoRA works too, at strength 1, but drops the recipe: {how}"
 
 
 def _public_path(path: str) -> str:

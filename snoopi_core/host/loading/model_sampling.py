@@ -65,7 +65,7 @@ def model_sampling(metadata: Metadata, model_config: object) -> torch.nn.Module:
 
 
 def with_preset(patcher: ModelPatcher, preset: Preset) -> ModelPatcher:
-    """A clone with the preset's prediction type and noise level; `patcher` itself if it already has them.
+    """A clone with the preset's prediction type and noise level, where it sets them; else `patcher` itself.
 
     The rest of the model's schedule is unchanged.
 
@@ -74,7 +74,8 @@ def with_preset(patcher: ModelPatcher, preset: Preset) -> ModelPatcher:
     """
     _check_architecture(patcher.model, preset)
     current = patcher.get_model_object("model_sampling")
-    if preset.alpha_T_squared is None and _prediction_type(current) == preset.prediction_type:
+    is_usual = _is_standard(current) or isinstance(current, RectifiedFlow)
+    if is_usual and preset.alpha_T_squared is None and preset.prediction_type in (None, _prediction_type(current)):
         return patcher
     if not _is_standard(current):
         raise ValueError(

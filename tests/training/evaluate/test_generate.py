@@ -11,13 +11,16 @@ from evaluation import STUDENT, error_of, evaluate, pictures, pixels, started
 from PIL import Image
 from processes import TIMEOUT
 from published import KINDS, save_folder
+from tiny import tiny_backbone
 
 from experiments.sampling import one_step
+from snoopi_core.presets import find_preset
 from training.evaluate.generate.maker import noise
 from training.evaluate.sets.image_files import is_complete
 from training.evaluate.sets.manifest import read_manifest
 from training.evaluate.sets.rows import seed_of
 from training.models.loading import load_backbone
+from training.models.sampling_recipe import with_preset
 
 PROMPTS = "a ring\na red square\na ring\n\n  a blue plus on the left\n"
 
@@ -230,6 +233,12 @@ def test_published_models_are_sampled_by_their_presets(prompts, tmp_path, capsys
         assert expected in output
     output = error_of(capsys, *made, "--preset", "SwiftBrush", "--out", tmp_path / "x")
     assert "preset 'SwiftBrush' recommends no alpha" in output
+
+
+@pytest.mark.parametrize("own", ["epsilon", "v_prediction"])
+def test_the_presets_of_our_own_students_keep_the_models_output(own):
+    model = with_preset(tiny_backbone(own), find_preset("PG-SB, 4 steps"))
+    assert (model.prediction_type, model.recipe.timesteps) == (own, (999, 749, 499, 249))
 
 
 def test_files_become_groups_and_a_list_of_strings_is_read(tmp_path):

@@ -142,6 +142,8 @@ def test_a_lora_names_its_teachers_loras_and_hash(tmp_path):
     ("changes", "expected"),
     [
         ({}, 'type it into One-Step Sampler, timesteps "999", preset auto'),
+        ({"timesteps": (999, 749, 499, 249)}, 'choose preset "PG-SB, 4 steps" in One-Step Sampler'),
+        ({"timesteps": (999, 749)}, 'type it into One-Step Sampler, timesteps "999, 749", preset auto'),
         ({"alpha_T_squared": 0.0047}, "open it with PG-SB Loader only"),
     ],
 )
