@@ -113,6 +113,18 @@ def test_dry_run_writes_nothing(teacher, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("more", [["--dry-run"], ["loop.iterations=1", "output.sample_every=0"]])
+@pytest.mark.parametrize(
+    ("settings", "hinted"), [([], True), (["lora.loss=native"], False), (["teacher.prediction_type=epsilon"], False)]
+)
+def test_the_papers_loss_of_a_v_predicting_teacher_is_explained(
+    teacher, tmp_path, capsys, caplog, more, settings, hinted
+):
+    with caplog.at_level("INFO"):
+        assert main(arguments(teacher, tmp_path / "run", *more, *settings)) == 0
+    assert ("by alpha_t^4" in capsys.readouterr().out + caplog.text) == hinted
+
+
 def test_a_dry_run_describes_the_run_in_its_folder(finished, teacher, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
     assert main(arguments(teacher, finished, "--dry-run")) == 2

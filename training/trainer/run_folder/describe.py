@@ -55,6 +55,23 @@ def describe_run(folder: Path, recipe: Recipe, accelerator: Accelerator, done: i
     write_atomically(folder / "README.txt", text)
 
 
+def lora_loss_hint(recipe: Recipe, prediction_type: str) -> str:
+    """What the paper's loss of the LoRA teacher, made for networks that predict eps, does with one that predicts v;
+    empty where that does not matter.
+
+    eps = sigma_t x_t + alpha_t v, so an error of v is alpha_t times that as one of eps, and its square in
+    mean((alpha_t (eps_psi - eps))^2) has the weight alpha_t^4.
+    """
+    if prediction_type != "v_prediction" or recipe.lora.loss != "eps":
+        return ""
+    return (
+        "the teacher predicts v, and lora.loss=eps, the paper's, weighs the LoRA teacher's errors of v by alpha_t^4: "
+        "it learns little at high noise levels, where the content of a picture is decided, and the student may draw "
+        "one picture for most prompts. lora.loss=native weighs all levels equally, and kept the variety where it was "
+        "measured (training/README.md)"
+    )
+
+
 def how_to_stop(processes: int) -> str:
     """Instructions to stop the run. A launcher of several processes kills them 30 seconds after it is told to stop."""
     if processes == 1:
