@@ -15,7 +15,7 @@ from snoopi_core.formats.atomic import write_atomically
 
 _STYLE = """
 body { font: 13px sans-serif; margin: 2em; background: #fff; color: #1b1f24; }
-main { display: grid; grid-template-columns: repeat(auto-fill, 190px); gap: 16px; }
+main { display: grid; grid-template-columns: repeat(auto-fill, 176px); gap: 16px; margin-bottom: 16px; }
 figure { margin: 0; } img { width: 128px; image-rendering: pixelated; border: 3px solid #d0d7de; }
 .invalid img { border-color: #d1242f; } .wrong { color: #d1242f; font-weight: bold; } i { display: block; }
 """
@@ -36,10 +36,10 @@ def sheet(pictures: torch.Tensor, columns: int = 20) -> Image.Image:
     return page
 
 
-def labelled_page(title: str, pictures: torch.Tensor, captions: list[str], seen: Seen, stated: list[Stated]) -> str:
+def figures(pictures: torch.Tensor, captions: list[str], seen: Seen, stated: list[Stated]) -> str:
     """HTML: each picture with its caption and what was read. Red: what the caption states otherwise, and the frame of
     a picture that is not valid."""
-    figures = []
+    found = []
     for n, (image, row) in enumerate(zip(images_of(pictures), seen.rows, strict=True)):
         file = io.BytesIO()
         image.save(file, "PNG")
@@ -49,20 +49,30 @@ def labelled_page(title: str, pictures: torch.Tensor, captions: list[str], seen:
             else f"{name}: {html.escape(row[name])}"
             for name in dict.fromkeys([*row, *stated[n]])
         ]
-        figures.append(
+        found.append(
             f'<figure class="{"valid" if seen.valid[n] else "invalid"}">'
             f'<img alt="" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
             f"<figcaption><i>{html.escape(captions[n]) or 'no caption'}</i>{', '.join(words)}</figcaption></figure>"
         )
-    about = (
-        f"{len(figures)} pictures, {sum(seen.valid)} valid. Below each: its caption, then what was read in it. "
-        "Red words: the caption states something else. Red frame: the picture does not look like the drawing of what "
-        "was read."
+    return f"<main>{''.join(found)}</main>"
+
+
+def page(title: str, about: str, body: str) -> str:
+    """HTML: `figures` with a title and what the colours mean."""
+    about += (
+        " Below each picture: its caption, then what was read in it. Red words: the caption states something else. Red "
+        "frame: the picture does not look like the drawing of what was read."
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1><p>{about}</p><main>{''.join(figures)}</main></html>\n"
+        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1><p>{html.escape(about)}</p>{body}</html>\n"
     )
+
+
+def labelled_page(title: str, pictures: torch.Tensor, captions: list[str], seen: Seen, stated: list[Stated]) -> str:
+    """One page of `figures`."""
+    about = f"{len(pictures)} pictures, {sum(seen.valid)} valid."
+    return page(title, about, figures(pictures, captions, seen, stated))
 
 
 def write_sheet(

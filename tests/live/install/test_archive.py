@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
 from documented import documented, run_python
 from live_client import load_prompt
+from live_observer import Observer
 from live_pack import FOLDER, ROOT, SHIPPED_FILES, SHIPPED_FOLDERS
 from live_server import Server
 from templates import FIRST, api_file
 
+from scripts.setup.host import PINS
+
 pytestmark = [pytest.mark.install, pytest.mark.slow]
 
 LIMIT = 16 * 1000**2
+NODES = set(json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8")))
 # Models of the repository: what a student was distilled from, and the tests' small world.
 NOT_PACKED = ("models/snoopi-avatars-teacher.", "models/snoopi-shapes-")
 # The top level of the archive.
@@ -43,6 +50,12 @@ def test_comfy_clis_validation_passes_without_a_warning(repository: Path) -> Non
     output = run_python(documented("python -m scripts.setup.comfy_cli node validate"), repository)
     assert "All validation checks passed" in output, output  # instead of "Security warnings found"
     assert "Warning" not in output, output  # of a field that the registry would leave empty
+
+
+def test_the_command_that_publishes_is_there(repository: Path) -> None:
+    """Without running it: it would ask for the registry's key."""
+    output = run_python(documented("python -m scripts.setup.comfy_cli node publish") + " --help", repository)
+    assert "comfy node publish" in output, output
 
 
 def test_it_holds_what_users_need_and_no_more(names: set[str], repository: Path) -> None:
@@ -90,16 +103,25 @@ def test_it_is_small(archive: Path) -> None:
 
 
 @pytest.mark.full
-def test_it_works_when_unpacked(archive: Path, own_host: Path, clean_python: Path) -> None:
-    target = own_host / "custom_nodes" / FOLDER
+@pytest.mark.parametrize("version", PINS)
+def test_it_works_when_unpacked(
+    archive: Path, version: str, pinned_host: Callable[[str], Path], clean_python: Path, tmp_path: Path
+) -> None:
+    host = tmp_path / "My Programs" / "ComfyUI"
+    shutil.copytree(pinned_host(version), host, ignore=shutil.ignore_patterns("__pycache__"))
+    target = host / "custom_nodes" / FOLDER
+    observer = Observer(tmp_path / "observed")
 
     def unpack(base: Path) -> None:
         with zipfile.ZipFile(archive) as file:
             assert all(not PurePosixPath(name).is_absolute() for name in file.namelist())
             file.extractall(target)
 
-    with Server(own_host, own_host, python=clean_python, install=unpack) as server:
+    with Server(host, host, python=clean_python, environment=observer.environment, install=unpack) as server:
+        assert server.client.get_json("/system_stats")["system"]["comfyui_version"] == version
+        assert set(server.client.get_json("/object_info")) >= NODES
         outcome = server.client.run(load_prompt(target / api_file(FIRST).relative_to(ROOT)))
         assert outcome.status == "success", outcome.error
         assert outcome.images
-        assert "IMPORT FAILED" not in server.log()
+    ours = [entry for entry in observer.warnings if FOLDER in entry.path or "snoopi" in entry.text.lower()]
+    assert ours == []
