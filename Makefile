@@ -25,11 +25,11 @@ PYTEST_OLDEST = SNOOPI_HOST_VERSION=$(OLDEST) $(PY) -m pytest -n $(or $(JOBS),2)
 # $(call part,NAME,COMMAND): run it, and print how long it took.
 part = @echo "== $(1)"; start=$$(date +%s); $(2); code=$$?; echo "== $(1): $$(($$(date +%s) - start)) s"; exit $$code
 
-.PHONY: help demo test test-all test-beyond lint test-hosts compatibility models results shapes-study avatars-study study few-steps bench workflows lock setup setup-browser clean
+.PHONY: help demo gallery test test-all test-beyond lint test-hosts compatibility models results shapes-study avatars-study study few-steps bench workflows lock setup setup-browser clean
 
 help:
 	@sed -n '1,9p' Makefile
-	@echo 'Targets: demo test test-all lint test-hosts compatibility models results shapes-study avatars-study study few-steps bench workflows lock clean'
+	@echo 'Targets: demo gallery test test-all lint test-hosts compatibility models results shapes-study avatars-study study few-steps bench workflows lock clean'
 
 setup:
 	@"$(PYTHON)" -m scripts.setup.bootstrap
@@ -39,6 +39,9 @@ setup-browser:
 
 demo: setup
 	@$(PY) -m scripts.demo
+
+gallery: setup
+	@$(PY) -m scripts.pictures.gallery
 
 # The gate, twelve minutes on two idle cores after set-up: every kind of test, heavy ones with fewer examples
 # (tests/README.md), in the newest ComfyUI (or COMFYUI_PATH); and in the oldest that is supported, what could differ there.

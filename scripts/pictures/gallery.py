@@ -38,8 +38,9 @@ def part(generate: Generate, pair: Pair, seeds: list[int]) -> str:
         counts.append(sum(shown))
         rows.append(figures(pictures, [caption] * len(seeds), seen, stated))
     without, steered = counts
-    text = f"{pair.negative}: in {without} of {len(seeds)} without the negative, in {steered} with it"
-    return f"<h2>{html.escape(f"{pair.prompt} / {pair.negative}")}</h2><p>{html.escape(text)}</p>{''.join(rows)}"
+    text = f"Seen in {without} of {len(seeds)} without the negative, in {steered} with it"
+    title = f"{pair.prompt}, negative: {pair.negative}"
+    return f"<h2>{html.escape(title)}</h2><p>{html.escape(text)}</p>{''.join(rows)}"
 
 
 def main(arguments: list[str] | None = None) -> int:
