@@ -8,6 +8,8 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
+from importlib import resources
 
 import pytest
 
@@ -163,6 +165,52 @@ def test_a_translation_has_every_text_and_the_same_names(pack_root, english, lan
         for value in re.findall(r'"([^"]+)"', text):  # to be typed or chosen, so not translated
             assert value in translated[place], f"{place} has no {value}"
         assert len(translated[place]) <= 1.5 * len(text) + 20, f"{place} is much longer than in English"
+
+
+@pytest.fixture(scope="module")
+def front_end_locales():
+    """Language -> file -> the front end's own translations; their source is in its source maps."""
+    found = {}
+    package = resources.files("comfyui_frontend_package") / "static" / "assets"
+    for file in package.iterdir():
+        if re.fullmatch(r"(main|nodeDefs)-.*\.js\.map", file.name):
+            content = json.loads(file.read_text(encoding="utf-8"))
+            for source, text in zip(content["sources"], content["sourcesContent"], strict=True):
+                if match := re.search(r"/locales/([^/]+)/(main|nodeDefs)\.json$", source):
+                    found.setdefault(match[1], {})[match[2]] = json.loads(text)
+    return found
+
+
+# As our English texts have it -> a data type of the host, or an input that several of its nodes have.
+TERMS = {
+    "sampler": "SAMPLER",
+    "latent": "LATENT",
+    "mask": "MASK",
+    "model": "MODEL",
+    "image": "IMAGE",
+    "seed": "seed",
+    "number of steps": "steps",
+    "strength": "strength",
+    "the negative(?! prompt)": "negative",
+    "scheduler": "scheduler",
+}
+
+
+@pytest.mark.parametrize("language", ["fr", "ja", "ko", "zh"])
+def test_terms_are_those_of_the_hosts_own_translations(pack_root, english, front_end_locales, language):
+    """Of several words for an input, the one that most of the host's nodes have."""
+    host = front_end_locales[language]
+    translated = json.loads((pack_root / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    english, translated = (dict(_texts(each)) for each in (english, translated))
+    wrong = []
+    for term, key in TERMS.items():
+        names = (entry.get("inputs", {}).get(key, {}).get("name") for entry in host["nodeDefs"].values())
+        used = Counter(name for name in names if name not in (None, key))
+        word = host["main"]["dataTypes"].get(key) or used.most_common(1)[0][0]
+        places = [place for place, text in english.items() if re.search(rf"\b{term}s?\b", text)]
+        assert places, f"no text of ours has {term}"
+        wrong += [(place, word) for place in places if word.casefold() not in translated[place].casefold()]
+    assert wrong == []
 
 
 def _texts(node, place=""):
