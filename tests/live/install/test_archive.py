@@ -41,11 +41,6 @@ def names(archive: Path) -> set[str]:
         return set(file.namelist())
 
 
-def test_the_command_that_publishes_exists(repository: Path) -> None:
-    """It is not run: it would upload the package."""
-    assert "--token" in run_python(documented("python -m scripts.setup.comfy_cli node publish") + " --help", repository)
-
-
 def test_comfy_clis_validation_passes_without_a_warning(repository: Path) -> None:
     output = run_python(documented("python -m scripts.setup.comfy_cli node validate"), repository)
     assert "All validation checks passed" in output, output  # instead of "Security warnings found"
