@@ -52,13 +52,13 @@ def test_lower_precision(name, dtype, computed_in):
     exact = subject.sample(subject.patcher, positive, positive)
     assert relative_error(plain, exact) > 1e-4, "nothing was rounded here"
     expected = without_prompt(subject, positive, STRONG, patcher=patcher)
-    assert relative_error(plain, expected) > ROUNDING[computed_in]
+    # In HiDream, rounding also sends tokens to other experts.
+    bar = ROUNDING[computed_in] * (2 if name == "HiDream-I1" else 1)
+    assert relative_error(plain, expected) > bar, "NASA has to change more, or the comparison proves nothing"
     got = subject.sample(steer(patcher, positive, alpha=STRONG), positive, positive)
     how = f"{dtype}".removeprefix("torch.") + (
         f" computed in {computed_in}".replace("torch.", "") if computed_in != dtype else ""
     )
-    # In HiDream, rounding also sends tokens to other experts.
-    bar = ROUNDING[computed_in] * (2 if name == "HiDream-I1" else 1)
     measured("joint attention", name, how, relative_error(got, expected), bar)
 
 
