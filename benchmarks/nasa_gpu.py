@@ -5,8 +5,9 @@
 
 Which of PyTorch's kernels NASA takes for joint attention, and how far the log-sum-exp of each is from fp64; and for
 each of the networks `current` of nasa_cost.py: whether a step outside NASA's window, with its hooks installed, is the
-plain one bit for bit, how far the shares by `lse` and `call` are apart, how often a step waits for the GPU (NASA must
-add none), and time and memory of each method against plain. Weights are random. Needs what `make test` installs.
+plain one bit for bit, how far the shares by `lse` and `call` are apart, how often a run of one step waits for the GPU
+(NASA adds only the copy of its negative), and time and memory of each method against plain. Weights are random. Needs
+what `make test` installs.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def without_lse() -> Iterator[None]:
 
 
 def waits(step: Step) -> str:
-    """How often a step waits for the GPU."""
+    """How often a run of one step waits for the GPU, also while it is prepared."""
     if not torch.cuda.is_available():
         return "-"
     torch.cuda.set_sync_debug_mode("warn")
@@ -129,7 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
     where = torch.cuda.get_device_name() if gpu else "CPU, nothing here means anything"
     print(f"{where}; PyTorch {torch.__version__}\n")
     print("\n".join(kernel_table(torch.device("cuda" if gpu else "cpu"))), flush=True)
-    print("\n| network | outside its window | lse against call, relative | waits a step, plain / NASA |")
+    print("\n| network | outside its window | lse against call, relative | waits in a run, plain / NASA |")
     print("|---|---|---|---|")
     for key in keys:
         print(check_row(CURRENT[key]), flush=True)
