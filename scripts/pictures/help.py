@@ -27,15 +27,15 @@ PLAIN = ("SnoopiPGSBLoader", "SnoopiNASAApply", "SnoopiOneStepSampler")
 SHOWING = {
     "SnoopiNASAScaleSweep": {
         "model": ("SnoopiPGSBLoader", 0), "positive": ("Prompt", 0), "negative": ("Negative prompt", 0),
-        "latent_image": ("EmptyLatentImage", 0), "vae": ("SnoopiPGSBLoader", 2), "alphas": "0, 0.25, 0.5, 1", "seed": 1,
-        "timesteps": "auto", "preset": "auto",
+        "latent_image": ("EmptyLatentImage", 0), "vae": ("SnoopiPGSBLoader", 2), "alphas": "0, 0.25, 0.5, 0.75, 1",
+        "seed": 1, "timesteps": "auto", "preset": "auto",
     },
     "SnoopiNASAInspect": {
         "model": ("SnoopiNASAApply", 0), "positive": ("Prompt", 0), "latent_image": ("EmptyLatentImage", 0), "seed": 1,
         "preset": "auto",
     },
 }  # fmt: skip
-SIZES = {"SnoopiNASAScaleSweep": (620, 870), "SnoopiNASAInspect": (700, 740)}
+SIZES = {"SnoopiNASAScaleSweep": (620, 850), "SnoopiNASAInspect": (700, 740)}
 OUT = ROOT / "web" / "docs" / "images"
 ZOOM, MARGIN = 1.5, 24  # of the canvas; in its pixels
 
@@ -91,7 +91,12 @@ def cut_out(page: Page, type_name: str) -> None:
     print(path.relative_to(ROOT))
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.pictures.help", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=(*PLAIN, *SHOWING), default=(*PLAIN, *SHOWING), help="nodes")
+    wanted = parser.parse_args(arguments).only
     OUT.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="snoopi-help-") as base,
@@ -99,9 +104,9 @@ def main() -> int:
         front_end(server.client, size=(1920, 1600)) as page,
     ):
         page.evaluate("async text => { await app.loadGraphData(JSON.parse(text)); }", WORKFLOW.read_text("utf-8"))
-        for type_name in PLAIN:
+        for type_name in (name for name in PLAIN if name in wanted):
             cut_out(page, type_name)
-        for type_name in SHOWING:
+        for type_name in (name for name in SHOWING if name in wanted):
             prompt, number = prompt_with(type_name)
             page.evaluate(RUN, {"prompt": prompt, "id": number, "size": SIZES[type_name]})
             cut_out(page, type_name)
@@ -109,7 +114,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(
-        prog="python -m scripts.pictures.help", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    ).parse_args()
     sys.exit(main())
