@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page
 from templates import FIRST, FOLDER, SWEEP
 
 from scripts.setup.front_end import newest_front_end
-from scripts.workflows.bundled import ALPHA
+from scripts.workflows.bundled import ALPHA, STUDENT
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
@@ -29,6 +29,10 @@ WATCH = """() => {
   comfyAPI.api.api.addEventListener('execution_success', () => window.ended++);
   toast.add = message => { window.toasts.push(message.detail); add(message); };
 }"""
+NOT_THERE = (
+    'ckpt_name: "gone.safetensors" is not in the list. Choose another, or copy the file into ComfyUI\'s '
+    "models/checkpoints and press R"
+)
 # Nodes may be in subgraphs.
 FIND = """const find = (type, graph = app.graph) => graph.nodes.map(
   node => node.type === type ? node : node.subgraph && find(type, node.subgraph)).find(Boolean);
@@ -54,6 +58,12 @@ RUN = """([node, message]) => {
     comfyAPI.api.api.dispatchCustomEvent(event, detail);
 }"""
 TO_SUBGRAPH = f"() => {{ {FIND} app.graph.convertToSubgraph(new Set([find('SnoopiNASAApply')])); }}"
+# Whether NASA Scale Sweep shows a picture and a text; by how many pixels the text's room is higher than the text.
+SWEPT = f"() => {{ {FIND} const node = find('SnoopiNASAScaleSweep'); return node.imgs?.length && lines(node).length; }}"
+TEXT_ROOM = f"""() => {{ {FIND}
+  const text = find('SnoopiNASAScaleSweep').widgets.find(w => w.name === 'snoopi_text');
+  return text.computedHeight - text.options.getMinHeight();
+}}"""
 INPUTS = """async () => Object.values((await app.graphToPrompt()).output)
   .filter(n => n.class_type === 'SnoopiNASAApply').map(n => Object.keys(n.inputs).sort())[0]"""
 
@@ -168,6 +178,7 @@ def fail(page: Page, picture: Path) -> None:
     for node, name, wrong, right, sentence in (
         ("SnoopiOneStepSampler", "timesteps", "ten", "auto", "'ten' is not a whole number"),
         ("SnoopiNASAApply", "blocks", "nowhere", "all", "'nowhere'"),
+        ("SnoopiPGSBLoader", "ckpt_name", "gone.safetensors", STUDENT, NOT_THERE),
     ):
         page.evaluate(SET, [node, name, wrong])
         page.get_by_test_id("queue-button").click()
@@ -200,6 +211,16 @@ def test_a_run_of_another_workflow_takes_nothing_away(page: Page) -> None:
     assert page.evaluate(SHOWN, ["Said here."])
     page.evaluate(RUN, [number, {**text, "text": "Said anew.", "workflow": here["id"]}])
     page.wait_for_function(SHOWN, arg=["Said anew."])
+
+
+@pytest.mark.full
+def test_a_text_takes_no_room_from_the_picture_below_it(page: Page, screenshots: Path) -> None:
+    page.evaluate(LOAD, (FOLDER / f"{SWEEP}.json").read_text(encoding="utf-8"))
+    page.get_by_test_id("queue-button").click()
+    page.wait_for_function(SWEPT)
+    show_all(page)
+    screenshot(page, screenshots / "text_above_a_picture.png")
+    assert page.evaluate(TEXT_ROOM) <= 1
 
 
 @pytest.mark.parametrize("node", ["SnoopiNASAScaleSweep", "SnoopiNASAInspect"])
