@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.few_steps.settings import IN_MOST
+from experiments.few_steps.settings import IN_MOST, STUDENTS
 from experiments.negatives.sheets import contact_sheet
 from experiments.removal import Generate
 from experiments.run_trainer import checkpoint_name, open_checkpoint
@@ -87,7 +87,10 @@ def draw_picture(teacher: str, runs: list[Run], path: Path) -> None:
     models: dict[str, Generate] = {"teacher, 20 steps": ManySteps(model=load_backbone(teacher))}
     for run in (run for run in runs if run["seed"] == runs[0]["seed"]):
         checkpoint = Path(run["folder"], "checkpoints", checkpoint_name(run["iterations"]))
-        models[_name(run["steps"])] = few_steps(open_checkpoint(checkpoint))
+        student = open_checkpoint(checkpoint)
+        models[_name(run["steps"])] = few_steps(student)
+        if run["steps"] == 1:
+            models[f"1 step, {IN_MOST}"] = few_steps(student, STUDENTS[max(STUDENTS)])
     seeds = list(range(PICTURE_SEED, PICTURE_SEED + IMAGES))
     rows = [
         (f"{prompt}: {name}", generate([prompt] * IMAGES, seeds))
