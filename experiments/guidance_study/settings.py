@@ -27,7 +27,9 @@ CELLS = {
     "fixed": Cell(title="same mean: both 2.25 (Table 2: neither)", overrides=_FIXED),
     "teacher-only": Cell(title="only the teacher random", overrides=(f"{_LORA}=2.25",)),
     "lora-only": Cell(title="only the LoRA teacher random", overrides=(f"{_TEACHER}=2.25",)),
-    "dmd2trick": Cell(title="SwiftBrush + 5 LoRA updates", overrides=(*_SWIFTBRUSH, "lora.updates=5")),
+    "dmd2trick": Cell(  # all on the student's images, as it was measured
+        title="SwiftBrush + 5 LoRA updates", overrides=(*_SWIFTBRUSH, "lora.updates=5", "lora.batches=shared")
+    ),
     "pgsb-high": Cell(
         title="PG-SB, kappa ~ U(3, 6): SwiftBrush's mean", overrides=("guidance.kappa_min=3", "guidance.kappa_max=6")
     ),

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ValidationError
 
 from training.config.checks import conflicts, missing, unknown_clip_tags
 from training.config.errors import RecipeError
-from training.config.recipe import Recipe
+from training.config.recipe import Recipe, with_older_defaults
 from training.config.recipe_file import escaped_paths, read_recipe_file
-from training.config.settings import Student
+from training.config.settings import Student, usual_batches
 from training.config.sources import ROOT
 
 RECIPES = ROOT / "training" / "recipes"
@@ -95,7 +95,7 @@ def _read(name: str, parent: Path | None, below: tuple[Path, ...], problems: lis
             chain = " -> ".join(one.name for one in (*below[below.index(path) :], path))
             problems.append(f"recipes extend each other in a circle: {chain}")
             return {}
-        tree = _without_default_timestep(read_recipe_file(path))
+        tree = _without_dependent_defaults(read_recipe_file(path))
     except (FileNotFoundError, NotADirectoryError):
         if "." in name and name in _settings():
             problems.append(f"{name} is a setting without a value: give {name}=VALUE")
@@ -162,14 +162,19 @@ def _merge(under: Tree, over: Mapping[str, Any]) -> None:
             under[key] = value
 
 
-def _without_default_timestep(tree: Tree) -> Tree:
-    """A recipe that a run saved has every setting, given or not: with the default of student.timestep, also over other
-    recipes, but not as if it had been given, which checks.py would refuse beside other timesteps."""
-    student = tree.get("student")
-    is_saved = tree.keys() >= Recipe.model_fields.keys() and isinstance(student, dict)
-    if is_saved and student.get("timestep") == Student.model_fields["timestep"].default:
-        return tree | {"student": student | {"timestep": UNSET}}
-    return tree
+def _without_dependent_defaults(tree: Tree) -> Tree:
+    """A recipe that a run saved has every setting, given or not. These two are taken as the default where they have it,
+    also over other recipes, but not as if they had been given: student.timestep, which checks.py would refuse beside
+    other timesteps, and lora.batches, whose default depends on lora.updates."""
+    if not tree.keys() >= Recipe.model_fields.keys():
+        return tree
+    tree = with_older_defaults(tree)
+    student, lora = tree["student"], tree["lora"]
+    if isinstance(student, dict) and student.get("timestep") == Student.model_fields["timestep"].default:
+        student = student | {"timestep": UNSET}
+    if isinstance(lora, dict) and lora["batches"] == usual_batches(lora.get("updates")):
+        lora = lora | {"batches": UNSET}
+    return tree | {"student": student, "lora": lora}
 
 
 def _without_unset(tree: Tree) -> Tree:

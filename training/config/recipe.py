@@ -19,6 +19,12 @@ _LATER = {  # settings that came later: a recipe that leaves them out has the ha
 }
 
 
+def with_older_defaults(saved: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with all settings of its time, with the defaults of that time that are others now."""
+    lora = saved.get("lora")
+    return saved | {"lora": {"batches": "shared"} | lora} if isinstance(lora, dict) else saved
+
+
 class Recipe(Section):
     """One training run."""
 
@@ -31,6 +37,11 @@ class Recipe(Section):
     loop: Loop = Loop()
     prompts: Prompts
     output: Output = Output()
+
+    @classmethod
+    def of_run(cls, saved: dict[str, Any]) -> Recipe:
+        """The recipe that a run has saved: what an older version's lacks means what that version did."""
+        return cls.model_validate(with_older_defaults(saved))
 
     def sha256(self) -> str:
         """Hash of the settings that affect the weights, which is all but [output]."""

@@ -7,9 +7,9 @@ single values; checks.py checks their combinations.
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from training.config.loras import check_loras
 from training.config.values import Several, Shift, Sources, StepWeights, Timesteps, VsdWeight, split_weight
@@ -113,7 +113,8 @@ class Lora(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     loss: Literal["eps", "native"] = Field(
         default="eps",
-        description="eps: mean((alpha_t (eps_psi - eps))^2); native: plain mean square of the network's own output",
+        description="eps: mean((alpha_t (eps_psi - eps))^2); native: plain mean square of the network's own output, "
+        "for networks that predict v, whose errors eps weighs by alpha_t^4",
     )
     condition_dropout: float = Field(default=0.1, ge=0, le=1)
     t_min: int = Field(default=0, ge=0, description="its own timesteps: t ~ U{t_min..t_max}, around loop.t_min..t_max")
@@ -122,9 +123,19 @@ class Lora(Section):
     updates: int = Field(default=1, ge=1, description="LoRA updates for each student update (5 is the DMD2 baseline)")
     batches: Literal["shared", "fresh"] = Field(
         default="shared",
-        description="images of several updates: shared: the student's, in all of them; fresh: from the second on, new "
-        "prompts and noise, drawn by the updated student without gradient (DMD2's code)",
+        description="images of several updates: fresh (default): from the second on, new prompts and noise, drawn by "
+        "the updated student without gradient (DMD2's code); shared: the student's, in all of them",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fresh_if_several(cls, given: Any) -> Any:
+        return {"batches": usual_batches(given.get("updates"))} | given if isinstance(given, dict) else given
+
+
+def usual_batches(updates: Any) -> str:
+    """lora.batches where a recipe does not say: of a single update there is nothing to choose."""
+    return "fresh" if isinstance(updates, int) and updates > 1 else "shared"
 
 
 class Guidance(Section):

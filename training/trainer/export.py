@@ -235,7 +235,7 @@ def export_run(
     """
     checkpoint = _find_checkpoint(source, which)
     written = check_intact(checkpoint)["recipe"]
-    recipe = recipe or Recipe.model_validate(written)
+    recipe = recipe or Recipe.of_run(written)
     state = load_state(checkpoint)
     if alpha is not None:
         recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"recommended_alpha": alpha})})

@@ -12,7 +12,12 @@ LORAS = [
 ]
 LAYERS = {  # all settings of each layer
     "swiftbrush": {"guidance.teacher_kappa": 4.5, "guidance.lora_kappa": 4.5},
-    "dmd2trick": {"guidance.teacher_kappa": 4.5, "guidance.lora_kappa": 4.5, "lora.updates": 5},
+    "dmd2trick": {
+        "guidance.teacher_kappa": 4.5,
+        "guidance.lora_kappa": 4.5,
+        "lora.updates": 5,
+        "lora.batches": "fresh",
+    },
     "table2_neither": {"guidance.teacher_kappa": 4.5, "guidance.lora_kappa": 4.5},
     "table2_teacher": {"guidance.lora_kappa": 4.5},
     "table2_lora": {"guidance.teacher_kappa": 4.5},

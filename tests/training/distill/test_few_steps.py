@@ -103,7 +103,7 @@ def test_one_step_is_trained_as_before(name, written):
     backbone = MODELS["SD1.5, v" if name == "v" else "SD1.5"]()
     changes = {"student": {}} if name == "v" else {
         "loop": {"micro_batch": 1},
-        "lora": {"updates": 2, "loss": "native"},
+        "lora": {"updates": 2, "loss": "native", "batches": "shared"},
         "student": {"alpha_T_squared": 0.25, "nasa_alpha_max": 1.0, "nasa_negatives": ["a blue ring"]},
     }  # fmt: skip
     changes["student"] |= {"timesteps": (999,)} if written == "timesteps" else {}

@@ -180,7 +180,7 @@ def test_a_loss_that_is_not_finite_changes_nothing():
 
 def test_updates_is_the_number_of_lora_steps():
     backbone, recipe = tiny_backbone(), make_recipe(lora={"updates": 5})
-    d = make_distillation(backbone, recipe)
-    d.run(PROMPTS, backbone.encode(PROMPTS), draws_for(recipe))
+    d, text = make_distillation(backbone, recipe), backbone.encode(PROMPTS)
+    d.run(PROMPTS, text, draws_for(recipe), fresh=[text] * 4)
     assert {int(state["step"]) for state in d.lora_optimizer.state.values()} == {5}
     assert {int(state["step"]) for state in d.student_optimizer.state.values()} == {1}

@@ -99,7 +99,7 @@ def _saved_recipe(saved: list[Path]) -> dict[str, Any]:
     """Recipe of the newest checkpoint that can be read; settings that came later have their defaults."""
     recipe = _read_recipe(saved)
     with suppress(ValidationError):
-        return Recipe.model_validate(recipe).model_dump(mode="json")
+        return Recipe.of_run(recipe).model_dump(mode="json")
     return recipe
 
 
