@@ -14,6 +14,7 @@ from training.config import RecipeError
 from training.config.errors import FailedElsewhere, FailedHere
 from training.console import long_step
 from training.distill.clip_loss import clip_weight
+from training.distill.draws_ahead import DrawsAhead
 from training.distill.ema import EMA
 from training.distill.optimizers import set_learning_rates
 from training.distill.rng import Draws, draw, fresh_batches, kappa_of_processes
@@ -58,6 +59,7 @@ class Trainer:
         self.monitor = Monitor(distillation=d, backbone=self.backbone, teacher_fingerprint=self.teacher_fingerprint)
         self.folder = Path(self.recipe.output.folder)
         self._own_rows = rows_of_process(self.recipe, self.accelerator)
+        self._draws = DrawsAhead(self._draw, self.recipe.loop.iterations)
         self._writer = BackgroundWriter()
 
     def train(self, stop_requested: Callable[[], bool]) -> bool:
@@ -115,9 +117,12 @@ class Trainer:
 
     def draw(self) -> Draws:
         """The next iteration's random numbers, for the whole batch."""
+        return self._draws.of(self.iteration)
+
+    def _draw(self, iteration: int) -> Draws:
         return draw(
             self.recipe,
-            self.iteration,
+            iteration,
             channels=self.backbone.latent_channels,
             num_train_timesteps=self.backbone.schedule.num_train_timesteps,
             processes=self.accelerator.num_processes,
