@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-# Measured on the student of the shapes' world (pytest tests/quality/test_inspect.py -rP). Sixteen informative
-# negatives have a mean cosine of at most 0.51; the prompt repeated twice, which adds nothing, has 0.78 to 0.91, the
-# prompt itself 1.
+# Measured on two students, the shapes' and the avatars' (pytest tests/quality/test_inspect.py -rP). Informative
+# negatives have a mean cosine of at most 0.51 and 0.34; the prompt repeated twice, which adds nothing, has 0.78 to 0.91
+# and 0.94 to 0.96, the prompt itself 1.
 CLOSE_COSINE, SAME_COSINE = 0.75, 0.95
 """Mean cosines from which a negative is nearly the same as the prompt, and exactly the same."""
-# Measured there too: at the recommended alpha the mean change of a pair is at most 1.44; at three times that alpha it
-# is at least 1.99, and half of the pictures are broken.
+# Measured there too: at the recommended alpha the mean change of a pair is at most 1.44 and 1.07; at three times that
+# alpha at least 1.99, with half of the pictures broken, and 2.08, with the prompt lost in one of five.
 STRONG_CHANGE = 1.5
 """Mean change from which pictures break."""
 # Not measured: at 0 nothing of the prompt is left, and below 0 NASA draws its opposite.
