@@ -72,6 +72,7 @@ def main(argv: list[str] | None = None) -> None:
         result[kind] = asdict(measure.accuracy(read(images), stated))
     if arguments.variety:
         result["prompt_entropy"] = measure.prompt_entropy(generate, count=arguments.variety, seed=NOISE_SEED)
+        result["valid_entropy"] = measure.valid_entropy(generate, count=arguments.variety, seed=NOISE_SEED)
     if arguments.role == "student" and arguments.alphas:
         result["removal"] = removal_means(model, arguments.alphas, arguments.pair_images)
     text = json.dumps({**result, "role": arguments.role}, indent=2)

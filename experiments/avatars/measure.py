@@ -15,9 +15,10 @@ import torch
 from experiments.removal import Generate, entropy
 from training.prompts.avatars.captions import SUBJECT, Stated, caption, full_caption
 from training.prompts.avatars.rules import Reading, read
-from training.prompts.avatars.scene import SUBJECTS, sample_held_out, sample_scenes
+from training.prompts.avatars.scene import SUBJECTS, Scene, sample_held_out, sample_scenes
 
 KINDS = ("partial", "full", "held out")
+TRIES = 10
 # Prompts that leave much open, with what they state: for variety within a prompt.
 OPEN_PROMPTS: dict[str, Stated] = {
     "a person": {SUBJECT: ("person",)},
@@ -79,10 +80,10 @@ def accuracy(reading: Reading, stated: list[Stated]) -> Accuracy:
     )
 
 
-def open_entropies(reading: Reading, stated: Stated) -> dict[str, float]:
-    """Entropy of each attribute that a prompt leaves open, over the images that show the stated subject."""
+def open_entropies(scenes: list[Scene], stated: Stated) -> dict[str, float]:
+    """Entropy of each attribute that a prompt leaves open, over the scenes that were read and show its subject."""
     (subject,) = stated[SUBJECT]
-    scenes = [scene for scene in reading.scenes if scene.subject == subject]
+    scenes = [scene for scene in scenes if scene.subject == subject]
     found = {}
     for name in SUBJECTS[subject].attributes:
         values = [scene.values[name] for scene in scenes if name in scene.values]
@@ -95,7 +96,7 @@ def world_entropies(stated: Stated, count: int = 400, seed: int = 0) -> dict[str
     """The same of the world itself: what a perfect model would draw."""
     rng = torch.Generator().manual_seed(seed)
     (subject,) = stated[SUBJECT]
-    scenes = []
+    scenes: list[Scene] = []
     while len(scenes) < count:
         scenes += [
             scene
@@ -103,24 +104,41 @@ def world_entropies(stated: Stated, count: int = 400, seed: int = 0) -> dict[str
             if scene.subject == subject
             and all(scene.values.get(name) in values for name, values in stated.items() if name != SUBJECT)
         ]
-    reading = Reading(scenes=scenes[:count], valid=torch.ones(0), mean_error=torch.ones(0), square_error=torch.ones(0))
-    return open_entropies(reading, stated)
+    return open_entropies(scenes[:count], stated)
 
 
 def prompt_entropy(generate: Generate, *, count: int, seed: int) -> dict[str, dict[str, float]]:
     """For each of `OPEN_PROMPTS`, the entropy of every open attribute over `count` images."""
     return {
-        prompt: open_entropies(read(generate([prompt] * count, list(range(seed, seed + count)))), stated)
+        prompt: open_entropies(read(generate([prompt] * count, list(range(seed, seed + count)))).scenes, stated)
         for prompt, stated in OPEN_PROMPTS.items()
     }
 
 
+def valid_entropy(generate: Generate, *, count: int, seed: int) -> dict[str, dict[str, float]]:
+    """`prompt_entropy` over `count` valid images alone: what is read in a broken picture may be chance, not variety.
+
+    Prompts with fewer valid images among `TRIES` times as many are left out.
+    """
+    found = {}
+    for prompt, stated in OPEN_PROMPTS.items():
+        scenes: list[Scene] = []
+        for start in range(seed, seed + TRIES * count, count):
+            reading = read(generate([prompt] * count, list(range(start, start + count))))
+            scenes += [scene for scene, valid in zip(reading.scenes, reading.valid.tolist(), strict=True) if valid]
+            if len(scenes) >= count:
+                found[prompt] = open_entropies(scenes[:count], stated)
+                break
+    return found
+
+
 def variety(found: dict[str, dict[str, float]], teacher: dict[str, dict[str, float]]) -> float:
-    """The share of the teacher's entropy within a prompt, mean over prompts and open attributes that vary in it."""
+    """The share of the teacher's entropy within a prompt, mean over prompts that both have and open attributes that
+    vary in the teacher's pictures."""
     ratios = [
         min(1.0, found[prompt][name] / bits)
         for prompt, attributes in teacher.items()
         for name, bits in attributes.items()
-        if bits > 0.2
+        if prompt in found and bits > 0.2
     ]
     return fmean(ratios) if ratios else math.nan

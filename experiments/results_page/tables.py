@@ -88,11 +88,16 @@ def variety_table(teacher: Measured, student: Measured) -> str:
     """Entropy within a prompt: the mean over the attributes that it leaves open, bits, and the share that is kept."""
     rows = []
     for prompt, bits in teacher["prompt_entropy"].items():
-        own = student["prompt_entropy"][prompt]
-        kept = variety({prompt: own}, {prompt: bits})
-        rows.append([prompt, len(bits), fmean(bits.values()), fmean(own.values()), kept])
-    rows.append(["all", "", "", "", _variety(teacher, student)])
-    return table(["prompt", "open attributes", "teacher, bits", "student, bits", "share kept"], rows)
+        row: list[object] = [prompt, len(bits)]
+        for key in ("prompt_entropy", "valid_entropy"):
+            both = [measured[key].get(prompt) for measured in (teacher, student)]
+            row += [fmean(each.values()) if each else "" for each in both]
+            row.append(variety({prompt: both[1]}, {prompt: both[0]}) if all(both) else "")
+        rows.append(row)
+    last = variety(student["valid_entropy"], teacher["valid_entropy"])
+    rows.append(["all", "", "", "", _variety(teacher, student), "", "", last])
+    columns = ("teacher, bits", "student, bits", "share kept")
+    return table(["prompt", "open attributes", *columns, *(f"{each}, valid pictures" for each in columns)], rows)
 
 
 def scale_table(found: Measured) -> str:

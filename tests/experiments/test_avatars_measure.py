@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from experiments.avatars import measure
 from experiments.avatars.judges import alternatives, compare, nearest_values
 from experiments.avatars.measure import KINDS, OPEN_PROMPTS, accuracy, caption_set, variety, world_entropies
 from experiments.avatars.sheet import labelled_page, sheet
@@ -61,6 +62,21 @@ def test_variety_is_one_for_the_world_itself_and_none_for_one_picture():
     assert set(bits["a planet"]) == {"colour", "surface", "sky", *accessories.shared()}
     assert variety(bits, bits) == 1.0
     assert variety({"a planet": dict.fromkeys(bits["a planet"], 0.0)}, bits) == 0.0
+
+
+def test_entropy_over_valid_pictures_leaves_broken_ones_out(monkeypatch):
+    """Pictures of odd seeds are noise, in which anything may be read; the others are drawings of one planet."""
+    monkeypatch.setattr(measure, "OPEN_PROMPTS", {"a planet": OPEN_PROMPTS["a planet"]})
+    scene = next(each for each in sample_scenes(40, torch.Generator().manual_seed(0)) if each.subject == "planet")
+    drawing = render([scene])
+    noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+    def generate(prompts, seeds, negative=None):
+        return torch.cat([noise if seed % 2 else drawing for seed in seeds])
+
+    found = measure.valid_entropy(generate, count=3, seed=0)
+    assert found["a planet"] and set(found["a planet"].values()) == {0.0}
+    assert measure.valid_entropy(lambda *given: noise.expand(len(given[0]), -1, -1, -1), count=2, seed=0) == {}
 
 
 def test_a_sheet_has_all_pictures():
