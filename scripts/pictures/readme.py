@@ -2,8 +2,8 @@
 
 docs/images/strip.png: three pairs of prompt and negative, the same noise without and with it. docs/images/alpha.webp:
 pictures of one pair while alpha rises and falls. A negative shows something only where the unwanted is drawn without
-it: so each pair has the first valid pictures of a batch that show it, whatever the negative makes of them. How often
-negatives work, over all pictures: docs/RESULTS.md.
+it: so both have the first valid pictures of a batch that show it. The strip, which is to show what the nodes are for,
+has those of them where the negative worked, by two judges. How often it does, over all pictures: docs/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from live_client import Client, load_prompt
 from live_server import Server
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from experiments.avatars.judges import nearest_values
 from experiments.avatars.world import AVATARS
 from experiments.avatars.world import pair as pair_of
 from experiments.removal import Pair, verdicts
@@ -24,6 +25,7 @@ from scripts import ROOT
 from scripts.demo import BOTH, ONE, SAMPLE, SEED, fill, pixels
 from scripts.pictures.run import run
 from scripts.setup.host import find_host
+from training.prompts.avatars.rules import read
 
 OUT = ROOT / "docs" / "images"
 PAIRS = tuple(starmap(pair_of, (("a person", "glasses"), ("a monster", "horns"), ("a plant", "glasses"))))
@@ -54,17 +56,27 @@ def captioned(rows: list[Image.Image], prompt: str, negative: str) -> Image.Imag
 
 
 def showing(pictures: list[Image.Image], pair: Pair) -> list[int]:
-    """Which pictures, drawn without the negative, show what it names: the first COLUMNS that are valid."""
+    """Which pictures, drawn without the negative, are valid and show what it names."""
     seen = AVATARS.read(pixels(pictures))
     absent = verdicts(seen, pair)["absent"]
-    return [number for number in range(len(pictures)) if seen.valid[number] and not absent[number]][:COLUMNS]
+    return [number for number in range(len(pictures)) if seen.valid[number] and not absent[number]]
+
+
+def removed(pictures: list[Image.Image], pair: Pair) -> list[int]:
+    """Which pictures, drawn with the negative, are clean by the classifier, and free of what it names by the nearest
+    drawing, too."""
+    images = pixels(pictures)
+    clean = verdicts(AVATARS.read(images), pair)["clean"]
+    nearest = nearest_values(images, read(images).scenes, pair.attribute)
+    return [number for number, value in enumerate(nearest) if clean[number] and value not in pair.values]
 
 
 def pair_rows(client: Client, pair: Pair) -> Image.Image:
     """The same noise without and with the negative."""
     prompt = fill(load_prompt(BOTH), text=pair.prompt, negative=pair.negative, seed=SEED, count=SAMPLE)
     without, steered = run(client, prompt)[0]
-    chosen = showing(without, pair)
+    worked = set(removed(steered, pair))
+    chosen = [number for number in showing(without, pair) if number in worked]
     rows = [row([pictures[number] for number in chosen]) for pictures in (without, steered)]
     return captioned(rows, pair.prompt, f"negative: {pair.negative}")
 
@@ -94,7 +106,7 @@ def frames(client: Client, pair: Pair) -> list[Image.Image]:
     for alpha in ALPHAS:
         prompt = fill(load_prompt(ONE), text=pair.prompt, negative=pair.negative, seed=SEED, count=SAMPLE, alpha=alpha)
         drawn.append(run(client, prompt)[0][0])
-    chosen = showing(drawn[0], pair)
+    chosen = showing(drawn[0], pair)[:COLUMNS]
     return [
         with_margin(
             captioned(
