@@ -1,4 +1,4 @@
-"""Write workflows/ from the descriptions: each template, its thumbnail and its API form, and the subgraph blueprint.
+"""Write workflows/ from the descriptions: each template, its thumbnail and its API form, and the subgraph blueprints.
 
 The real front end turns the API form into a graph, sizes the nodes and serializes it, as if a user had saved it.
 Those that run with the bundled models get a seed (seeds.py), are run once, and their pictures go into the thumbnails.
@@ -28,7 +28,7 @@ from scripts import ROOT
 from scripts.pictures.run import run
 from scripts.setup.host import find_host
 from scripts.workflows import layout
-from scripts.workflows.blueprint import NAME, blueprint
+from scripts.workflows.blueprint import BLUEPRINTS, content
 from scripts.workflows.canvas import FINISH, HIDDEN, LOAD, PLACE
 from scripts.workflows.card import card
 from scripts.workflows.descriptions import SEARCHES, WORKFLOWS
@@ -166,8 +166,11 @@ def main() -> int:
             for workflow in chosen:
                 make(server.client, page, workflow, options.out, only_graph=options.graphs)
         if not options.names or "blueprint" in options.names:
-            with front_end(server.client) as page:  # a new one: it keeps the values of a graph's widgets for the next
-                write_json(ROOT / "subgraphs" / f"{NAME}.json", blueprint(page))
+            for blueprint in BLUEPRINTS:
+                with front_end(
+                    server.client
+                ) as page:  # a new one: it keeps the values of a graph's widgets for the next
+                    write_json(ROOT / "subgraphs" / f"{blueprint.name}.json", content(page, blueprint))
     if not options.names and options.out == ROOT / "workflows":  # another folder may hold other files
         delete_others(options.out)
     return 0

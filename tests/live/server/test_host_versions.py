@@ -18,6 +18,8 @@ from live_pack import ROOT
 from live_server import Server
 from templates import FIRST, NAMES, NEEDING, api_file, graph_of, named, needed_files, note_of
 
+from scripts.workflows.blueprint import BLUEPRINTS
+
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 NEWER = {named("Krea 2 Turbo"): "0.30.0"}
@@ -99,18 +101,19 @@ def test_a_file_is_found_in_the_folder_that_the_note_names(any_server: Server) -
             (any_server.base / "models" / file.directory / file.name).unlink(missing_ok=True)
 
 
-def test_the_blueprint_is_listed_and_given(any_server: Server) -> None:
+def test_the_blueprints_are_listed_and_given(any_server: Server) -> None:
     """What the front end's node library asks the host for."""
-    (file,) = (ROOT / "subgraphs").glob("*.json")
+    files = {file.stem: file for file in (ROOT / "subgraphs").glob("*.json")}
     listed = any_server.client.get_json("/global_subgraphs")
-    (number,) = (n for n, entry in listed.items() if entry["info"]["node_pack"] == f"custom_nodes.{PACK}")
-    entry = any_server.client.get_json(f"/global_subgraphs/{number}")
-    assert entry["name"] == file.stem
-    graph = json.loads(entry["data"])
-    assert graph == json.loads(file.read_text(encoding="utf-8"))
+    numbers = [n for n, entry in listed.items() if entry["info"]["node_pack"] == f"custom_nodes.{PACK}"]
+    given = {entry["name"]: entry for entry in (any_server.client.get_json(f"/global_subgraphs/{n}") for n in numbers)}
+    assert given.keys() == files.keys() and len(numbers) == len(BLUEPRINTS)
     classes = any_server.client.get_json("/object_info")
-    (inside,) = graph["definitions"]["subgraphs"]
-    assert {node["type"] for node in inside["nodes"]} <= set(classes)
+    for name, entry in given.items():
+        graph = json.loads(entry["data"])
+        assert graph == json.loads(files[name].read_text(encoding="utf-8"))
+        (inside,) = graph["definitions"]["subgraphs"]
+        assert {node["type"] for node in inside["nodes"]} <= set(classes)
 
 
 @pytest.mark.parametrize("name", NEEDING)
