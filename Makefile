@@ -127,9 +127,14 @@ shapes-study: setup
 	$(PY) -m experiments.guidance_study --jobs $(or $(JOBS),1) $(if $(ITERATIONS),--iterations $(ITERATIONS))
 
 # The same question in the avatars' world: PG-SB, SwiftBrush and a fixed scale of PG-SB's mean, at the recipe's full
-# length. Three hours on one idle core; can be interrupted and resumed. Writes docs/STUDY_AVATARS.md and its charts.
+# length; then, with one seed, what the recipe has added, taken back one at a time. Five hours on one idle core; can be
+# interrupted and resumed. Writes docs/STUDY_AVATARS.md and its charts.
 avatars-study: setup
 	$(PY) -m experiments.guidance_study --world avatars --recipe avatars --cells pgsb swiftbrush fixed --iterations 300 \
+	  --every 50 --alpha 0.75 --out runs/study_avatars --json docs/study_avatars.json --page docs/STUDY_AVATARS.md \
+	  --jobs $(or $(JOBS),1)
+	$(PY) -m experiments.guidance_study --world avatars --recipe avatars --seeds 0 \
+	  --cells pgsb updates-1 updates-2 shared eps-loss sigma-squared rank-16 --iterations 300 \
 	  --every 50 --alpha 0.75 --out runs/study_avatars --json docs/study_avatars.json --page docs/STUDY_AVATARS.md \
 	  --jobs $(or $(JOBS),1)
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from experiments.guidance_study.measure import measure_run, measure_teacher
-from experiments.guidance_study.settings import CELLS, Protocol, Study
+from experiments.guidance_study.settings import CELLS, OF_GUIDANCE, Protocol, Study
 from experiments.guidance_study.tables import write
 from experiments.guidance_study.worlds import MEASURES, sha256
 from experiments.json_file import as_json, read_json, write_json
@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m experiments.guidance_study", description=__doc__)
     parser.add_argument("--world", choices=MEASURES, default="shapes", help="whose pictures they are")
     parser.add_argument("--recipe", default="shapes", help="of that world (default: %(default)s)")
-    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="default: all")
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(OF_GUIDANCE), help="default: all of guidance")
     parser.add_argument("--iterations", type=int, default=200, help="of every run (default: %(default)s)")
     parser.add_argument("--every", type=int, default=25, help="iterations between measurements (default: %(default)s)")
     add_study_arguments(parser, Protocol, out="runs/study", json="docs/study.json", page="docs/STUDY.md")

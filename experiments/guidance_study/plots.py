@@ -28,6 +28,8 @@ TRAINING = {
 _CELLS = ("pgsb", "swiftbrush", "fixed", "dmd2trick", "teacher-only", "lora-only")
 _STYLES = dict(zip(_CELLS, STYLES, strict=True))
 _STYLES |= {"pgsb-high": STYLES[0], "pgsb-fast": STYLES[0], "swiftbrush-fast": STYLES[1]}
+_STYLES |= dict(zip(("updates-1", "updates-2", "shared"), STYLES[1:], strict=False))
+_STYLES |= dict(zip(("eps-loss", "sigma-squared", "rank-16"), STYLES[1:], strict=False))
 
 
 def curves(results: dict[str, Any], cell: str, key: str) -> list[tuple[int, list[float]]]:

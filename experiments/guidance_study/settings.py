@@ -35,13 +35,24 @@ CELLS = {
     ),
     "pgsb-fast": Cell(title="PG-SB, learning rate x 3", overrides=_FAST),
     "swiftbrush-fast": Cell(title="SwiftBrush, learning rate x 3", overrides=(*_SWIFTBRUSH, *_FAST)),
+    # What the recipe `avatars` has added to the paper's, taken back one at a time.
+    "updates-1": Cell(title="1 LoRA update (the paper)", overrides=("lora.updates=1",)),
+    "updates-2": Cell(title="2 LoRA updates", overrides=("lora.updates=2",)),
+    "shared": Cell(title="4 LoRA updates on the same pictures", overrides=("lora.batches=shared",)),
+    "eps-loss": Cell(title="lora.loss = eps (the paper)", overrides=("lora.loss=eps",)),
+    "sigma-squared": Cell(title="weighted by sigma squared (the paper)", overrides=("loop.vsd_weight=sigma_squared",)),
+    "rank-16": Cell(title="LoRA teacher of rank 16", overrides=("lora.rank=16", "lora.scaling=16")),
 }
+OF_RECIPE = ("updates-1", "updates-2", "shared", "eps-loss", "sigma-squared", "rank-16")
+OF_GUIDANCE = tuple(cell for cell in CELLS if cell not in OF_RECIPE)
 # The cells in each column of the chart: the paper's Figure 2, its Table 2, and two tests of stability.
 GROUPS = {
     "Figure 2, and the same mean": ("pgsb", "swiftbrush", "dmd2trick", "fixed"),
     "Table 2: which is random": ("pgsb", "teacher-only", "lora-only", "fixed"),
     "a higher range": ("pgsb-high", "swiftbrush"),
     "learning rate x 3": ("pgsb-fast", "swiftbrush-fast"),
+    "LoRA updates": ("pgsb", "updates-2", "updates-1", "shared"),
+    "loss, weighting, rank": ("pgsb", "eps-loss", "sigma-squared", "rank-16"),
 }
 
 
