@@ -119,6 +119,7 @@ results: setup
 	$(PY) -m experiments.avatars.judges
 	$(PY) -m experiments.results_page
 	$(PY) -m experiments.methods
+	$(PY) -m experiments.methods --steps 4
 
 # Compares guidance scales of the teachers in the shapes world: 27 runs, three hours on one idle core, less with JOBS=2;
 # runs/study takes 6 GB. It can be interrupted and resumed, and ITERATIONS=700 (the recipe's length) continues the same

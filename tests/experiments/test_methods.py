@@ -13,7 +13,8 @@ from experiments.methods import __main__ as command
 from experiments.methods.page import tables
 from experiments.methods.results import PLAIN, Comparison
 from experiments.methods.settings import REPORTING, SETTINGS, TUNING, Setting, choose
-from experiments.sampling import one_step
+from experiments.negatives.settings import FOUR_STEPS
+from experiments.sampling import few_steps, one_step
 from experiments.shapes.world import SHAPES
 from experiments.tables import filled
 from snoopi_core.guidance.nag import BLEND, TAU
@@ -37,19 +38,21 @@ def test_the_rule():
     assert choose({"a": 1.0, "b": 1.0}, {"a": 0.5, "b": 0.5}) == "a"
 
 
-def test_settings_go_through_the_methods_own_code():
+@pytest.mark.parametrize("steps", [1, 4])
+def test_settings_go_through_the_methods_own_code(steps):
     """The published parameters are the method's own; others change the picture."""
     model = load_backbone(STUDENT)
 
     def picture(setting):
-        return command.generator(model, setting)(["a green shape"], [5], "triangle")
+        return command.generator(model, setting, steps)(["a green shape"], [5], "triangle")
 
     for name, others, more in (
         ("nag", {"tau": TAU, "blend": BLEND}, {"tau": 5.0}),
         ("vsf", {"beta": 0.0}, {"beta": 1.0}),
     ):
         got = picture(Setting(method=name, strength=2.0, others=others))
-        assert torch.equal(got, one_step(model, name, 2.0)(["a green shape"], [5], "triangle"))
+        expected = one_step(model, name, 2.0) if steps == 1 else few_steps(model, FOUR_STEPS, name, 2.0)
+        assert torch.equal(got, expected(["a green shape"], [5], "triangle"))
         assert not torch.equal(got, picture(Setting(method=name, strength=2.0, others={**others, **more})))
 
 
@@ -83,11 +86,12 @@ def test_settings_are_chosen_on_the_tuning_seeds_and_without_the_pairs_group():
     assert found.needed() == [PLAIN, "b", "a"]
 
 
-def test_the_tables_in_docs_are_those_of_the_numbers(pack_root):
-    found = Comparison(json.loads((pack_root / "docs/data/methods.json").read_text(encoding="utf-8")))
+@pytest.mark.parametrize("ending", ["", "-4"])
+def test_the_tables_in_docs_are_those_of_the_numbers(pack_root, ending):
+    found = Comparison(json.loads((pack_root / f"docs/data/methods{ending}.json").read_text(encoding="utf-8")))
     assert found.found["settings"] == {name: [str(each) for each in several] for name, several in SETTINGS.items()}
     page = (pack_root / "docs/METHODS.md").read_text(encoding="utf-8")
-    assert page == filled(page, tables(found))
+    assert page == filled(page, {name + ending: content for name, content in tables(found).items()})
 
 
 @pytest.mark.slow
