@@ -12,7 +12,7 @@ from typing import Any
 from playwright.sync_api import Page
 
 from scripts.workflows.parts import Link, Node, api_prompt, nasa, text
-from scripts.workflows.subgraphs import fixed_ids, without_previews
+from scripts.workflows.subgraphs import fixed_ids, name_pack, without_previews
 
 # The file's name. ComfyUI's searches show only the name of a pack's blueprint, not its description and aliases.
 NAME = "Negative prompt at CFG 1 (SNOOPI NASA)"
@@ -63,6 +63,7 @@ def blueprint(page: Page) -> dict[str, Any]:
     """
     graph = json.loads(page.evaluate(_BUILD, {"prompt": api_prompt(_AROUND), "name": NAME}))
     without_previews(graph)
+    name_pack(graph)
     graph = fixed_ids(graph, "blueprint")
     expected = [NEGATIVE, ALPHA, ALPHA_MODE]
     if (values := graph["nodes"][0]["widgets_values"]) != expected:
