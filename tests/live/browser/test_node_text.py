@@ -14,7 +14,6 @@ from live_server import Server
 from playwright.sync_api import Browser, Page
 from templates import FIRST, FOLDER, SWEEP
 
-from scripts.setup.front_end import newest_front_end
 from scripts.workflows.bundled import ALPHA, STUDENT
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
@@ -73,14 +72,6 @@ def too_high(alpha: float) -> list[str]:
     warning = f"alpha is {alpha:g}, but this model's own is {ALPHA:g}: from about three times that, pictures break. "
     warning += "Lower it, or compare strengths with NASA Scale Sweep"
     return [warning, f"alpha {alpha:g}, as set; its file recommends {ALPHA:g}"]
-
-
-@pytest.fixture(scope="module")
-def newest(host_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with the newest front end."""
-    base = tmp_path_factory.mktemp("newest")
-    with Server(host_path, base, "--front-end-root", str(newest_front_end())) as running:
-        yield running
 
 
 @contextmanager
