@@ -87,7 +87,8 @@ def test_tooltips_and_help_are_in_the_users_language(
             screenshot(page, screenshots / "languages" / f"{language}_tooltip.png")
             page.evaluate(REJECT)
             page.get_by_text(not_in_list(language)).wait_for()
-            screenshot(page, screenshots / "languages" / f"{language}_message.png")
+            # It fades in: shown as it is at the end.
+            page.screenshot(path=screenshots / "languages" / f"{language}_message.png", animations="disabled")
             open_help(page, NODE)
             page.get_by_role("heading", name=heading, exact=True).wait_for()
             page.wait_for_function(PICTURES_ARE_LOADED)
