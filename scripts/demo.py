@@ -148,10 +148,15 @@ def time_one(client: Client) -> float:
 def demo(client: Client) -> None:
     say("drawing people, monsters, plants and planets ...")
     first = first_rows(client)
-    say("finding prompts that show what a negative can remove ...")
-    pairs = [choose(client, *row) for row in ROWS]
-    say("the same noise without and with the negative ...")
-    shown = [show(client, pair) for pair in pairs]
+    shown = []
+    for number, row in enumerate(ROWS, start=1):
+        began = time.monotonic()
+        pair = choose(client, *row)
+        shown.append(show(client, pair))
+        say(
+            f"{number} of {len(ROWS)}: {pair.prompt} without and with the negative {pair.negative!r}, "
+            f"{SAMPLE} pictures each ({time.monotonic() - began:.0f} s)"
+        )
     before, after = mean_removal([row[1] for row in shown]), mean_removal([row[2] for row in shown])
     seconds = time_one(client)
     gone = (
@@ -172,7 +177,7 @@ def demo(client: Client) -> None:
     )
     OUT.parent.mkdir(exist_ok=True)
     page.save(OUT)
-    say(f"{len(pairs)} pairs of {SAMPLE} pictures. {gone}")
+    say(f"{len(shown)} pairs of {SAMPLE} pictures. {gone}")
     say(at_once)
     say(f"one picture, from text to file: {seconds:.3f} s")
     say(f"picture: {OUT}")

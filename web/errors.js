@@ -30,21 +30,28 @@ function onExecutionError({ detail }) {
   if (isOurs(type) || isBlocked || PACK.test(traceback.at(-1))) show(type, text);
 }
 
+// A sentence of locales/LANGUAGE/main.json with its {words} filled in; in English, where the language has none.
+async function translated(key, words) {
+  const texts = await api.getCustomNodesI18n();
+  const language = app.extensionManager.setting.get("Comfy.Locale");
+  const text = (texts[language]?.snoopi ?? texts.en.snoopi)[key];
+  return text.replace(/\{(\w+)\}/g, (_, word) => words[word]);
+}
+
 // Of a check in a node's validate_inputs, our sentence stands behind the input's name.
-function sentence({ type, message, details, extra_info: info }) {
+async function sentence({ type, message, details, extra_info: info }) {
   if (type === "custom_validation_failed") return details.replace(/^\w+ - /, "");
   if (type === "value_not_in_list") {
-    const given = JSON.stringify(info?.received_value);
     const folder = FOLDERS[info?.input_name];
-    const copy = folder ? `, or copy the file into ComfyUI's ${folder} and press R` : "";
-    return `${info?.input_name}: ${given} is not in the list. Choose another${copy}`;
+    const words = { input: info?.input_name, given: JSON.stringify(info?.received_value), folder };
+    return translated(folder ? "fileNotInList" : "notInList", words);
   }
   return [message, details].filter(Boolean).join(": ");
 }
 
-function showRejected(errors) {
+async function showRejected(errors) {
   for (const { class_type: type, errors: several } of Object.values(errors ?? {})) {
-    if (isOurs(type)) for (const text of new Set(several.map(sentence))) show(type, text);
+    if (isOurs(type)) for (const text of new Set(await Promise.all(several.map(sentence)))) show(type, text);
   }
 }
 

@@ -13,21 +13,36 @@ const STYLE =
 const WARNING_STYLE = "border-left: 3px solid #e8a33d; padding-left: 6px; margin-bottom: 3px;";
 
 // The nodes that ran, until it is known in which workflow: the event that a node runs does not say it, but texts do.
-let run = { begun: new Set(), workflow: undefined };
+let run = { begun: new Set(), entries: undefined };
 
-// Workflow id -> execution id of a node -> {text, warnings: text -> execution id of the node that was running}.
-// Not kept on the nodes, because opening a workflow or undoing a change makes new ones.
-const workflows = new Map();
+// {workflow: its id, tab, entries: execution id of a node -> {text, warnings: text -> execution id of the node that was
+// running}}. Not kept on the nodes, because opening a workflow or undoing a change makes new ones. A template that is
+// open twice has the same id in both tabs.
+const kept = [];
+const queuedIn = new Map(); // workflow id -> the tab that queued it last
 const toasts = new Set(); // warnings of this run and the one before that had a toast
 const heights = new WeakMap(); // node -> {text: height of its text, without: of the node without one}
 
 const rootGraph = () => app.rootGraph ?? app.graph;
 const widgetOf = (node) => node.widgets?.find((widget) => widget.name === WIDGET);
 
-function entriesOf(workflow) {
-  if (!workflows.has(workflow)) workflows.set(workflow, new Map());
-  return workflows.get(workflow);
+const rawTab = (tab) => tab?.__v_raw ?? tab; // Vue wraps the same object in several ways
+const openTab = () => rawTab(app.extensionManager.workflow?.activeWorkflow);
+
+function tabOf(workflow) {
+  if (queuedIn.has(workflow)) return queuedIn.get(workflow);
+  if (workflow === rootGraph()?.id) return openTab();
+  return rawTab(app.extensionManager.workflow?.openWorkflows?.find((tab) => tab.activeState?.id === workflow));
 }
+
+function entriesOf(workflow, tab) {
+  let found = kept.find((each) => each.workflow === workflow && each.tab === tab);
+  if (!found) kept.push((found = { workflow, tab, entries: new Map() }));
+  return found.entries;
+}
+
+const allEntries = () => kept.map(({ entries }) => entries);
+const shownEntries = () => entriesOf(rootGraph()?.id, openTab());
 
 // The node with this execution id, after the subgraph nodes around it: "12:5" is node 5 in the subgraph of node 12.
 // Empty for nodes of others and for nodes that are gone.
@@ -132,7 +147,7 @@ function fit(node) {
 
 function drawAll() {
   const lines = new Map();
-  const entries = entriesOf(rootGraph()?.id);
+  const entries = shownEntries();
   for (const [id, { text, warnings }] of entries) {
     for (const node of pathTo(id)) {
       if (!lines.has(node)) lines.set(node, new Map());
@@ -172,18 +187,25 @@ function drawSoon() {
   });
 }
 
+// The front end opens a tab some frames after its graph is loaded.
+function followTab(frames, before = openTab()) {
+  const now = openTab();
+  if (now !== before) drawSoon();
+  if (frames > 0) requestAnimationFrame(() => followTab(frames - 1, now));
+}
+
 function receive({ kind, text, node, source, workflow }) {
-  const current = rootGraph()?.id;
-  const entries = entriesOf(workflow ?? current);
-  if (source && run.workflow === undefined && (run.begun.has(source) || run.begun.has(node))) {
-    run.workflow = workflow ?? current;
+  const id = workflow ?? rootGraph()?.id;
+  const entries = entriesOf(id, tabOf(id));
+  if (source && !run.entries && (run.begun.has(source) || run.begun.has(node))) {
+    run.entries = entries;
     for (const id of run.begun) forget(id, [entries]);
   }
   if (!entries.has(node)) entries.set(node, { text: "", warnings: new Map() });
   const { warnings } = entries.get(node);
   if (kind === "text") entries.get(node).text = text;
   else if (!warnings.has(text)) warnings.set(text, source);
-  if (kind === "warning" && (workflow ?? current) !== current) toast(text);
+  if (kind === "warning" && entries !== shownEntries()) toast(text);
   drawSoon();
 }
 
@@ -199,17 +221,17 @@ function forget(id, several) {
 
 function begin(id) {
   run.begun.add(id);
-  if (run.workflow !== undefined) forget(id, [entriesOf(run.workflow)]);
+  if (run.entries) forget(id, [run.entries]);
   drawSoon();
 }
 
 // A warning that this run did not repeat has a toast when it comes again.
 function end() {
   // No node said anything, so that the run may be any workflow's.
-  if (run.workflow === undefined) for (const id of run.begun) forget(id, workflows.values());
-  run = { begun: new Set(), workflow: undefined };
+  if (!run.entries) for (const id of run.begun) forget(id, allEntries());
+  run = { begun: new Set(), entries: undefined };
   const said = new Set();
-  for (const entries of workflows.values()) {
+  for (const entries of allEntries()) {
     for (const { warnings } of entries.values()) for (const text of warnings.keys()) said.add(text);
   }
   for (const text of toasts) if (!said.has(text)) toasts.delete(text);
@@ -220,7 +242,13 @@ app.registerExtension({
   name: "snoopi.nodeText",
   setup() {
     api.addEventListener("snoopi.node_text", ({ detail }) => receive(detail));
+    // Older front ends (1.39) have the second alone, which may come after the first text.
+    for (const event of ["promptQueueing", "promptQueued"])
+      api.addEventListener(event, () => queuedIn.set(rootGraph()?.id, openTab()));
     api.addEventListener("executing", ({ detail }) => (detail ? begin(String(detail)) : end()));
   },
-  afterConfigureGraph: drawSoon,
+  afterConfigureGraph() {
+    drawSoon();
+    followTab(120);
+  },
 });

@@ -105,7 +105,7 @@ def install_lock(folder: Path) -> None:
         )
     say(f"installing {LOCK.name} (about 3 GB to download the first time) ...")
     started = time.monotonic()
-    pip = [str(venv_python(folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(venv_python(folder)), "-m", "pip", "install", "--disable-pip-version-check"]  # shows its progress
     done = subprocess.run([*pip, "--requirement", str(LOCK)], stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
         raise SetupError(f"pip could not install {LOCK.name} (see its message above). Is the network available?")

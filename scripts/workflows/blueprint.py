@@ -13,7 +13,7 @@ from typing import Any
 from playwright.sync_api import Page
 
 from scripts.workflows.parts import Link, Node, api_prompt, nasa, text
-from scripts.workflows.subgraphs import fixed_ids, without_previews
+from scripts.workflows.subgraphs import fixed_ids, name_pack, without_previews
 
 CATEGORY = "SNOOPI"
 NEGATIVE, ALPHA, ALPHA_MODE = "low quality, blurry", 0.3, "as set"
@@ -128,6 +128,7 @@ def content(page: Page, blueprint: Blueprint) -> dict[str, Any]:
     }
     made = json.loads(page.evaluate(_BUILD, given))
     without_previews(made)
+    name_pack(made)
     made = fixed_ids(made, blueprint.key)
     expected = [NEGATIVE, ALPHA, ALPHA_MODE]
     if (values := made["nodes"][0]["widgets_values"]) != expected:

@@ -15,12 +15,13 @@ from scripts.workflows.bundled import (
     common,
 )
 from scripts.workflows.parts import (
+    LOADER,
     MODEL,
-    NEGATIVES,
     NO_DOWNLOAD,
     NOTE,
     RESULT,
     SIDE,
+    TEXT,
     Link,
     Node,
     Subgraph,
@@ -43,6 +44,7 @@ GUIDED, GUIDED_NEGATIVE, GUIDED_ALPHA = "a lumberjack", "a beard", 0.5
 GUIDED_SEEDS = 8  # how many are tried
 COMPARED, COMPARED_NEGATIVE = "a plant", "glasses"  # Figure 3
 
+SAMPLERS = 150  # y of two samplers side by side, below a text
 LOWEST = 430  # y of the lower of two ways, each with room for a preview
 FROM_REPOSITORY = (
     f"the small teacher is in the pack's git repository (models/{TEACHER}). If the pack came from the registry, copy "
@@ -60,7 +62,7 @@ _HALVES = {
 
 MASKS = Workflow(
     model="5 Two masks",
-    about=f"two negatives, 1 step, {NO_DOWNLOAD}",
+    about=f"one for each word, 1 step, {NO_DOWNLOAD}",
     note=(
         f'Two negatives, each in its half: "{MASKED_NEGATIVES[0]}" above, "{MASKED_NEGATIVES[1]}" below. The first '
         f"pictures are without both. One seed of {SEEDS}, chosen to show it.",
@@ -112,7 +114,8 @@ STEPS = Workflow(
     ),
     nodes={
         **common(GUIDED, GUIDED_NEGATIVE, TEACHER),
-        "empty": replace(text("", "Negative for CFG (empty)"), group=NEGATIVES),
+        "latent": replace(latent(), collapsed=True),
+        "empty": replace(text("", "Negative for CFG (empty)"), size=(TEXT[0], 70), group=RESULT),
         "nasa": nasa(GUIDED_ALPHA),
         "seed": seed_node(SEED),
         "sampler_without": with_cfg(MODEL, Link("seed"), negative="empty", **_GUIDED),
@@ -121,11 +124,10 @@ STEPS = Workflow(
         **picture("sampler_with", "CFG and NASA", "cfg_and_nasa", "_with", size=SMALL),
     },
     columns=(
-        (NOTE, "loader", "latent", "seed"),
-        (NOTE, "prompt"),
-        ("empty", 184, "negative", 368, "nasa"),
-        ("sampler_with", *result("_with")[:2]),
-        ("sampler_without", *result("_without")[:2]),
+        ("loader", "latent", "seed", NOTE),
+        ("prompt", "negative", "nasa"),
+        ("empty", SAMPLERS, "sampler_with", *result("_with")[:2]),
+        (SAMPLERS, "sampler_without", *result("_without")[:2]),
         RESULTS,
     ),
 )
@@ -148,7 +150,7 @@ _AVERAGED = {"conditioning_to": "positive", "conditioning_from": "negative"}  # 
 
 
 def _figure(way: str, title: str) -> dict[str, Node]:
-    return picture(f"sampler_{way}", title, f"figure_{way}", f"_{way}", size=SMALL)
+    return picture(f"sampler_{way}", title, f"figure_{way}", f"_{way}", size=(195, SMALL[1]))
 
 
 FIGURE = Workflow(
@@ -164,6 +166,7 @@ FIGURE = Workflow(
     ),
     nodes={
         **common(COMPARED, COMPARED_NEGATIVE),
+        "loader": replace(pgsb_loader(STUDENT), size=(TEXT[0], LOADER[1])),
         "seed": seed_node(SEED),
         **_SUBTRACTED,
         "nasa": nasa(ALPHA),

@@ -34,8 +34,8 @@ from scripts.workflows.card import card
 from scripts.workflows.descriptions import SEARCHES, WORKFLOWS
 from scripts.workflows.parts import LOADER, NOTE, Workflow, api_prompt
 from scripts.workflows.room import room
-from scripts.workflows.seeds import with_seeds
-from scripts.workflows.subgraphs import fixed_ids, flat, fold, without_previews
+from scripts.workflows.seeds import with_seeds, with_shipped_seeds
+from scripts.workflows.subgraphs import fixed_ids, flat, fold, name_pack, without_previews
 
 HEADINGS = ("What", "Download", "Turn")
 OTHER_FILE = "(a file of another name or precision works too: choose it in its loader)"
@@ -98,6 +98,7 @@ def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any
         if (node["class_type"], node["inputs"]) != (prompt[number]["class_type"], prompt[number]["inputs"]):
             raise RuntimeError(f"{workflow.name}: node {number} came back as {node}, sent as {prompt[number]}")
     without_previews(made["graph"])
+    name_pack(made["graph"])
     graph = fixed_ids(made["graph"], workflow.name)
     # Fixed, so that the same description gives the same file.
     graph["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"snoopi/{workflow.name}"))
@@ -148,7 +149,7 @@ def delete_others(out: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help='only templates whose name begins so, or "blueprint"; all without one')
-    parser.add_argument("--graphs", action="store_true", help="run nothing, and leave the thumbnails as they are")
+    parser.add_argument("--graphs", action="store_true", help="run nothing: keep the seeds and the thumbnails")
     parser.add_argument("--out", type=Path, default=ROOT / "workflows")
     parser.add_argument("--weak", action="store_true", help="also where no seed shows what the negative does")
     options = parser.parse_args()
@@ -161,7 +162,10 @@ def main() -> int:
         for file in {file for workflow in chosen for node in workflow.nodes.values() for file in node.files}:
             (server.base / "models" / file.directory).mkdir(exist_ok=True)
             (server.base / "models" / file.directory / file.name).touch()
-        chosen = with_seeds(server.client, chosen, SEARCHES, weak=options.weak)
+        if options.graphs:
+            chosen = with_shipped_seeds(chosen)
+        else:
+            chosen = with_seeds(server.client, chosen, SEARCHES, weak=options.weak)
         with front_end(server.client) as page:
             for workflow in chosen:
                 make(server.client, page, workflow, options.out, only_graph=options.graphs)

@@ -116,6 +116,8 @@ class Workflow:
             ValueError: a search would not find it.
         """
         number, _, title = self.model.partition(" ")
+        if number == "1":  # the shortest: newer front ends show shorter names first, if both have all the words
+            return f"{number} {SIGNAL} - {title}"
         if number.isdigit():  # those of the bundled models are found first
             return f"{number} {SIGNAL} - {title}, {self.about}"
         found = f"{self.model} - {SIGNAL}"

@@ -5,6 +5,7 @@ A template has one seed, so it shows one chosen case, and its note says so; docs
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 
 from experiments.removal import Seen, Stated
 from experiments.worlds import WORLDS
+from scripts import ROOT
 from scripts.pictures.run import run
 from scripts.workflows.parts import SCALE, Node, Search, Workflow, api_prompt
 from training.prompts.avatars.captions import SUBJECT
@@ -68,6 +70,18 @@ def with_seeds(
         if names:
             seeds |= dict.fromkeys(names, find_seed(client, search, weak=weak))
     return [with_seed(each, seeds[each.name]) if each.name in seeds else each for each in workflows]
+
+
+def with_shipped_seeds(workflows: Sequence[Workflow]) -> list[Workflow]:
+    """The same workflows, each with the seed that its file has, if there is one."""
+    found = []
+    for workflow in workflows:
+        path = ROOT / "workflows" / "api" / f"{workflow.name}.json"
+        nodes = json.loads(path.read_text(encoding="utf-8")).values() if path.is_file() else []
+        values = (node["inputs"].get("value" if node["class_type"] == "PrimitiveInt" else "seed") for node in nodes)
+        seed = next((value for value in values if isinstance(value, int)), None)
+        found.append(workflow if seed is None else with_seed(workflow, seed))
+    return found
 
 
 def read(pictures: Sequence[Image.Image], scale: int = SCALE) -> Seen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 from playwright.sync_api import Page
 
+from scripts import ROOT
 from scripts.workflows import layout
 from scripts.workflows.parts import Node, Subgraph, Workflow
 from scripts.workflows.room import room
@@ -103,6 +105,18 @@ def without_previews(graph: dict[str, Any]) -> None:
     for node in graph["nodes"]:
         if "previewExposures" in node["properties"]:
             node["properties"]["previewExposures"] = []
+
+
+def name_pack(graph: dict[str, Any]) -> None:
+    """Write the pack's name in the registry into its nodes: without the pack, the front end says which one is missing.
+
+    ComfyUI-Manager writes it, too, with the version, which is not needed and would change with each release.
+    """
+    pack = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+    for part in (graph, *graph.get("definitions", {}).get("subgraphs", [])):
+        for node in part["nodes"]:
+            if node["type"].startswith("Snoopi"):
+                node["properties"]["cnr_id"] = pack
 
 
 def fixed_ids(graph: dict[str, Any], name: str) -> dict[str, Any]:

@@ -71,7 +71,7 @@ _UMT5 = split_file("text_encoders", "Comfy-Org/Wan_2.1_ComfyUI_repackaged", "umt
 _WAN_LOADERS = {
     **{key: node for key, node in {**_HIGH, **_LOW}.items() if not key.startswith("nasa")},
     "clip": clip(_UMT5, "wan"),
-    "vae": vae(split_file("vae", _WAN, "wan_2.1_vae")),
+    "vae": replace(vae(split_file("vae", _WAN, "wan_2.1_vae")), group=RESULT),
 }
 WAN = Workflow(
     model="Wan 2.2 14B",
@@ -84,7 +84,7 @@ WAN = Workflow(
     ),
     nodes={
         **_WAN_LOADERS,
-        "prompt": text(_PROMPT, "Prompt", Link("clip")),
+        "prompt": replace(text(_PROMPT, "Prompt", Link("clip")), size=(LOADER[0], TEXT[1])),
         "negative": text(_NEGATIVE, "Negative prompt", Link("clip")),
         "latent": Node(
             type="EmptyHunyuanLatentVideo", inputs={"width": 640, "height": 640, "length": 81, "batch_size": 1}
@@ -98,11 +98,10 @@ WAN = Workflow(
     },
     columns=(
         ("network_high", "lora_high", "shift_high", "network_low", "lora_low", "shift_low", "latent"),
-        ("clip", "prompt"),
+        ("clip", "prompt", NOTE),
         ("negative", ROW, "nasa_high", "nasa_low"),
-        ("first", NOTE),
-        ("second", NOTE),
-        ("vae", "decode", "video", "save"),
+        ("first", "vae"),
+        ("second", "decode", "video", "save"),
     ),
 )
 
@@ -201,11 +200,10 @@ LTX = Workflow(
         **_save_video("decode", _RATE, "ltx", "sound"),
     },
     columns=(
-        (NOTE, "loader", "lora", "audio_vae"),
-        (NOTE, "clip", "prompt"),
-        ("negative", ROW, "nasa"),
-        ("rate", "video_latent", "audio_latent", "latent"),
-        ("noise", ROW, "guider", "method", "sigmas"),
+        ("loader", "lora", "audio_vae", "clip", "prompt"),
+        ("negative", ROW, "nasa", NOTE),
+        ("rate", "video_latent", "audio_latent", "latent", 628, NOTE),  # room for wires above it
+        ("noise", ROW, "guider", "method", "sigmas", NOTE),
         ("sampler", "separate", "decode", "sound", "video", "save"),
     ),
 )

@@ -167,6 +167,21 @@ def test_a_translation_has_every_text_and_the_same_names(pack_root, english, lan
         assert len(translated[place]) <= 1.5 * len(text) + 20, f"{place} is much longer than in English"
 
 
+@pytest.mark.parametrize("language", ["fr", "ja", "ko", "zh"])
+def test_a_translation_has_every_message_of_the_front_end_part(pack_root, language):
+    """Those that web/errors.js shows; the nodes' own messages are in English, as ComfyUI's are."""
+    english, translated = (
+        json.loads((pack_root / "locales" / each / "main.json").read_text(encoding="utf-8"))["snoopi"]
+        for each in ("en", language)
+    )
+    assert list(english) == list(translated)
+    used = (pack_root / "web" / "errors.js").read_text(encoding="utf-8")
+    for key, text in english.items():
+        assert f'"{key}"' in used
+        assert translated[key] != text and len(translated[key]) <= 1.5 * len(text) + 20, key
+        assert set(re.findall(r"{\w+}", text)) == set(re.findall(r"{\w+}", translated[key])), key
+
+
 @pytest.fixture(scope="module")
 def front_end_locales():
     """Language -> file -> the front end's own translations; their source is in its source maps."""

@@ -14,7 +14,6 @@ from live_server import Server
 from playwright.sync_api import Browser, Page
 from templates import FIRST, FOLDER, SWEEP
 
-from scripts.setup.front_end import newest_front_end
 from scripts.workflows.bundled import ALPHA, STUDENT
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
@@ -57,6 +56,10 @@ RUN = """([node, message]) => {
   for (const [event, detail] of [['executing', node], ['snoopi.node_text', message], ['executing', null]])
     comfyAPI.api.api.dispatchCustomEvent(event, detail);
 }"""
+# Loads a graph into the open tab, as undo does.
+UNDO = "saved => app.loadGraphData(saved, true, true, app.extensionManager.workflow.activeWorkflow)"
+QUEUE = "() => comfyAPI.api.api.dispatchCustomEvent('promptQueueing')"
+FORMER_TAB = "() => app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')"
 TO_SUBGRAPH = f"() => {{ {FIND} app.graph.convertToSubgraph(new Set([find('SnoopiNASAApply')])); }}"
 # Whether NASA Scale Sweep shows a picture and a text; by how many pixels the text's room is higher than the text.
 SWEPT = f"() => {{ {FIND} const node = find('SnoopiNASAScaleSweep'); return node.imgs?.length && lines(node).length; }}"
@@ -73,14 +76,6 @@ def too_high(alpha: float) -> list[str]:
     warning = f"alpha is {alpha:g}, but this model's own is {ALPHA:g}: from about three times that, pictures break. "
     warning += "Lower it, or compare strengths with NASA Scale Sweep"
     return [warning, f"alpha {alpha:g}, as set; its file recommends {ALPHA:g}"]
-
-
-@pytest.fixture(scope="module")
-def newest(host_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with the newest front end."""
-    base = tmp_path_factory.mktemp("newest")
-    with Server(host_path, base, "--front-end-root", str(newest_front_end())) as running:
-        yield running
 
 
 @contextmanager
@@ -125,7 +120,7 @@ def follow(page: Page, pictures: Path) -> None:
     run_with(page, too_high(4), seed=2)  # ComfyUI does not run NASA Apply again
     saved = graph(page)
     assert "pictures break" not in str(saved) and page.evaluate(INPUTS) == inputs
-    page.evaluate("saved => app.loadGraphData(saved)", saved)  # as undo does
+    page.evaluate(UNDO, saved)
     page.wait_for_function(SHOWN, arg=too_high(4))
 
     (number,) = (node["id"] for node in saved["nodes"] if node["type"] == "SnoopiNASAApply")
@@ -204,6 +199,7 @@ def test_a_run_of_another_workflow_takes_nothing_away(page: Page) -> None:
     here = graph(page)
     (number,) = (str(node["id"]) for node in here["nodes"] if node["type"] == "SnoopiNASAApply")
     text = {"kind": "text", "node": number, "source": number}
+    page.evaluate(QUEUE)
     page.evaluate(SAY, {**text, "text": "Said here.", "workflow": here["id"]})
     page.wait_for_function(SHOWN, arg=["Said here."])
     page.evaluate(RUN, [number, {**text, "text": "Said there.", "workflow": "another"}])
@@ -211,6 +207,28 @@ def test_a_run_of_another_workflow_takes_nothing_away(page: Page) -> None:
     assert page.evaluate(SHOWN, ["Said here."])
     page.evaluate(RUN, [number, {**text, "text": "Said anew.", "workflow": here["id"]}])
     page.wait_for_function(SHOWN, arg=["Said anew."])
+
+
+def open_twice(page: Page) -> None:
+    """A template has the same id in both tabs."""
+    page.evaluate(WATCH)
+    page.evaluate(LOAD, TEMPLATE)
+    run_with(page, ["does nothing: alpha is 0"], alpha=0, seed=1)
+    page.evaluate(LOAD, TEMPLATE)
+    page.wait_for_function(SHOWN, arg=[])
+    run_with(page, [f"alpha {ALPHA:g}, from the model's file"], alpha_mode="auto", seed=2)
+    page.evaluate(FORMER_TAB)
+    page.wait_for_function(SHOWN, arg=["does nothing: alpha is 0"])
+
+
+def test_a_template_that_is_open_twice_has_texts_of_its_own(page: Page) -> None:
+    open_twice(page)
+
+
+@pytest.mark.full
+def test_the_same_in_the_newest_front_end(browser: Browser, newest: Server) -> None:
+    with opened(browser, newest, "classic") as page:
+        open_twice(page)
 
 
 @pytest.mark.full

@@ -57,9 +57,9 @@ def seen(page: Page) -> np.ndarray:
 
 
 def test_a_user_changes_the_negative_and_sees_the_picture_change(
-    browser: Browser, server: Server, screenshots: Path
+    browser: Browser, any_front_end: Server, front_end_name: str, screenshots: Path
 ) -> None:
-    with open_front_end(browser, server.client, size=(1920, 1080)) as page:
+    with open_front_end(browser, any_front_end.client, size=(1920, 1080)) as page:
         page.get_by_role("button", name="Templates").click()
         choose_template(page, FIRST)
         page.wait_for_function(TEXT_BOX, arg=NEGATIVE)
@@ -67,7 +67,7 @@ def test_a_user_changes_the_negative_and_sees_the_picture_change(
         first = press_run(page, None)
         page.evaluate(STILL)
         before = seen(page)
-        screenshot(page, screenshots / "path_1_first_run.png")
+        screenshot(page, screenshots / f"path_1_first_run_{front_end_name}.png")
 
         page.mouse.click(*page.evaluate(TEXT_BOX, NEGATIVE))
         page.wait_for_function("text => document.activeElement.value === text", arg=NEGATIVE)
@@ -75,7 +75,7 @@ def test_a_user_changes_the_negative_and_sees_the_picture_change(
         page.keyboard.type(ANOTHER)
         press_run(page, first)
         after = seen(page)
-        screenshot(page, screenshots / "path_2_another_negative.png")
+        screenshot(page, screenshots / f"path_2_another_negative_{front_end_name}.png")
 
         written = [n["widgets_values"] for n in graph(page)["nodes"] if n["type"] == "CLIPTextEncode"]
     assert written == [[PROMPT], [ANOTHER]], "nothing else was changed"

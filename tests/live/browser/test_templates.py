@@ -51,19 +51,21 @@ def open_template(page: Page, name: str) -> None:
     page.wait_for_function(IS_OPEN, arg=name)
 
 
-def test_the_template_browser_lists_every_template_with_its_picture(page: Page, screenshots: Path) -> None:
-    browse_templates(page)
-    choose_pack(page)
-    for name in NAMES:
-        show_card(page, name)
-        assert name in page.locator(CARD.format(name)).inner_text()
-    for number, name in enumerate((NAMES[0], NAMES[-1]), start=1):
-        show_card(page, name)
-        screenshot(page, screenshots / f"template_browser_{number}.png")
-    # Words that people type find all of them, the one to begin with first: models' names stand before these words.
-    for words in ("negative prompt", "NASA", "snoopi"):
-        assert search(page, words) == NAMES[0]
-    page.keyboard.press("Escape")
+def test_the_template_browser_lists_every_template_with_its_picture(
+    browser: Browser, any_front_end: Server, front_end_name: str, screenshots: Path
+) -> None:
+    with open_front_end(browser, any_front_end.client, size=(1920, 1080)) as page:
+        browse_templates(page)
+        choose_pack(page)
+        for name in NAMES:
+            show_card(page, name)
+            assert name in page.locator(CARD.format(name)).inner_text()
+        for number, name in enumerate((NAMES[0], NAMES[-1]), start=1):
+            show_card(page, name)
+            screenshot(page, screenshots / f"template_browser_{number}_{front_end_name}.png")
+        # Words that people type find all of them, the one to begin with first: models' names stand before these words.
+        for words in ("negative prompt", "NASA", "snoopi"):
+            assert search(page, words) == NAMES[0]
 
 
 @pytest.mark.parametrize("name", some([name for name in FIGURE_FIRST if name in RUNNABLE], 2))
