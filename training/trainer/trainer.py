@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
 
 from training.config import RecipeError
 from training.config.errors import FailedElsewhere, FailedHere
@@ -22,14 +19,9 @@ from training.distill.step import Distillation
 from training.models.backbone import Backbone
 from training.prompts.source import PromptSource
 from training.trainer.distributed.accelerator import on_main, rows_of_process
-from training.trainer.distributed.state_dicts import (
-    load_optimizer_state,
-    load_trained_state,
-    optimizer_state,
-    trained_state,
-)
 from training.trainer.export import export_run
-from training.trainer.monitor.callbacks import Monitor
+from training.trainer.monitor.callbacks import Evaluation, Monitor
+from training.trainer.network_states import averaged, load_networks, networks_state, optimizers_state
 from training.trainer.run_folder.background import BackgroundWriter, snapshot
 from training.trainer.run_folder.checkpoint import RunState, load_state, make_ready, newest_intact, save_state
 
@@ -40,8 +32,9 @@ log = logging.getLogger(__name__)
 class Trainer:
     """A run and its state. `build_trainer` makes one from a recipe.
 
-    ema: None if the recipe averages no weights. compared: the student's samples with the teacher's, empty
-    unless the last iteration was a sampling point. counts: iterations skipped so far, and in a row.
+    ema: None if the recipe averages no weights. evaluation: None without evaluate.every. compared: the student's
+    samples with the teacher's, empty unless the last iteration was a sampling point. counts: iterations skipped so far,
+    and in a row.
     """
 
     backbone: Backbone
@@ -49,6 +42,7 @@ class Trainer:
     prompts: PromptSource
     distillation: Distillation
     ema: EMA | None
+    evaluation: Evaluation | None = None
     iteration: int = 0
     compared: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=lambda: {"skipped": 0, "skipped_in_a_row": 0})
@@ -56,7 +50,12 @@ class Trainer:
     def __post_init__(self) -> None:
         d = self.distillation
         self.recipe, self.accelerator = d.recipe, d.accelerator
-        self.monitor = Monitor(distillation=d, backbone=self.backbone, teacher_fingerprint=self.teacher_fingerprint)
+        self.monitor = Monitor(
+            distillation=d,
+            backbone=self.backbone,
+            teacher_fingerprint=self.teacher_fingerprint,
+            evaluation=self.evaluation,
+        )
         self.folder = Path(self.recipe.output.folder)
         self._own_rows = rows_of_process(self.recipe, self.accelerator)
         self._draws = DrawsAhead(self._draw, self.recipe.loop.iterations)
@@ -82,7 +81,7 @@ class Trainer:
             while self.iteration < loop.iterations and not self._should_stop(stop_requested()):
                 self._iterate()
                 last = self.iteration == loop.iterations
-                if self.monitor.samples_at(self.iteration):
+                if self.monitor.measures_at(self.iteration):
                     self.draw_samples()
                 if self.iteration % output.save_every == 0 and not last:
                     self._try_to_save()
@@ -128,28 +127,18 @@ class Trainer:
             processes=self.accelerator.num_processes,
         )
 
-    def averaged(self) -> AbstractContextManager[None]:
-        """Inside this context, the student has the averaged weights."""
-        return nullcontext() if self.ema is None else self.ema.in_place()
-
     def draw_samples(self) -> None:
-        with self.averaged():
+        """Sample and evaluate the averaged student, where this is due."""
+        with averaged(self.ema):
             student = self.accelerator.unwrap_model(self.distillation.student)
             self.compared = self.monitor.after_samples(self.iteration, student)
 
     def state_dict(self) -> RunState:
         """Everything that a resumed run needs. Call it in every process; only the first gets the full state."""
-        d = self.distillation
-        networks = {"student": trained_state(d.student), "lora": trained_state(d.lora_teacher)}
-        if self.ema is not None:
-            networks["ema"] = self._averaged_weights()
         return RunState(
             iteration=self.iteration,
-            networks=networks,
-            optimizers={
-                "student": optimizer_state(d.student, d.student_optimizer),
-                "lora": optimizer_state(d.lora_teacher, d.lora_optimizer),
-            },
+            networks=networks_state(self.distillation, self.ema),
+            optimizers=optimizers_state(self.distillation),
             position=self.prompts.state_dict(),
             counts=self.counts | {"averaged": self.ema.updates if self.ema is not None else 0},
             teacher=self.teacher_fingerprint,
@@ -169,19 +158,7 @@ class Trainer:
                 f"the teacher {self.recipe.teacher.path!r} is not the one that this run was started with (its weights "
                 "differ); give the old teacher, or start another run in another output.folder"
             )
-        d = self.distillation
-        if self.ema is not None:  # if the checkpoint has no average, it starts from the student's weights
-            load_trained_state(d.student, state.averaged)
-            self.ema.load(state.counts["averaged"])
-        load_trained_state(d.student, state.networks["student"])
-        load_trained_state(d.lora_teacher, state.networks["lora"])
-        for network, optimizer, saved in (
-            (d.student, d.student_optimizer, state.optimizers["student"]),
-            (d.lora_teacher, d.lora_optimizer, state.optimizers["lora"]),
-        ):
-            load_optimizer_state(network, optimizer, saved)
-            for group in optimizer.param_groups:  # learning rates are set before every iteration
-                group["weight_decay"] = self.recipe.loop.weight_decay
+        load_networks(self.distillation, self.ema, state)
         try:
             self.prompts.load_state_dict(state.position)
         except (KeyError, TypeError):
@@ -244,10 +221,6 @@ class Trainer:
                 ) from error
 
         return on_main(self.accelerator, write)
-
-    def _averaged_weights(self) -> dict[str, torch.Tensor]:
-        with self.averaged():
-            return {name: weight.clone() for name, weight in trained_state(self.distillation.student).items()}
 
     def _should_stop(self, requested: bool) -> bool:
         """Whether a stop is requested in any process."""
