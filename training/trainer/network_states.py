@@ -22,20 +22,23 @@ def averaged(ema: EMA | None) -> AbstractContextManager[None]:
     return nullcontext() if ema is None else ema.in_place()
 
 
-def networks_state(d: Distillation, ema: EMA | None) -> dict[str, StateDict]:
-    """`RunState.networks`. Call it in every process; only the first gets the full state."""
-    networks = {"student": trained_state(d.student), "lora": trained_state(d.lora_teacher)}
+def networks_state(d: Distillation, ema: EMA | None, *, whole: bool) -> dict[str, StateDict]:
+    """`RunState.networks`. Call it in every process; only the first gets the whole state, or each its part of it."""
+    networks = {
+        name: trained_state(net, whole=whole) for name, net in (("student", d.student), ("lora", d.lora_teacher))
+    }
     if ema is not None:
         with averaged(ema):
-            networks["ema"] = {name: weight.clone() for name, weight in trained_state(d.student).items()}
+            means = trained_state(d.student, whole=whole)
+            networks["ema"] = {name: value.to("cpu", copy=True) for name, value in means.items()}
     return networks
 
 
-def optimizers_state(d: Distillation) -> dict[str, OptimizerState]:
+def optimizers_state(d: Distillation, *, whole: bool) -> dict[str, OptimizerState]:
     """`RunState.optimizers`, as `networks_state`."""
     return {
-        "student": optimizer_state(d.student, d.student_optimizer),
-        "lora": optimizer_state(d.lora_teacher, d.lora_optimizer),
+        "student": optimizer_state(d.student, d.student_optimizer, whole=whole),
+        "lora": optimizer_state(d.lora_teacher, d.lora_optimizer, whole=whole),
     }
 
 

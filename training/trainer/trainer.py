@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from accelerate.utils import DistributedType
+
 from training.config import RecipeError
 from training.config.errors import FailedElsewhere, FailedHere
 from training.console import long_step
@@ -23,7 +25,9 @@ from training.trainer.export import export_run
 from training.trainer.monitor.callbacks import Evaluation, Monitor
 from training.trainer.network_states import averaged, load_networks, networks_state, optimizers_state
 from training.trainer.run_folder.background import BackgroundWriter, snapshot
-from training.trainer.run_folder.checkpoint import RunState, load_state, make_ready, newest_intact, save_state
+from training.trainer.run_folder.checkpoint import RunState, load_state, make_ready, newest_intact
+from training.trainer.run_folder.parts import all_see, save_parts
+from training.trainer.run_folder.write import save_state
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +61,7 @@ class Trainer:
             evaluation=self.evaluation,
         )
         self.folder = Path(self.recipe.output.folder)
+        self._saved, self._in_parts = self.folder / "checkpoints", False
         self._own_rows = rows_of_process(self.recipe, self.accelerator)
         self._draws = DrawsAhead(self._draw, self.recipe.loop.iterations)
         self._writer = BackgroundWriter()
@@ -77,6 +82,7 @@ class Trainer:
         """
         loop, output = self.recipe.loop, self.recipe.output
         self.monitor.start(self.iteration)
+        self._in_parts = self._can_save_in_parts()
         try:
             while self.iteration < loop.iterations and not self._should_stop(stop_requested()):
                 self._iterate()
@@ -133,12 +139,13 @@ class Trainer:
             student = self.accelerator.unwrap_model(self.distillation.student)
             self.compared = self.monitor.after_samples(self.iteration, student)
 
-    def state_dict(self) -> RunState:
-        """Everything that a resumed run needs. Call it in every process; only the first gets the full state."""
+    def state_dict(self, *, whole: bool = True) -> RunState:
+        """Everything that a resumed run needs. Call it in every process; only the first gets the whole state, or each
+        its part."""
         return RunState(
             iteration=self.iteration,
-            networks=networks_state(self.distillation, self.ema),
-            optimizers=optimizers_state(self.distillation),
+            networks=networks_state(self.distillation, self.ema, whole=whole),
+            optimizers=optimizers_state(self.distillation, whole=whole),
             position=self.prompts.state_dict(),
             counts=self.counts | {"averaged": self.ema.updates if self.ema is not None else 0},
             teacher=self.teacher_fingerprint,
@@ -171,9 +178,20 @@ class Trainer:
         Raises:
             OSError: it cannot be written; the message names the last good one.
         """
-        state = self.state_dict()
+        state = self.state_dict(whole=not self._in_parts)
         with long_step("saving a checkpoint", at_once=False):
+            if self._in_parts:
+                return self._named(state, lambda: save_parts(self._saved, state, self.recipe, self.accelerator))
             return on_main(self.accelerator, lambda: self._write(state))
+
+    def _can_save_in_parts(self) -> bool:
+        """Whether each process writes its part of a checkpoint: under FSDP, unless they are written beside the
+        training, from a copy that the first process has gathered."""
+        if self.accelerator.distributed_type != DistributedType.FSDP or self.recipe.output.background_save:
+            return False
+        if not (shared := all_see(self.accelerator, self.folder / "recipe.toml")):
+            log.warning("%s is not on a disk that all processes see, so the first one gathers checkpoints", self.folder)
+        return shared
 
     def _finish_saving(self) -> None:
         """Wait, in every process, until no checkpoint is being written; raises the thread's error in all of them."""
@@ -182,8 +200,12 @@ class Trainer:
                 on_main(self.accelerator, self._writer.finish)
 
     def _write(self, state: RunState) -> Path:
+        return self._named(state, lambda: save_state(self._saved, state, self.recipe))
+
+    def _named(self, state: RunState, save: Callable[[], Path]) -> Path:
+        """`save()`; its error names the last good checkpoint."""
         try:
-            return save_state(self.folder / "checkpoints", state, self.recipe)
+            return save()
         except OSError as error:
             raise OSError(
                 f"iteration {state.iteration}: no checkpoint could be written ({error}); {self._last_good()}"
@@ -196,7 +218,7 @@ class Trainer:
             RecipeError: the teacher has changed.
             ValueError: every checkpoint is damaged.
         """
-        found = on_main(self.accelerator, lambda: make_ready(self.folder / "checkpoints"))
+        found = on_main(self.accelerator, lambda: make_ready(self._saved))
         if found is not None:
             self.load_state_dict(load_state(found))
         return found is not None
