@@ -40,6 +40,12 @@ def conflicts(recipe: Recipe) -> Iterator[Problem]:
             f"the next smaller divisor is {_divisor(loop.batch_size, loop.micro_batch)}",
         )
     yield from _few_steps(recipe)
+    if recipe.guidance.decoupled and student.steps[-1] <= loop.t_min:
+        yield (
+            ("guidance.decoupled", "student.timesteps", "loop.t_min"),
+            f"guidance.decoupled takes guidance at timesteps from loop.t_min {loop.t_min} up to the student's, but the "
+            f"student has a step at {student.steps[-1]}; give a smaller loop.t_min, or guidance.decoupled=false",
+        )
     if recipe.evaluate.every:
         yield from _evaluation(recipe.evaluation)
     if student.nasa_alpha_max > 0 and not any(text.strip() for text in student.nasa_negatives):

@@ -17,6 +17,7 @@ _LATER = {  # settings that came later: a recipe that leaves them out has the ha
     "teacher": ("loras",),
     "student": ("timesteps", "step_weights", "step_gradient", "transition"),
     "lora": ("batches", "t_min", "t_max", "t_shift"),
+    "guidance": ("decoupled",),
     "loop": ("vsd_weight", "t_shift", "tf32", "cudnn_benchmark"),
 }
 
