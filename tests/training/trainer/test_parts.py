@@ -169,8 +169,8 @@ def test_without_a_shared_disk_the_first_process_gathers(tiny_run, gathered, tmp
 def test_a_process_may_have_no_rows_of_a_tensor(tmp_path):
     """Two rows on three processes: FSDP gives the third none, as (0,) or (0, 4)."""
     whole = torch.arange(8.0).view(2, 4)
-    rows = [{"a": whole[:1], "b": whole[:1], "step": torch.tensor(7.0)}, {"a": whole[1:], "b": whole[1:]}]
-    rows.append({"a": torch.empty(0), "b": torch.empty(0, 4)})
+    halves = ({name: half.clone() for name in "ab"} for half in whole.split(1))
+    rows = [next(halves) | {"step": torch.tensor(7.0)}, next(halves), {"a": torch.empty(0), "b": torch.empty(0, 4)}]
     recipe = load_recipe("shapes")
     states = [
         RunState(

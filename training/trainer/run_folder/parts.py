@@ -11,7 +11,6 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from safetensors import SafetensorError
 
 from training.config import Recipe
 from training.trainer.distributed.accelerator import on_main
@@ -39,7 +38,7 @@ def save_parts(folder: Path, state: RunState, recipe: Recipe, accelerator: Accel
     sums, error = dict[str, str](), ""
     try:
         sums = write_tensors(temporary, state, parts[accelerator.process_index])
-    except (OSError, SafetensorError) as caught:  # all processes must learn of it
+    except Exception as caught:  # any error: otherwise the other processes would wait for this one forever
         error = f"process {accelerator.process_index}: {caught}"
     everyones = gather_object([(sums, error)])
 
