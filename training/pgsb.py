@@ -35,8 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    recipe = _recipe(args)
+    recipe, evaluation = _recipe(args), None
     # imported here because torch takes ten seconds, which help and errors in the recipe should not wait for
+    if recipe.evaluate.every:
+        with long_step("the recipe is valid; starting torch and what evaluates the student"):
+            from training.evaluate.scheduled.check import check_evaluation
+            from training.evaluate.scheduled.evaluation import ScheduledEvaluation as evaluation
+        check_evaluation(recipe)
     if args.dry_run:
         with long_step("the recipe is valid; starting torch and other libraries"):
             from training.trainer.estimate.dry_run import dry_run
@@ -46,7 +51,8 @@ def _run(args: argparse.Namespace) -> int:
     with long_step("the recipe is valid; starting torch and other libraries"):
         from training.trainer.launch import start
 
-    return start(recipe, cpu=args.cpu, resume=args.resume is not None, accept_changes=args.accept_changes)
+    resume = args.resume is not None
+    return start(recipe, cpu=args.cpu, resume=resume, accept_changes=args.accept_changes, evaluation=evaluation)
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:

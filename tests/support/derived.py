@@ -81,6 +81,35 @@ class Reference:
             return (fake - real) / size[:, None, None, None]
         return {"sigma_squared": s * s, "uniform": 1}[weight] * (hats[0] - hats[1])
 
+    def decoupled_gap(self, x0, rows, null, draws, kappas, weight="sigma_squared"):
+        """Decoupled DMD's, from each teacher's x0 instead of its eps: equation by equation, one noise after the other.
+
+        Two x0 differ by - sigma / alpha times the difference of their eps.
+        """
+        sides = []
+        for t, eps in ((draws.t, draws.eps), (draws.guidance.t, draws.guidance.eps)):
+            a, s = self.levels(t)
+            x = a * x0 + s * eps
+            found = {}
+            for which in ("frozen", "lora"):
+                for name, prompts in (("text", rows), ("null", [null] * len(rows))):
+                    found[which, name] = (x - s * self.eps(which, x, t, prompts)) / a
+            sides.append((a, s, found))
+        (a_t, s_t, at_t), (a_s, s_s, at_s) = sides
+        matching = at_t["lora", "text"] - at_t["frozen", "text"]
+        kappa, kappa_lora = (torch.as_tensor(value).view(-1, 1, 1, 1) for value in kappas)
+        added = {which: at_s[which, "null"] - at_s[which, "text"] for which in ("frozen", "lora")}
+        guidance = (kappa - 1) * added["frozen"] - (kappa_lora - 1) * added["lora"]
+        if weight == "dmd":
+            guided = at_s["frozen", "null"] - kappa * added["frozen"]
+            sizes = [
+                torch.stack([(x0[row] - one[row]).abs().mean() for row in range(len(x0))])[:, None, None, None]
+                for one in (at_t["frozen", "text"], guided)
+            ]
+            return matching / sizes[0] + guidance / sizes[1]
+        power = {"sigma_squared": 2, "uniform": 0}[weight]
+        return s_t**power * a_t / s_t * matching + s_s**power * a_s / s_s * guidance
+
     def lora_loss(self, x0, rows, null, draws):
         a, s = self.levels(draws.t)
         rows = [null if dropped else row for dropped, row in zip(draws.drop, rows, strict=True)]

@@ -63,7 +63,8 @@ def draws_for(recipe, iteration=0, dtype=torch.float32, **options):
         dataclasses.replace(item, eps=item.eps.to(dtype), images=item.images and _images(item.images, dtype))
         for item in drawn.lora
     )
-    return dataclasses.replace(_images(drawn, dtype), eps=drawn.eps.to(dtype), lora=lora)
+    guidance = drawn.guidance and dataclasses.replace(drawn.guidance, eps=drawn.guidance.eps.to(dtype))
+    return dataclasses.replace(_images(drawn, dtype), eps=drawn.eps.to(dtype), lora=lora, guidance=guidance)
 
 
 def _images(draws, dtype):

@@ -13,16 +13,15 @@ from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
 
+from training.config.clip_models import Problem, unknown_clip_models
+from training.config.evaluation import Evaluate
 from training.config.loras import split_strength
 from training.config.recipe import Recipe
 from training.config.sources import ROOT, WORLDS, exists, find_file, looks_like_hub_id, package_versions
-from training.console import long_step
 
-Problem = tuple[tuple[str, ...], str]
 MOST_STEPS = 16  # a single timestep this small is a number of steps, given by mistake
 SHAPES_TEACHER = "models/snoopi-shapes-teacher.safetensors"
 BUNDLED_TEACHERS = ("models/snoopi-avatars-teacher.safetensors", SHAPES_TEACHER)
-_CLIP_OFF, _CLIP_ELSEWHERE = "; clip.weight=0 turns the CLIP loss off", ("hf-hub:", "local-dir:")
 _PROMPT_FILES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
@@ -41,6 +40,14 @@ def conflicts(recipe: Recipe) -> Iterator[Problem]:
             f"the next smaller divisor is {_divisor(loop.batch_size, loop.micro_batch)}",
         )
     yield from _few_steps(recipe)
+    if recipe.guidance.decoupled and student.steps[-1] <= loop.t_min:
+        yield (
+            ("guidance.decoupled", "student.timesteps", "loop.t_min"),
+            f"guidance.decoupled takes guidance at timesteps from loop.t_min {loop.t_min} up to the student's, but the "
+            f"student has a step at {student.steps[-1]}; give a smaller loop.t_min, or guidance.decoupled=false",
+        )
+    if recipe.evaluate.every:
+        yield from _evaluation(recipe.evaluation)
     if student.nasa_alpha_max > 0 and not any(text.strip() for text in student.nasa_negatives):
         yield (
             ("student.nasa_alpha_max", "student.nasa_negatives"),
@@ -111,11 +118,36 @@ def _few_steps(recipe: Recipe) -> Iterator[Problem]:
         )
 
 
+def _evaluation(section: Evaluate) -> Iterator[Problem]:
+    if not section.reference and (compared := {"fid", "prc"}.intersection(section.metrics)):
+        yield (
+            ("evaluate.metrics", "evaluate.reference"),
+            f"evaluate.metrics {', '.join(sorted(compared))} needs images to compare with: give evaluate.reference a "
+            "folder of them, or an .npz with their statistics (python -m training.evaluate score --save-reference)",
+        )
+    if "removal" not in section.metrics:
+        return
+    if section.alpha is None:
+        yield (
+            ("evaluate.alpha", "evaluate.metrics"),
+            "evaluate.metrics removal needs a strength of NASA, and the recipe recommends none "
+            "(output.recommended_alpha); give evaluate.alpha, such as 0.3, or other evaluate.metrics",
+        )
+    if section.judge == "people":
+        yield (
+            ("evaluate.judge",),
+            "evaluate.judge people cannot judge during a training; give clip, a small world's name, or "
+            "package.module:function",
+        )
+
+
 def missing(recipe: Recipe) -> Iterator[Problem]:
     """Files and libraries that the recipe names and this machine lacks. Loads nothing, and contacts no hub."""
     yield from _missing_models(recipe)
     for source, _ in recipe.prompts.sources:
         yield from _missing_source(source)
+    if recipe.evaluate.every:
+        yield from _missing_of_evaluation(recipe.evaluation)
     yield from _missing_libraries(recipe)
     folder = Path(recipe.output.folder)
     taken = next((path for path in (folder, *folder.parents) if exists(path) and not path.is_dir()), None)
@@ -158,14 +190,14 @@ def _missing_models(recipe: Recipe) -> Iterator[Problem]:
             yield ("teacher.loras",), f"teacher.loras: no file at {name!r}{_path_hint(name)}"
 
 
-def _missing_source(source: str) -> Iterator[Problem]:
+def _missing_source(source: str, key: str = "prompts.source") -> Iterator[Problem]:
     if source in WORLDS or any(mark in source for mark in "*?["):
         return
     file, _, weight = source.rpartition(":")
     if Path(file).suffix in _PROMPT_FILES and not exists(find_file(source)):
         yield (
-            ("prompts.source",),
-            f"prompts.source: {weight!r} in {source!r} is not a weight; expected a number above 0 behind the colon, as "
+            (key,),
+            f"{key}: {weight!r} in {source!r} is not a weight; expected a number above 0 behind the colon, as "
             f"in '{file}:0.5', or no colon",
         )
         return
@@ -173,10 +205,19 @@ def _missing_source(source: str) -> Iterator[Problem]:
     if not source.strip() or (named_file and not exists(find_file(source))):
         worlds = " or ".join(f'"{name}"' for name in WORLDS)
         yield (
-            ("prompts.source",),
-            f"prompts.source: nothing at {source!r}; expected {worlds}, a file ({', '.join(_PROMPT_FILES)}), a "
+            (key,),
+            f"{key}: nothing at {source!r}; expected {worlds}, a file ({', '.join(_PROMPT_FILES)}), a "
             f"folder or glob of them, or a hub data set{_path_hint(source)}",
         )
+
+
+def _missing_of_evaluation(section: Evaluate) -> Iterator[Problem]:
+    if section.prompts and {"clip", "fid", "prc"}.intersection(section.metrics):
+        yield from _missing_source(section.prompts, "evaluate.prompts")
+    for name in ("reference", "inception_weights"):
+        path = getattr(section, name)
+        if path and not exists(find_file(path)):
+            yield (f"evaluate.{name}",), f"evaluate.{name}: nothing at {path!r}{_path_hint(path)}"
 
 
 def _missing_libraries(recipe: Recipe) -> Iterator[Problem]:
@@ -199,38 +240,7 @@ def _missing_libraries(recipe: Recipe) -> Iterator[Problem]:
                 ("output.trackers",),
                 f"output.trackers {tracker} is not installed: pip install {tracker}, or output.trackers=[]",
             )
-    if recipe.clip.weight > 0:
-        yield from _missing_clip(recipe)
-
-
-def _missing_clip(recipe: Recipe) -> Iterator[Problem]:
-    package, model = find_spec("open_clip"), recipe.clip.model  # found, not imported, which takes seconds
-    if package is None or package.origin is None:
-        yield ("clip.weight",), f"the CLIP loss needs open_clip_torch, which is not installed{_CLIP_OFF}"
-        return
-    known = sorted(path.stem for path in Path(package.origin).with_name("model_configs").glob("*.json"))
-    if known and model not in known and not model.startswith(_CLIP_ELSEWHERE):
-        near = difflib.get_close_matches(model, known, n=3)
-        yield (
-            ("clip.model",),
-            f"clip.model: open_clip has no {model!r}; similar: {', '.join(near) or 'none'}{_CLIP_OFF}",
-        )
-
-
-def unknown_clip_tags(recipe: Recipe) -> Iterator[Problem]:
-    """A tag of CLIP's weights that does not exist. Imports open_clip, which takes seconds."""
-    model, pretrained = recipe.clip.model, recipe.clip.pretrained
-    file = find_file(pretrained)
-    if recipe.clip.weight == 0 or (exists(file) and file.is_file()) or model.startswith(_CLIP_ELSEWHERE):
-        return
-    with long_step("starting open_clip, to look up clip.pretrained", at_once=False):
-        import open_clip
-    if pretrained not in (tags := open_clip.list_pretrained_tags_by_model(model)):
-        yield (
-            ("clip.pretrained", "clip.model"),
-            f"clip.pretrained: {pretrained!r} is neither a file nor a tag of {model} in open_clip; "
-            f"available: {', '.join(tags) or 'none'}{_CLIP_OFF}",
-        )
+    yield from unknown_clip_models(recipe)
 
 
 def _path_hint(name: str) -> str:

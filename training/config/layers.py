@@ -16,7 +16,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from training.config.checks import conflicts, missing, unknown_clip_tags
+from training.config.checks import conflicts, missing
+from training.config.clip_models import unknown_clip_tags
 from training.config.errors import RecipeError
 from training.config.recipe import Recipe, with_older_defaults
 from training.config.recipe_file import escaped_paths, read_recipe_file
@@ -166,7 +167,7 @@ def _without_dependent_defaults(tree: Tree) -> Tree:
     """A recipe that a run saved has every setting, given or not. These two are taken as the default where they have it,
     also over other recipes, but not as if they had been given: student.timestep, which checks.py would refuse beside
     other timesteps, and lora.batches, whose default depends on lora.updates."""
-    if not tree.keys() >= Recipe.model_fields.keys():
+    if not tree.keys() >= Recipe.model_fields.keys() - {"evaluate"}:  # older versions had no such section
         return tree
     tree = with_older_defaults(tree)
     student, lora = tree["student"], tree["lora"]

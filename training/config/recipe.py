@@ -9,12 +9,15 @@ from typing import Any
 import tomli_w
 from pydantic import Field
 
+from training.config.evaluation import Evaluate
 from training.config.settings import Clip, Guidance, Loop, Lora, Output, Prompts, Section, Student, Teacher
+from training.config.sources import WORLDS
 
 _LATER = {  # settings that came later: a recipe that leaves them out has the hash that it had before
     "teacher": ("loras",),
     "student": ("timesteps", "step_weights", "step_gradient", "transition"),
     "lora": ("batches", "t_min", "t_max", "t_shift"),
+    "guidance": ("decoupled",),
     "loop": ("vsd_weight", "t_shift", "tf32", "cudnn_benchmark"),
 }
 
@@ -37,6 +40,7 @@ class Recipe(Section):
     loop: Loop = Loop()
     prompts: Prompts
     output: Output = Output()
+    evaluate: Evaluate = Evaluate()
 
     @classmethod
     def of_run(cls, saved: dict[str, Any]) -> Recipe:
@@ -44,18 +48,25 @@ class Recipe(Section):
         return cls.model_validate(with_older_defaults(saved))
 
     def sha256(self) -> str:
-        """Hash of the settings that affect the weights, which is all but [output]."""
+        """Hash of the settings that affect the weights, which is all but [output] and [evaluate]."""
         return hashlib.sha256(json.dumps(self.to_hash("output"), sort_keys=True).encode()).hexdigest()
 
     def to_hash(self, *excluded: str) -> dict[str, Any]:
-        """All settings but the excluded sections, and but those of `_LATER` that have their default."""
-        content = self.model_dump(mode="json", exclude=set(excluded))
+        """All settings but [evaluate] and the excluded sections, and but those of `_LATER` that have their default."""
+        content = self.model_dump(mode="json", exclude={"evaluate", *excluded})
         for section in _LATER.keys() & content.keys():
             given = getattr(self, section)
             for name in _LATER[section]:
                 if getattr(given, name) == type(given).model_fields[name].default:
                     del content[section][name]
         return content
+
+    @property
+    def evaluation(self) -> Evaluate:
+        """[evaluate] with what it leaves out filled in."""
+        source = self.prompts.source
+        world = source if isinstance(source, str) and source in WORLDS else ""
+        return self.evaluate.filled_in(world, self.output.recommended_alpha)
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))

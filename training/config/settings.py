@@ -154,6 +154,12 @@ class Guidance(Section):
         default=None, ge=0, description="fixed scale of the frozen teacher; unset = random"
     )
     lora_kappa: float | None = Field(default=None, ge=0, description="fixed scale of the LoRA teacher; unset = random")
+    decoupled: bool = Field(
+        default=False,
+        description="Decoupled DMD (arXiv 2511.22677): what guidance adds to the score gap is taken at a timestep and "
+        "noise of its own, with less noise than the student's step. The teachers' passes get half as many rows more, "
+        "and none more with lora_kappa=1, the paper's",
+    )
 
 
 class Clip(Section):

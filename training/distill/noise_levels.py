@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from snoopi_core.formats.checkpoint import OneStepRecipe
 from snoopi_core.one_step import Step
 from training.config import Recipe
 
@@ -25,6 +26,16 @@ class NoiseLevels:
     @property
     def sigma_T(self) -> float:
         return self.steps[0].sigma
+
+    def sampling_recipe(self, recipe: Recipe) -> OneStepRecipe:
+        """How the student of `recipe`, which these levels are of, is sampled."""
+        student = recipe.student
+        return OneStepRecipe(
+            timesteps=student.steps,
+            alpha_T=self.alpha_T,
+            sigma_T=self.sigma_T,
+            steps=student.transition if len(student.steps) > 1 else "consistency",
+        )
 
     @classmethod
     def from_schedule(cls, alphas_cumprod: torch.Tensor, recipe: Recipe) -> NoiseLevels:

@@ -40,6 +40,18 @@ class ImageDraws:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoiseDraws:
+    """A timestep and noise: t (B,) int64, eps (B, C, h, w)."""
+
+    t: torch.Tensor
+    eps: torch.Tensor
+
+    def rows(self, rows: slice, device: torch.device) -> NoiseDraws:
+        """The given rows, on `device`."""
+        return replace(self, **_rows(self, ("t", "eps"), rows, device))
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoraDraws:
     """Random numbers of one LoRA-teacher update: t (B,) int64, eps (B, C, h, w), drop (B,) bool.
 
@@ -62,7 +74,8 @@ class Draws(ImageDraws):
     """Random numbers of one PG-SB iteration.
 
     kappa: guidance scale of both teachers (B,), equal for all rows of a process or of the batch. eps: (B, C, h, w)
-    fp32. t: (B,) int64. nasa: for NASA-T only, alpha and the index of the negative prompt.
+    fp32. t: (B,) int64. nasa: for NASA-T only, alpha and the index of the negative prompt. guidance: for Decoupled DMD
+    only, the noise at which the teachers are compared in what guidance adds.
     """
 
     kappa: torch.Tensor
@@ -70,11 +83,14 @@ class Draws(ImageDraws):
     eps: torch.Tensor
     lora: tuple[LoraDraws, ...]
     nasa: tuple[float, int] | None = None
+    guidance: NoiseDraws | None = None
 
     def rows(self, rows: slice, device: torch.device) -> Draws:
         """The given rows, on `device`."""
         lora = tuple(draws.rows(rows, device) for draws in self.lora)
-        return replace(super().rows(rows, device), **_rows(self, ("kappa", "t", "eps"), rows, device), lora=lora)
+        guidance = None if self.guidance is None else self.guidance.rows(rows, device)
+        own = _rows(self, ("kappa", "t", "eps"), rows, device)
+        return replace(super().rows(rows, device), **own, lora=lora, guidance=guidance)
 
 
 def draw(
@@ -117,7 +133,17 @@ def draw(
         uniform = torch.rand(processes, generator=generator(recipe.seed, "kappa", iteration))
         kappa = _kappa(recipe, uniform).repeat_interleave(batch // processes)
     step, noise = _steps(recipe, shape, step, "student", iteration)
-    return Draws(kappa=kappa, z=z, t=t, eps=eps, lora=lora, nasa=_nasa(recipe, iteration), step=step, noise=noise)
+    return Draws(
+        kappa=kappa,
+        z=z,
+        t=t,
+        eps=eps,
+        lora=lora,
+        nasa=_nasa(recipe, iteration),
+        guidance=_guidance(recipe, shape, recipe.student.steps[step], iteration),
+        step=step,
+        noise=noise,
+    )
 
 
 def _shifted(t: torch.Tensor, low: int, high: int, shift: float, rng: torch.Generator) -> torch.Tensor:
@@ -174,6 +200,16 @@ def _kappa(recipe: Recipe, uniform: torch.Tensor) -> torch.Tensor:
     """kappa ~ U(kappa_min, kappa_max) (SNOOPI, Section 3)."""
     guidance = recipe.guidance
     return (guidance.kappa_min + (guidance.kappa_max - guidance.kappa_min) * uniform.double()).float()
+
+
+def _guidance(recipe: Recipe, shape: tuple[int, ...], before: int, iteration: int) -> NoiseDraws | None:
+    """Decoupled DMD: t ~ U{loop.t_min..loop.t_max}, but less than the timestep `before` of the student's step: coarser
+    parts of the image than that step decides are decided (arXiv 2511.22677, where t counts the other way)."""
+    if not recipe.guidance.decoupled:
+        return None
+    rng = generator(recipe.seed, "guidance", iteration)
+    t = torch.randint(recipe.loop.t_min, min(recipe.loop.t_max + 1, before), shape[:1], generator=rng)
+    return NoiseDraws(t=t, eps=torch.randn(shape, generator=rng))
 
 
 def _nasa(recipe: Recipe, iteration: int) -> tuple[float, int] | None:

@@ -15,20 +15,17 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from snoopi_core.one_step import eps_from_output, sample_steps, x0_from_output
-from training.config import Recipe
 from training.distill.clip_loss import ClipLoss, clip_rows
-from training.distill.losses import add_noise, guide, lora_loss, score_gap, vsd_loss, vsd_weight
-from training.distill.networks import Teachers, trainable
-from training.distill.noise_levels import NoiseLevels
+from training.distill.losses import add_noise, lora_loss, vsd_loss
+from training.distill.networks import trainable
 from training.distill.rng import Draws, ImageDraws, LoraDraws
-from training.models.families import Family
+from training.distill.teacher_scores import TeacherScores
 from training.models.guidance.nasa import nasa
-from training.models.text_embeddings import TextEmbeddings, concat
+from training.models.text_embeddings import TextEmbeddings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,25 +44,17 @@ class Outcome:
 
 
 @dataclass(kw_only=True)
-class Distillation:
+class Distillation(TeacherScores):
     """The networks, optimisers and settings of an iteration.
 
     student, lora_teacher: as prepared by accelerate, for forward passes with gradients; passes without gradients call
-    the bare networks. null: the empty prompt, one row. negatives: NASA-T's negative prompts, one row each.
+    the bare networks.
     """
 
-    recipe: Recipe
-    accelerator: Accelerator
-    family: Family
     student: nn.Module
-    teachers: Teachers
     lora_teacher: nn.Module
     student_optimizer: torch.optim.Optimizer
     lora_optimizer: torch.optim.Optimizer
-    levels: NoiseLevels
-    prediction_type: str
-    null: TextEmbeddings
-    negatives: TextEmbeddings | None = None
     clip: ClipLoss | None = None
 
     def run(
@@ -173,20 +162,6 @@ class Distillation:
             output = self.family.call(network or self.student, x, t, text)
         return x0_from_output(output, x, step.alpha, step.sigma, self.prediction_type)
 
-    @torch.no_grad()
-    def student_gap(self, x0: torch.Tensor, text: TextEmbeddings, draws: Draws) -> torch.Tensor:
-        """The score gap g (B, C, h, w); both teachers use the same kappa unless the recipe fixes one."""
-        guidance = self.recipe.guidance
-        kappa_teacher = draws.kappa if guidance.teacher_kappa is None else guidance.teacher_kappa
-        kappa_lora = draws.kappa if guidance.lora_kappa is None else guidance.lora_kappa
-        alpha_t, sigma_t = self.levels.at(draws.t)
-        x_t = add_noise(x0, draws.eps, alpha_t, sigma_t)
-        with self.teachers.frozen() as teacher:
-            eps_teacher = self._guided_eps(teacher, x_t, draws.t, self._negative(draws), text, kappa_teacher)
-        eps_lora = self._guided_eps(self.teachers.network, x_t, draws.t, self.null, text, kappa_lora)
-        weight = vsd_weight(self.recipe.loop.vsd_weight, x0, x_t, eps_teacher, alpha_t, sigma_t)
-        return score_gap(eps_teacher, eps_lora, weight)
-
     def student_loss(self, x0: torch.Tensor, text: TextEmbeddings, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
         """L_VSD (scalar) and the score gap (B, C, h, w)."""
         gap = self.student_gap(x0, text, draws)
@@ -215,36 +190,6 @@ class Distillation:
             return torch.mean((output.float() - target) ** 2)
         eps_lora = eps_from_output(output, x_t, alpha_t, sigma_t, self.prediction_type)
         return lora_loss(eps_lora, draws.eps, alpha_t)
-
-    def _guided_eps(
-        self,
-        network: nn.Module,
-        x_t: torch.Tensor,
-        t: torch.Tensor,
-        null: TextEmbeddings,
-        text: TextEmbeddings,
-        kappa: torch.Tensor | float,
-    ) -> torch.Tensor:
-        """eps_hat (B, C, h, w), with null and text rows in one forward pass of 2B rows."""
-        x_t, t, both = torch.cat([x_t, x_t]), torch.cat([t, t]), concat([null.expand(len(text)), text])
-        with self.accelerator.autocast():
-            output = self.family.call(network, x_t, t, both)
-        eps = eps_from_output(output, x_t, *self.levels.at(t), self.prediction_type)
-        eps_null, eps_text = eps.chunk(2)
-        return guide(eps_null, eps_text, kappa.view(-1, 1, 1, 1) if isinstance(kappa, torch.Tensor) else kappa)
-
-    def _kappa_used(self, draws: Draws) -> torch.Tensor:
-        """The scale to log: the drawn one, or the frozen teacher's if both teachers have a fixed one."""
-        guidance = self.recipe.guidance
-        if guidance.teacher_kappa is None or guidance.lora_kappa is None:
-            return draws.kappa.mean()
-        return torch.full_like(draws.kappa[0], guidance.teacher_kappa)
-
-    def _negative(self, draws: Draws) -> TextEmbeddings:
-        """The negative of the frozen teacher's guidance: the null prompt, or NASA-T's negative prompt."""
-        if draws.nasa is None or self.negatives is None:
-            return self.null
-        return self.negatives[draws.nasa[1] : draws.nasa[1] + 1]
 
     def _nasa_if_drawn(self, draws: Draws) -> AbstractContextManager[object]:
         """NASA inside the student, for NASA-T only."""

@@ -16,7 +16,8 @@ from training.config import WORLDS, Prompts, Recipe
 if TYPE_CHECKING:
     from training.prompts.source import CountTokens, PromptSource
 
-__all__ = ["open_prompts", "recipe_prompts"]
+__all__ = ["different_prompts", "open_prompts", "recipe_prompts"]
+_TRIES = 100  # of as many prompts each, to find different ones
 HUB_BLOCK = 65_536  # prompts of a hub data set that are shuffled together: reading all of it would be a download
 
 
@@ -59,6 +60,20 @@ def open_prompts(
     from training.prompts.mix import MixedPrompts
 
     return MixedPrompts(sources, [weight for _, weight in section.sources], seed)
+
+
+def different_prompts(section: Prompts, seed: int, count: int) -> list[str]:
+    """The first `count` different prompts, or all if the source has fewer.
+
+    Raises:
+        FileNotFoundError, ValueError: see `open_prompts`.
+    """
+    source, found = open_prompts(section, seed), dict[str, None]()
+    for _ in range(_TRIES):
+        found |= dict.fromkeys(source.take(count))
+        if len(found) >= count or source.counts["epochs"]:
+            break
+    return list(found)[:count]
 
 
 def recipe_prompts(recipe: Recipe) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -26,9 +27,11 @@ from training.prompts.source import PromptSource
 from training.trainer.distributed.accelerator import rows_at_once
 from training.trainer.distributed.cuda_speed import needs_contiguous
 from training.trainer.export import check_exportable
+from training.trainer.monitor.callbacks import Evaluation
 from training.trainer.trainer import Trainer
 
 log = logging.getLogger(__name__)
+OpenEvaluation = Callable[..., Evaluation]  # of recipe, accelerator, backbone and levels, by name
 
 
 def open_teacher(recipe: Recipe) -> tuple[Backbone, NoiseLevels]:
@@ -60,12 +63,15 @@ def open_run_prompts(recipe: Recipe, backbone: Backbone) -> PromptSource:
     return prompts
 
 
-def build_trainer(recipe: Recipe, accelerator: Accelerator) -> Trainer:
+def build_trainer(recipe: Recipe, accelerator: Accelerator, open_evaluation: OpenEvaluation | None = None) -> Trainer:
     """Load the models of `recipe` onto the accelerator's device and prepare them for training.
 
     Raises:
-        FileNotFoundError, ValueError: a model, the prompts or the text cache cannot be used.
+        FileNotFoundError, ValueError: a model, the prompts or the text cache cannot be used; or evaluate.every is set
+            and nothing was given that evaluates.
     """
+    if recipe.evaluate.every and open_evaluation is None:
+        raise ValueError("evaluate.every works in python -m training.pgsb only; leave it out here")
     sharded = accelerator.distributed_type == DistributedType.FSDP
     backbone, levels = open_teacher(recipe)
     levels = levels.to(accelerator.device)
@@ -103,12 +109,16 @@ def build_trainer(recipe: Recipe, accelerator: Accelerator) -> Trainer:
         negatives=backbone.encode(negatives) if negatives else None,
         clip=_open_clip_loss(recipe, backbone, accelerator.device),
     )
+    evaluation = None
+    if recipe.evaluate.every and open_evaluation is not None:
+        evaluation = open_evaluation(recipe=recipe, accelerator=accelerator, backbone=backbone, levels=levels)
     return Trainer(
         backbone=backbone,
         teacher_fingerprint=teacher_fingerprint,
         prompts=prompts,
         distillation=distillation,
         ema=EMA(trainable(student), decay) if decay else None,
+        evaluation=evaluation,
     )
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from snoopi_core.formats.architecture import text_arguments, unet_arguments, vae_arguments
 from snoopi_core.formats.architecture_pixart import pixart_arguments
-from snoopi_core.formats.checkpoint import Checkpoint, Metadata, OneStepRecipe, Provenance, write_checkpoint
+from snoopi_core.formats.checkpoint import Checkpoint, Metadata, Provenance, write_checkpoint
 from snoopi_core.formats.layouts import StateDict, text_encoder_rename, to_single_file, vae_rename
 from snoopi_core.formats.lora import LoraMetadata, adapters_from_peft, write_lora
 from snoopi_core.presets import ARCHITECTURES, PRESETS
@@ -115,12 +115,7 @@ def export_student(
     levels = NoiseLevels.from_schedule(backbone.alphas_cumprod(), recipe)
     about = {
         "title": recipe.output.title,
-        "recipe": OneStepRecipe(
-            timesteps=recipe.student.steps,
-            alpha_T=levels.alpha_T,
-            sigma_T=levels.sigma_T,
-            steps=recipe.student.transition if len(recipe.student.steps) > 1 else "consistency",
-        ),
+        "recipe": levels.sampling_recipe(recipe),
         "recommended_alpha": recipe.output.recommended_alpha,
         "provenance": provenance(recipe.sha256(), step, recipe.seed, backbone.notes),
     }

@@ -13,7 +13,7 @@ from types import FrameType
 
 from training.config import ROOT, WORLDS, Recipe
 from training.console import long_step
-from training.trainer.build import build_trainer, check_compiled_gradients
+from training.trainer.build import OpenEvaluation, build_trainer, check_compiled_gradients
 from training.trainer.distributed.accelerator import describe_batch_split, on_main, start_accelerator
 from training.trainer.distributed.cuda_speed import use_cuda_settings
 from training.trainer.run_folder.describe import how_to_stop, lora_loss_hint
@@ -47,8 +47,13 @@ class StopSignal:
             os.write(2, b"\nstopping after this iteration, with a checkpoint; Ctrl-C again: at once, without one\n")
 
 
-def start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> int:
+def start(
+    recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool, evaluation: OpenEvaluation | None = None
+) -> int:
     """Train until the run is finished or stopped by a signal.
+
+    Args:
+        evaluation: opens what measures the student on a schedule; needed if recipe.evaluate.every is set.
 
     Returns:
         Exit code of the process: 0 = student exported; 128 + number of the signal = stopped and saved.
@@ -72,7 +77,7 @@ def start(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) -> i
             print(recipe.to_toml(), flush=True)
         log.info("%s", use_cuda_settings(recipe, accelerator.device, accelerator.distributed_type))
         with long_step(f"loading {recipe.teacher.path}"):
-            trainer = build_trainer(recipe, accelerator)
+            trainer = build_trainer(recipe, accelerator, evaluation)
         if hint := lora_loss_hint(recipe, trainer.backbone.prediction_type):
             log.info("hint: %s", hint)
         with long_step("reading the checkpoint", at_once=False):

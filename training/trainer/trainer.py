@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
+from accelerate.utils import DistributedType
 
 from training.config import RecipeError
 from training.config.errors import FailedElsewhere, FailedHere
@@ -22,16 +21,13 @@ from training.distill.step import Distillation
 from training.models.backbone import Backbone
 from training.prompts.source import PromptSource
 from training.trainer.distributed.accelerator import on_main, rows_of_process
-from training.trainer.distributed.state_dicts import (
-    load_optimizer_state,
-    load_trained_state,
-    optimizer_state,
-    trained_state,
-)
 from training.trainer.export import export_run
-from training.trainer.monitor.callbacks import Monitor
+from training.trainer.monitor.callbacks import Evaluation, Monitor
+from training.trainer.network_states import averaged, load_networks, networks_state, optimizers_state
 from training.trainer.run_folder.background import BackgroundWriter, snapshot
-from training.trainer.run_folder.checkpoint import RunState, load_state, make_ready, newest_intact, save_state
+from training.trainer.run_folder.checkpoint import RunState, load_state, make_ready, newest_intact
+from training.trainer.run_folder.parts import all_see, save_parts
+from training.trainer.run_folder.write import save_state
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +36,9 @@ log = logging.getLogger(__name__)
 class Trainer:
     """A run and its state. `build_trainer` makes one from a recipe.
 
-    ema: None if the recipe averages no weights. compared: the student's samples with the teacher's, empty
-    unless the last iteration was a sampling point. counts: iterations skipped so far, and in a row.
+    ema: None if the recipe averages no weights. evaluation: None without evaluate.every. compared: the student's
+    samples with the teacher's, empty unless the last iteration was a sampling point. counts: iterations skipped so far,
+    and in a row.
     """
 
     backbone: Backbone
@@ -49,6 +46,7 @@ class Trainer:
     prompts: PromptSource
     distillation: Distillation
     ema: EMA | None
+    evaluation: Evaluation | None = None
     iteration: int = 0
     compared: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=lambda: {"skipped": 0, "skipped_in_a_row": 0})
@@ -56,8 +54,14 @@ class Trainer:
     def __post_init__(self) -> None:
         d = self.distillation
         self.recipe, self.accelerator = d.recipe, d.accelerator
-        self.monitor = Monitor(distillation=d, backbone=self.backbone, teacher_fingerprint=self.teacher_fingerprint)
+        self.monitor = Monitor(
+            distillation=d,
+            backbone=self.backbone,
+            teacher_fingerprint=self.teacher_fingerprint,
+            evaluation=self.evaluation,
+        )
         self.folder = Path(self.recipe.output.folder)
+        self._saved, self._in_parts = self.folder / "checkpoints", False
         self._own_rows = rows_of_process(self.recipe, self.accelerator)
         self._draws = DrawsAhead(self._draw, self.recipe.loop.iterations)
         self._writer = BackgroundWriter()
@@ -78,11 +82,12 @@ class Trainer:
         """
         loop, output = self.recipe.loop, self.recipe.output
         self.monitor.start(self.iteration)
+        self._in_parts = self._can_save_in_parts()
         try:
             while self.iteration < loop.iterations and not self._should_stop(stop_requested()):
                 self._iterate()
                 last = self.iteration == loop.iterations
-                if self.monitor.samples_at(self.iteration):
+                if self.monitor.measures_at(self.iteration):
                     self.draw_samples()
                 if self.iteration % output.save_every == 0 and not last:
                     self._try_to_save()
@@ -128,28 +133,19 @@ class Trainer:
             processes=self.accelerator.num_processes,
         )
 
-    def averaged(self) -> AbstractContextManager[None]:
-        """Inside this context, the student has the averaged weights."""
-        return nullcontext() if self.ema is None else self.ema.in_place()
-
     def draw_samples(self) -> None:
-        with self.averaged():
+        """Sample and evaluate the averaged student, where this is due."""
+        with averaged(self.ema):
             student = self.accelerator.unwrap_model(self.distillation.student)
             self.compared = self.monitor.after_samples(self.iteration, student)
 
-    def state_dict(self) -> RunState:
-        """Everything that a resumed run needs. Call it in every process; only the first gets the full state."""
-        d = self.distillation
-        networks = {"student": trained_state(d.student), "lora": trained_state(d.lora_teacher)}
-        if self.ema is not None:
-            networks["ema"] = self._averaged_weights()
+    def state_dict(self, *, whole: bool = True) -> RunState:
+        """Everything that a resumed run needs. Call it in every process; only the first gets the whole state, or each
+        its part."""
         return RunState(
             iteration=self.iteration,
-            networks=networks,
-            optimizers={
-                "student": optimizer_state(d.student, d.student_optimizer),
-                "lora": optimizer_state(d.lora_teacher, d.lora_optimizer),
-            },
+            networks=networks_state(self.distillation, self.ema, whole=whole),
+            optimizers=optimizers_state(self.distillation, whole=whole),
             position=self.prompts.state_dict(),
             counts=self.counts | {"averaged": self.ema.updates if self.ema is not None else 0},
             teacher=self.teacher_fingerprint,
@@ -169,19 +165,7 @@ class Trainer:
                 f"the teacher {self.recipe.teacher.path!r} is not the one that this run was started with (its weights "
                 "differ); give the old teacher, or start another run in another output.folder"
             )
-        d = self.distillation
-        if self.ema is not None:  # if the checkpoint has no average, it starts from the student's weights
-            load_trained_state(d.student, state.averaged)
-            self.ema.load(state.counts["averaged"])
-        load_trained_state(d.student, state.networks["student"])
-        load_trained_state(d.lora_teacher, state.networks["lora"])
-        for network, optimizer, saved in (
-            (d.student, d.student_optimizer, state.optimizers["student"]),
-            (d.lora_teacher, d.lora_optimizer, state.optimizers["lora"]),
-        ):
-            load_optimizer_state(network, optimizer, saved)
-            for group in optimizer.param_groups:  # learning rates are set before every iteration
-                group["weight_decay"] = self.recipe.loop.weight_decay
+        load_networks(self.distillation, self.ema, state)
         try:
             self.prompts.load_state_dict(state.position)
         except (KeyError, TypeError):
@@ -194,9 +178,20 @@ class Trainer:
         Raises:
             OSError: it cannot be written; the message names the last good one.
         """
-        state = self.state_dict()
+        state = self.state_dict(whole=not self._in_parts)
         with long_step("saving a checkpoint", at_once=False):
+            if self._in_parts:
+                return self._named(state, lambda: save_parts(self._saved, state, self.recipe, self.accelerator))
             return on_main(self.accelerator, lambda: self._write(state))
+
+    def _can_save_in_parts(self) -> bool:
+        """Whether each process writes its part of a checkpoint: under FSDP, unless they are written beside the
+        training, from a copy that the first process has gathered."""
+        if self.accelerator.distributed_type != DistributedType.FSDP or self.recipe.output.background_save:
+            return False
+        if not (shared := all_see(self.accelerator, self.folder / "recipe.toml")):
+            log.warning("%s is not on a disk that all processes see, so the first one gathers checkpoints", self.folder)
+        return shared
 
     def _finish_saving(self) -> None:
         """Wait, in every process, until no checkpoint is being written; raises the thread's error in all of them."""
@@ -205,8 +200,12 @@ class Trainer:
                 on_main(self.accelerator, self._writer.finish)
 
     def _write(self, state: RunState) -> Path:
+        return self._named(state, lambda: save_state(self._saved, state, self.recipe))
+
+    def _named(self, state: RunState, save: Callable[[], Path]) -> Path:
+        """`save()`; its error names the last good checkpoint."""
         try:
-            return save_state(self.folder / "checkpoints", state, self.recipe)
+            return save()
         except OSError as error:
             raise OSError(
                 f"iteration {state.iteration}: no checkpoint could be written ({error}); {self._last_good()}"
@@ -219,7 +218,7 @@ class Trainer:
             RecipeError: the teacher has changed.
             ValueError: every checkpoint is damaged.
         """
-        found = on_main(self.accelerator, lambda: make_ready(self.folder / "checkpoints"))
+        found = on_main(self.accelerator, lambda: make_ready(self._saved))
         if found is not None:
             self.load_state_dict(load_state(found))
         return found is not None
@@ -244,10 +243,6 @@ class Trainer:
                 ) from error
 
         return on_main(self.accelerator, write)
-
-    def _averaged_weights(self) -> dict[str, torch.Tensor]:
-        with self.averaged():
-            return {name: weight.clone() for name, weight in trained_state(self.distillation.student).items()}
 
     def _should_stop(self, requested: bool) -> bool:
         """Whether a stop is requested in any process."""

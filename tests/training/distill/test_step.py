@@ -112,7 +112,7 @@ def test_a_fixed_kappa_affects_only_its_teacher(fixed, frozen, lora, monkeypatch
     backbone = tiny_backbone()
     d = make_distillation(backbone, recipe)
     seen = []
-    monkeypatch.setattr("training.distill.step.guide", lambda null, text, kappa: seen.append(kappa) or null)
+    monkeypatch.setattr("training.distill.teacher_scores.guide", lambda null, text, kappa: seen.append(kappa) or null)
     text, draws = backbone.encode(PROMPTS), draws_for(recipe)
     d.student_loss(d.student_x0(draws.z, text), text, draws)
     drawn = draws.kappa[0].item()

@@ -12,7 +12,8 @@ from trainer import Trainer, assert_same, newest_iteration, signalled_in_save, t
 from training.distill.step import Distillation
 from training.pgsb import main
 from training.trainer import trainer
-from training.trainer.run_folder.checkpoint import check_intact, checkpoints, save_state
+from training.trainer.run_folder.checkpoint import check_intact, checkpoints
+from training.trainer.run_folder.write import save_state
 
 TIMEOUT = 600  # of a hanging thread
 

@@ -8,12 +8,11 @@ import json
 import pytest
 import torch
 import trainer
-from safetensors.torch import load_file
 from tiny import STOCK_SCALE, tiny_backbone
 from tiny_clip import write_tiny_clip
 
 from training.trainer.export import export_backbone
-from training.trainer.run_folder.checkpoint import check_intact, checkpoints
+from training.trainer.run_folder.checkpoint import check_intact, checkpoints, load_state
 
 ITERATIONS = 4
 FEW = 5
@@ -43,8 +42,9 @@ def train(teacher, folder, *more, processes=1, iterations=ITERATIONS, expect=0, 
 
 
 def weights(folder):
-    newest = checkpoints(folder / "checkpoints")[-1]
-    return {path.stem: load_file(path) for path in newest.glob("*.safetensors")}
+    state = load_state(checkpoints(folder / "checkpoints")[-1])
+    moments = {f"optimizer_{name}": saved.tensors for name, saved in state.optimizers.items()}
+    return state.networks | moments
 
 
 def difference(folder, other):

@@ -51,6 +51,11 @@ class Distribution:
             write_reference(found, self.save_reference, self.network, self.side)
         return found
 
+    def release(self) -> None:
+        """Free the network and the features of the last folder, whose images may change. The reference stays."""
+        vars(self).pop("network", None)
+        self._features_of = None
+
     def fid(self, folder: Path, manifest: Manifest) -> dict[str, Any]:
         reference = self.reference
         value = frechet_distance(Gaussian.of_features(self._features(folder, manifest)), reference.gaussian)

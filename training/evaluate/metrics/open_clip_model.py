@@ -6,19 +6,23 @@ Dimensions: B images or texts, E width of the embedding.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import open_clip
 import torch
+from huggingface_hub import file_exists, try_to_load_from_cache
 from PIL import Image
 from torch.nn import functional
 from torchvision.transforms import Normalize
 
-from snoopi_core.formats.tensor_file import readable
+from snoopi_core.formats.tensor_file import open_tensor_file, readable
 from training.config import find_file
 from training.console import long_step
 from training.evaluate.metrics.weights import missing_clip
 
 _LOCAL = ("local-dir:", "hf-hub:")
+# names of weights on the hub and in folders, in the order in which open_clip looks for them
+_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 class OpenClip:
@@ -96,3 +100,36 @@ class OpenClip:
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Normalised embeddings (B, E) of B texts."""
         return functional.normalize(self.model.encode_text(self.tokenize(list(texts)).to(self.device)).float(), dim=-1)
+
+
+def check_open_clip(name: str, weights: str, *, option: str) -> None:
+    """Check, without loading it, that a model's weights are on this machine, or on a hub that can be reached.
+
+    Args: as of `OpenClip`.
+
+    Raises:
+        MissingWeights: they are not.
+        ValueError: a local file is damaged.
+    """
+    file = find_file(weights)
+    if weights and file.is_file():
+        if file.suffix == ".safetensors":
+            open_tensor_file(file)
+        return
+    if name.startswith("local-dir:"):
+        folder = Path(name.removeprefix("local-dir:"))
+        if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+            raise missing_clip(name, weights, option, f"{folder} has none")
+        return
+    config = open_clip.get_pretrained_cfg(name, weights) if not name.startswith("hf-hub:") else None
+    hub, _, own = (config or {"hf_hub": name.removeprefix("hf-hub:") + "/"}).get("hf_hub", "").rpartition("/")
+    files = [own.replace(".bin", ".safetensors"), own] if own else _FILES
+    if not hub or any(isinstance(try_to_load_from_cache(hub, one), str) for one in files):
+        return  # without a hub: open_clip's own address, which it keeps in a cache of its own
+    try:
+        if any(file_exists(hub, one) for one in files):
+            return
+        reason = f"the hub's {hub} has none"
+    except Exception as error:  # which errors a network raises depends on the version of the hub's library
+        reason = readable(str(error), 300)
+    raise missing_clip(name, weights, option, reason)

@@ -40,6 +40,10 @@ class ClipScore:
     def clip(self) -> OpenClip:
         return OpenClip(self.model, self.weights, self.device, option="--clip-weights")
 
+    def release(self) -> None:
+        """Free the model; it is loaded again when needed."""
+        vars(self).pop("clip", None)
+
     def __call__(self, folder: Path, manifest: Manifest) -> dict[str, Any]:
         prompts = [self.prefix + row.prompt for row in manifest.images]
         values = _cosines(self.clip, folder, manifest, prompts, self.batch, "CLIP score")

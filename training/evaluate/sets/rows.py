@@ -35,6 +35,11 @@ def rows_of_prompts(section: Prompts, *, count: int, limit: int | None, negative
     return tuple(_rows(wanted, count, seed))
 
 
+def rows_of_list(prompts: Iterable[str], *, seed: int) -> tuple[Row, ...]:
+    """One image of each prompt, without a negative."""
+    return tuple(_rows(((prompt, "", "", None) for prompt in prompts), 1, seed))
+
+
 def rows_of_pairs(pairs: tuple[Pair, ...], *, count: int, seed: int) -> tuple[Row, ...]:
     """`count` images of each pair; pairs with the same prompt share their noise."""
     rows: list[Row] = []

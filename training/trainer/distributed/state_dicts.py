@@ -1,7 +1,7 @@
-"""Full state dicts of trained weights and optimisers, on the CPU, for plain, DDP and FSDP networks.
+"""State dicts of trained weights and optimisers, for plain, DDP and FSDP networks.
 
-torch's functions gather and distribute them. Every process must call these functions; only the first one gets the
-gathered state.
+torch's functions gather and distribute them. Every process must call these functions. With `whole`, only the first one
+gets the gathered state, on the CPU. Without it, every process gets what `own_part` says, and nothing is gathered.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed import get_rank
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -19,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.tensor import DTensor, Shard
 
 from snoopi_core.formats.layouts import StateDict
 
@@ -35,15 +37,26 @@ class OptimizerState:
     settings: dict[str, Any]
 
 
-def trained_state(network: nn.Module) -> StateDict:
+def own_part(value: torch.Tensor) -> torch.Tensor | None:
+    """What this process writes of a tensor: its own rows, which may be none, if FSDP has divided the rows among all
+    processes. Otherwise the first process writes it whole, and the others None."""
+    if isinstance(value, DTensor):
+        if value.placements == (Shard(0),):
+            return value.to_local()
+        value = value.full_tensor()
+    return value if get_rank() == 0 else None
+
+
+def trained_state(network: nn.Module, *, whole: bool = True) -> StateDict:
     """Trained weights by the network's own names; an adapter's weights have the names of peft's files."""
     names = _trained_names(network)
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    options = StateDictOptions(full_state_dict=whole, cpu_offload=whole, ignore_frozen_params=True)
     state = get_model_state_dict(network, options=options)
     if state and not names.keys() <= state.keys():
         missing = sorted(names.keys() - state.keys())
         raise ValueError(f"{len(missing)} trained weights are missing in the gathered state, first {missing[0]}")
-    return {names[name]: weight.detach() for name, weight in state.items() if name in names}
+    parts = {name: weight if whole else own_part(weight) for name, weight in state.items() if name in names}
+    return {names[name]: weight.detach() for name, weight in parts.items() if weight is not None}
 
 
 def load_trained_state(network: nn.Module, state: StateDict) -> None:
@@ -59,20 +72,23 @@ def load_trained_state(network: nn.Module, state: StateDict) -> None:
     set_model_state_dict(network, {name: state[saved] for name, saved in names.items()}, options=options)
 
 
-def optimizer_state(network: nn.Module, optimizer: torch.optim.Optimizer) -> OptimizerState:
+def optimizer_state(network: nn.Module, optimizer: torch.optim.Optimizer, *, whole: bool = True) -> OptimizerState:
     """Moments by the names of the weights, so that a run can resume with another number of processes."""
     if not _bare(optimizer).state:  # torch would do a step to create the state
         return OptimizerState(tensors={}, settings={})
-    whole = get_optimizer_state_dict(network, _bare(optimizer), options=_WHOLE)
+    options = _WHOLE if whole else StateDictOptions()
+    state = get_optimizer_state_dict(network, _bare(optimizer), options=options)
     tensors: StateDict = {}
     others: dict[str, Any] = {}
-    for name, values in whole.get("state", {}).items():
+    for name, values in state.get("state", {}).items():
         for key, value in _flat(values):
             if isinstance(value, torch.Tensor):
-                tensors[f"{name}.{key}"] = value.clone()  # 8-bit moments share tables, which safetensors refuses
+                if (part := value if whole else own_part(value)) is not None:
+                    # copied, since 8-bit moments share tables, which safetensors refuses
+                    tensors[f"{name}.{key}"] = part.to("cpu", copy=True)
             else:
                 others[f"{name}.{key}"] = value
-    return OptimizerState(tensors=tensors, settings={"param_groups": whole.get("param_groups", []), "others": others})
+    return OptimizerState(tensors=tensors, settings={"param_groups": state.get("param_groups", []), "others": others})
 
 
 def load_optimizer_state(network: nn.Module, optimizer: torch.optim.Optimizer, saved: OptimizerState) -> None:

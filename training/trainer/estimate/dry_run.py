@@ -226,11 +226,24 @@ def files(recipe: Recipe, found: Estimate) -> str:
     ]
     if output.sample_every:
         rows.insert(3, ("samples/", f"student against teacher, every {output.sample_every} iterations"))
+    if recipe.evaluate.every:
+        rows.insert(3, ("evaluation/", evaluation(recipe)))
     if output.background_save:
         rows.append(("while saving", f"{state_size / GIB:.2f} GiB of the machine's memory, beside the training"))
     if kept * state_size > free:
         rows.append(("too much", "the disk is too small; try a smaller output.keep_last, or another output.folder"))
     return _table(f"files below {folder}", rows)
+
+
+def evaluation(recipe: Recipe) -> str:
+    """What is measured on a schedule."""
+    section = recipe.evaluation
+    what = [name for name in section.metrics if name != "removal"]
+    parts = [f"{', '.join(what)} of up to {section.images} images"] if what else []
+    if "removal" in section.metrics:
+        judged = f"judge {section.judge}, pairs {section.pairs}, {section.count} images of each"
+        parts.append(f"removal by NASA at alpha {section.alpha:g} ({judged}, without it and with it)")
+    return f"every {section.every} iterations and at the end: {'; '.join(parts)}; its memory and time are not counted"
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from training.config import Recipe
 from training.console import long_step
 from training.distill.step import Distillation
 from training.models.backbone import Backbone
-from training.prompts import open_prompts
+from training.prompts import different_prompts
 from training.trainer.distributed.accelerator import on_main
 from training.trainer.monitor.clip_score import clip_score
 from training.trainer.monitor.collapse import CollapseDetector
@@ -34,17 +35,21 @@ from training.trainer.run_folder.describe import describe_run
 
 log = logging.getLogger(__name__)
 PROMPTS = 8  # sampled if the recipe names none
-_TRIES = 100  # of as many prompts each, to find different ones
 
 
 def first_prompts(recipe: Recipe) -> list[str]:
     """The first `PROMPTS` different prompts of a run, or all if its source has fewer."""
-    source, found = open_prompts(recipe.prompts, recipe.seed), dict[str, None]()
-    for _ in range(_TRIES):
-        found |= dict.fromkeys(source.take(PROMPTS))
-        if len(found) >= PROMPTS or source.counts["epochs"]:
-            break
-    return list(found)[:PROMPTS]
+    return different_prompts(recipe.prompts, recipe.seed, PROMPTS)
+
+
+class Evaluation(Protocol):
+    """Measures the averaged student on a schedule; `training.evaluate.scheduled` has one. Called in every process."""
+
+    def start(self) -> None:
+        """Check that everything is there. Raises, in the first process, OSError or ValueError for the user."""
+
+    def measure(self, iteration: int, student: nn.Module) -> dict[str, float]:
+        """Figures by name, in the first process."""
 
 
 @dataclass(kw_only=True)
@@ -58,6 +63,7 @@ class Monitor:
     distillation: Distillation
     backbone: Backbone
     teacher_fingerprint: str
+    evaluation: Evaluation | None = None
 
     def __post_init__(self) -> None:
         self.recipe, self.accelerator = self.distillation.recipe, self.distillation.accelerator
@@ -82,9 +88,11 @@ class Monitor:
         """Call before the first iteration of this start; earlier ones have done `done` iterations.
 
         Raises:
-            RecipeError: W&B refuses the run.
+            RecipeError: W&B refuses the run, or something that the evaluation needs is missing.
             FailedElsewhere: an error in the first process.
         """
+        if self.evaluation is not None:
+            self.evaluation.start()
         on_main(self.accelerator, lambda: self._open_files(done))
         self._metrics: dict[str, float] = {}  # of the last logged iteration
         if self.sampler is not None:
@@ -96,7 +104,17 @@ class Monitor:
 
     def samples_at(self, iteration: int) -> bool:
         """Whether `iteration` is a sampling point."""
-        every = self.recipe.output.sample_every
+        return self._is_due(iteration, self.recipe.output.sample_every)
+
+    def evaluates_at(self, iteration: int) -> bool:
+        """Whether the student is evaluated after `iteration`."""
+        return self.evaluation is not None and self._is_due(iteration, self.recipe.evaluate.every)
+
+    def measures_at(self, iteration: int) -> bool:
+        """Whether `after_samples` must be called after `iteration`."""
+        return self.samples_at(iteration) or self.evaluates_at(iteration)
+
+    def _is_due(self, iteration: int, every: int) -> bool:
         return every > 0 and (iteration == self.recipe.loop.iterations or iteration % every == 0)
 
     def after_iteration(
@@ -108,8 +126,8 @@ class Monitor:
             metrics: means over the whole batch.
             x0: images of this process's rows (B, C, h, w). gap: their mean |g| (B,). t: their timesteps (B,).
         """
-        sampled = self.samples_at(iteration)
-        logged = sampled or iteration == 1 or iteration % self.recipe.output.log_every == 0
+        measured = self.measures_at(iteration)
+        logged = measured or iteration == 1 or iteration % self.recipe.output.log_every == 0
         if logged:
             x0, gap, t = self.accelerator.gather((x0.contiguous(), gap, t))
         if not self.main:
@@ -121,36 +139,46 @@ class Monitor:
         with self._log_errors(iteration):
             gaps = gap_by_timestep(gap, t, self._timestep_bounds())
             self._metrics = metrics | self._latent_metrics(x0) | gaps | self._resources(iteration)
-            if not sampled:  # else written by after_samples, in one line with its metrics
+            if not measured:  # else written by after_samples, in one line with its metrics
                 self._write(iteration)
 
     def after_samples(self, iteration: int, student: nn.Module) -> dict[str, float]:
-        """Call at a sampling point, after `after_iteration`: samples the averaged student, compares it to the teacher.
+        """Call where `measures_at`, after `after_iteration`: samples and evaluates the averaged student.
 
         Returns:
-            What was found (`latent_stats.compare`, and `clip_score` if the run has a CLIP loss), in the first process;
-            empty in the others, and if the samples are not finite.
+            What comparing its samples to the teacher's has found (`latent_stats.compare`, and `clip_score` if the run
+            has a CLIP loss), in the first process; empty in the others, if this is no sampling point, and if the
+            samples are not finite.
         """
-        if self.sampler is None or self.teacher is None:
-            return {}
-        with long_step("drawing the student's samples", at_once=False):
-            samples = self.sampler.student(student)
+        found, samples = {}, None
+        if self.samples_at(iteration) and self.sampler is not None and self.teacher is not None:
+            with long_step("drawing the student's samples", at_once=False):
+                samples = self.sampler.student(student)
+            with self._log_errors(iteration):
+                found = self._compare(iteration, samples) if self.main else {}
+        measured: dict[str, float] = {}
+        if self.evaluation is not None and self.evaluates_at(iteration):
+            with self._log_errors(iteration), long_step("evaluating the student", at_once=False):
+                measured = self.evaluation.measure(iteration, student)
         if not self.main:
             return {}
-        found: dict[str, float] = {}
         with self._log_errors(iteration):
-            if samples.x0.isfinite().all():
-                found = compare(samples.x0, self.teacher.x0)
-                if (clip := self.distillation.clip) is not None:
-                    drawn = {"sample_clip": samples, "sample_clip_of_teacher": self.teacher}
-                    found |= {name: clip_score(clip, of.tiles, self.sampler.prompts) for name, of in drawn.items()}
-            else:
-                log.warning("iteration %d: the averaged student's samples are not finite numbers", iteration)
-        with self._log_errors(iteration):
-            self._metrics |= found
+            self._metrics |= found | measured
             self._write(iteration)
-            self._save_grid(iteration, samples)
-            self._write_report()
+            if samples is not None:
+                self._save_grid(iteration, samples)
+            if self.sampler is not None:
+                self._write_report()
+        return found
+
+    def _compare(self, iteration: int, samples: Samples) -> dict[str, float]:
+        if not samples.x0.isfinite().all():
+            log.warning("iteration %d: the averaged student's samples are not finite numbers", iteration)
+            return {}
+        found = compare(samples.x0, self.teacher.x0)
+        if (clip := self.distillation.clip) is not None:
+            drawn = {"sample_clip": samples, "sample_clip_of_teacher": self.teacher}
+            found |= {name: clip_score(clip, of.tiles, self.sampler.prompts) for name, of in drawn.items()}
         return found
 
     def close(self) -> None:
@@ -167,10 +195,13 @@ class Monitor:
 
     @contextmanager
     def _log_errors(self, iteration: int | None = None) -> Iterator[None]:
-        """For work of the main process only: log errors, since raising would leave the other processes waiting."""
+        """Log errors of the main process's own work, since raising would leave the other processes waiting. In another
+        process an error ends the run."""
         try:
             yield
         except Exception as exception:
+            if not self.main:
+                raise
             error = f"{type(exception).__name__}: {exception}"
             self._failures[error] += 1
             if self._failures[error] == 1:

@@ -26,6 +26,17 @@ _PANELS: tuple[tuple[str, dict[str, str], bool], ...] = (
     ),
     ("strength of latents, of the teacher's", {"sample_std": "averaged", "x0_std_of_teacher": "in training"}, False),
 )
+_EVALUATION = "eval_"  # metrics of evaluate.every begin so; only a run that has them has these panels
+_EVALUATION_PANELS: tuple[tuple[str, dict[str, str], bool], ...] = (
+    ("CLIP score, precision, recall", {f"eval_{name}": name for name in ("clip", "precision", "recall")}, False),
+    ("FID", {"eval_fid": "FID"}, False),
+    (
+        "with a negative prompt, shares of images",
+        {f"eval_{name}": name for name in ("absent", "kept", "valid", "clean")}
+        | {"eval_plain_absent": "absent without it", "eval_plain_valid": "valid without it"},
+        False,
+    ),
+)
 
 
 def write_report(folder: Path, recipe: Recipe, warnings: list[str]) -> Path:
@@ -52,8 +63,11 @@ def curves(lines: list[Line]) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(15, 7), layout="constrained", dpi=100)
-    for axes, (title, names, logarithmic) in zip(figure.subplots(2, 3).flat, _PANELS, strict=True):
+    evaluated = any(name.startswith(_EVALUATION) for line in lines for name in line)
+    panels = _PANELS + (_EVALUATION_PANELS if evaluated else ())
+    rows = len(panels) // 3
+    figure = Figure(figsize=(15, 3.5 * rows), layout="constrained", dpi=100)
+    for axes, (title, names, logarithmic) in zip(figure.subplots(rows, 3).flat, panels, strict=True):
         for name, label in _named(lines, names):
             points = [(line["iteration"], line[name]) for line in lines if line.get(name) is not None]
             x, y = zip(*_thinned(points), strict=True)

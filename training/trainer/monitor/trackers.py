@@ -15,7 +15,7 @@ from training.config import Recipe, RecipeError
 log = logging.getLogger(__name__)
 PROJECT = "snoopi"  # folder below tensorboard/, and project at W&B
 _IMAGES = {"tensorboard": {"dataformats": "NHWC"}}  # how to log images, where the default does not fit
-_GROUPS = {"sample_": "samples", "x0_": "x0", "gap_t": "gap by timestep"}
+_GROUPS = {"sample_": "samples", "x0_": "x0", "gap_t": "gap by timestep", "eval_": "evaluation"}
 
 
 class Trackers:

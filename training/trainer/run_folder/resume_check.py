@@ -16,6 +16,7 @@ from training.trainer.run_folder.checkpoint import checkpoints, iteration_of
 # cooldown).
 _HARMLESS = {
     "output",
+    "evaluate",
     "loop.iterations",
     "loop.threads",
     "loop.micro_batch",

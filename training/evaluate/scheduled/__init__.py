@@ -1,0 +1,1 @@
+"""The evaluation of a student while it is trained: `evaluate.every`."""
