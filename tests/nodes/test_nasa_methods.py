@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 import unets
@@ -140,9 +142,9 @@ def test_the_response_to_a_picture_is_not_part_of_the_prompt():
     assert relative_error(got, expected) < 2e-6
 
 
-def first_projection(subject):
-    """The keys' projection (or that of keys and values) of the first layer, and the layer's attention."""
-    layer = next(iter(family_of(subject.patcher.model).layers(subject.patcher.model).values()))
+def projection_of(subject, number):
+    """The keys' projection (or that of keys and values) of a layer, and the layer's attention."""
+    layer = list(family_of(subject.patcher.model).layers(subject.patcher.model).values())[number]
     return layer.attention.get_submodule(layer.projections.keys_values[0]), layer.attention
 
 
@@ -150,9 +152,14 @@ def first_projection(subject):
 @pytest.mark.parametrize("family", ["PixArt-alpha 512", "Wan 2.1 I2V", "LTX-2.3"])
 def test_each_prompt_is_projected_once(monkeypatch, family, name):
     subject = case(family)
-    projection, _ = first_projection(subject)
+    projection, _ = projection_of(subject, 0)
     seen, forward = [], projection.forward
-    monkeypatch.setattr(projection, "forward", lambda tokens: seen.append(tokens.shape[:2].numel()) or forward(tokens))
+
+    def project(tokens):
+        seen.append(tokens.shape[:2].numel())
+        return forward(tokens)
+
+    monkeypatch.setattr(projection, "forward", project)
     positive, negative = subject.condition(1), subject.condition(3, subject.more)
     subject.sample(subject.patcher, positive, positive)
     (prompt,) = seen
@@ -161,12 +168,33 @@ def test_each_prompt_is_projected_once(monkeypatch, family, name):
     assert again == prompt != away
 
 
+def test_what_is_projected_is_not_kept_while_the_next_layers_run(monkeypatch):
+    subject = case("Wan 2.1 T2V")
+    positive, negative = subject.condition(1), subject.condition(3)
+    first, last = (projection_of(subject, number)[0] for number in (0, -1))
+    made, alive, of_first, of_last = [], [], first.forward, last.forward
+
+    def project_first(tokens):
+        out = of_first(tokens)
+        made.append(weakref.ref(out))
+        return out
+
+    def project_last(tokens):
+        alive.append(sum(each() is not None for each in made))
+        return of_last(tokens)
+
+    monkeypatch.setattr(first, "forward", project_first)
+    monkeypatch.setattr(last, "forward", project_last)
+    subject.sample(steer(subject.patcher, negative, alpha=STRENGTHS["VSF"], method=settings("VSF")), positive, positive)
+    assert len(made) == len(alive) == 2 and alive == [0, 0]
+
+
 def test_a_prompt_is_projected_again_if_another_forward_projects_more_than_it(monkeypatch):
     subject = case("Wan 2.1 T2V")
     positive, negative = subject.condition(1), subject.condition(3, subject.more)
     steered = steer(subject.patcher, negative, alpha=STRENGTHS["VSF"], method=settings("VSF"))
     expected = subject.sample(steered, positive, positive)
-    projection, attention = first_projection(subject)
+    projection, attention = projection_of(subject, 0)
     forward = attention.forward
 
     def with_more(x, context, **kwargs):

@@ -152,7 +152,7 @@ class SteeredLayer:
 
         is_text = self.family.answers_only_text(self._layer.attention)
         z = self._call.steer(z, self.key, respond, lambda: self._grid, text=None if is_text else text, share=share)
-        self._q = None
+        self._q, self._of_prompt, self._of_negative = None, {}, {}  # not kept while the next layers run
         return self._output_forward(z)
 
     def context(self, term: Term, x_pos: torch.Tensor) -> Context:
