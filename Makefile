@@ -156,6 +156,8 @@ bench: setup
 	$(PY) benchmarks/nasa_cost.py current --rounds 5 --bf16 --pytorch-attention > out/cost-current.md
 	echo >> out/cost-current.md
 	$(PY) benchmarks/nasa_cost.py current templates --count-only --bf16 --pytorch-attention >> out/cost-current.md
+	echo >> out/cost-current.md
+	$(PY) benchmarks/nasa_cost.py current templates --count-only memory --bf16 --pytorch-attention >> out/cost-current.md
 	$(PY) benchmarks/train_step.py --model sd15-small --batch 1 --precision bf16 --rounds 5 --threads 1 > out/train.md
 	$(PY) benchmarks/train_step.py --model sd15-small --batch 2 --precision bf16 --rounds 5 --threads 1 >> out/train.md
 	for side in 16 24 32; do \

@@ -95,7 +95,7 @@ CURRENT = {
     **_models(
         "LTX-2.3, 2 of 48 blocks, 768x512, 49 frames", "LTXAV", _ltx, 32, key="ltx23",
         shapes=((128, 7, 16, 24), (8, 51, 16)), tokens=1024,
-        template=("768x512, 97 frames", ((128, 13, 16, 24), (8, 101, 16))),
+        template=("640x360, 121 frames", ((128, 16, 11, 20), (8, 126, 16))),
     ),
     **_models(
         "Wan 2.2 14B, 2 of 40 blocks, 480x320, 17 frames", "WAN21_T2V", _wan, 40, key="wan22",

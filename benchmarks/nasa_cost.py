@@ -4,14 +4,15 @@
     python benchmarks/nasa_cost.py current --rounds 5 --bf16 --pytorch-attention
     python benchmarks/nasa_cost.py current --quick
     python benchmarks/nasa_cost.py current templates --count-only --bf16 --pytorch-attention
+    python benchmarks/nasa_cost.py current templates --count-only memory --bf16 --pytorch-attention
 
 Prints a Markdown table: medians of the ratios to the plain step of the same round (so that drift of the machine's speed
 cancels), the ratio of floating-point operations (the lower limit), and that of peak memory, each measured in a separate
 process. A step is a whole run of ComfyUI's sampler, so it includes the negative's keys and values. Weights are random;
 the arithmetic is that of the real model. `current` are the networks that people run now, a few of their blocks at full
 width; with --quick, two heads and a small latent, to see that everything runs. --count-only counts operations and
-computes no products, so that it takes minutes even for `templates`, the sizes of ComfyUI's templates for video. Needs
-what `make test` installs.
+computes no products, so that it takes minutes even for `templates`, the sizes of ComfyUI's templates for video; with
+`memory` it counts the bytes of the tensors that exist at a time. Needs what `make test` installs.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections.abc import Callable
 from typing import Any
 
 from full_width import CURRENT
+from live_bytes import most_live_bytes
 from network_sizes import MODELS, Model, build, latent, prompt, start_host
 from operations import flops
 from peak import own_peak
@@ -32,6 +34,8 @@ from without_products import WithoutProducts
 
 CASES = ("plain", "NASA", "NAG", "VSF", "CFG 2", "NAG (core)")
 ALPHAS = {"NASA": 0.3, "NAG": 4.0, "VSF": 2.0}
+COUNTED = {"operations": ("TFLOP a step", 1e12, flops), "memory": ("GB a step", 1e9, most_live_bytes)}
+"""What --count-only counts: its name, unit and function."""
 ALL = {**MODELS, **CURRENT}
 Step = Callable[[], Any]
 
@@ -70,14 +74,17 @@ def steps(
 
 
 def count(arguments: argparse.Namespace, key: str) -> None:
-    """Print a row with the operations of each case."""
+    """Print a row with the operations, or the memory, of each case."""
     # A small network runs in full first: kernels are tried before they are used, and must be right.
     small = steps(ALL[f"{key.removesuffix('-template')}-quick"], ["NASA"], bf16=arguments.bf16)
     small["NASA"]()
+    _, unit, measure = COUNTED[arguments.count_only]
+    # With CFG, ComfyUI decides by the free memory whether to run both prompts at once.
+    names = [name for name in arguments.cases if measure is flops or name not in ("CFG 2", "NAG (core)")]
     with WithoutProducts():
-        counted = {name: flops(step) for name, step in steps(ALL[key], arguments.cases, bf16=arguments.bf16).items()}
+        counted = {name: measure(step) for name, step in steps(ALL[key], names, bf16=arguments.bf16).items()}
     ratios = [f"{counted[name] / counted['plain']:.4f}" if name in counted else "-" for name in CASES[1:]]
-    print(f"| {ALL[key].name}, {size(ALL[key])} | {counted['plain'] / 1e12:.2f} | {' | '.join(ratios)} |", flush=True)
+    print(f"| {ALL[key].name}, {size(ALL[key])} | {counted['plain'] / unit:.2f} | {' | '.join(ratios)} |", flush=True)
 
 
 def timed(step: Step, *, gpu: bool) -> float:
@@ -168,7 +175,13 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="with torch.compile, as the host's node sets it up")
     parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
     parser.add_argument("--quick", action="store_true", help="`current` with two heads and a small latent")
-    parser.add_argument("--count-only", action="store_true", help="floating-point operations alone, in minutes")
+    parser.add_argument(
+        "--count-only",
+        nargs="?",
+        const="operations",
+        choices=COUNTED,
+        help="count floating-point operations, or the memory of a step, in minutes; nothing is computed",
+    )
     parser.add_argument("--peak-of", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.bf16 |= arguments.gpu
@@ -186,7 +199,8 @@ def main() -> None:
         "templates": [key for key in CURRENT if key.endswith("-template")],
     }
     if arguments.count_only:
-        print(f"| network: {circumstances(arguments)} | TFLOP a step | {' | '.join(CASES[1:])} |")
+        unit, *_ = COUNTED[arguments.count_only]
+        print(f"| network: {circumstances(arguments)} | {unit} | {' | '.join(CASES[1:])} |")
         print("|---" * (1 + len(CASES)) + "|")
     for key in dict.fromkeys(key for name in arguments.models for key in groups.get(name, [name])):
         (count if arguments.count_only else compare)(arguments, key)

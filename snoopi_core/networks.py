@@ -127,7 +127,7 @@ NETWORKS: dict[str, Network] = {
         "Z-Image",
         note="refused with reference pictures, which bring text of their own",
     ),
-    "NextDiTPixelSpace": _joint("Z-Image in pixel space", "Z-Image, pixels"),
+    "NextDiTPixelSpace": _joint("Z-Image in pixel space", "Z-Image in pixel space"),
     "PixDiT_T2I": _joint("PixelDiT", "PixelDiT"),
     "HiDreamImageTransformer2DModel": _joint(
         "HiDream-I1",

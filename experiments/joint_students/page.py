@@ -91,4 +91,4 @@ def write_pictures(found: Comparison, generator: Callable[[str], Generate], path
         )
         for pair in found.found["pairs"][::3]
     ]
-    contact_sheet(rows, path)
+    contact_sheet(rows, path, ["no negative", *found.found["settings"]])

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import without_products
 from effort import some
 from full_width import CURRENT
+from live_bytes import most_live_bytes
 from nasa_cost import ALPHAS, CASES, steps
 from operations import flops
 from torch.nn import functional as F
@@ -43,3 +45,28 @@ def test_attention_is_counted_however_it_is_computed():
     one = 2 * 2 * 3 * 16 * 24 * 8
     assert products == 6 * one  # scores and values; forward, and two gradients of each
     assert fused == 7 * one  # the scores once more in the backward pass
+
+
+def test_the_memory_is_that_of_the_tensors_that_exist_at_a_time():
+    weight = torch.ones(100, 100)
+
+    def step():
+        product = torch.zeros(100, 100) @ weight.t()
+        same = product.view(-1)
+        more = same + 1
+        more.add_(1)
+        del product, same
+        return more * 2
+
+    assert most_live_bytes(step) == 2 * weight.nbytes
+
+
+@pytest.mark.parametrize("key", ["wan22-quick", "z-image-quick"])
+def test_what_is_counted_does_not_depend_on_computing_it(key, monkeypatch):
+    monkeypatch.setattr(without_products, "_LARGE", 2**10)
+    for step in steps(CURRENT[key], ["plain", "NASA", "VSF"], bf16=False).values():
+        computed = flops(step), most_live_bytes(step)
+        with without_products.WithoutProducts():
+            counted = flops(step), most_live_bytes(step)
+        assert counted[0] == computed[0]
+        assert counted[1] == pytest.approx(computed[1], rel=0.05)  # small tensors still count in small networks

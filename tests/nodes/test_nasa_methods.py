@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 import unets
@@ -13,6 +15,7 @@ from written_out import NAG_BLEND, NAG_TAU, VSF_BETA, by_nag
 
 from snoopi_core.guidance.methods import METHOD_NAMES, make_method
 from snoopi_core.host.conditioning.window import Window
+from snoopi_core.host.families import family_of
 from snoopi_core.host.nasa.apply import apply_nasa
 
 pytestmark = pytest.mark.host
@@ -137,6 +140,71 @@ def test_the_response_to_a_picture_is_not_part_of_the_prompt():
     got, expected = sampled(with_picture, True), sampled(with_picture_and_nag, False)
     assert relative_error(sampled(with_picture, False), expected) > 1e-3
     assert relative_error(got, expected) < 2e-6
+
+
+def projection_of(subject, number):
+    """The keys' projection (or that of keys and values) of a layer, and the layer's attention."""
+    layer = list(family_of(subject.patcher.model).layers(subject.patcher.model).values())[number]
+    return layer.attention.get_submodule(layer.projections.keys_values[0]), layer.attention
+
+
+@pytest.mark.parametrize("name", ["NAG", "VSF"])
+@pytest.mark.parametrize("family", ["PixArt-alpha 512", "Wan 2.1 I2V", "LTX-2.3"])
+def test_each_prompt_is_projected_once(monkeypatch, family, name):
+    subject = case(family)
+    projection, _ = projection_of(subject, 0)
+    seen, forward = [], projection.forward
+
+    def project(tokens):
+        seen.append(tokens.shape[:2].numel())
+        return forward(tokens)
+
+    monkeypatch.setattr(projection, "forward", project)
+    positive, negative = subject.condition(1), subject.condition(3, subject.more)
+    subject.sample(subject.patcher, positive, positive)
+    (prompt,) = seen
+    subject.sample(steer(subject.patcher, negative, alpha=STRENGTHS[name], method=settings(name)), positive, positive)
+    _, again, away = seen
+    assert again == prompt != away
+
+
+def test_what_is_projected_is_not_kept_while_the_next_layers_run(monkeypatch):
+    subject = case("Wan 2.1 T2V")
+    positive, negative = subject.condition(1), subject.condition(3)
+    first, last = (projection_of(subject, number)[0] for number in (0, -1))
+    made, alive, of_first, of_last = [], [], first.forward, last.forward
+
+    def project_first(tokens):
+        out = of_first(tokens)
+        made.append(weakref.ref(out))
+        return out
+
+    def project_last(tokens):
+        alive.append(sum(each() is not None for each in made))
+        return of_last(tokens)
+
+    monkeypatch.setattr(first, "forward", project_first)
+    monkeypatch.setattr(last, "forward", project_last)
+    subject.sample(steer(subject.patcher, negative, alpha=STRENGTHS["VSF"], method=settings("VSF")), positive, positive)
+    assert len(made) == len(alive) == 2 and alive == [0, 0]
+
+
+def test_a_prompt_is_projected_again_if_another_forward_projects_more_than_it(monkeypatch):
+    subject = case("Wan 2.1 T2V")
+    positive, negative = subject.condition(1), subject.condition(3, subject.more)
+    steered = steer(subject.patcher, negative, alpha=STRENGTHS["VSF"], method=settings("VSF"))
+    expected = subject.sample(steered, positive, positive)
+    projection, attention = projection_of(subject, 0)
+    forward = attention.forward
+
+    def with_more(x, context, **kwargs):
+        projection(-context)
+        z = forward(x, context, **kwargs)
+        projection(-context)
+        return z
+
+    monkeypatch.setattr(attention, "forward", with_more)
+    assert relative_error(subject.sample(steered, positive, positive), expected) <= 2 * BAR
 
 
 def test_what_is_refused():

@@ -153,7 +153,7 @@ class _LTXSteeredLayer(SteeredLayer):
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """The layer multiplies its response by 2 sigmoid(logits): by 1 if the response is a share."""
         logits = self._gate_forward(x)
-        return logits if self._prompt_tokens is None else torch.zeros_like(logits)
+        return logits if self._attends_to != "both" else torch.zeros_like(logits)
 
     def block_forward(self, *args: Any, **kwargs: Any) -> Any:
         self._level = kwargs.get(self._layer.argument)
@@ -174,8 +174,8 @@ class _LTXSteeredLayer(SteeredLayer):
         shift, scale = (table + level.unflatten(-1, (2, -1))).unbind(2)
         return dataclasses.replace(context, tokens=context.tokens * (1 + scale) + shift)
 
-    def _key_or_value(self, number: int, context: torch.Tensor) -> torch.Tensor:
-        if self._layer.is_modulated and self._term is not None:
+    def negative_key_or_value(self, number: int, context: torch.Tensor, term: Term) -> torch.Tensor:
+        if self._layer.is_modulated:
             # Different in each row and step.
             return self._key_value_forwards[number](context)
-        return super()._key_or_value(number, context)
+        return super().negative_key_or_value(number, context, term)

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -74,9 +74,12 @@ class SteeredLayer:
         self._key_value_forwards = [each.forward for each in keys_values]
         self._arguments: tuple[torch.Tensor, tuple, dict[str, Any]] | None = None
         self._q: torch.Tensor | None = None
+        # What the layer projected of the prompt, of all rows, and of the last negative, (R, T, C): by projection.
+        self._of_prompt: dict[int, torch.Tensor | None] = {}
+        self._of_negative: dict[int, torch.Tensor] = {}
+        self._keeps_prompt = any(term.method.uses_prompt for term in call.terms if self.key in term.keys_values)
         self._term: Term | None = None
-        self._prompt_tokens: int | None = None
-        self._is_responding = False
+        self._attends_to: Literal["", "prompt", "negative", "both"] = ""
         replaced = [(attention, self.forward), (query, self.query), (output, self.output)]
         replaced += zip(keys_values, (self.key_or_value_0, self.key_or_value_1), strict=False)
         # Another node may replace the attention's forward again during the call, and then only this sees it.
@@ -89,7 +92,8 @@ class SteeredLayer:
         finally:
             called.remove()
             self._layer = self._call = self._forward = self._query_forward = self._output_forward = None
-            self._key_value_forwards = self._arguments = self._q = self._term = self._prompt_tokens = None
+            self._key_value_forwards = self._arguments = self._q = self._term = None
+            self._of_prompt = self._of_negative = None
 
     def called(self, attention: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """The attention is called, with whichever forward."""
@@ -107,7 +111,7 @@ class SteeredLayer:
 
     def output(self, z: torch.Tensor) -> torch.Tensor:
         """The output projection: of the steered response for Z+ (B, N, C), or none for other responses."""
-        if self._is_responding:
+        if self._attends_to:
             return z
         if self._arguments is None or self._q is None:
             raise bypassed(self._layer.block)
@@ -127,26 +131,28 @@ class SteeredLayer:
             )
         self._q = self._call.select(self._q)
 
-        def attend(context: Context, *, term: Term | None = None, prompt_tokens: int | None = None) -> torch.Tensor:
-            self._is_responding, self._term, self._prompt_tokens = True, term, prompt_tokens
+        def attend(to: Literal["prompt", "negative", "both"], context: Context, term: Term | None) -> torch.Tensor:
+            self._attends_to, self._term = to, term
             z = self.family.respond(self._layer.attention, self._forward, x_pos, context, *args, **kwargs)
-            self._is_responding, self._term, self._prompt_tokens = False, None, None
+            self._attends_to, self._term = "", None
             # Some return a tuple of one.
             return z if isinstance(z, torch.Tensor) else z[0]
-
-        def respond(term: Term) -> torch.Tensor:
-            return attend(self.context(term, x_pos), term=term)
 
         def prompt() -> Context:
             return self.family.prompt(self._layer.attention, self._call.select, x, *args, **kwargs)
 
-        def share(term: Term) -> torch.Tensor:
-            first = prompt()
-            return attend(first.followed_by(self.context(term, x_pos)), prompt_tokens=first.tokens.shape[1])
+        def respond(term: Term) -> torch.Tensor:
+            return attend("negative", self.context(term, x_pos), term)
 
-        text = None if self.family.answers_only_text(self._layer.attention) else lambda: attend(prompt())
-        z = self._call.steer(z, self.key, respond, lambda: self._grid, text=text, share=share)
-        self._q = None
+        def share(term: Term) -> torch.Tensor:
+            return attend("both", prompt().followed_by(self.context(term, x_pos)), term)
+
+        def text() -> torch.Tensor:
+            return attend("prompt", prompt(), None)
+
+        is_text = self.family.answers_only_text(self._layer.attention)
+        z = self._call.steer(z, self.key, respond, lambda: self._grid, text=None if is_text else text, share=share)
+        self._q, self._of_prompt, self._of_negative = None, {}, {}  # not kept while the next layers run
         return self._output_forward(z)
 
     def context(self, term: Term, x_pos: torch.Tensor) -> Context:
@@ -167,19 +173,39 @@ class SteeredLayer:
         return self._key_or_value(1, context)
 
     def _key_or_value(self, number: int, context: torch.Tensor) -> torch.Tensor:
-        if self._prompt_tokens is not None:
+        if self._attends_to == "both":
             return self._key_or_share(number, context)
-        if self._term is None:
-            return self._key_value_forwards[number](context)
-        kept = self._term.keys_values[self.key]
-        each = kept[number] if kept else self._key_value_forwards[number](self._layer.tokens(self._term.context))
+        if self._attends_to == "negative":
+            self._of_negative[number] = self.negative_key_or_value(number, context, self._term)
+            return self._of_negative[number]
+        if self._attends_to == "prompt":
+            return self._prompt_key_or_value(number, context)
+        out = self._key_value_forwards[number](context)
+        if self._keeps_prompt:
+            # Another node's forward may project more than the prompt: then the prompt is projected again.
+            self._of_prompt[number] = None if number in self._of_prompt else out
+        return out
+
+    def negative_key_or_value(self, number: int, context: torch.Tensor, term: Term) -> torch.Tensor:
+        """K- or V- for each positive row, (R, T, C); `context` is the negative's for each of them."""
+        kept = term.keys_values[self.key]
+        each = kept[number] if kept else self._key_value_forwards[number](self._layer.tokens(term.context))
         return self._call.repeat(each, self._q.shape[0])
+
+    def _prompt_key_or_value(self, number: int, context: torch.Tensor) -> torch.Tensor:
+        """K+ or V+ of the positive rows, (R, T, C), as the layer has projected them already; `context` is theirs."""
+        out, rows = self._of_prompt.get(number), self._arguments[0].shape[0]
+        if out is None or out[..., 0].numel() != rows * context.shape[1]:
+            return self._key_value_forwards[number](context)
+        return self._call.select(out.reshape(rows, -1, out.shape[-1]))  # some networks concatenate the rows' tokens
 
     def _key_or_share(self, number: int, context: torch.Tensor) -> torch.Tensor:
         """Keys of both prompts, and values with which the attention returns the negative's share."""
-        out, last = self._key_value_forwards[number](context), len(self._key_value_forwards) - 1
+        of_negative, last = self._of_negative[number], len(self._key_value_forwards) - 1
+        both = self._prompt_key_or_value(number, context[:, : -of_negative.shape[1]]), of_negative
         if number < last:
-            return out
-        keys, values = ((), out) if last else ((out.chunk(2, dim=-1)[0],), out.chunk(2, dim=-1)[1])
-        values = share_values(values[:, : self._prompt_tokens], values[:, self._prompt_tokens :])
-        return torch.cat([*keys, values], dim=-1)
+            return torch.cat(both, dim=1)
+        if last:
+            return share_values(*both)
+        keys, values = zip(*(each.chunk(2, dim=-1) for each in both), strict=True)
+        return torch.cat([torch.cat(keys, dim=1), share_values(*values)], dim=-1)

@@ -25,7 +25,7 @@ FP8 = torch.float8_e4m3fn
 DTYPES = [(torch.bfloat16, None), (torch.float16, None), (FP8, torch.float32), (FP8, torch.bfloat16)]
 ROUNDING = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 """The plain networks' own is as much."""
-NOT_IN_FP8 = ("Z-Image, pixels", "Ideogram 4")  # the latter in 0.24.0
+NOT_IN_FP8 = ("Z-Image in pixel space", "Ideogram 4")  # the latter in 0.24.0
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ NETWORKS: dict[str, Network] = {
         config="ZImage", arguments=_Z_IMAGE, shape=(16, 12, 16), grid=48, image=64, make=_plain(),
         text=lambda tokens: -(-tokens // 32) * 32,
     ),
-    "Z-Image, pixels": Network(
+    "Z-Image in pixel space": Network(
         config="ZImagePixelSpace", shape=(3, 24, 32), grid=48, image=64, make=_plain(),
         text=lambda tokens: -(-tokens // 32) * 32,
         arguments={
