@@ -12,6 +12,7 @@ from trainer import assert_same, start_distributed, tensor_files, with_fsdp
 
 from training.config import load_recipe
 from training.distill.step import Distillation
+from training.evaluate.generate.maker import Maker
 from training.evaluate.judges.verdict import Verdict
 from training.evaluate.scheduled.evaluation import ScheduledEvaluation
 from training.pgsb import main
@@ -169,6 +170,28 @@ def test_a_student_that_is_not_finite_is_not_judged(tiny_run, everything, tmp_pa
     assert main(tiny_run(tmp_path, *everything, "loop.iterations=2")) == 0
     assert "iteration 2: the student cannot be evaluated (an image of some process is not finite" in caplog.text
     assert not any(figures(tmp_path)) and not (tmp_path / "evaluation").exists()
+
+
+def test_a_failed_evaluation_leaves_no_results_of_an_earlier_one(tiny_run, tmp_path, caplog, monkeypatch):
+    """Any error is told: one that is raised would leave other processes waiting for images."""
+    arguments = tiny_run(tmp_path, "prompts.source=shapes", "loop.iterations=2", "evaluate.every=1", "evaluate.count=1")
+    result = tmp_path / "evaluation" / "removal-shapes.json"
+    draw, measure, seen = Maker.draw, ScheduledEvaluation.measure, []
+
+    def draws_once(self, *rows):
+        if seen[-1]:
+            raise RuntimeError("the images are not made")
+        return draw(self, *rows)
+
+    def measured(self, *arguments):
+        seen.append(result.exists())
+        return measure(self, *arguments)
+
+    monkeypatch.setattr(Maker, "draw", draws_once)
+    monkeypatch.setattr(ScheduledEvaluation, "measure", measured)
+    assert main(arguments) == 0
+    assert seen == [False, True] and not result.exists() and [bool(found) for found in figures(tmp_path)] == seen[::-1]
+    assert "an image for the evaluation cannot be made: RuntimeError: the images are not made" in caplog.text
 
 
 REFUSED = {

@@ -12,7 +12,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,14 +91,22 @@ class ScheduledEvaluation:
         student.eval()
         try:
             with self._undisturbed():
-                for place in self.places if main else ():
-                    shutil.rmtree(place, ignore_errors=True)
+                if main:
+                    self._remove_last()
                 if error := make_images(maker, self.sets):
                     log.warning("iteration %d: the student cannot be evaluated (%s)", iteration, error)
                     return {}
                 return self._score() | self._judge(iteration) if main else {}
         finally:
             student.train(mode)
+
+    def _remove_last(self) -> None:
+        """Also the results: if this evaluation fails, those of an earlier iteration must not be taken for its own."""
+        for place in self.places:
+            shutil.rmtree(place, ignore_errors=True)
+        for result in (self.folder / SCORES, *self.folder.glob(REMOVAL.format("*"))):
+            with suppress(OSError):
+                result.unlink(missing_ok=True)
 
     def _prepare(self) -> dict[Path, Manifest]:
         """The images to make, by folder."""

@@ -27,7 +27,7 @@ def make_images(maker: Maker, sets: dict[Path, Manifest]) -> str:
     for folder, manifest in sets.items():
         for rows, images in _batches(maker, manifest):
             if images is None:
-                return "an image of some process is not finite, or needs too much memory: evaluate.batch=1"
+                return "an image of some process is not finite, needs too much memory (evaluate.batch=1), or failed"
             if maker.accelerator.is_main_process and not failed:
                 failed = _write(folder, manifest, rows, images)
     return failed
@@ -44,8 +44,8 @@ def _batches(maker: Maker, manifest: Manifest) -> Iterator[tuple[Sequence[Row], 
         error, images = "", torch.empty(0)
         try:
             images = maker.draw(own, Method.parse(manifest.method))
-        except (ValueError, torch.OutOfMemoryError) as caught:
-            error = str(caught)
+        except Exception as caught:  # any error: otherwise the other processes would wait for this one's images
+            error = f"{type(caught).__name__}: {caught}"
             log.warning("an image for the evaluation cannot be made: %s", error)
         if accelerator.reduce(torch.tensor(float(bool(error)), device=device), "sum").item():
             yield (), None
@@ -61,6 +61,6 @@ def _write(folder: Path, manifest: Manifest, rows: Sequence[Row], images: torch.
         claim_folder(folder, manifest)
         for row, image in zip(rows, images, strict=False):
             write_image(folder / row.file, image, manifest.info(row))
-    except OSError as error:
-        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
     return ""
