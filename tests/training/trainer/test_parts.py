@@ -15,6 +15,7 @@ from training.export import main as export
 from training.pgsb import main
 from training.trainer.distributed.state_dicts import OptimizerState
 from training.trainer.run_folder.checkpoint import RunState, check_intact, checkpoints, load_state
+from training.trainer.run_folder.parts import all_see
 from training.trainer.run_folder.write import begin, commit, write_tensors
 
 pytestmark = pytest.mark.slow
@@ -155,6 +156,15 @@ def on_two_disks():
     """The second process does not see what the first writes."""
     with_fsdp()
     training.trainer.trainer.all_see = lambda accelerator, file: False
+
+
+def test_an_older_file_on_a_disk_of_its_own_is_not_the_first_process_s(tmp_path, monkeypatch):
+    """As a run leaves it whose first process was on another machine."""
+    file = tmp_path / "recipe.toml"
+    file.touch()
+    for other, shared in ((file.stat().st_mtime_ns, True), (1, False), (None, False)):
+        monkeypatch.setattr("training.trainer.run_folder.parts.gather_object", lambda own, other=other: [*own, other])
+        assert all_see(None, file) is shared
 
 
 @pytest.mark.full

@@ -7,6 +7,8 @@ one.
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -19,8 +21,13 @@ from training.trainer.run_folder.write import begin, commit, removed_after_error
 
 
 def all_see(accelerator: Accelerator, file: Path) -> bool:
-    """Whether `file`, which the first process has written, is there for every process."""
-    return all(gather_object([file.is_file()]))
+    """Whether every process sees `file` as the first one has just written it, and not an older one on a disk of its
+    own."""
+    seen: int | None = None
+    with suppress(OSError), file.open("rb") as opened:  # opened, since networks' disks remember what a name was
+        seen = os.stat(opened.fileno()).st_mtime_ns
+    everyones = gather_object([seen])
+    return None not in everyones and len(set(everyones)) == 1
 
 
 def save_parts(folder: Path, state: RunState, recipe: Recipe, accelerator: Accelerator) -> Path:
