@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from simpleeval import simple_eval
+
 WIDGETS = {
     "CFGGuider": ("cfg",),
     "CLIPLoader": ("clip_name", "type", "device"),
@@ -97,7 +99,8 @@ class Official:
         if origin is not None and origin["type"] == "ComfyMathExpression":
             inputs = [each["name"] for each in origin["inputs"] if each.get("link") is not None]
             values = {each.removeprefix("values."): self._value(origin, each, None) for each in inputs}
-            return eval(origin["widgets_values"][0], {"floor": math.floor}, values)
+            # By what ComfyUI computes such expressions with.
+            return simple_eval(origin["widgets_values"][0], functions={"floor": math.floor}, names=values)
         return shown
 
 

@@ -213,7 +213,8 @@ def test_missing_files_are_reported(monkeypatch, pack_root, overrides, expected)
 def test_missing_libraries_are_reported(monkeypatch, tmp_path):
     """With an empty search path: neither libraries nor compilers."""
     overrides = ["loop.optimizer=adamw8bit", "loop.compile=true", "output.trackers=wandb", "clip.weight=1"]
-    monkeypatch.setattr("training.config.checks.find_spec", lambda name: None)
+    for module in ("checks", "clip_models"):
+        monkeypatch.setattr(f"training.config.{module}.find_spec", lambda name: None)
     monkeypatch.setattr("training.config.checks.package_versions", lambda *names: {})
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
