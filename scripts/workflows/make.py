@@ -171,9 +171,8 @@ def main() -> int:
                 make(server.client, page, workflow, options.out, only_graph=options.graphs)
         if not options.names or "blueprint" in options.names:
             for blueprint in BLUEPRINTS:
-                with front_end(
-                    server.client
-                ) as page:  # a new one: it keeps the values of a graph's widgets for the next
+                # a new one: it keeps the values of a graph's widgets for the next
+                with front_end(server.client) as page:
                     write_json(ROOT / "subgraphs" / f"{blueprint.name}.json", content(page, blueprint))
     if not options.names and options.out == ROOT / "workflows":  # another folder may hold other files
         delete_others(options.out)

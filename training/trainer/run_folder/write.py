@@ -129,9 +129,8 @@ def _prune(folder: Path, keep_last: int, *, keep_best: bool) -> None:
     for old in checkpoints(folder)[:-keep_last]:
         if old != best:
             shutil.rmtree(temporary_of(old), ignore_errors=True)
-            os.rename(
-                old, temporary_of(old)
-            )  # renamed first, so that a half-deleted folder does not look like a checkpoint
+            # renamed first, so that a half-deleted folder does not look like a checkpoint
+            os.rename(old, temporary_of(old))
             shutil.rmtree(temporary_of(old))
 
 
