@@ -31,11 +31,12 @@ function onExecutionError({ detail }) {
 }
 
 // A sentence of locales/LANGUAGE/main.json with its {words} filled in; in English, where the language has none.
+// Undefined if the texts cannot be had.
 async function translated(key, words) {
-  const texts = await api.getCustomNodesI18n();
+  const texts = await api.getCustomNodesI18n().catch(() => ({}));
   const language = app.extensionManager.setting.get("Comfy.Locale");
-  const text = (texts[language]?.snoopi ?? texts.en.snoopi)[key];
-  return text.replace(/\{(\w+)\}/g, (_, word) => words[word]);
+  const text = texts[language]?.snoopi?.[key] ?? texts.en?.snoopi?.[key];
+  return text?.replace(/\{(\w+)\}/g, (_, word) => words[word]);
 }
 
 // Of a check in a node's validate_inputs, our sentence stands behind the input's name.
@@ -44,7 +45,8 @@ async function sentence({ type, message, details, extra_info: info }) {
   if (type === "value_not_in_list") {
     const folder = FOLDERS[info?.input_name];
     const words = { input: info?.input_name, given: JSON.stringify(info?.received_value), folder };
-    return translated(folder ? "fileNotInList" : "notInList", words);
+    const text = await translated(folder ? "fileNotInList" : "notInList", words);
+    if (text) return text;
   }
   return [message, details].filter(Boolean).join(": ");
 }

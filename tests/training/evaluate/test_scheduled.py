@@ -237,12 +237,23 @@ def test_what_is_missing_is_refused_before_the_training(tiny_run, tmp_path, caps
     assert not (tmp_path / "run").exists()
 
 
-def test_pairs_that_the_judge_cannot_judge_are_refused_at_the_start(tiny_run, pairs, tmp_path, capsys):
+def test_everything_that_is_missing_is_told_at_once(tiny_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    words = ('evaluate.metrics=["clip","fid","removal"]', f"evaluate.reference={tmp_path}", "evaluate.judge=clip")
+    assert main(tiny_run(tmp_path / "run", "evaluate.every=2", *words, "--dry-run")) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert all(each in error for each in ("evaluate.clip_weights", "(96 MB) is missing", "ViT-H-14 (3.9 GB)")), error
+
+
+@pytest.mark.parametrize("dry", [True, False], ids=["dry run", "run"])
+def test_pairs_that_the_judge_cannot_judge_are_refused_before_the_training(tiny_run, pairs, tmp_path, capsys, dry):
     wrong = tmp_path / "pairs.json"
     wrong.write_text('[{"positive": "a square", "negative": "a moustache"}]', encoding="utf-8")
     words = ("evaluate.every=1", "evaluate.metrics=removal", "evaluate.judge=shapes", f"evaluate.pairs={wrong}")
-    assert main(tiny_run(tmp_path / "run", *words)) == 2
-    assert "the pixel rules know no 'a moustache'" in capsys.readouterr().err
+    assert main(tiny_run(tmp_path / "run", *words, *["--dry-run"] * dry)) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "the pixel rules know no 'a moustache'" in error and "or another judge" in error
     assert not (tmp_path / "run").exists()
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from training.config import Recipe, RecipeError
+from training.config.evaluation import Evaluate
 from training.evaluate.judges.load import ZERO_SHOT, load_judge
+from training.evaluate.judges.verdict import Judge
 from training.evaluate.metrics.open_clip_model import check_open_clip
 from training.evaluate.metrics.weights import INCEPTION, find_weights
-from training.evaluate.sets.pairs import load_pairs
+from training.evaluate.sets.pairs import Pair, load_pairs
 
 
 def check_evaluation(recipe: Recipe) -> None:
@@ -21,19 +25,43 @@ def check_evaluation(recipe: Recipe) -> None:
         RecipeError: it is not; the message says what to install or to name.
     """
     section = recipe.evaluation
-    try:
-        if "clip" in section.metrics:
-            check_open_clip(section.clip_model, section.clip_weights, option="evaluate.clip_weights")
-        if {"fid", "prc"}.intersection(section.metrics):
-            find_inception(section.inception_weights)
-        if "removal" in section.metrics:
-            load_pairs(section.pairs)
-            if section.judge == ZERO_SHOT:
-                check_open_clip(section.judge_model, section.judge_weights, option="evaluate.judge_weights")
-            else:
-                load_judge(section.judge, "", "", torch.device("cpu"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"evaluate.every={section.every}: {error}") from error
+    checks: list[Callable[[], object]] = []
+    if "clip" in section.metrics:
+        checks.append(lambda: check_open_clip(section.clip_model, section.clip_weights, option="evaluate.clip_weights"))
+    if {"fid", "prc"}.intersection(section.metrics):
+        checks.append(lambda: find_inception(section.inception_weights))
+    if "removal" in section.metrics:
+        checks.append(lambda: _check_removal(section))
+    found = []
+    for check in checks:
+        try:
+            check()
+        except (OSError, ValueError) as error:
+            found.append(f"evaluate.every={section.every}: {error}")
+    if found:
+        raise RecipeError("\n".join(found))
+
+
+def _check_removal(section: Evaluate) -> None:
+    pairs = load_pairs(section.pairs)
+    if section.judge == ZERO_SHOT:
+        check_open_clip(section.judge_model, section.judge_weights, option="evaluate.judge_weights")
+    else:
+        try_judge(load_judge(section.judge, "", "", torch.device("cpu")), pairs, side=64)
+
+
+def try_judge(judge: Judge, pairs: Sequence[Pair], *, side: int) -> None:
+    """Judge a grey picture for each pair.
+
+    Raises:
+        ValueError: the judge does not know what a pair is about.
+    """
+    grey = Image.new("RGB", (side, side), "grey")
+    for pair in pairs:
+        try:
+            judge([grey], pair)
+        except ValueError as error:
+            raise ValueError(f"{error}; give evaluate.pairs that evaluate.judge can judge, or another judge") from error
 
 
 def find_inception(given: str) -> Path:

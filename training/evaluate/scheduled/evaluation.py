@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from PIL import Image
 from torch import nn
 
 from training.config import Prompts, Recipe, RecipeError, find_file
@@ -32,7 +31,7 @@ from training.evaluate.judges.verdict import Judge
 from training.evaluate.metrics import command as scores
 from training.evaluate.metrics.distribution import Distribution
 from training.evaluate.metrics.text_fit import ClipScore
-from training.evaluate.scheduled.check import check_evaluation, find_inception
+from training.evaluate.scheduled.check import check_evaluation, find_inception, try_judge
 from training.evaluate.scheduled.images import make_images
 from training.evaluate.sets.manifest import Manifest
 from training.evaluate.sets.pairs import load_pairs
@@ -137,9 +136,7 @@ class ScheduledEvaluation:
                 for method in (_PLAIN, Method("nasa", section.alpha)):
                     manifest = Manifest(**common, method=str(method), pairs=pairs, images=rows)
                     sets[folder_of(of_pairs, method)] = manifest
-                judge, grey = self._open_judge(), Image.new("RGB", (side, side), "grey")
-                for pair in pairs:
-                    judge([grey], pair)
+                try_judge(self._open_judge(), pairs, side=side)
             if self.backbone.text_encoder is None:
                 self._check_text_cache(sets)
         except (OSError, ValueError) as error:

@@ -222,9 +222,10 @@ def files(recipe: Recipe, found: Estimate) -> str:
         ("metrics.jsonl", f"a line every {output.log_every} iterations"),
         ("checkpoints/", f"{kinds}: {kept} x {state_size / GB:.2f} GB of {free / GB:.1f} GB free"),
         ("export/student.safetensors", "the student, for PG-SB Loader"),
-        ("README.txt, report.html", "what all of this is; curves, warnings and grids"),
+        ("README.txt", "what all of this is"),
     ]
     if output.sample_every:
+        rows[-1] = ("README.txt, report.html", "what all of this is; curves, warnings and grids")
         rows.insert(3, ("samples/", f"student against teacher, every {output.sample_every} iterations"))
     if recipe.evaluate.every:
         rows.insert(3, ("evaluation/", evaluation(recipe)))
