@@ -16,6 +16,7 @@ from processes import TIMEOUT, rank_environments, set_up, start
 from training.distill.step import Distillation
 from training.pgsb import main
 from training.trainer import trainer
+from training.trainer.run_folder import parts
 from training.trainer.run_folder.checkpoint import checkpoints
 
 _LOG = "SNOOPI_TEST_LOG"  # environment variable of a process: its log
@@ -205,3 +206,23 @@ def with_fsdp() -> None:
     import training.trainer.distributed.accelerator
 
     training.trainer.distributed.accelerator.Accelerator = Accelerator
+
+
+def full_on_the_second() -> None:
+    """The second process cannot write its part of the first checkpoint."""
+    with_fsdp()
+    original, calls = parts.write_tensors, []
+
+    def write_tensors(folder, state, part=""):
+        calls.append(part)
+        if part == ".1-of-2" and len(calls) == 1:
+            raise OSError(28, "No space left on device")
+        return original(folder, state, part)
+
+    parts.write_tensors = write_tensors
+
+
+def on_two_disks() -> None:
+    """The second process does not see what the first writes."""
+    with_fsdp()
+    trainer.all_see = lambda accelerator, file: False

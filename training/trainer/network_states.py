@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from snoopi_core.formats.layouts import StateDict
 from training.distill.ema import EMA
@@ -17,9 +21,26 @@ from training.trainer.distributed.state_dicts import (
 from training.trainer.run_folder.checkpoint import RunState
 
 
-def averaged(ema: EMA | None) -> AbstractContextManager[None]:
+@contextmanager
+def averaged(ema: EMA | None, student: nn.Module) -> Iterator[None]:
     """Inside this context, the student has the averaged weights."""
-    return nullcontext() if ema is None else ema.in_place()
+    if ema is None:
+        yield
+        return
+    _free_whole_weights(student)
+    try:
+        with ema.in_place():
+            yield
+    finally:
+        _free_whole_weights(student)
+
+
+def _free_whole_weights(network: nn.Module) -> None:
+    """FSDP keeps the outermost module's whole weights after a forward pass without gradients: the next pass would use
+    them, and not those that have been exchanged."""
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def networks_state(d: Distillation, ema: EMA | None, *, whole: bool) -> dict[str, StateDict]:
@@ -28,7 +49,7 @@ def networks_state(d: Distillation, ema: EMA | None, *, whole: bool) -> dict[str
         name: trained_state(net, whole=whole) for name, net in (("student", d.student), ("lora", d.lora_teacher))
     }
     if ema is not None:
-        with averaged(ema):
+        with averaged(ema, d.student):
             means = trained_state(d.student, whole=whole)
             networks["ema"] = {name: value.to("cpu", copy=True) for name, value in means.items()}
     return networks

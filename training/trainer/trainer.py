@@ -135,7 +135,7 @@ class Trainer:
 
     def draw_samples(self) -> None:
         """Sample and evaluate the averaged student, where this is due."""
-        with averaged(self.ema):
+        with averaged(self.ema, self.distillation.student):
             student = self.accelerator.unwrap_model(self.distillation.student)
             self.compared = self.monitor.after_samples(self.iteration, student)
 

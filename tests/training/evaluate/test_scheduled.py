@@ -276,8 +276,8 @@ def test_settings_of_the_evaluation_do_not_change_a_run(tiny_run, evaluated, eve
 @pytest.mark.slow
 @pytest.mark.parametrize("alter", [None, with_fsdp], ids=["DDP", "FSDP"])
 def test_two_processes_find_the_same(tiny_run, evaluated, everything, tmp_path, alter):
-    """Five prompts cannot be divided evenly. The training does not notice the evaluation there, either."""
-    words = [word for word in everything if word != "evaluate.batch=3"] + ["evaluate.batch=2"]
+    """Five prompts cannot be divided evenly. The training does not notice evaluation and samples there, either."""
+    words = [word for word in everything if word != "evaluate.batch=3"] + ["evaluate.batch=2", "output.sample_every=1"]
     folders = tmp_path / "evaluated", tmp_path / "plain"
     for folder, more in zip(folders, (words, []), strict=True):
         log = tmp_path / f"{folder.name}.log"

@@ -7,9 +7,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from trainer import iterations, newest_iteration, start_distributed, with_fsdp
+from trainer import full_on_the_second, iterations, newest_iteration, on_two_disks, start_distributed, with_fsdp
 
-import training.trainer.run_folder.parts
 from training.config import load_recipe
 from training.export import main as export
 from training.pgsb import main
@@ -126,21 +125,6 @@ def test_a_part_that_is_not_recorded_makes_no_checkpoint(run, tmp_path):
         check_intact(path)
 
 
-def full_on_the_second():
-    """The second process cannot write its part of the first checkpoint."""
-    with_fsdp()
-    parts = training.trainer.run_folder.parts
-    original, calls = parts.write_tensors, []
-
-    def write_tensors(folder, state, part=""):
-        calls.append(part)
-        if part == ".1-of-2" and len(calls) == 1:
-            raise OSError(28, "No space left on device")
-        return original(folder, state, part)
-
-    parts.write_tensors = write_tensors
-
-
 @pytest.mark.full
 def test_a_checkpoint_is_there_with_all_parts_or_not_at_all(tiny_run, run, tmp_path):
     folder = tmp_path / "run"
@@ -150,12 +134,6 @@ def test_a_checkpoint_is_there_with_all_parts_or_not_at_all(tiny_run, run, tmp_p
     assert [path.name for path in checkpoints(folder / "checkpoints")] == ["step-00000004"]
     assert not list((folder / "checkpoints").glob(".*")), "nothing is left of it"
     assert_equal(folder / "checkpoints" / "step-00000004", run / "checkpoints" / "step-00000004")
-
-
-def on_two_disks():
-    """The second process does not see what the first writes."""
-    with_fsdp()
-    training.trainer.trainer.all_see = lambda accelerator, file: False
 
 
 def test_an_older_file_on_a_disk_of_its_own_is_not_the_first_process_s(tmp_path, monkeypatch):
