@@ -16,7 +16,7 @@ from training.console import long_step
 from training.trainer.build import OpenEvaluation, build_trainer, check_compiled_gradients
 from training.trainer.distributed.accelerator import describe_batch_split, on_main, start_accelerator
 from training.trainer.distributed.cuda_speed import use_cuda_settings
-from training.trainer.run_folder.describe import how_to_stop, lora_loss_hint
+from training.trainer.run_folder.describe import hints, how_to_stop
 from training.trainer.run_folder.lock import locked_run
 from training.trainer.run_folder.resume_check import check_folder, is_older_than_tf32
 
@@ -78,7 +78,7 @@ def start(
         log.info("%s", use_cuda_settings(recipe, accelerator.device, accelerator.distributed_type))
         with long_step(f"loading {recipe.teacher.path}"):
             trainer = build_trainer(recipe, accelerator, evaluation)
-        if hint := lora_loss_hint(recipe, trainer.backbone.prediction_type):
+        for hint in hints(recipe, trainer.backbone.prediction_type):
             log.info("hint: %s", hint)
         with long_step("reading the checkpoint", at_once=False):
             resumed = resume and trainer.resume()

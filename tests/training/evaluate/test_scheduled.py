@@ -200,6 +200,17 @@ def test_the_dry_run_tells_what_will_be_measured(tiny_run, everything, tmp_path,
     assert "every 2 iterations and at the end: clip, fid, prc of up to 5 images; removal by NASA at alpha 0.5" in found
 
 
+@pytest.mark.parametrize("dry", [True, False], ids=["dry run", "run"])
+@pytest.mark.parametrize(("every", "hinted"), [("0", True), ("1", False)])
+def test_settings_that_have_no_effect_are_named(tiny_run, tmp_path, capsys, caplog, every, hinted, dry):
+    words = (f"evaluate.every={every}", "evaluate.judge=shapes", "evaluate.metrics=removal", "evaluate.count=1")
+    more = ("prompts.source=shapes", "loop.iterations=1", *["--dry-run"] * dry)
+    with caplog.at_level("INFO"):
+        assert main(tiny_run(tmp_path / "run", *words, *more)) == 0
+    hint = "hint: evaluate.metrics, evaluate.judge, evaluate.count have no effect, since evaluate.every is 0"
+    assert (hint in capsys.readouterr().out + caplog.text) == hinted
+
+
 def test_settings_of_the_evaluation_do_not_change_a_run(tiny_run, evaluated, everything, tmp_path):
     """They may change when it is resumed, and are in no hash of a recipe."""
     plain, other = load_recipe("shapes"), load_recipe("shapes", everything)

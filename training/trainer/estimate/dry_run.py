@@ -25,7 +25,7 @@ from training.trainer.distributed.accelerator import check_fsdp
 from training.trainer.distributed.cuda_speed import use_cuda_settings
 from training.trainer.estimate import Estimate, checkpoint_size, estimate, mean_step
 from training.trainer.run_folder.checkpoint import checkpoints, iteration_of
-from training.trainer.run_folder.describe import lora_loss_hint
+from training.trainer.run_folder.describe import hints
 from training.trainer.run_folder.resume_check import check_folder
 
 GIB, GB, TERA = 2**30, 1e9, 1e12
@@ -64,10 +64,9 @@ def dry_run(recipe: Recipe, *, cpu: bool, resume: bool, accept_changes: bool) ->
     with long_step("estimating memory and time", at_once=False):
         found = estimate(recipe, backbone, levels, processes=processes, cuda=device.type == "cuda")
     print("The recipe, the teacher's config and the prompts are valid.\n")
-    hint = lora_loss_hint(recipe, backbone.prediction_type)
     for section in (
         start,
-        *([f"hint: {hint}"] if hint else []),
+        *(f"hint: {hint}" for hint in hints(recipe, backbone.prediction_type)),
         prompts(recipe, source, drawn, counts),
         parameters(found),
         memory(found, device, processes),

@@ -19,6 +19,7 @@ from jinja2 import Template
 
 from snoopi_core.formats.atomic import write_atomically
 from training.config import ROOT, Recipe, package_versions
+from training.config.evaluation import Evaluate
 
 _PACKAGES = (
     *("torch", "accelerate", "diffusers", "transformers", "peft", "safetensors", "datasets"),
@@ -55,7 +56,24 @@ def describe_run(folder: Path, recipe: Recipe, accelerator: Accelerator, done: i
     write_atomically(folder / "README.txt", text)
 
 
-def lora_loss_hint(recipe: Recipe, prediction_type: str) -> str:
+def hints(recipe: Recipe, prediction_type: str) -> list[str]:
+    """What the user may not have meant, for a run's opening lines and the dry run."""
+    return [hint for hint in (_lora_loss_hint(recipe, prediction_type), _unused_evaluation(recipe.evaluate)) if hint]
+
+
+def _unused_evaluation(section: Evaluate) -> str:
+    """Settings of an evaluation that never happens. A hint and no error: evaluate.every=0 also turns one off."""
+    known = Evaluate.model_fields.items()
+    given = [f"evaluate.{name}" for name, setting in known if getattr(section, name) != setting.default]
+    if section.every or not given:
+        return ""
+    return (
+        f"{', '.join(given)} {'has' if len(given) == 1 else 'have'} no effect, since evaluate.every is 0: the student "
+        "is not evaluated while it is trained; evaluate.every=2000 evaluates it every 2,000 iterations"
+    )
+
+
+def _lora_loss_hint(recipe: Recipe, prediction_type: str) -> str:
     """What the paper's loss of the LoRA teacher, made for networks that predict eps, does with one that predicts v;
     empty where that does not matter.
 
