@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from textwrap import fill
 from typing import Any
 
 import tomli_w
@@ -69,4 +70,9 @@ class Recipe(Section):
         return self.evaluate.filled_in(world, self.output.recommended_alpha)
 
     def to_toml(self) -> str:
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        """All settings; a comment at the end names those without a value, which TOML cannot express."""
+        sections = ((name, getattr(self, name)) for name in type(self).model_fields)
+        unset = [f"{name}.{key}" for name, one in sections if isinstance(one, Section) for key, v in one if v is None]
+        about = f"Not set: {', '.join(unset) or 'none'}. training/README.md says where every setting is described."
+        comment = fill(about, 120, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+        return f"{tomli_w.dumps(self.model_dump(mode='json', exclude_none=True))}\n{comment}\n"

@@ -1,8 +1,11 @@
 """The shipped recipes: the paper's Table 6 cell by cell, and layers that change only what they should."""
 
+import tomllib
+
 import pytest
 
 from training.config import Recipe, RecipeError, load_recipe, recipe_names
+from training.config.layers import _settings
 
 BACKBONES = ["sd15", "sd21", "pixart"]
 LARGE = ["sd15_40gb", "sd21_40gb"]
@@ -166,6 +169,18 @@ def test_the_lora_teacher_is_trained_wherever_it_is_asked():
 def test_a_cell_of_table_2_resets_another():
     recipe = load_recipe(["sd21", "table2_neither", "table2_both"], [PROMPTS])
     assert flat(recipe) == flat(load_recipe("sd21", [PROMPTS]))
+
+
+def test_a_resolved_recipe_names_every_setting():
+    """Those without a value are in a comment at its end, so that what can be set is seen."""
+    text = load_recipe("shapes", ["guidance.lora_kappa=1"]).to_toml()
+    given, comment = tomllib.loads(text), text.partition("\n# Not set: ")[2]
+    unset = comment.replace("\n# ", " ").partition(". ")[0].split(", ")
+    sections = {section: settings for section, settings in given.items() if section != "seed"}
+    shown = [f"{section}.{key}" for section, settings in sections.items() for key in settings]
+    assert sorted([*shown, *unset]) == sorted(key for key in _settings() if "." in key) and "seed" in given
+    assert "student.alpha_T_squared" in unset and "guidance.lora_kappa" not in unset
+    assert max(map(len, comment.splitlines())) <= 120
 
 
 def test_every_shipped_recipe_is_tested_and_has_a_header(pack_root):

@@ -216,7 +216,7 @@ def files(recipe: Recipe, found: Estimate) -> str:
     free = shutil.disk_usage(place).free
     kinds = f"the last {output.keep_last}" + (", the best," if output.keep_best else "") + " and one being written"
     rows = [
-        ("recipe.toml", "every setting with a value, as above"),
+        ("recipe.toml", "every setting, as above"),
         ("environment.json", "versions and device"),
         ("metrics.jsonl", f"a line every {output.log_every} iterations"),
         ("checkpoints/", f"{kinds}: {kept} x {state_size / GB:.2f} GB of {free / GB:.1f} GB free"),
