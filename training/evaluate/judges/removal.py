@@ -23,6 +23,10 @@ from training.evaluate.sets.results import Result, about_set
 from training.models.guidance.methods import Method
 
 SHARES = ("absent", "kept", "valid", "clean")
+_LEGEND = """\
+Shares of images [95 % interval]. absent: what the negative names is not in the image; kept: what the prompt asks for
+is; valid: the image is not broken; clean: all three. Pairs with most to remove: the half whose images without the
+negative show most often what it names (the paper's Table 3)."""
 Sets = dict[Path, Manifest]  # by folder
 Verdicts = dict[Path, dict[str, Verdict]]  # by folder and file name
 
@@ -96,15 +100,21 @@ def lower_half(before: Sequence[Result]) -> list[int]:
 
 
 def summary(result: Result) -> str:
-    """The means as text, one line for each set of images."""
-    lines = [f"{'':24s} {'all ' + str(len(result['pairs'])) + ' pairs':44s}   lower-baseline half"]
-    for row in result["sets"]:
-        means = [
-            "  ".join(f"{name} {'-' if value is None else format(value['share'], '.3f')}" for name, value in shown)
-            for shown in ([(name, mean[name]) for name in SHARES] for mean in row["means"].values())
-        ]
-        lines.append(f"{row['method']:24s} {'   '.join(means)}")
-    return "\n".join(lines)
+    """The means as a table, one line for each set of images."""
+    pairs, lower = len(result["pairs"]), len(result["sets"][0]["lower"])
+    titles = {"all": f"all {pairs} pairs", "lower": f"the {lower} with most to remove"}
+    lines = [f"{'':28s}" + "".join(f"{name:19s}" for name in SHARES).rstrip()]
+    for which, title in titles.items():
+        lines.append(title)
+        for row in result["sets"]:
+            cells = "".join(f"{share_text(row['means'][which][name]):19s}" for name in SHARES)
+            lines.append(f"  {row['method']:26s}{cells}".rstrip())
+    return "\n".join([*lines, _LEGEND])
+
+
+def share_text(value: dict[str, float] | None) -> str:
+    """A share and its interval; "-" if the judge does not decide it."""
+    return "-" if value is None else f"{value['share']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
 
 
 def plain_of(method: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from training.evaluate.judges.removal import SHARES, lower_half
+from training.evaluate.judges.removal import SHARES, lower_half, share_text
 from training.evaluate.report.collect import NOT_RUN, Collected, label, ordered
 from training.evaluate.report.paper import TABLE_7
 from training.evaluate.report.tables import NONE, Row, Table
@@ -39,7 +39,7 @@ def _beside_the_paper(result: Result | None) -> Table:
             lower = lower_half([{"absent": {"share": before}} for before, _ in values])
             chosen = [values[n] for n in (lower if name == "lower" else range(len(values)))]
             paper.append(" -> ".join(f"{fmean(column):.0f}" for column in zip(*chosen, strict=True)))
-        title = "mean, lower-baseline three (Table 3)" if name == "lower" else "mean, all six"
+        title = "mean, the three with most to remove (Table 3)" if name == "lower" else "mean, all six"
         own = [_before_after(result, row, lambda r, name=name: r["means"][name]) for row in steered] or [NOT_RUN]
         rows.append([title, "", *paper, *own])
     note = "" if result is None else f"Measured: judged by {_judge(result)}; the paper's: by people, 100 images a pair."
@@ -53,7 +53,7 @@ def _beside_the_paper(result: Result | None) -> Table:
 
 def _means(result: Result) -> Table:
     lower = len(result["sets"][0]["lower"])
-    head = ["model", "method", "images", *SHARES, *(f"{name}, lower half" for name in SHARES)]
+    head = ["model", "method", "images", *SHARES, *(f"{name}, most to remove" for name in SHARES)]
     rows = [
         [row["title"], row["method"], str(row["means"]["all"]["images"])]
         + [_share(row["means"][which][name]) for which in ("all", "lower") for name in SHARES]
@@ -65,9 +65,9 @@ def _means(result: Result) -> Table:
         rows=rows,
         notes=[
             "Absent: what the negative names is not in the image. Kept: what the prompt asks for is. Valid: the image "
-            f"is not broken. Clean: all three. Means over {len(result['pairs'])} pairs, and over the {lower} with the "
-            "lowest share of absent without a negative (the first of equal ones); in brackets 95 % Wilson intervals "
-            "over all these images.",
+            f"is not broken. Clean: all three. Means over {len(result['pairs'])} pairs, and over the {lower} with most "
+            "to remove, which have the lowest share of absent without a negative (the first of equal ones); in brackets "
+            "95 % Wilson intervals over all these images.",
         ],
     )
 
@@ -96,7 +96,7 @@ def _percent(value: dict[str, float]) -> str:
 
 
 def _share(value: dict[str, float] | None) -> str:
-    return NONE if value is None else f"{value['share']:.2f} [{value['low']:.2f},\u00a0{value['high']:.2f}]"
+    return share_text(value).replace(", ", ",\u00a0")
 
 
 def _plain(value: dict[str, float] | None) -> str:

@@ -25,9 +25,7 @@ _PANELS: tuple[tuple[str, dict[str, str], bool], ...] = (
         False,
     ),
     ("strength of latents, of the teacher's", {"sample_std": "averaged", "x0_std_of_teacher": "in training"}, False),
-)
-_EVALUATION = "eval_"  # metrics of evaluate.every begin so; only a run that has them has these panels
-_EVALUATION_PANELS: tuple[tuple[str, dict[str, str], bool], ...] = (
+    # of evaluate.every
     ("CLIP score, precision, recall", {f"eval_{name}": name for name in ("clip", "precision", "recall")}, False),
     ("FID", {"eval_fid": "FID"}, False),
     (
@@ -58,29 +56,32 @@ def write_report(folder: Path, recipe: Recipe, warnings: list[str]) -> Path:
 
 
 def curves(lines: list[Line]) -> bytes:
-    """Charts of the most useful metrics, as one PNG."""
+    """Charts of the most useful metrics that were measured, as one PNG; empty if there are none."""
     # imported here because it takes seconds, and most processes do not need it
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    evaluated = any(name.startswith(_EVALUATION) for line in lines for name in line)
-    panels = _PANELS + (_EVALUATION_PANELS if evaluated else ())
-    rows = len(panels) // 3
+    panels = [(title, found, log) for title, names, log in _PANELS if (found := _named(lines, names))]
+    if not panels:
+        return b""
+    rows = -(-len(panels) // 3)
     figure = Figure(figsize=(15, 3.5 * rows), layout="constrained", dpi=100)
-    for axes, (title, names, logarithmic) in zip(figure.subplots(rows, 3).flat, panels, strict=True):
-        for name, label in _named(lines, names):
+    every = figure.subplots(rows, 3, squeeze=False).flatten()
+    for unused in every[len(panels) :]:
+        unused.axis("off")
+    for axes, (title, found, logarithmic) in zip(every, panels, strict=False):
+        for name, label in found:
             points = [(line["iteration"], line[name]) for line in lines if line.get(name) is not None]
             x, y = zip(*_thinned(points), strict=True)
             axes.plot(x, y, label=label, linewidth=1.2, marker="." if len(x) < 40 else None)
         axes.set_title(title, fontsize=10)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize=8)
-            if logarithmic and all((line.get_ydata() > 0).any() for line in axes.lines):
-                axes.set_yscale("log")
-            if not logarithmic:
-                axes.set_ylim(bottom=0)
+        axes.legend(fontsize=8)
+        if not logarithmic:
+            axes.set_ylim(bottom=0)
+        elif all((line.get_ydata() > 0).any() for line in axes.lines):
+            axes.set_yscale("log")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

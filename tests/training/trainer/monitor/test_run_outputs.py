@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -132,7 +133,7 @@ def test_the_report_shows_the_grids_newest_first(finished):
 def test_a_report_of_nothing_yet_and_of_warnings(tmp_path):
     recipe = load_recipe("shapes")
     page = write_report(tmp_path, recipe, []).read_text(encoding="utf-8")
-    assert "Iteration 0 of 700. No active warnings." in page
+    assert "Iteration 0 of 700. No active warnings." in page and "<img" not in page
     page = write_report(tmp_path, recipe, ["too <low>"]).read_text(encoding="utf-8")
     words = " ".join(re.sub("<[^>]*>", " ", page.partition("<h1>")[2]).split())
     assert "Active warnings: too &lt;low&gt;" in words, "the warnings follow their heading at once"
@@ -144,6 +145,15 @@ def test_curves_hold_zeros_and_long_runs():
     zero = curves([{"iteration": 1, "vsd": 0.0, "gap_t20": 0.0}])
     long = curves([{"iteration": n, "vsd": 1.0 / n, "gap_t20": 1.0, "gap_t260": 2.0} for n in range(1, 5000)])
     assert zero.startswith(b"\x89PNG") and long.startswith(b"\x89PNG") and len(long) > len(zero)
+
+
+def test_panels_without_a_figure_are_left_out(monkeypatch):
+    shown = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: shown.append([a for a in figure.axes if a.axison]))
+    curves([{"iteration": n, "vsd": 0.1, "eval_absent": 0.5, "sample_distance": None} for n in (1, 2)])
+    (panels,) = shown
+    assert [axes.get_title() for axes in panels] == ["losses", "with a negative prompt, shares of images"]
+    assert all(axes.lines for axes in panels)
 
 
 def test_a_grid_has_a_column_for_each_prompt_and_the_teacher_above():
