@@ -26,7 +26,11 @@ class Evaluate(Section):
     images: int = Field(
         default=256, ge=1, description="for CLIP score, FID, precision and recall: one for each of so many prompts"
     )
-    prompts: str = Field(default="", description="of these images, as prompts.source; empty = the run's own")
+    prompts: str = Field(
+        default="",
+        description="of these images: as prompts.source, with prompts.column (but for a .txt file) and prompts.split; "
+        "empty = the run's own",
+    )
     clip_model: str = Field(default="ViT-g-14", description="open_clip's name, or local-dir:FOLDER (paper: ViT-g-14)")
     clip_weights: str = Field(default="laion2b_s12b_b42k", description="open_clip's tag, or a local file")
     clip_prefix: str = Field(default="A photo depicts ", description="before each prompt (paper's)")

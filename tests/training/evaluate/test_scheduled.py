@@ -14,6 +14,7 @@ from training.config import load_recipe
 from training.distill.step import Distillation
 from training.evaluate.generate.maker import Maker
 from training.evaluate.judges.verdict import Verdict
+from training.evaluate.scheduled.check import prompts_of_evaluation
 from training.evaluate.scheduled.evaluation import ScheduledEvaluation
 from training.pgsb import main
 from training.trainer.monitor.metrics_log import read_metrics
@@ -198,6 +199,21 @@ def test_the_dry_run_tells_what_will_be_measured(tiny_run, everything, tmp_path,
     assert main(tiny_run(tmp_path / "run", *everything, "loop.iterations=4", "--dry-run")) == 0
     found = " ".join(capsys.readouterr().out.split())
     assert "every 2 iterations and at the end: clip, fid, prc of up to 5 images; removal by NASA at alpha 0.5" in found
+
+
+def test_prompts_are_read_as_those_of_the_run(tmp_path):
+    table, text = tmp_path / "a.csv", tmp_path / "a.txt"
+    table.write_text("prompt,words\nno,x\nno,x\nno,y\n", encoding="utf-8")
+    text.write_text("a\nb\n", encoding="utf-8")
+
+    def found(source, column):
+        settings = [f"evaluate.prompts={source}", f"prompts.column={column}"]
+        return prompts_of_evaluation(load_recipe("shapes", settings), 9)
+
+    assert found(table, "words") == ["x", "y"] and found(table, "") == ["no"]
+    assert found(text, "words") == ["a", "b"], "it has no columns"
+    with pytest.raises(ValueError, match=r"^evaluate\.prompts, .* has no column 'wrods'; its columns: prompt, words"):
+        found(table, "wrods")
 
 
 @pytest.mark.parametrize("dry", [True, False], ids=["dry run", "run"])

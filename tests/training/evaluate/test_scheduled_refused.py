@@ -26,6 +26,10 @@ REFUSED = {
         "no pairs at 'mine.json'",
     ),
     "no such prompts": (["evaluate.metrics=clip", "evaluate.prompts=mine.txt"], "evaluate.prompts: nothing at"),
+    "a folder without prompts": (
+        ["evaluate.metrics=clip", "evaluate.prompts={folder}"],
+        "evaluate.prompts, read with prompts.column and prompts.split: no prompts in folder",
+    ),
     "no such CLIP": (["evaluate.metrics=clip", "evaluate.clip_model=ViT-Q"], "open_clip has no 'ViT-Q'"),
     "no such tag": (
         ["evaluate.metrics=clip", "evaluate.clip_weights=laion9b"],

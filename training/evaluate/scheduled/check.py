@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from training.config import Recipe, RecipeError
+from training.config import Prompts, Recipe, RecipeError
 from training.config.evaluation import Evaluate
 from training.evaluate.judges.load import ZERO_SHOT, load_judge
 from training.evaluate.judges.verdict import Judge
 from training.evaluate.metrics.open_clip_model import check_open_clip
 from training.evaluate.metrics.weights import INCEPTION, find_weights
 from training.evaluate.sets.pairs import Pair, load_pairs
+from training.prompts import different_prompts
 
 
 def check_evaluation(recipe: Recipe) -> None:
@@ -26,6 +27,8 @@ def check_evaluation(recipe: Recipe) -> None:
     """
     section = recipe.evaluation
     checks: list[Callable[[], object]] = []
+    if section.prompts and set(section.metrics) - {"removal"}:
+        checks.append(lambda: prompts_of_evaluation(recipe, 1))
     if "clip" in section.metrics:
         checks.append(lambda: check_open_clip(section.clip_model, section.clip_weights, option="evaluate.clip_weights"))
     if {"fid", "prc"}.intersection(section.metrics):
@@ -40,6 +43,23 @@ def check_evaluation(recipe: Recipe) -> None:
             found.append(f"evaluate.every={section.every}: {error}")
     if found:
         raise RecipeError("\n".join(found))
+
+
+def prompts_of_evaluation(recipe: Recipe, count: int) -> list[str]:
+    """The first different prompts of evaluate.prompts, read as prompts.source is, in order; by default the run's own.
+
+    Raises:
+        FileNotFoundError, ValueError: as `different_prompts`.
+    """
+    source, own = recipe.evaluate.prompts, recipe.prompts
+    if not source:
+        return different_prompts(own, recipe.seed, count)
+    column = "" if Path(source).suffix.lower() == ".txt" else own.column  # lines of text have no columns
+    section = Prompts(source=source, column=column, split=own.split, shuffle_block=1)
+    try:
+        return different_prompts(section, recipe.seed, count)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"evaluate.prompts, read with prompts.column and prompts.split: {error}") from error
 
 
 def _check_removal(section: Evaluate) -> None:

@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from training.config import Prompts, Recipe, RecipeError, find_file
+from training.config import Recipe, RecipeError, find_file
 from training.console import long_step
 from training.distill.noise_levels import NoiseLevels
 from training.evaluate.generate.command import folder_of
@@ -31,7 +31,7 @@ from training.evaluate.judges.verdict import Judge
 from training.evaluate.metrics import command as scores
 from training.evaluate.metrics.distribution import Distribution
 from training.evaluate.metrics.text_fit import ClipScore
-from training.evaluate.scheduled.check import check_evaluation, find_inception, try_judge
+from training.evaluate.scheduled.check import check_evaluation, find_inception, prompts_of_evaluation, try_judge
 from training.evaluate.scheduled.images import make_images
 from training.evaluate.sets.manifest import Manifest
 from training.evaluate.sets.pairs import load_pairs
@@ -39,7 +39,6 @@ from training.evaluate.sets.results import REMOVAL, SCORES, write_result
 from training.evaluate.sets.rows import rows_of_list, rows_of_pairs
 from training.models.backbone import Backbone
 from training.models.guidance.methods import Method
-from training.prompts import different_prompts
 from training.trainer.distributed.accelerator import on_main
 
 log = logging.getLogger(__name__)
@@ -125,9 +124,7 @@ class ScheduledEvaluation:
         check_evaluation(recipe)
         try:
             if set(section.metrics) - {"removal"}:
-                source = Prompts(source=section.prompts, shuffle_block=1) if section.prompts else recipe.prompts
-                prompts = different_prompts(source, recipe.seed, section.images)
-                rows = rows_of_list(prompts, seed=recipe.seed)
+                rows = rows_of_list(prompts_of_evaluation(recipe, section.images), seed=recipe.seed)
                 sets[folder_of(of_prompts, _PLAIN)] = Manifest(**common, images=rows)
                 self.metrics = self._open_metrics()
             if "removal" in section.metrics:
