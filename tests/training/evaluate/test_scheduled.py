@@ -1,6 +1,7 @@
 """evaluate.every: figures of the commands, on a schedule, and a training that is bit for bit the same."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -105,6 +106,9 @@ def test_the_figures_are_those_of_the_commands(evaluated, everything, pairs, tmp
     (row,) = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["sets"]
     scores = row["scores"]
     assert last["eval_clip"] == pytest.approx(scores["clip"]["value"], abs=1e-4)
+    for name, sign in (("low", -1), ("high", 1)):
+        end = scores["clip"]["value"] + sign * 1.96 * scores["clip"]["standard_error"]
+        assert last[f"eval_clip_{name}"] == pytest.approx(end, abs=2e-4)
     assert last["eval_fid"] == pytest.approx(scores["fid"]["value"], rel=1e-3)
     for name in ("precision", "recall"):
         assert last[f"eval_{name}"] == pytest.approx(scores["prc"][name])
@@ -123,7 +127,9 @@ def test_the_figures_are_those_of_the_commands(evaluated, everything, pairs, tmp
     found = json.loads((tmp_path / "removal.json").read_text(encoding="utf-8"))["sets"]
     for row, prefix in zip(found, ("eval_plain_", "eval_"), strict=True):
         for name in ("absent", "kept", "valid", "clean"):
-            assert last[prefix + name] == pytest.approx(row["means"]["all"][name]["share"])
+            theirs = row["means"]["all"][name]
+            ours = {"share": last[prefix + name]} | {end: last[f"{prefix}{name}_{end}"] for end in ("low", "high")}
+            assert ours == pytest.approx(theirs)
 
 
 def test_reports_and_trackers_have_the_figures(evaluated, tmp_path):
@@ -132,7 +138,7 @@ def test_reports_and_trackers_have_the_figures(evaluated, tmp_path):
     evaluate("report", folder / "evaluation", "--out", page)
     assert "precision" in page.read_text(encoding="utf-8")
     text = (folder / "README.txt").read_text(encoding="utf-8")
-    for name in figures(folder)[-1]:
+    for name in {re.sub("_(low|high)$", "", name) for name in figures(folder)[-1]}:
         assert name.replace("eval_plain_", "eval_") in text or name.removeprefix("eval_") in text, name
     with_figures = lines(folder)
     without = [{name: v for name, v in line.items() if not name.startswith("eval_")} for line in with_figures]
@@ -145,7 +151,8 @@ def test_a_small_world_is_read_by_its_own_reader(tiny_run, tmp_path):
     assert main(arguments) == 0
     (found,) = figures(tmp_path)
     names = {f"eval_{kind}{name}" for kind in ("", "plain_") for name in ("absent", "kept", "valid", "clean")}
-    assert found.keys() == names and all(0 <= value <= 1 for value in found.values())
+    assert found.keys() == {name + end for name in names for end in ("", "_low", "_high")}
+    assert all(0 <= value <= 1 for value in found.values())
 
 
 def failing_later(pictures, pair):

@@ -14,6 +14,12 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def of_mean(mean: float, standard_error: float) -> tuple[float, float]:
+    """Interval of a mean of many values, by the normal distribution."""
+    margin = float(stats.norm.ppf(0.975)) * standard_error
+    return mean - margin, mean + margin
+
+
 def bootstrap(values: Sequence[float], *, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of `values`.
 

@@ -25,6 +25,7 @@ from training.console import long_step
 from training.distill.noise_levels import NoiseLevels
 from training.evaluate.generate.command import folder_of
 from training.evaluate.generate.maker import Maker
+from training.evaluate.judges.intervals import of_mean
 from training.evaluate.judges.load import load_judge
 from training.evaluate.judges.removal import judge_sets, summary, tally
 from training.evaluate.judges.verdict import Judge
@@ -180,7 +181,7 @@ class ScheduledEvaluation:
             ) from error
 
     def _score(self) -> dict[str, float]:
-        """CLIP score, FID, precision and recall."""
+        """CLIP score with its interval, FID, precision and recall."""
         if not self.metrics:
             return {}
         folder, not_run = folder_of(self.places[0], _PLAIN), dict[str, str]()
@@ -197,10 +198,12 @@ class ScheduledEvaluation:
         for name, score in result["scores"].items():
             values = {name: score["value"]} if "value" in score else {n: score[n] for n in ("precision", "recall")}
             found |= {f"eval_{key}": value for key, value in values.items()}
+            if error := score.get("standard_error"):
+                found |= _ends(f"eval_{name}", *of_mean(score["value"], error))
         return found
 
     def _judge(self, iteration: int) -> dict[str, float]:
-        """Shares of images with NASA, and as eval_plain_... of those without."""
+        """Shares of images with NASA, and as eval_plain_... of those without, each with its interval."""
         sets, section = {folder: manifest for folder, manifest in self.sets.items() if manifest.pairs}, self.section
         if not sets:
             return {}
@@ -210,8 +213,9 @@ class ScheduledEvaluation:
         log.info("iteration %d:\n%s", iteration, summary(result))
         found = {}
         for row, prefix in zip(result["sets"], ("eval_plain_", "eval_"), strict=True):
-            shares = row["means"]["all"].items()
-            found |= {prefix + name: share["share"] for name, share in shares if isinstance(share, dict)}
+            for name, share in row["means"]["all"].items():
+                if isinstance(share, dict):
+                    found |= {prefix + name: share["share"]} | _ends(prefix + name, share["low"], share["high"])
         return found
 
     @contextmanager
@@ -230,3 +234,8 @@ class ScheduledEvaluation:
             gc.collect()
             if devices:
                 torch.cuda.empty_cache()
+
+
+def _ends(name: str, low: float, high: float) -> dict[str, float]:
+    """A figure's 95 % interval."""
+    return {f"{name}_low": low, f"{name}_high": high}

@@ -71,9 +71,11 @@ def curves(lines: list[Line]) -> bytes:
         unused.axis("off")
     for axes, (title, found, logarithmic) in zip(every, panels, strict=False):
         for name, label in found:
-            points = [(line["iteration"], line[name]) for line in lines if line.get(name) is not None]
-            x, y = zip(*_thinned(points), strict=True)
-            axes.plot(x, y, label=label, linewidth=1.2, marker="." if len(x) < 40 else None)
+            x, y = _points(lines, name)
+            (drawn,) = axes.plot(x, y, label=label, linewidth=1.2, marker="." if len(x) < 40 else None)
+            if _named(lines, {f"{name}_low": label}):
+                (x, low), (_, high) = (_points(lines, f"{name}_{end}") for end in ("low", "high"))
+                axes.fill_between(x, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
         axes.set_title(title, fontsize=10)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(alpha=0.3)
@@ -97,6 +99,13 @@ def _named(lines: list[Line], names: dict[str, str]) -> list[tuple[str, str]]:
             key=lambda pair: int(pair[1]),
         )
     return found
+
+
+def _points(lines: list[Line], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Iterations, and the values of a metric that `lines` have."""
+    points = [(line["iteration"], line[name]) for line in lines if line.get(name) is not None]
+    x, y = zip(*_thinned(points), strict=True)
+    return x, y
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

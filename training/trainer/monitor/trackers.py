@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -15,7 +16,13 @@ from training.config import Recipe, RecipeError
 log = logging.getLogger(__name__)
 PROJECT = "snoopi"  # folder below tensorboard/, and project at W&B
 _IMAGES = {"tensorboard": {"dataformats": "NHWC"}}  # how to log images, where the default does not fit
-_GROUPS = {"sample_": "samples", "x0_": "x0", "gap_t": "gap by timestep", "eval_": "evaluation"}
+_GROUPS = {  # by a pattern of names; the first that fits
+    "sample_": "samples",
+    "x0_": "x0",
+    "gap_t": "gap by timestep",
+    r"eval_\w+_(low|high)$": "evaluation intervals",
+    "eval_": "evaluation",
+}
 
 
 class Trackers:
@@ -36,7 +43,7 @@ class Trackers:
         self.log_text("recipe", recipe.to_toml(), done)
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:
-        """Log scalars, grouped by prefix."""
+        """Log scalars, grouped by name."""
         grouped = {f"{_group(name)}/{name}": value for name, value in metrics.items()}
         self._each(lambda tracker: tracker.log(grouped, step=iteration))
 
@@ -97,4 +104,4 @@ def _wandb(folder: Path, recipe: Recipe) -> WandBTracker:
 
 
 def _group(name: str) -> str:
-    return next((group for prefix, group in _GROUPS.items() if name.startswith(prefix)), "train")
+    return next((group for pattern, group in _GROUPS.items() if re.match(pattern, name)), "train")

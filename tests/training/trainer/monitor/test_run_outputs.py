@@ -150,10 +150,12 @@ def test_curves_hold_zeros_and_long_runs():
 def test_panels_without_a_figure_are_left_out(monkeypatch):
     shown = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: shown.append([a for a in figure.axes if a.axison]))
-    curves([{"iteration": n, "vsd": 0.1, "eval_absent": 0.5, "sample_distance": None} for n in (1, 2)])
+    measured = {"eval_absent": 0.5, "eval_absent_low": 0.4, "eval_absent_high": 0.7}
+    curves([{"iteration": n, "vsd": 0.1, **measured, "sample_distance": None} for n in (1, 2)])
     (panels,) = shown
     assert [axes.get_title() for axes in panels] == ["losses", "with a negative prompt, shares of images"]
     assert all(axes.lines for axes in panels)
+    assert [len(axes.collections) for axes in panels] == [0, 1], "the interval is drawn"
 
 
 def test_a_grid_has_a_column_for_each_prompt_and_the_teacher_above():

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import IMAGES, SCALA
 from training.config import RecipeError, load_recipe
 from training.trainer.monitor.trackers import Trackers
 
-FIGURES = ("vsd", "x0_std", "gap_t20", "sample_distance")
+FIGURES = ("vsd", "x0_std", "gap_t20", "sample_distance", "eval_clip", "eval_clip_low")
 
 
 def recipe(*more):
@@ -43,6 +43,8 @@ def test_tensorboard_shows_figures_by_group_and_grids(tmp_path):
         "x0/x0_std",
         "gap by timestep/gap_t20",
         "samples/sample_distance",
+        "evaluation/eval_clip",
+        "evaluation intervals/eval_clip_low",
     }
     assert [(event.step, event.value) for event in shown.Scalars("train/vsd")] == [(1, 2.0), (2, 2.0), (3, 2.0)]
     (image,) = shown.Images("samples/grid")
