@@ -59,9 +59,10 @@ A value is the largest of several measurements; the bar is the largest value tha
 on others, SD2.1 with v-prediction had 1.3e-06 at cfg 1 and 2.7e-06 at cfg 2, guiders up to 2.4e-06, and ACE-Step 1 with
 a LoRA 1.5e-06, of which the plain model has 1.1e-06.
 
-Every figure is asserted by a test, which also records it. `make compatibility` measures them in ComfyUI {hosts}
-and writes this page. The last column is the number of the test that measures the row, in the list above its table;
-`SNOOPI_HOST_VERSION=` before a command chooses the version of ComfyUI, and `--effort full` in it measures every row.
+Every figure is asserted by a test, which also records it. `make compatibility` measures them in ComfyUI
+{hosts} and writes this page. The last column is the number of the test that measures the row, in the list
+above its table; `SNOOPI_HOST_VERSION=` before a command chooses the version of ComfyUI, and `--effort full` in it
+measures every row.
 """
 
 

@@ -49,6 +49,10 @@ def test_the_page_begins_with_the_summary(script):
     assert "\n- **NASA Apply works with** Wan.\n" in page and "[all 2](#nasa-apply-beside-everything-else)" in page
 
 
-def test_the_page_names_both_hosts(script, pack_root):
+def test_the_page_is_the_scripts(script, pack_root):
+    """Its text; the figures are measured."""
     page = (pack_root / "docs" / "COMPATIBILITY.md").read_text(encoding="utf-8")
     assert all(f"| {host} " in page for host in script.HOSTS)
+    text = script.HEAD[script.HEAD.index("## How to read") :].format(hosts=" and ".join(script.HOSTS))
+    assert text in page
+    assert max(len(line) for line in page.splitlines() if not line.startswith("|")) <= 120
