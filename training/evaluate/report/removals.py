@@ -66,8 +66,8 @@ def _means(result: Result) -> Table:
         notes=[
             "Absent: what the negative names is not in the image. Kept: what the prompt asks for is. Valid: the image "
             f"is not broken. Clean: all three. Means over {len(result['pairs'])} pairs, and over the {lower} with most "
-            "to remove, which have the lowest share of absent without a negative (the first of equal ones); in brackets "
-            "95 % Wilson intervals over all these images.",
+            "to remove, which have the lowest share of absent without a negative (the first of equal ones); in "
+            "brackets 95 % Wilson intervals over all these images.",
         ],
     )
 
