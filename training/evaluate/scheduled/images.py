@@ -46,7 +46,8 @@ def _batches(maker: Maker, manifest: Manifest) -> Iterator[tuple[Sequence[Row], 
             images = maker.draw(own, Method.parse(manifest.method))
         except Exception as caught:  # any error: otherwise the other processes would wait for this one's images
             error = f"{type(caught).__name__}: {caught}"
-            log.warning("an image for the evaluation cannot be made: %s", error)
+            # an error, since processes but the first show no warnings
+            log.error("an image for the evaluation cannot be made: %s", error)
         if accelerator.reduce(torch.tensor(float(bool(error)), device=device), "sum").item():
             yield (), None
             return
