@@ -26,10 +26,14 @@ _PANELS: tuple[tuple[str, dict[str, str], bool], ...] = (
     ),
     ("strength of latents, of the teacher's", {"sample_std": "averaged", "x0_std_of_teacher": "in training"}, False),
     # of evaluate.every
-    ("CLIP score, precision, recall", {f"eval_{name}": name for name in ("clip", "precision", "recall")}, False),
+    (
+        "CLIP score (band: 95 %), precision, recall",
+        {f"eval_{name}": name for name in ("clip", "precision", "recall")},
+        False,
+    ),
     ("FID", {"eval_fid": "FID"}, False),
     (
-        "with a negative prompt, shares of images",
+        "with a negative prompt, shares of images (bands: 95 %)",
         {f"eval_{name}": name for name in ("absent", "kept", "valid", "clean")}
         | {"eval_plain_absent": "absent without it", "eval_plain_valid": "valid without it"},
         False,

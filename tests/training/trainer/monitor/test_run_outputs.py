@@ -153,7 +153,7 @@ def test_panels_without_a_figure_are_left_out(monkeypatch):
     measured = {"eval_absent": 0.5, "eval_absent_low": 0.4, "eval_absent_high": 0.7}
     curves([{"iteration": n, "vsd": 0.1, **measured, "sample_distance": None} for n in (1, 2)])
     (panels,) = shown
-    assert [axes.get_title() for axes in panels] == ["losses", "with a negative prompt, shares of images"]
+    assert [axes.get_title() for axes in panels] == ["losses", "with a negative prompt, shares of images (bands: 95 %)"]
     assert all(axes.lines for axes in panels)
     assert [len(axes.collections) for axes in panels] == [0, 1], "the interval is drawn"
 
