@@ -57,25 +57,24 @@ async function showRejected(errors) {
   }
 }
 
-// No event says that a prompt was rejected, but the front end keeps the reasons, as a new object each time.
-let watch = null;
-function onQueueing() {
-  clearInterval(watch?.timer);
-  const before = app.lastNodeErrors;
-  const look = () => {
-    const errors = app.lastNodeErrors;
-    if (errors && errors !== before) {
-      stop();
-      showRejected(errors);
-    } else if (Date.now() > end) stop();
-  };
-  const end = Date.now() + LONGEST;
-  watch = { look, timer: setInterval(look, POLL) };
+// No event says that a prompt was rejected, but the front end keeps the reasons, as a new object each time. That of
+// ComfyUI 0.16.3 has `promptQueued` after it; newer ones only `promptQueueing` before it.
+let seen = null; // the reasons when the prompt was queued, or that were shown
+let timer;
+
+function look() {
+  const errors = app.lastNodeErrors;
+  if (!errors || errors === seen) return;
+  seen = errors;
+  clearInterval(timer);
+  showRejected(errors);
 }
 
-function stop() {
-  clearInterval(watch?.timer);
-  watch = null;
+function onQueueing() {
+  clearInterval(timer);
+  seen = app.lastNodeErrors;
+  const end = Date.now() + LONGEST;
+  timer = setInterval(() => (Date.now() > end ? clearInterval(timer) : look()), POLL);
 }
 
 app.registerExtension({
@@ -84,8 +83,8 @@ app.registerExtension({
     api.addEventListener("execution_error", onExecutionError);
     api.addEventListener("promptQueueing", onQueueing);
     api.addEventListener("promptQueued", () => {
-      watch?.look(); // a prompt may be accepted in part
-      stop();
+      look(); // a prompt may be accepted in part
+      clearInterval(timer);
     });
   },
 });

@@ -12,37 +12,34 @@ const STYLE =
   "overflow: hidden auto; overflow-wrap: anywhere; white-space: pre-wrap; user-select: text;";
 const WARNING_STYLE = "border-left: 3px solid #e8a33d; padding-left: 6px; margin-bottom: 3px;";
 
-// The nodes that ran, until it is known in which workflow: the event that a node runs does not say it, but texts do.
-let run = { begun: new Set(), entries: undefined };
+// What was said in a tab: {entries: execution id of a node -> {text, warnings: text -> execution id of the node that
+// was running}, toasts: warnings of its last two runs that had a toast}. Not kept on the nodes, because opening a
+// workflow or undoing a change makes new ones; nor by the workflow's id, because a template that is open twice has the
+// same id in both tabs. The key is the tab's change tracker, which the front end drops when the tab is closed.
+const kept = new WeakMap();
+const queued = new Map(); // id of a prompt -> what was said in the tab that queued it
+let sending; // the same of a prompt that may begin before the server's answer has its id
 
-// {workflow: its id, tab, entries: execution id of a node -> {text, warnings: text -> execution id of the node that was
-// running}}. Not kept on the nodes, because opening a workflow or undoing a change makes new ones. A template that is
-// open twice has the same id in both tabs.
-const kept = [];
-const queuedIn = new Map(); // workflow id -> the tab that queued it last
-const toasts = new Set(); // warnings of this run and the one before that had a toast
+// The prompt that runs. What was said in its tab is not known if another page queued it, as before this one was
+// reloaded; messages then say in which workflow, but nodes that ran before the first one wait in `begun`.
+let run = { begun: new Set() };
 const heights = new WeakMap(); // node -> {text: height of its text, without: of the node without one}
 
 const rootGraph = () => app.rootGraph ?? app.graph;
 const widgetOf = (node) => node.widgets?.find((widget) => widget.name === WIDGET);
+const openTab = () => app.extensionManager.workflow?.activeWorkflow;
+const shown = () => saidIn(openTab());
 
-const rawTab = (tab) => tab?.__v_raw ?? tab; // Vue wraps the same object in several ways
-const openTab = () => rawTab(app.extensionManager.workflow?.activeWorkflow);
+function saidIn(tab) {
+  const said = kept.get(tab?.changeTracker) ?? { entries: new Map(), toasts: new Set() };
+  if (tab?.changeTracker) kept.set(tab.changeTracker, said);
+  return said;
+}
 
 function tabOf(workflow) {
-  if (queuedIn.has(workflow)) return queuedIn.get(workflow);
-  if (workflow === rootGraph()?.id) return openTab();
-  return rawTab(app.extensionManager.workflow?.openWorkflows?.find((tab) => tab.activeState?.id === workflow));
+  if ((workflow ?? rootGraph()?.id) === rootGraph()?.id) return openTab();
+  return app.extensionManager.workflow?.openWorkflows?.find((tab) => tab.activeState?.id === workflow);
 }
-
-function entriesOf(workflow, tab) {
-  let found = kept.find((each) => each.workflow === workflow && each.tab === tab);
-  if (!found) kept.push((found = { workflow, tab, entries: new Map() }));
-  return found.entries;
-}
-
-const allEntries = () => kept.map(({ entries }) => entries);
-const shownEntries = () => entriesOf(rootGraph()?.id, openTab());
 
 // The node with this execution id, after the subgraph nodes around it: "12:5" is node 5 in the subgraph of node 12.
 // Empty for nodes of others and for nodes that are gone.
@@ -147,8 +144,8 @@ function fit(node) {
 
 function drawAll() {
   const lines = new Map();
-  const entries = shownEntries();
-  for (const [id, { text, warnings }] of entries) {
+  const said = shown();
+  for (const [id, { text, warnings }] of said.entries) {
     for (const node of pathTo(id)) {
       if (!lines.has(node)) lines.set(node, new Map());
       for (const warning of warnings.keys()) lines.get(node).set(warning, true);
@@ -161,17 +158,19 @@ function drawAll() {
   // The front end places widgets some frames later.
   const isPlaced = (node) => !isOpen(node) || !widgetOf(node) || widgetOf(node).element.isConnected;
   const place = (frames) => {
-    const paths = [...entries].map(([id, { warnings }]) => [pathTo(id), warnings]);
+    const paths = [...said.entries].map(([id, { warnings }]) => [pathTo(id), warnings]);
     if (frames > 0 && !paths.every(([path]) => path.every(isPlaced))) {
       requestAnimationFrame(() => place(frames - 1));
       return;
     }
-    for (const [path, warnings] of paths) if (!path.map(fit).some(Boolean)) [...warnings.keys()].forEach(toast);
+    for (const [path, warnings] of paths) {
+      if (!path.map(fit).some(Boolean)) for (const text of warnings.keys()) toast(text, said);
+    }
   };
   requestAnimationFrame(() => requestAnimationFrame(() => place(120)));
 }
 
-function toast(text) {
+function toast(text, { toasts }) {
   if (toasts.has(text)) return;
   toasts.add(text);
   app.extensionManager.toast.add({ severity: "warn", summary: "SNOOPI", detail: text, life: 20000 });
@@ -188,63 +187,77 @@ function drawSoon() {
 }
 
 // The front end opens a tab some frames after its graph is loaded.
-function followTab(frames, before = openTab()) {
-  const now = openTab();
+function followTab(frames, before = openTab()?.changeTracker) {
+  const now = openTab()?.changeTracker;
   if (now !== before) drawSoon();
   if (frames > 0) requestAnimationFrame(() => followTab(frames - 1, now));
 }
 
+// No event has the id of a prompt and the tab that queues it, so the call is wrapped. If a front end queues prompts in
+// another way, texts go to a tab with their workflow.
+function followQueue() {
+  const { queuePrompt } = api;
+  api.queuePrompt = async function (...given) {
+    const said = (sending = shown());
+    try {
+      const answer = await queuePrompt.apply(this, given);
+      if (answer?.prompt_id) queued.set(answer.prompt_id, said);
+      return answer;
+    } finally {
+      sending = undefined;
+    }
+  };
+}
+
+function start({ prompt_id: prompt }) {
+  run = { prompt, said: queued.get(prompt) ?? sending, begun: new Set() };
+}
+
 function receive({ kind, text, node, source, workflow }) {
-  const id = workflow ?? rootGraph()?.id;
-  const entries = entriesOf(id, tabOf(id));
-  if (source && !run.entries && (run.begun.has(source) || run.begun.has(node))) {
-    run.entries = entries;
-    for (const id of run.begun) forget(id, [entries]);
+  if (!run.said) {
+    run.said = saidIn(tabOf(workflow));
+    run.begun.forEach(forget);
   }
+  const { entries } = run.said;
   if (!entries.has(node)) entries.set(node, { text: "", warnings: new Map() });
   const { warnings } = entries.get(node);
   if (kind === "text") entries.get(node).text = text;
   else if (!warnings.has(text)) warnings.set(text, source);
-  if (kind === "warning" && entries !== shownEntries()) toast(text);
+  if (kind === "warning" && run.said !== shown()) toast(text, run.said);
   drawSoon();
 }
 
 // A node that runs again says everything again, and all samplers behind it run again too.
-function forget(id, several) {
-  for (const entries of several) {
-    entries.delete(id);
-    for (const { warnings } of entries.values()) {
-      for (const [text, source] of warnings) if (source === id) warnings.delete(text);
-    }
+function forget(id) {
+  run.said.entries.delete(id);
+  for (const { warnings } of run.said.entries.values()) {
+    for (const [text, source] of warnings) if (source === id) warnings.delete(text);
   }
 }
 
 function begin(id) {
-  run.begun.add(id);
-  if (run.entries) forget(id, [run.entries]);
+  if (run.said) forget(id);
+  else run.begun.add(id);
   drawSoon();
 }
 
 // A warning that this run did not repeat has a toast when it comes again.
 function end() {
-  // No node said anything, so that the run may be any workflow's.
-  if (!run.entries) for (const id of run.begun) forget(id, allEntries());
-  run = { begun: new Set(), entries: undefined };
-  const said = new Set();
-  for (const entries of allEntries()) {
-    for (const { warnings } of entries.values()) for (const text of warnings.keys()) said.add(text);
-  }
-  for (const text of toasts) if (!said.has(text)) toasts.delete(text);
+  const { entries, toasts } = run.said ?? saidIn();
+  const repeated = new Set([...entries.values()].flatMap(({ warnings }) => [...warnings.keys()]));
+  for (const text of toasts) if (!repeated.has(text)) toasts.delete(text);
+  queued.delete(run.prompt);
+  run = { begun: new Set() };
   drawSoon();
 }
 
 app.registerExtension({
   name: "snoopi.nodeText",
   setup() {
+    followQueue();
     api.addEventListener("snoopi.node_text", ({ detail }) => receive(detail));
-    // Older front ends (1.39) have the second alone, which may come after the first text.
-    for (const event of ["promptQueueing", "promptQueued"])
-      api.addEventListener(event, () => queuedIn.set(rootGraph()?.id, openTab()));
+    api.addEventListener("execution_start", ({ detail }) => start(detail));
+    api.addEventListener("graphCleared", () => shown().entries.clear());
     api.addEventListener("executing", ({ detail }) => (detail ? begin(String(detail)) : end()));
   },
   afterConfigureGraph() {

@@ -52,8 +52,9 @@ def markdown(note: tuple[str, str, str]) -> str:
 
 def note_size(workflow: Workflow) -> tuple[int, int]:
     """In pixels; as wide as the columns that it lies in. The addresses of links are not shown."""
-    columns = sum(NOTE in column for column in workflow.columns)
-    width = LOADER[0] + (columns - 1) * (layout.COLLAPSED + layout.GAP)
+    first, *others = [column for column in workflow.columns if NOTE in column]
+    sizes = [workflow.drawn[key].size for key in first if key in workflow.drawn]
+    width = max([LOADER[0], *(size[0] for size in sizes if size)]) + len(others) * (layout.COLLAPSED + layout.GAP)
     letters, lines = int((width - 40) / LETTER), 0.0
     for line in markdown(workflow.note).splitlines():
         shown = "".join(part.partition(")")[2] if number else part for number, part in enumerate(line.split("](")))

@@ -62,7 +62,7 @@ def _save_video(images: str, rate: float, prefix: str, audio: str = "") -> dict[
         "video": Node(
             type="CreateVideo", inputs={"images": Link(images), "fps": rate, "bit_depth": 8, **sound}, collapsed=True
         ),
-        "save": Node(type="SaveVideo", inputs=inputs, title="Result", size=(PICTURE[0], 150)),
+        "save": Node(type="SaveVideo", inputs=inputs, title="Result", size=(PICTURE[0], 130)),
     }
 
 
@@ -71,7 +71,7 @@ _UMT5 = split_file("text_encoders", "Comfy-Org/Wan_2.1_ComfyUI_repackaged", "umt
 _WAN_LOADERS = {
     **{key: node for key, node in {**_HIGH, **_LOW}.items() if not key.startswith("nasa")},
     "clip": clip(_UMT5, "wan"),
-    "vae": replace(vae(split_file("vae", _WAN, "wan_2.1_vae")), group=RESULT),
+    "vae": replace(vae(split_file("vae", _WAN, "wan_2.1_vae")), collapsed=True),  # no other works
 }
 WAN = Workflow(
     model="Wan 2.2 14B",
@@ -84,10 +84,13 @@ WAN = Workflow(
     ),
     nodes={
         **_WAN_LOADERS,
-        "prompt": replace(text(_PROMPT, "Prompt", Link("clip")), size=(LOADER[0], TEXT[1])),
-        "negative": text(_NEGATIVE, "Negative prompt", Link("clip")),
+        "prompt": replace(text(_PROMPT, "Prompt", Link("clip")), size=(290, TEXT[1])),  # a wide column: a low note
+        "negative": replace(text(_NEGATIVE, "Negative prompt", Link("clip")), size=(TEXT[0], 90)),
         "latent": Node(
-            type="EmptyHunyuanLatentVideo", inputs={"width": 640, "height": 640, "length": 81, "batch_size": 1}
+            type="EmptyHunyuanLatentVideo",
+            inputs={"width": 640, "height": 640, "length": 81, "batch_size": 1},
+            size=(LOADER[0], 146),
+            group=RESULT,
         ),
         "nasa_high": _HIGH["nasa_high"],
         "nasa_low": _LOW["nasa_low"],
@@ -97,11 +100,11 @@ WAN = Workflow(
         **_save_video("decode", 16.0, "wan"),
     },
     columns=(
-        ("network_high", "lora_high", "shift_high", "network_low", "lora_low", "shift_low", "latent"),
+        ("network_high", "lora_high", "shift_high", "network_low", "lora_low", "shift_low"),
         ("clip", "prompt", NOTE),
-        ("negative", ROW, "nasa_high", "nasa_low"),
-        ("first", "vae"),
-        ("second", "decode", "video", "save"),
+        ("negative", "nasa_high", 520, "nasa_low"),  # as low as it must be, so that all is seen at 57 %
+        ("latent", 216, "first", 808, "vae"),  # room for wires above the sampler
+        ("second", 580, "decode", "video", "save"),
     ),
 )
 

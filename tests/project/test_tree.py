@@ -21,8 +21,9 @@ REACH = 33  # letters of a name that a search compares: Fuse.js, threshold 0.33,
 WIDTH = 1450  # of a template, in units of the canvas
 # The zoom at which a window of 1280 x 720 shows a template as a whole; below 0.6 the front end writes no text.
 ZOOM = 0.69
-LARGER = {"5 ": 0.6, "6 ": 0.57, "7 ": 0.58, "FLUX": 0.61, "Qwen": 0.64, "LTX": 0.57, "Wan": 0.53}
-FILLED, EDGE, TITLE = 0.75, 10, 30  # what Fit View fills of the window, its margin, a title bar's height
+LARGER = {"5 ": 0.6, "6 ": 0.57, "7 ": 0.58, "FLUX": 0.61, "Qwen": 0.64, "LTX": 0.57, "Wan": 0.57}
+# What Fit View fills of the window, its margin, a title bar's height, half of a wire's dot.
+FILLED, EDGE, TITLE, DOT = 0.75, 10, 30, 10
 MODELS_LIMIT = 55 * 1000**2  # two worlds; one student is packed (tests/live/install/test_archive.py)
 # Local folders of one machine. Split in two, so that this file does not match itself.
 MACHINE_PATHS = re.compile(
@@ -112,7 +113,7 @@ def test_a_small_window_shows_templates_large_enough() -> None:
         for node in graph["nodes"]:
             (x, y), (width, height) = node["pos"], (225, 0) if node["flags"].get("collapsed") else node["size"]
             boxes.append((x, y - TITLE, width, height + TITLE))
-        boxes += [(*dot["pos"], 0, 0) for dot in graph["extra"].get("reroutes", [])]
+        boxes += [(x, y - DOT, 0, 2 * DOT) for x, y in (dot["pos"] for dot in graph["extra"].get("reroutes", []))]
         width = max(x + width for x, _, width, _ in boxes) - min(x for x, _, _, _ in boxes)
         height = max(y + height for _, y, _, height in boxes) - min(y for _, y, _, _ in boxes)
         assert width <= WIDTH, f"{name} is {width} wide"

@@ -142,6 +142,8 @@ def open_front_end(
         client.post(f"/settings/{name}", value)
     context = browser.new_context(viewport={"width": size[0], "height": size[1]})
     if static:
+        # Else Chromium keeps the server's websocket from it: a page that is answered here is not of this machine.
+        context.grant_permissions(["local-network-access"], origin=client.url)
 
         def answer(route: Route) -> None:
             file = static / (urlsplit(route.request.url).path.lstrip("/") or "index.html")

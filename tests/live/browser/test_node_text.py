@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from effort import some
-from live_browser import DRAW, LOAD, OVERLAPS, graph, open_front_end, place, screenshot, show_all
+from live_browser import DRAW, LOAD, OVERLAPS, STILL, graph, open_front_end, place, screenshot, show_all
 from live_server import Server
 from playwright.sync_api import Browser, Page
+from soak_cases import slow
 from templates import FIRST, FOLDER, SWEEP
 
+from scripts.setup.front_end import oldest_front_end
 from scripts.workflows.bundled import ALPHA, STUDENT
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
@@ -22,9 +24,10 @@ TEMPLATE = (FOLDER / f"{FIRST}.json").read_text(encoding="utf-8")
 RENDERERS = {"classic": False, "nodes_2": True}
 # Counts runs, and collects toasts, which are only shown for some seconds.
 WATCH = """() => {
-  const toast = app.extensionManager.toast, add = toast.add;
+  const toast = app.extensionManager.toast, add = toast.add, isWatched = 'toasts' in window;
   window.ended = 0;
   window.toasts = [];
+  if (isWatched) return;
   comfyAPI.api.api.addEventListener('execution_success', () => window.ended++);
   toast.add = message => { window.toasts.push(message.detail); add(message); };
 }"""
@@ -50,15 +53,24 @@ MISPLACED = f"""() => {{ {FIND}
   return Math.max(box.left - text.left, text.right - box.right, text.bottom - box.bottom, 8 - text.height,
     element.scrollWidth - element.clientWidth);
 }}"""
-SAY = "message => comfyAPI.api.api.dispatchCustomEvent('snoopi.node_text', message)"
-# A run of one node that says something.
-RUN = """([node, message]) => {
-  for (const [event, detail] of [['executing', node], ['snoopi.node_text', message], ['executing', null]])
+# A run of one node that says something; this page did not queue it.
+RUN = """message => {
+  for (const [event, detail] of [['execution_start', {prompt_id: 'of another page'}], ['executing', message.source],
+      ['snoopi.node_text', message], ['executing', null]])
     comfyAPI.api.api.dispatchCustomEvent(event, detail);
 }"""
 # Loads a graph into the open tab, as undo does.
 UNDO = "saved => app.loadGraphData(saved, true, true, app.extensionManager.workflow.activeWorkflow)"
-QUEUE = "() => comfyAPI.api.api.dispatchCustomEvent('promptQueueing')"
+# Saves the open tab as a file, closes it, and opens the file again; returns its path.
+REOPEN = """async () => {
+  const {workflow, command} = app.extensionManager, tab = workflow.activeWorkflow;
+  await workflow.saveWorkflow(tab);
+  await command.execute('Workspace.CloseWorkflow');
+  await tab.load();
+  await app.loadGraphData(tab.activeState, true, true, tab);
+  return tab.path;
+}"""
+OPEN = "path => app.extensionManager.workflow.activeWorkflow?.path === path"
 FORMER_TAB = "() => app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')"
 TO_SUBGRAPH = f"() => {{ {FIND} app.graph.convertToSubgraph(new Set([find('SnoopiNASAApply')])); }}"
 # Whether NASA Scale Sweep shows a picture and a text; by how many pixels the text's room is higher than the text.
@@ -124,12 +136,12 @@ def follow(page: Page, pictures: Path) -> None:
     page.wait_for_function(SHOWN, arg=too_high(4))
 
     (number,) = (node["id"] for node in saved["nodes"] if node["type"] == "SnoopiNASAApply")
-    message = {"kind": "warning", "node": str(number), "source": "99", "workflow": saved["id"]}
-    page.evaluate(SAY, {**message, "text": "long" * 40})
+    message = {"kind": "warning", "node": str(number), "source": "98", "workflow": saved["id"]}
+    page.evaluate(RUN, {**message, "text": "long" * 40, "source": "99"})
     page.wait_for_function(SHOWN, arg=[too_high(4)[0], "long" * 40, too_high(4)[1]])
     look(page, pictures / "long_word.png")
-    page.evaluate(SAY, {**message, "text": "Said in a workflow that is not open.", "workflow": "another"})
-    page.evaluate(SAY, {**message, "text": "Said about a node that is not ours.", "node": "99"})
+    page.evaluate(RUN, {**message, "text": "Said in a workflow that is not open.", "workflow": "another"})
+    page.evaluate(RUN, {**message, "text": "Said about a node that is not ours.", "node": "99"})
     for text in ("Said in a workflow that is not open.", "Said about a node that is not ours."):
         page.get_by_text(text).first.wait_for()
 
@@ -178,6 +190,7 @@ def fail(page: Page, picture: Path) -> None:
         page.evaluate(SET, [node, name, wrong])
         page.get_by_test_id("queue-button").click()
         page.wait_for_function("text => window.toasts.some(toast => toast?.includes(text))", arg=sentence)
+        page.keyboard.press("Escape")  # closes the dialog that older front ends show as well
         page.evaluate(SET, [node, name, right])
     screenshot(page, picture)
     assert len([text for text in page.evaluate("() => window.toasts") if text and "'ten'" in text]) == 1
@@ -185,6 +198,12 @@ def fail(page: Page, picture: Path) -> None:
 
 def test_errors_are_shown_in_our_own_words(page: Page, screenshots: Path) -> None:
     fail(page, screenshots / "errors.png")
+
+
+@pytest.mark.full
+def test_errors_are_shown_in_the_oldest_front_end(browser: Browser, server: Server, screenshots: Path) -> None:
+    with open_front_end(browser, server.client, size=(1920, 1080), static=oldest_front_end()) as page:
+        fail(page, screenshots / "errors_oldest.png")
 
 
 @pytest.mark.full
@@ -199,36 +218,62 @@ def test_a_run_of_another_workflow_takes_nothing_away(page: Page) -> None:
     here = graph(page)
     (number,) = (str(node["id"]) for node in here["nodes"] if node["type"] == "SnoopiNASAApply")
     text = {"kind": "text", "node": number, "source": number}
-    page.evaluate(QUEUE)
-    page.evaluate(SAY, {**text, "text": "Said here.", "workflow": here["id"]})
+    page.evaluate(RUN, {**text, "text": "Said here.", "workflow": here["id"]})
     page.wait_for_function(SHOWN, arg=["Said here."])
-    page.evaluate(RUN, [number, {**text, "text": "Said there.", "workflow": "another"}])
+    page.evaluate(RUN, {**text, "text": "Said there.", "workflow": "another"})
     page.evaluate(DRAW)
     assert page.evaluate(SHOWN, ["Said here."])
-    page.evaluate(RUN, [number, {**text, "text": "Said anew.", "workflow": here["id"]}])
+    page.evaluate(RUN, {**text, "text": "Said anew.", "workflow": here["id"]})
     page.wait_for_function(SHOWN, arg=["Said anew."])
 
 
-def open_twice(page: Page) -> None:
-    """A template has the same id in both tabs."""
+def queue_in_two_tabs(page: Page, server: Server) -> None:
+    """They have the same id; both are queued before the first runs."""
     page.evaluate(WATCH)
-    page.evaluate(LOAD, TEMPLATE)
-    run_with(page, ["does nothing: alpha is 0"], alpha=0, seed=1)
-    page.evaluate(LOAD, TEMPLATE)
-    page.wait_for_function(SHOWN, arg=[])
-    run_with(page, [f"alpha {ALPHA:g}, from the model's file"], alpha_mode="auto", seed=2)
+    busy = server.client.queue_until(slow(), "progress")
+    for mode in ("as set", "auto"):
+        page.evaluate(LOAD, TEMPLATE)
+        page.wait_for_function(SHOWN, arg=[])
+        for name, value in (("alpha", 0), ("alpha_mode", mode)):
+            page.evaluate(SET, ["SnoopiNASAApply", name, value])
+        queued = len(server.client.get_json("/queue")["queue_pending"])
+        page.get_by_test_id("queue-button").click()
+        while len(server.client.get_json("/queue")["queue_pending"]) == queued:
+            page.evaluate(DRAW)
+    server.client.post("/interrupt", {"prompt_id": busy})
+    page.wait_for_function("() => window.ended === 2")
+    page.wait_for_function(SHOWN, arg=[f"alpha {ALPHA:g}, from the model's file"])
     page.evaluate(FORMER_TAB)
     page.wait_for_function(SHOWN, arg=["does nothing: alpha is 0"])
 
 
-def test_a_template_that_is_open_twice_has_texts_of_its_own(page: Page) -> None:
-    open_twice(page)
+def test_two_tabs_of_a_template_have_texts_of_their_own(page: Page, server: Server) -> None:
+    queue_in_two_tabs(page, server)
+
+
+@pytest.mark.full
+def test_the_same_in_the_oldest_front_end(browser: Browser, server: Server) -> None:
+    with open_front_end(browser, server.client, static=oldest_front_end()) as page:
+        queue_in_two_tabs(page, server)
 
 
 @pytest.mark.full
 def test_the_same_in_the_newest_front_end(browser: Browser, newest: Server) -> None:
     with opened(browser, newest, "classic") as page:
-        open_twice(page)
+        queue_in_two_tabs(page, newest)
+
+
+def test_closing_a_tab_forgets_its_texts(page: Page) -> None:
+    page.evaluate(WATCH)
+    page.evaluate(LOAD, TEMPLATE)
+    run_with(page, ["does nothing: alpha is 0"], alpha=0)
+    path = page.evaluate(REOPEN)
+    try:
+        page.wait_for_function(OPEN, arg=path)
+        page.evaluate(STILL)
+        assert page.evaluate(SHOWN, [])
+    finally:
+        page.evaluate("path => comfyAPI.api.api.deleteUserData(path)", path)
 
 
 @pytest.mark.full
