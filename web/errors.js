@@ -59,20 +59,22 @@ async function showRejected(errors) {
 
 // No event says that a prompt was rejected, but the front end keeps the reasons, as a new object each time. That of
 // ComfyUI 0.16.3 has `promptQueued` after it; newer ones only `promptQueueing` before it.
-let seen = null; // the reasons when the prompt was queued, or that were shown
+let before = null; // the reasons when the prompt was queued
+let isShown = false; // the reasons of this prompt, or of one of several that were queued together
 let timer;
 
 function look() {
   const errors = app.lastNodeErrors;
-  if (!errors || errors === seen) return;
-  seen = errors;
+  if (isShown || !errors || errors === before) return;
+  isShown = true;
   clearInterval(timer);
   showRejected(errors);
 }
 
 function onQueueing() {
   clearInterval(timer);
-  seen = app.lastNodeErrors;
+  before = app.lastNodeErrors;
+  isShown = false;
   const end = Date.now() + LONGEST;
   timer = setInterval(() => (Date.now() > end ? clearInterval(timer) : look()), POLL);
 }
@@ -85,6 +87,7 @@ app.registerExtension({
     api.addEventListener("promptQueued", () => {
       look(); // a prompt may be accepted in part
       clearInterval(timer);
+      isShown = false;
     });
   },
 });

@@ -100,6 +100,21 @@ TITLE_BAR = """type => {
   return [canvas.x + (node.pos[0] + 60 + view.offset[0]) * view.scale,
           canvas.y + (node.pos[1] - 15 + view.offset[1]) * view.scale];
 }"""
+# Counts runs, and collects toasts, which are only shown for some seconds.
+WATCH = """() => {
+  const toast = app.extensionManager.toast, add = toast.add, isWatched = 'toasts' in window;
+  window.ended = 0;
+  window.toasts = [];
+  if (isWatched) return;
+  comfyAPI.api.api.addEventListener('execution_success', () => window.ended++);
+  toast.add = message => { window.toasts.push(message.detail); add(message); };
+}"""
+# A run of one node that says something; this page did not queue it.
+RUN = """message => {
+  for (const [event, detail] of [['execution_start', {prompt_id: 'of another page'}], ['executing', message.source],
+      ['snoopi.node_text', message], ['executing', null]])
+    comfyAPI.api.api.dispatchCustomEvent(event, detail);
+}"""
 HANG = 300_000  # ms; longer than any wait on a busy machine
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from effort import some
-from live_browser import DRAW, LOAD, OVERLAPS, STILL, graph, open_front_end, place, screenshot, show_all
+from live_browser import DRAW, LOAD, OVERLAPS, RUN, STILL, WATCH, graph, open_front_end, place, screenshot, show_all
 from live_server import Server
 from playwright.sync_api import Browser, Page
 from soak_cases import slow
@@ -22,15 +22,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
 TEMPLATE = (FOLDER / f"{FIRST}.json").read_text(encoding="utf-8")
 RENDERERS = {"classic": False, "nodes_2": True}
-# Counts runs, and collects toasts, which are only shown for some seconds.
-WATCH = """() => {
-  const toast = app.extensionManager.toast, add = toast.add, isWatched = 'toasts' in window;
-  window.ended = 0;
-  window.toasts = [];
-  if (isWatched) return;
-  comfyAPI.api.api.addEventListener('execution_success', () => window.ended++);
-  toast.add = message => { window.toasts.push(message.detail); add(message); };
-}"""
 NOT_THERE = (
     'ckpt_name: "gone.safetensors" is not in the list. Choose another, or copy the file into ComfyUI\'s '
     "models/checkpoints and press R"
@@ -53,12 +44,6 @@ MISPLACED = f"""() => {{ {FIND}
   return Math.max(box.left - text.left, text.right - box.right, text.bottom - box.bottom, 8 - text.height,
     element.scrollWidth - element.clientWidth);
 }}"""
-# A run of one node that says something; this page did not queue it.
-RUN = """message => {
-  for (const [event, detail] of [['execution_start', {prompt_id: 'of another page'}], ['executing', message.source],
-      ['snoopi.node_text', message], ['executing', null]])
-    comfyAPI.api.api.dispatchCustomEvent(event, detail);
-}"""
 # Loads a graph into the open tab, as undo does.
 UNDO = "saved => app.loadGraphData(saved, true, true, app.extensionManager.workflow.activeWorkflow)"
 # Saves the open tab as a file, closes it, and opens the file again; returns its path.
