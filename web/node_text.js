@@ -13,9 +13,10 @@ const STYLE =
 const WARNING_STYLE = "border-left: 3px solid #e8a33d; padding-left: 6px; margin-bottom: 3px;";
 
 // What was said in a tab: {entries: execution id of a node -> {text, warnings: text -> execution id of the node that
-// was running}, toasts: warnings of its last two runs that had a toast}. Not kept on the nodes, because opening a
-// workflow or undoing a change makes new ones; nor by the workflow's id, because a template that is open twice has the
-// same id in both tabs. The key is the tab's change tracker, which the front end drops when the tab is closed.
+// was running}, toasts: warnings of its last two runs that had a toast, workflow: its id}. Not kept on the nodes,
+// because opening a workflow or undoing a change makes new ones; nor by the workflow's id, because a template that is
+// open twice has the same id in both tabs. The key is the tab's change tracker, which the front end drops when the tab
+// is closed.
 const kept = new WeakMap();
 const queued = new Map(); // id of a prompt -> what was said in the tab that queued it
 let sending; // the same of a prompt that may begin before the server's answer has its id
@@ -34,6 +35,11 @@ function saidIn(tab) {
   const said = kept.get(tab?.changeTracker) ?? { entries: new Map(), toasts: new Set() };
   if (tab?.changeTracker) kept.set(tab.changeTracker, said);
   return said;
+}
+
+// The same, if the graph is that tab's: the front end opens a tab some frames after its graph is loaded.
+function saidHere() {
+  return shown().workflow === rootGraph()?.id ? shown() : saidIn();
 }
 
 function tabOf(workflow) {
@@ -144,7 +150,7 @@ function fit(node) {
 
 function drawAll() {
   const lines = new Map();
-  const said = shown();
+  const said = saidHere();
   for (const [id, { text, warnings }] of said.entries) {
     for (const node of pathTo(id)) {
       if (!lines.has(node)) lines.set(node, new Map());
@@ -158,6 +164,7 @@ function drawAll() {
   // The front end places widgets some frames later.
   const isPlaced = (node) => !isOpen(node) || !widgetOf(node) || widgetOf(node).element.isConnected;
   const place = (frames) => {
+    if (said !== saidHere()) return;
     const paths = [...said.entries].map(([id, { warnings }]) => [pathTo(id), warnings]);
     if (frames > 0 && !paths.every(([path]) => path.every(isPlaced))) {
       requestAnimationFrame(() => place(frames - 1));
@@ -186,7 +193,6 @@ function drawSoon() {
   });
 }
 
-// The front end opens a tab some frames after its graph is loaded.
 function followTab(frames, before = openTab()?.changeTracker) {
   const now = openTab()?.changeTracker;
   if (now !== before) drawSoon();
@@ -218,6 +224,7 @@ function receive({ kind, text, node, source, workflow }) {
     run.said = saidIn(tabOf(workflow));
     run.begun.forEach(forget);
   }
+  run.said.workflow = workflow ?? rootGraph()?.id;
   const { entries } = run.said;
   if (!entries.has(node)) entries.set(node, { text: "", warnings: new Map() });
   const { warnings } = entries.get(node);
