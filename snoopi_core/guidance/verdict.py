@@ -105,7 +105,7 @@ def _describe(which: str, responses: Sequence[Response], strengths: Sequence[tup
             f"{which} may be too close to the prompt ({shown}; good ones have less than {CLOSE_COSINE:g} on a "
             "small model of ours, maybe more on other models). If it has no effect, repeat less of the prompt in it."
         )
-    return f"{which} is informative: it differs from the prompt ({shown})."
+    return f"{which} is informative: it differs from the prompt ({shown}), as any other text does, an empty one too."
 
 
 def _lower(
