@@ -33,7 +33,8 @@ def run_by(*files: str) -> Check:
     def check(found: list[Command]) -> list[Words]:
         text = "".join((ROOT / file).read_text(encoding="utf-8") for file in files)
         for command in found:
-            assert f'documented("{command.text}")' in text, f"{files} do not run `{command.text}`"
+            quote = "'" if '"' in command.text else '"'
+            assert f"documented({quote}{command.text}{quote})" in text, f"{files} do not run `{command.text}`"
         return []
 
     return check
@@ -132,7 +133,7 @@ RULES = {
         run_by("tests/live/install/conftest.py", "tests/live/install/test_archive.py"),
     ),
     "trainer": Rule(
-        rf"{CLONE} && cd snoopi|pip install '\.\[training\]'|python -m training\.pgsb --dry-run"
+        rf"{CLONE} && cd snoopi|pip install \"\.\[training\]\"|python -m training\.pgsb --dry-run"
         r"|(python -m training\.pgsb --resume|tensorboard --logdir|python -m training\.export) runs/mine.*",
         run_by("tests/project/test_first_run.py"),
     ),

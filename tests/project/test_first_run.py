@@ -50,7 +50,7 @@ def mine(clone: Path) -> Path:
 
 
 def test_pip_finds_the_requirements_of_the_extra(clone: Path) -> None:
-    command = documented("pip install '.[training]'")
+    command = documented('pip install ".[training]"')
     # From installed packages: the test checks that the requirements can be met, and not the network.
     assert "Would install snoopi-" in shell(f"{command} --dry-run --no-index --no-build-isolation", clone)
 

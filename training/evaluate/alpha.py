@@ -17,7 +17,7 @@ from training.config import find_file
 from training.evaluate.generate.command import folder_of, open_maker
 from training.evaluate.generate.student import find_student, read_about
 from training.evaluate.judges.load import load_judge
-from training.evaluate.judges.removal import judge_sets, summary, tally
+from training.evaluate.judges.removal import judge_sets, legend, summary, tally
 from training.evaluate.metrics.batching import choose_device
 from training.evaluate.sets.folder import claim_folder
 from training.evaluate.sets.manifest import Manifest
@@ -58,7 +58,7 @@ def alpha(args: argparse.Namespace) -> int:
             sets[folder] = claim_folder(folder, manifest)
             maker.make(folder, manifest)
         result = tally(sets, judge_sets(judge, sets, args.batch))
-    print(summary(result))
+    print(summary(result), legend(result), sep="\n")
     clean = {}
     for row, value in zip(result["sets"][1:], alphas, strict=True):
         if (share := row["means"]["all"]["clean"]) is None:

@@ -61,14 +61,17 @@ def test_a_blank_image_is_not_a_clean_removal(removal_sets, tmp_path):
 
 def test_undecided_images_are_not_counted(removal_sets, tmp_path, capsys):
     evaluate("removal", removal_sets, "--judge", f"{__name__}:unsure", "--out", tmp_path / "r.json")
-    means = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["sets"][0]["means"]["all"]
+    result = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    means, pairs = result["sets"][0]["means"]["all"], result["pairs"]
     assert means["absent"]["share"] == 0.5 and means["kept"] is means["valid"] is means["clean"] is None
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].split() == ["absent", "kept", "valid", "clean"]
     low, high = wilson(0.5, 12)
     assert shown[2].split() == ["none", "0.50", f"[{low:.2f},", f"{high:.2f}]", "-", "-", "-"]
     assert [line for line in shown if line.startswith(("all", "the "))] == ["all 3 pairs", "the 1 with most to remove"]
-    assert "Pairs with most to remove: the half whose images without the" in "\n".join(shown)
+    text = " ".join(shown)
+    assert "Pairs with most to remove: the half whose images without the" in text and "alpha is how strongly" in text
+    assert "pairs (prompt - negative): " in text and all(f"{p['positive']} - {p['negative']}" in text for p in pairs)
 
 
 def test_the_papers_means_follow_from_its_own_table():

@@ -145,11 +145,18 @@ def test_reports_and_trackers_have_the_figures(evaluated, tmp_path):
     assert len(curves(with_figures)) > len(curves(without)), "the figures are drawn"
 
 
-def test_a_small_world_is_read_by_its_own_reader(tiny_run, tmp_path):
+def test_a_small_world_is_read_by_its_own_reader(tiny_run, tmp_path, caplog, capsys, monkeypatch):
     """As in the recipes of the small worlds: nothing but evaluate.every is given, and no CLIP is loaded."""
-    arguments = tiny_run(tmp_path, "prompts.source=shapes", "loop.iterations=1", "evaluate.every=1", "evaluate.count=1")
-    assert main(arguments) == 0
-    (found,) = figures(tmp_path)
+    monkeypatch.setattr("training.console.EVERY", 0.01)
+    arguments = tiny_run(tmp_path, "prompts.source=shapes", "loop.iterations=2", "evaluate.every=1", "evaluate.count=1")
+    with caplog.at_level("INFO"):
+        assert main(arguments) == 0
+    _, found = figures(tmp_path)
+    tables = [n for n, text in enumerate(caplog.messages) if text.startswith("evaluation after iteration ")]
+    assert ["pairs (prompt - negative): a shape in the" in caplog.messages[n] for n in tables] == [True, False]
+    steps = [n for n, text in enumerate(caplog.messages) if text.startswith("evaluating the student ... (")]
+    assert steps[0] < tables[0] and steps[-1] < tables[-1], "a table follows the step that made it"
+    assert "\x1b" not in capsys.readouterr().err, "no bar moves the cursor of a file"
     names = {f"eval_{kind}{name}" for kind in ("", "plain_") for name in ("absent", "kept", "valid", "clean")}
     assert found.keys() == {name + end for name in names for end in ("", "_low", "_high")}
     assert all(0 <= value <= 1 for value in found.values())

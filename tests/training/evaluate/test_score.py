@@ -163,7 +163,7 @@ def test_missing_weights_are_reported_and_other_metrics_run(two, clip, tmp_path,
     some.write_bytes(b"")
     words = ["score", str(two / "none"), "--metrics", "fid", "--reference", str(two / "none")]
     main([*words, "--inception-weights", str(some), "--out", str(tmp_path / "none.json")])
-    assert "torch-fidelity is not installed: pip install '.[training]'" in capsys.readouterr().err
+    assert 'torch-fidelity is not installed: pip install ".[training]"' in capsys.readouterr().err
 
 
 def test_wrong_files_are_refused_and_nothing_is_written(two, clip, reference, inception, tmp_path, capsys):

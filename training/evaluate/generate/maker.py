@@ -65,7 +65,7 @@ class Maker:
         self._sampling.clear()
         total = sum(map(len, own))
         main = self.accelerator.is_main_process
-        with tqdm(total=total, desc=manifest.method, unit="image", mininterval=1, disable=not main) as bar:
+        with tqdm(total=total, desc=manifest.method, unit="image", mininterval=1, disable=not main or None) as bar:
             for batch in own:
                 missing = [n for n, row in enumerate(batch) if not is_complete(folder / row.file, manifest.info(row))]
                 if missing:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training.evaluate.judges.load import PEOPLE, ZERO_SHOT, load_judge
 from training.evaluate.judges.people import read_answers, write_page
-from training.evaluate.judges.removal import Sets, is_baseline, judge_sets, plain_of, summary, tally
+from training.evaluate.judges.removal import Sets, is_baseline, judge_sets, legend, plain_of, summary, tally
 from training.evaluate.metrics.batching import choose_device
 from training.evaluate.sets.image_files import check_images
 from training.evaluate.sets.manifest import find_sets, read_manifest
@@ -38,7 +38,7 @@ def removal(args: argparse.Namespace) -> int:
             more = {"model": args.clip_model, "weights": judge.clip.weights}
     result = tally(sets, verdicts)
     write_result(out, "removal", {"judge": {"name": args.judge, **more}, **result})
-    print(summary(result))
+    print(summary(result), legend(result), sep="\n")
     print(out, file=sys.stderr)
     return 0
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
+from textwrap import fill
 from typing import Any
 
 from tqdm import tqdm
@@ -26,7 +27,8 @@ SHARES = ("absent", "kept", "valid", "clean")
 _LEGEND = """\
 Shares of images [95 % interval]. absent: what the negative names is not in the image; kept: what the prompt asks for
 is; valid: the image is not broken; clean: all three. Pairs with most to remove: the half whose images without the
-negative show most often what it names (the paper's Table 3)."""
+negative show most often what it names (the paper's Table 3).
+none: without the negative prompt; nasa:ALPHA: with it, where alpha is how strongly NASA subtracts it."""
 Sets = dict[Path, Manifest]  # by folder
 Verdicts = dict[Path, dict[str, Verdict]]  # by folder and file name
 
@@ -35,7 +37,7 @@ def judge_sets(judge: Judge, sets: Sets, batch: int) -> Verdicts:
     """Judge all images, `batch` at a time, with a progress bar."""
     found: Verdicts = {}
     total = sum(len(manifest.images) for manifest in sets.values())
-    with tqdm(total=total, desc="judge", unit="image", mininterval=1) as bar:
+    with tqdm(total=total, desc="judge", unit="image", mininterval=1, disable=None) as bar:
         for folder, manifest in sets.items():
             found[folder] = {}
             for number, pair in enumerate(manifest.pairs):
@@ -109,7 +111,14 @@ def summary(result: Result) -> str:
         for row in result["sets"]:
             cells = "".join(f"{share_text(row['means'][which][name]):19s}" for name in SHARES)
             lines.append(f"  {row['method']:26s}{cells}".rstrip())
-    return "\n".join([*lines, _LEGEND])
+    return "\n".join(lines)
+
+
+def legend(result: Result) -> str:
+    """What the words of `summary` mean, and which pairs it is about."""
+    pairs = "; ".join(f"{pair['positive']} - {pair['negative']}" for pair in result["pairs"])
+    # a list of one's own may be long
+    return "\n".join([_LEGEND, fill(f"pairs (prompt - negative): {pairs}", 118, max_lines=8, placeholder=" ...")])
 
 
 def share_text(value: dict[str, float] | None) -> str:

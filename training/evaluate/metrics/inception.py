@@ -34,7 +34,7 @@ class Inception:
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError as error:
-            raise NotRun("torch-fidelity is not installed: pip install '.[training]'") from error
+            raise NotRun('torch-fidelity is not installed: pip install ".[training]"') from error
         try:
             # the library loads any pickle, which can run code: check first that this file is plain tensors
             torch.load(weights, weights_only=True, map_location="meta")

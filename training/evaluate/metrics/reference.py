@@ -49,7 +49,7 @@ def features_of(paths: Sequence[Path], network: Inception, *, side: int | None, 
         return clean_resize(picture if side is None else square(picture, side))
 
     features = []
-    with tqdm(total=len(paths), desc=title, unit="image", mininterval=1) as bar:
+    with tqdm(total=len(paths), desc=title, unit="image", mininterval=1, disable=None) as bar:
         for images in prepared(paths, prepare, batch):
             features.append(network.features(images))
             bar.update(len(images))

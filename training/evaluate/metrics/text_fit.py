@@ -101,7 +101,7 @@ def _cosines(
     clip: OpenClip, folder: Path, manifest: Manifest, prompts: Sequence[str], batch: int, title: str
 ) -> list[float]:
     cosines: list[float] = []
-    with tqdm(total=len(prompts), desc=f"{title}, {manifest.method}", unit="image", mininterval=1) as bar:
+    with tqdm(total=len(prompts), desc=f"{title}, {manifest.method}", unit="image", mininterval=1, disable=None) as bar:
         inputs = prepared(manifest.images, lambda row: clip.prepare(read_image(folder / row.file)), batch)
         for images, texts in zip(inputs, batches(prompts, batch), strict=True):
             cosines += (clip.encode(images) * clip.texts(texts)).sum(dim=1).tolist()

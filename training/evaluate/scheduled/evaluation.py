@@ -27,7 +27,7 @@ from training.evaluate.generate.command import folder_of
 from training.evaluate.generate.maker import Maker
 from training.evaluate.judges.intervals import of_mean
 from training.evaluate.judges.load import load_judge
-from training.evaluate.judges.removal import judge_sets, summary, tally
+from training.evaluate.judges.removal import judge_sets, legend, summary, tally
 from training.evaluate.judges.verdict import Judge
 from training.evaluate.metrics import command as scores
 from training.evaluate.metrics.distribution import Distribution
@@ -36,7 +36,7 @@ from training.evaluate.scheduled.check import check_evaluation, find_inception, 
 from training.evaluate.scheduled.images import make_images
 from training.evaluate.sets.manifest import Manifest
 from training.evaluate.sets.pairs import load_pairs
-from training.evaluate.sets.results import REMOVAL, SCORES, write_result
+from training.evaluate.sets.results import REMOVAL, SCORES, Result, write_result
 from training.evaluate.sets.rows import rows_of_list, rows_of_pairs
 from training.models.backbone import Backbone
 from training.models.guidance.methods import Method
@@ -60,6 +60,7 @@ class ScheduledEvaluation:
         self.folder = Path(self.recipe.output.folder) / "evaluation"
         self.places = self.folder / "prompts", self.folder / "pairs"  # of images
         self.metrics: dict[str, ClipScore | Distribution] = {}  # in the first process
+        self._explained = False  # what the table of removal means
 
     def start(self) -> None:
         """Load everything once, so that what is missing or does not fit is known before the training.
@@ -89,15 +90,19 @@ class ScheduledEvaluation:
         )
         student.eval()
         try:
-            with self._undisturbed():
+            with long_step("evaluating the student", at_once=False), self._undisturbed():
                 if main:
                     self._remove_last()
                 if error := make_images(maker, self.sets):
                     log.warning("iteration %d: the student cannot be evaluated (%s)", iteration, error)
                     return {}
-                return self._score() | self._judge(iteration) if main else {}
+                scores, judged = (self._score(), self._judge()) if main else ({}, None)
         finally:
             student.train(mode)
+        if judged is None:
+            return scores
+        self._show(iteration, judged)
+        return scores | _shares(judged)
 
     def _remove_last(self) -> None:
         """Also the results: if this evaluation fails, those of an earlier iteration must not be taken for its own."""
@@ -202,21 +207,20 @@ class ScheduledEvaluation:
                 found |= _ends(f"eval_{name}", *of_mean(score["value"], error))
         return found
 
-    def _judge(self, iteration: int) -> dict[str, float]:
-        """Shares of images with NASA, and as eval_plain_... of those without, each with its interval."""
+    def _judge(self) -> Result | None:
+        """Removal; None if the recipe does not ask for it."""
         sets, section = {folder: manifest for folder, manifest in self.sets.items() if manifest.pairs}, self.section
         if not sets:
-            return {}
+            return None
         result = tally(sets, judge_sets(self._open_judge(), sets, section.batch))
         name = REMOVAL.format(re.sub(r"\W+", "-", section.judge))
         write_result(self.folder / name, "removal", {"judge": {"name": section.judge}, **result})
-        log.info("iteration %d:\n%s", iteration, summary(result))
-        found = {}
-        for row, prefix in zip(result["sets"], ("eval_plain_", "eval_"), strict=True):
-            for name, share in row["means"]["all"].items():
-                if isinstance(share, dict):
-                    found |= {prefix + name: share["share"]} | _ends(prefix + name, share["low"], share["high"])
-        return found
+        return result
+
+    def _show(self, iteration: int, judged: Result) -> None:
+        text = summary(judged) if self._explained else f"{summary(judged)}\n{legend(judged)}"
+        self._explained = True
+        log.info("evaluation after iteration %d, of the averaged student:\n%s", iteration, text)
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
@@ -234,6 +238,16 @@ class ScheduledEvaluation:
             gc.collect()
             if devices:
                 torch.cuda.empty_cache()
+
+
+def _shares(judged: Result) -> dict[str, float]:
+    """Shares of images with NASA, and as eval_plain_... of those without, each with its interval."""
+    found = {}
+    for row, prefix in zip(judged["sets"], ("eval_plain_", "eval_"), strict=True):
+        for name, share in row["means"]["all"].items():
+            if isinstance(share, dict):
+                found |= {prefix + name: share["share"]} | _ends(prefix + name, share["low"], share["high"])
+    return found
 
 
 def _ends(name: str, low: float, high: float) -> dict[str, float]:

@@ -158,7 +158,7 @@ class Monitor:
                 found = self._compare(iteration, samples) if self.main else {}
         measured: dict[str, float] = {}
         if self.evaluation is not None and self.evaluates_at(iteration):
-            with self._log_errors(iteration), long_step("evaluating the student", at_once=False):
+            with self._log_errors(iteration), self.progress.paused():
                 measured = self.evaluation.measure(iteration, student)
         if not self.main:
             return {}

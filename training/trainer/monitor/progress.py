@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack, suppress
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TextIO
 
 import psutil
@@ -50,6 +52,17 @@ class Progress:
         shown = {name: format(metrics[name], form) for name, form in _SHOWN.items() if name in metrics}
         self.bar.set_postfix(shown | {"memory": f"{memory_gib():.1f}GiB"}, refresh=False)
         self.bar.update()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the block's seconds out of the speed, and so out of the time left, and of the time shown."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            if not self.bar.disable:  # tqdm's own `unpause` would also leave out iterations since the last line
+                self.bar.start_t += time.monotonic() - start
+                self.bar.last_print_t += time.monotonic() - start
 
     def close(self) -> None:
         self.bar.close()

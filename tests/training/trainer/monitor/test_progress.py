@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import sys
+import time
 
 import pytest
 
@@ -45,6 +46,19 @@ def test_a_resumed_run_counts_from_where_it_was():
     progress.update(FIGURES)
     progress.close()
     assert "PG-SB 991/1000" in stream.getvalue()
+
+
+def test_a_pause_changes_neither_speed_nor_the_time_left():
+    stream = io.StringIO()
+    progress = Progress(0, 10, stream=stream, every=0.0)
+    progress.update(FIGURES)
+    with progress.paused():
+        time.sleep(0.5)
+    progress.update(FIGURES)
+    assert progress.bar.format_dict["elapsed"] < 0.4 and progress.bar.format_dict["rate"] > 10
+    progress.close()
+    with Progress(0, 10, show=False).paused():
+        pass
 
 
 def test_missing_metrics_are_left_out():
