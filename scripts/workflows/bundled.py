@@ -56,8 +56,9 @@ FIRST = Workflow(
         f"{SEEDS}, chosen to show it; docs/RESULTS.md in the pack's repository has shares of other pairs over many "
         "seeds.",
         NOTHING,
-        f"alpha in NASA Apply: 0 is off, {ALPHA:g} this model's own. And both texts: it knows {KNOWS}; other words, or "
-        "none, steer anywhere.",
+        f"alpha in NASA Apply: 0 is off, {ALPHA:g} this model's own. Set alpha to 0 and run again to see the same "
+        "pictures without it; template 2 shows both. And both texts: it knows "
+        f"{KNOWS}; other words, or none, steer anywhere.",
     ),
     nodes={
         **common(),
@@ -66,7 +67,14 @@ FIRST = Workflow(
         "sampler": one_step(Link("nasa"), SEED),
         **picture("sampler", "Result", "one_step"),
     },
-    columns=((NOTE, "loader"), (NOTE, "prompt"), ("negative", ROW, "nasa"), ("latent", ROW, "sampler"), result()),
+    # In a small window the front end's minimap covers the lower right: the pictures lie above it.
+    columns=(
+        (NOTE, "loader"),
+        (NOTE, "prompt"),
+        ("negative", ROW, "nasa"),
+        ("latent", ROW, "sampler"),
+        ("save", "decode", "scale"),
+    ),
 )
 
 COMPARE = Workflow(

@@ -9,12 +9,14 @@ from scripts.workflows.loaders import clip, download, hub_file, lora, network, s
 from scripts.workflows.parts import NOTE, RESULT, ROW, Link, Node, Workflow, latent, nasa, save, text
 
 _PROMPT, _NEGATIVE = "A photo of a street cafe in the evening", "people"
-_NOT_MEASURED = "alpha. Nobody has measured it for this model: {} is a guess; double it while {} stay."
+_NOT_MEASURED = (
+    "alpha. Nobody has measured it for this model: {} is a guess; double it while what the negative names stays."
+)
 # docs/JOINT_ATTENTION.md, "The comparison on pictures".
 _JOINT = (
     "alpha. Begin at {}: nobody has measured it on this model. On two small students of such networks, all that was "
-    "measured, 0.25 to 0.5 was best, and 1 broke most pictures. Lower it when the picture breaks, raise it while {} "
-    "stay."
+    "measured, 0.25 to 0.5 was best, and 1 broke most pictures. Lower it when the picture breaks, raise it while what "
+    "the negative names stays."
 )
 
 
@@ -59,7 +61,7 @@ def _picture(
         note=(
             f"{shows} ComfyUI's own template uses the same files and settings.",
             download(files),
-            turn.format(f"{alpha:g}", negative),
+            turn.format(f"{alpha:g}"),
         ),
         nodes={
             **loaders,

@@ -162,7 +162,7 @@ def dots(wires: Sequence[Wire], edges: Sequence[Point], drawn: Mapping[str, Box]
     found = {}
     for wire in sorted(wires, key=lambda wire: (wire.start[1], wire.id)):
         first, last = (_column(drawn[key], edges) for key in (wire.source, wire.target))
-        if first == last and drawn[wire.source].top < drawn[wire.target].top:
+        if first == last:
             # In the gap above its target.
             y = drawn[wire.target].top - CLEAR
             found[wire.id] = [(edges[first][1] + CLEAR, y), (drawn[wire.target].left - CLEAR, y)]
