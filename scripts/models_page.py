@@ -36,8 +36,8 @@ Only the text's own part is steered: tokens of pictures, poses, faces, audio and
 scaled fp8, int8, GGUF and the like are used as the host uses them, at the time of each call.
 
 **Two chained models** (Wan 2.2 14B: one for high noise, one for low) have a MODEL wire each, so that each needs a NASA
-Apply of its own, with the same negative. The blueprint *Two models - negative prompt at CFG 1 (SNOOPI NASA)* in the
-node library is both of them and their text as one node. An acceleration LoRA may stand before or after it.
+Apply of its own, with the same negative. The blueprint *Negative prompt at CFG 1 (SNOOPI NASA, two models)* in the node
+library is both of them and their text as one node. An acceleration LoRA may stand before or after it.
 
 | models | network | since | measured in the rows | |
 | --- | --- | --- | --- | --- |

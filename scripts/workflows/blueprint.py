@@ -64,7 +64,7 @@ ONE = Blueprint(
     models={"nasa": ""},
 )
 TWO = Blueprint(
-    name="Two models - negative prompt at CFG 1 (SNOOPI NASA)",
+    name="Negative prompt at CFG 1 (SNOOPI NASA, two models)",
     description=(
         f"A negative prompt for two chained models, such as Wan 2.2 14B with acceleration LoRAs, {_DOES} Goes between "
         "the two loaders and the two samplers. Contains a NASA Apply for each, and one text."
