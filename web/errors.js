@@ -12,15 +12,21 @@ const FOLDERS = { ckpt_name: "models/checkpoints", lora_name: "models/loras" }; 
 const isOurs = (type) => type?.startsWith("Snoopi");
 const nameOf = (type) => LiteGraph.registered_node_types[type]?.nodeData?.display_name ?? type;
 
+let toasts = []; // each takes the toast of one error away
+
 function show(type, text) {
-  const name = nameOf(type);
-  const detail = text.replace(/^Execution Blocked: /, "").trim();
-  app.extensionManager.toast.add({
-    severity: "error",
-    summary: name,
-    detail: detail.startsWith(`${name}: `) ? detail.slice(name.length + 2) : detail,
-    life: LIFE,
-  });
+  const summary = nameOf(type);
+  const whole = text.replace(/^Execution Blocked: /, "").trim();
+  const detail = whole.startsWith(`${summary}: `) ? whole.slice(summary.length + 2) : whole;
+  const { toast } = app.extensionManager;
+  if (toast.dismiss) {
+    const id = toast.error(summary, { description: detail, duration: LIFE, closable: true });
+    toasts.push(() => toast.dismiss(id));
+  } else {
+    const message = { severity: "error", summary, detail, life: LIFE };
+    toast.add(message);
+    toasts.push(() => toast.remove(message));
+  }
 }
 
 // While a sampler runs, NASA raises its errors inside it: then the last line of the traceback is in the pack.
@@ -72,6 +78,8 @@ function look() {
 }
 
 function onQueueing() {
+  for (const remove of toasts) remove();
+  toasts = [];
   clearInterval(timer);
   before = app.lastNodeErrors;
   isShown = false;

@@ -19,7 +19,7 @@ const WARNING_STYLE = "border-left: 3px solid #e8a33d; padding-left: 6px; margin
 // is closed.
 const kept = new WeakMap();
 const queued = new Map(); // id of a prompt -> what was said in the tab that queued it
-let sending; // the same of a prompt that may begin before the server's answer has its id
+const queueing = new Map(); // id of a request to queue prompts, not in ComfyUI 0.16.3 -> the same
 
 // The prompt that runs. What was said in its tab is not known if another page queued it, as before this one was
 // reloaded; messages then say in which workflow, but nodes that ran before the first one wait in `begun`.
@@ -199,31 +199,29 @@ function followTab(frames, before = openTab()?.changeTracker) {
   if (frames > 0) requestAnimationFrame(() => followTab(frames - 1, now));
 }
 
-// No event has the id of a prompt and the tab that queues it, so the call is wrapped. If a front end queues prompts in
-// another way, texts go to a tab with their workflow.
-function followQueue() {
-  const { queuePrompt } = api;
-  api.queuePrompt = async function (...given) {
-    const said = (sending = shown());
-    try {
-      const answer = await queuePrompt.apply(this, given);
-      if (answer?.prompt_id) queued.set(answer.prompt_id, said);
-      return answer;
-    } finally {
-      sending = undefined;
-    }
-  };
+// No event has the id of a prompt and the tab that queues it, and wrapping `api.queuePrompt` would be in other packs'
+// way: prompts in the queue that are new after this page queued some went from that tab.
+async function followQueue(said) {
+  const before = [...queued.keys()];
+  const queue = await (await api.fetchApi("/queue")).json();
+  const items = [...queue.queue_running, ...queue.queue_pending];
+  const ids = items.filter(([, , , extra]) => extra.client_id === api.clientId).map(([, id]) => id);
+  for (const id of ids) if (!queued.has(id)) queued.set(id, said);
+  for (const id of before) if (!ids.includes(id)) queued.delete(id);
+  if (!run.said && queued.has(run.prompt)) know(queued.get(run.prompt));
+}
+
+function know(said) {
+  run.said = said;
+  run.begun.forEach(forget);
 }
 
 function start({ prompt_id: prompt }) {
-  run = { prompt, said: queued.get(prompt) ?? sending, begun: new Set() };
+  run = { prompt, said: queued.get(prompt), begun: new Set() };
 }
 
 function receive({ kind, text, node, source, workflow }) {
-  if (!run.said) {
-    run.said = saidIn(tabOf(workflow));
-    run.begun.forEach(forget);
-  }
+  if (!run.said) know(saidIn(tabOf(workflow)));
   run.said.workflow = workflow ?? rootGraph()?.id;
   const { entries } = run.said;
   if (!entries.has(node)) entries.set(node, { text: "", warnings: new Map() });
@@ -261,8 +259,12 @@ function end() {
 app.registerExtension({
   name: "snoopi.nodeText",
   setup() {
-    followQueue();
     api.addEventListener("snoopi.node_text", ({ detail }) => receive(detail));
+    api.addEventListener("promptQueueing", ({ detail }) => queueing.set(detail.requestId, shown()));
+    api.addEventListener("promptQueued", ({ detail: { requestId } }) => {
+      followQueue(queueing.get(requestId) ?? shown());
+      queueing.delete(requestId);
+    });
     api.addEventListener("execution_start", ({ detail }) => start(detail));
     api.addEventListener("graphCleared", () => shown().entries.clear());
     api.addEventListener("executing", ({ detail }) => (detail ? begin(String(detail)) : end()));

@@ -107,7 +107,10 @@ WATCH = """() => {
   window.toasts = [];
   if (isWatched) return;
   comfyAPI.api.api.addEventListener('execution_success', () => window.ended++);
+  comfyAPI.api.api.addEventListener('promptQueued', () => window.queued++);
   toast.add = message => { window.toasts.push(message.detail); add(message); };
+  const {error} = toast; // in newer front ends
+  if (error) toast.error = (...given) => { window.toasts.push(given[1]?.description); return error(...given); };
 }"""
 # A run of one node that says something; this page did not queue it.
 RUN = """message => {
