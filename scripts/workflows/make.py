@@ -76,7 +76,9 @@ def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any
     heights = room(workflow.nodes, {key: height for key, (_, height) in sizes.items()}, workflow.subgraphs)
     places, edges = layout.place(workflow.columns, nodes, sizes, heights)
     drawn = layout.boxes(nodes, places, sizes)
-    around = layout.groups(nodes, drawn)
+    # Its text is there after each run; previews are not in all front ends.
+    grown = {key: (sizes[key][0], heights[key]) for key in nodes if nodes[key].type == "SnoopiNASAApply"}
+    around = layout.groups(nodes, drawn if workflow.tight else layout.boxes(nodes, places, sizes | grown))
     found = page.evaluate(
         PLACE,
         {
@@ -86,8 +88,6 @@ def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any
             "groups": {title: astuple(box) for title, box in around.items()},
         },
     )
-    # Its text is there after each run; previews are not in all front ends.
-    grown = {key: (sizes[key][0], heights[key]) for key in nodes if nodes[key].type == "SnoopiNASAApply"}
     dots = layout.dots(layout.wires(found), edges, layout.boxes(nodes, places, sizes | grown) | layout.titles(around))
     made = json.loads(page.evaluate(FINISH, {str(link): points for link, points in dots.items()}))
     if hidden := page.evaluate(HIDDEN):

@@ -91,7 +91,8 @@ class Workflow:
     """One template: `model` and `about` make its name and its card.
 
     The note says what it shows, what to download to where, and what to turn, each in Markdown. `nodes` has those in
-    subgraphs, too: the server's format has no subgraphs.
+    subgraphs, too: the server's format has no subgraphs. `tight`: groups leave no room for NASA Apply's text, since a
+    small window would have none for them.
     """
 
     model: str
@@ -100,6 +101,7 @@ class Workflow:
     nodes: Mapping[str, Node]
     columns: tuple[Column, ...]
     subgraphs: Mapping[str, Subgraph] = field(default_factory=dict)
+    tight: bool = False
 
     @property
     def drawn(self) -> dict[str, Node]:
