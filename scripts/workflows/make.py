@@ -120,8 +120,7 @@ def make(client: Client, page: Page, workflow: Workflow, out: Path, *, only_grap
     if only_graph:
         print(f"{workflow.name}: {len(prompt)} nodes", flush=True)
         return
-    needs = any(node.files for node in workflow.nodes.values())
-    pictures = [] if needs else shown(client, prompt)
+    pictures = [] if workflow.needs_files else shown(client, prompt)
     card(workflow, pictures).save(out / f"{workflow.name}.jpg", quality=90)
     print(f"{workflow.name}: {len(prompt)} nodes, {len(pictures)} pictures on its card", flush=True)
 

@@ -111,6 +111,11 @@ class Workflow:
         return shown | {key: Node(type=SUBGRAPH, title=made.title) for key, made in self.subgraphs.items()}
 
     @property
+    def needs_files(self) -> bool:
+        """Whether a model has to be downloaded, or trained."""
+        return any(node.files for node in self.nodes.values())
+
+    @property
     def name(self) -> str:
         """The files' name, which ComfyUI shows as the title: characters that need no escaping in an address.
 
