@@ -91,8 +91,8 @@ class Workflow:
     """One template: `model` and `about` make its name and its card.
 
     The note says what it shows, what to download to where, and what to turn, each in Markdown. `nodes` has those in
-    subgraphs, too: the server's format has no subgraphs. `tight`: groups leave no room for NASA Apply's text, since a
-    small window would have none for them.
+    subgraphs, too: the server's format has no subgraphs. `tight`: groups leave no room for what grows in a
+    run, since a small window would have none for them.
     """
 
     model: str

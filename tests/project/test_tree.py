@@ -123,15 +123,17 @@ def test_a_small_window_shows_templates_large_enough() -> None:
         assert zoom >= least, f"{name} is {width} x {height}: {zoom:.3f}"
 
 
-def test_nasa_applys_text_stays_in_its_group() -> None:
-    """Two lines of it; a small window has no room for that in Wan's template."""
+def test_texts_and_previews_stay_in_their_group() -> None:
+    """Two lines of NASA Apply's text, a sampler's preview; a small window has no room for that in Wan's template."""
     for name in NAMES:
         graph = graph_of(name)
-        frames = [group["bounding"] for group in graph["groups"] if group["title"] == "3 Negative"]
+        frames = [group["bounding"] for group in graph["groups"]]
         for node in graph["nodes"]:
-            if node["type"] == "SnoopiNASAApply" and not name.startswith("Wan"):
-                bottom = node["pos"][1] + TALLEST[node["type"]]
-                assert any(bottom <= top + height for _, top, _, height in frames), name
+            grows = node["type"] in ("SnoopiNASAApply", "SnoopiOneStepSampler") and not node["flags"].get("collapsed")
+            if grows and not name.startswith("Wan"):
+                (x, y), bottom = node["pos"], node["pos"][1] + TALLEST[node["type"]]
+                around = [top + height for left, top, width, height in frames if left < x < left + width and top < y]
+                assert around and bottom <= max(around), f"{name}: {node['type']}"
 
 
 def test_our_nodes_name_the_pack(pack_root: Path) -> None:
