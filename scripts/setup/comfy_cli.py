@@ -1,7 +1,7 @@
 """Run comfy-cli, the registry's own tool, on this checkout: `python -m scripts.setup.comfy_cli node validate`.
 
 It is installed at the first call, in an environment of its own: it has many dependencies that neither ComfyUI nor the
-trainer uses. It sends no telemetry and asks no questions.
+trainer uses. It sends no telemetry and asks no questions. `node publish` is refused while links name the placeholder.
 
 Standard library only.
 """
@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from scripts.setup import placeholder
 from scripts.setup.pinned_env import provide as provide_environment
 
 PINS = Path(__file__).with_name("comfy-cli.txt")
@@ -25,7 +26,10 @@ def provide() -> Path:
 
 
 def main() -> int:
-    command = [str(provide()), "--skip-prompt", *sys.argv[1:]]
+    arguments = sys.argv[1:]
+    if "publish" in arguments and "--help" not in arguments:
+        placeholder.check()
+    command = [str(provide()), "--skip-prompt", *arguments]
     return subprocess.run(command, env={**os.environ, **QUIET}, stdin=subprocess.DEVNULL, check=False).returncode
 
 

@@ -98,7 +98,7 @@ COMPARE = Workflow(
     columns=(
         (NOTE, "loader", "latent"),
         (NOTE, "prompt"),
-        (LOWER - ROW, "negative", LOWER, "nasa"),
+        (LOWER - ROW - 22, "negative", LOWER - 22, "nasa"),  # 22: for a small window
         ("seed", "sampler_without", *result("_without")[:2], LOWER, "sampler_with", *result("_with")[:2]),
         RESULTS,
     ),

@@ -12,6 +12,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageOps
 
 from scripts.workflows.parts import NO_DOWNLOAD, Workflow
 from snoopi_core.pictures.drawing import GREEN, INK, PAPER, RULE, load_font, wrap_text
+from snoopi_core.presets import find_preset
 
 SIDE, MARGIN, GAP = 512, 24, 10
 BADGE = 60  # where the pictures may begin
@@ -38,10 +39,15 @@ def _titles(workflow: Workflow) -> list[str]:
 
 
 def _alpha(workflow: Workflow) -> str:
-    used = {
-        node.inputs["alpha"]: node.inputs["alpha_mode"] for node in workflow.nodes.values() if "alpha" in node.inputs
-    }
-    return ", ".join(f"alpha {'auto' if mode == 'auto' else f'{alpha:g}'}" for alpha, mode in used.items())
+    """The strength, as something to try unless it is measured (as for the pack's own models) or the paper's."""
+    nodes = workflow.nodes.values()
+    used = {node.inputs["alpha"]: node.inputs["alpha_mode"] for node in nodes if "alpha" in node.inputs}
+    presets = [find_preset(node.inputs["preset"]) for node in nodes if "preset" in node.inputs]
+    known = [*(preset.nasa_alpha for preset in presets if preset), *([] if workflow.needs_files else used)]
+    return ", ".join(
+        "alpha auto" if mode == "auto" else f"{'' if alpha in known else 'try '}alpha {alpha:g}"
+        for alpha, mode in used.items()
+    )
 
 
 def _pair(workflow: Workflow) -> str:

@@ -160,11 +160,17 @@ def dots(wires: Sequence[Wire], edges: Sequence[Point], drawn: Mapping[str, Box]
     """
     used: dict[int, dict[Point, float]] = {}
     found = {}
-    for wire in sorted(wires, key=lambda wire: (wire.start[1], wire.id)):
+
+    def columns(wire: Wire) -> tuple[int, int]:
         first, last = (_column(drawn[key], edges) for key in (wire.source, wire.target))
+        return first, last
+
+    # Those within a column first: only the gap above their target can have them.
+    for wire in sorted(wires, key=lambda wire: (len({*columns(wire)}), wire.start[1], wire.id)):
+        first, last = columns(wire)
         if first == last:
-            # In the gap above its target.
             y = drawn[wire.target].top - CLEAR
+            used.setdefault(first, {})[wire.start] = y
             found[wire.id] = [(edges[first][1] + CLEAR, y), (drawn[wire.target].left - CLEAR, y)]
         elif last > first + 1 and not _is_clear(wire, drawn):
             found[wire.id] = list(

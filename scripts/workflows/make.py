@@ -75,8 +75,13 @@ def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any
     fold(page, workflow, sizes)
     heights = room(workflow.nodes, {key: height for key, (_, height) in sizes.items()}, workflow.subgraphs)
     places, edges = layout.place(workflow.columns, nodes, sizes, heights)
-    drawn = layout.boxes(nodes, places, sizes)
-    around = layout.groups(nodes, drawn)
+    # Frames leave room for texts and previews; wires only for texts, since not all front ends have previews.
+    texts, previews = (
+        {key: (sizes[key][0], heights[key]) for key in nodes if nodes[key].type == kind}
+        for kind in ("SnoopiNASAApply", "SnoopiOneStepSampler")
+    )
+    grown = {} if workflow.tight else texts | previews
+    around = layout.groups(nodes, layout.boxes(nodes, places, sizes | grown))
     found = page.evaluate(
         PLACE,
         {
@@ -86,9 +91,7 @@ def build(page: Page, workflow: Workflow) -> tuple[dict[str, Any], dict[str, Any
             "groups": {title: astuple(box) for title, box in around.items()},
         },
     )
-    # Its text is there after each run; previews are not in all front ends.
-    grown = {key: (sizes[key][0], heights[key]) for key in nodes if nodes[key].type == "SnoopiNASAApply"}
-    dots = layout.dots(layout.wires(found), edges, layout.boxes(nodes, places, sizes | grown) | layout.titles(around))
+    dots = layout.dots(layout.wires(found), edges, layout.boxes(nodes, places, sizes | texts) | layout.titles(around))
     made = json.loads(page.evaluate(FINISH, {str(link): points for link, points in dots.items()}))
     if hidden := page.evaluate(HIDDEN):
         raise RuntimeError(f"{workflow.name}: wires behind nodes (node / from / to): {hidden}")
@@ -120,8 +123,7 @@ def make(client: Client, page: Page, workflow: Workflow, out: Path, *, only_grap
     if only_graph:
         print(f"{workflow.name}: {len(prompt)} nodes", flush=True)
         return
-    needs = any(node.files for node in workflow.nodes.values())
-    pictures = [] if needs else shown(client, prompt)
+    pictures = [] if workflow.needs_files else shown(client, prompt)
     card(workflow, pictures).save(out / f"{workflow.name}.jpg", quality=90)
     print(f"{workflow.name}: {len(prompt)} nodes, {len(pictures)} pictures on its card", flush=True)
 

@@ -91,7 +91,8 @@ class Workflow:
     """One template: `model` and `about` make its name and its card.
 
     The note says what it shows, what to download to where, and what to turn, each in Markdown. `nodes` has those in
-    subgraphs, too: the server's format has no subgraphs.
+    subgraphs, too: the server's format has no subgraphs. `tight`: groups leave no room for what grows in a
+    run, since a small window would have none for them.
     """
 
     model: str
@@ -100,6 +101,7 @@ class Workflow:
     nodes: Mapping[str, Node]
     columns: tuple[Column, ...]
     subgraphs: Mapping[str, Subgraph] = field(default_factory=dict)
+    tight: bool = False
 
     @property
     def drawn(self) -> dict[str, Node]:
@@ -107,6 +109,11 @@ class Workflow:
         inside = {key for subgraph in self.subgraphs.values() for key in subgraph.keys}
         shown = {key: node for key, node in self.nodes.items() if key not in inside}
         return shown | {key: Node(type=SUBGRAPH, title=made.title) for key, made in self.subgraphs.items()}
+
+    @property
+    def needs_files(self) -> bool:
+        """Whether a model has to be downloaded, or trained."""
+        return any(node.files for node in self.nodes.values())
 
     @property
     def name(self) -> str:

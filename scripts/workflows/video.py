@@ -76,6 +76,7 @@ _WAN_LOADERS = {
 WAN = Workflow(
     model="Wan 2.2 14B",
     about="lightx2v, 4 steps, video",
+    tight=True,
     note=(
         "Wan 2.2 14B with the lightx2v LoRAs: two networks, two steps each, at cfg 1. Each needs its own NASA Apply, "
         "with the same negative.",
@@ -204,9 +205,9 @@ LTX = Workflow(
     },
     columns=(
         ("loader", "lora", "audio_vae", "clip", "prompt"),
-        ("negative", ROW, "nasa", NOTE),
-        ("rate", "video_latent", "audio_latent", "latent", 628, NOTE),  # room for wires above it
-        ("noise", ROW, "guider", "method", "sigmas", NOTE),
+        ("negative", ROW + 12, "nasa", NOTE),  # room for a wire more above NASA Apply
+        ("rate", "video_latent", "audio_latent", 504, "latent", 628, NOTE),  # room for wires above the last two
+        ("noise", ROW + 12, "guider", "method", "sigmas", NOTE),
         ("sampler", "separate", "decode", "sound", "video", "save"),
     ),
 )

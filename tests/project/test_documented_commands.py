@@ -17,10 +17,12 @@ from typing import NamedTuple
 import parse_only
 import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from documented import Command, commands, commands_in
+from documented import Command, commands, commands_in, pages
 from live_pack import ROOT
 from processes import TIMEOUT, start
 from torch.distributed.run import get_args_parser
+
+from training.config import load_recipe
 
 COMMANDS = commands()
 Words = list[str]  # of a command line, without "python"
@@ -66,7 +68,7 @@ def arguments_parse(found: list[Command]) -> list[Words]:
     """The command's own parser accepts the arguments, and their recipe can be resolved."""
     lines = []
     for command in found:
-        words = shlex.split(command.text.replace("[", "").replace("]", ""))[1:]  # with the optional arguments
+        words = shlex.split(re.sub(r'("[^"]*")|[][]', r"\1", command.text))[1:]  # with the optional arguments
         named_only = command.inline and words[-1] == words[min(1, len(words) - 1)]
         lines.append([*words, "--help"] if named_only else words)
     return lines
@@ -184,6 +186,18 @@ def test_valid_arguments_are_accepted_and_wrong_ones_reported(tmp_path: Path) ->
     assert not wrong, "\n".join(wrong)
     for expected, one in zip(WRONG.values(), found[len(lines) :], strict=True):
         assert expected in one
+
+
+def test_lists_are_quoted_for_every_shell() -> None:
+    """In double quotes with none inside: Windows' cmd knows no others, and older PowerShells drop the inner ones."""
+    text = "".join(page.read_text(encoding="utf-8") for page in pages())
+    assert not re.findall(r"'[a-z]+\.[a-z_]+=.*|\b[a-z]+\.[a-z_]+=['\"].*", text)
+    lists = re.findall(r'"([a-z]+\.[a-z_]+=\[[^"]*\])"', text)
+    assert len(lists) >= 3
+    for override in lists:
+        recipe = load_recipe("sd15", ["prompts.source=x", override])
+        section, name = override.partition("=")[0].split(".")
+        assert len(getattr(getattr(recipe, section), name)) == 2, override
 
 
 def test_commands_are_found_in_blocks_and_sentences() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from templates import FIRST, NAMES, graph_of, note_of
 
 from scripts.workflows.bundled import STUDENT
+from scripts.workflows.room import TALLEST
 from snoopi_core.formats.checkpoint import read_metadata
 
 HEADINGS = ["What", "Download", "Turn"]  # of a workflow's note
@@ -120,6 +121,19 @@ def test_a_small_window_shows_templates_large_enough() -> None:
         zoom = FILLED * min(1280 / (width + 2 * EDGE), 720 / (height + 2 * EDGE))
         least = next((least for begins, least in LARGER.items() if name.startswith(begins)), ZOOM)
         assert zoom >= least, f"{name} is {width} x {height}: {zoom:.3f}"
+
+
+def test_texts_and_previews_stay_in_their_group() -> None:
+    """Two lines of NASA Apply's text, a sampler's preview; a small window has no room for that in Wan's template."""
+    for name in NAMES:
+        graph = graph_of(name)
+        frames = [group["bounding"] for group in graph["groups"]]
+        for node in graph["nodes"]:
+            grows = node["type"] in ("SnoopiNASAApply", "SnoopiOneStepSampler") and not node["flags"].get("collapsed")
+            if grows and not name.startswith("Wan"):
+                (x, y), bottom = node["pos"], node["pos"][1] + TALLEST[node["type"]]
+                around = [top + height for left, top, width, height in frames if left < x < left + width and top < y]
+                assert around and bottom <= max(around), f"{name}: {node['type']}"
 
 
 def test_our_nodes_name_the_pack(pack_root: Path) -> None:

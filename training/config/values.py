@@ -40,8 +40,7 @@ def _check_sources(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"\[.*[,:].*\]", value):
         raise ValueError(
             "expected a list of texts in quotes; a shell may take the quotes away, and in double quotes a backslash "
-            """begins an escape. Give prompts.source='["a.txt:0.7", "b.csv:0.3"]', with / in paths, or write it in a """
-            "recipe file"
+            """begins an escape. Give "prompts.source=['a.txt:0.7', 'b.csv:0.3']", or write it in a recipe file"""
         )
     if not isinstance(value, list | tuple):
         return value

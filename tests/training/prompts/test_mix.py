@@ -75,6 +75,8 @@ def test_a_recipe_names_several_sources(sources, tmp_path):
     assert set(encoded) >= {"", *(f"{name} {n}" for name in "ab" for n in range(5))}
     shapes = load_recipe("shapes", ['prompts.source=["shapes:0.5", "a/b:config:2"]'])
     assert shapes.prompts.sources == (("shapes", 0.5), ("a/b:config", 2.0))
+    windows = load_recipe("shapes", [r"prompts.source=['C:\new\a.txt:3', 'b.txt']"])  # as the pages quote it
+    assert windows.prompts.sources == ((r"C:\new\a.txt", 3.0), ("b.txt", 1.0))
     one = load_recipe("shapes", ["prompts.source=C:/a.txt"])
     assert one.prompts.sources == (("C:/a.txt", 1.0),) and 'source = "C:/a.txt"' in one.to_toml()
     assert load_recipe("shapes", ["prompts.source=[ab]*.txt"]).prompts.source == "[ab]*.txt"
