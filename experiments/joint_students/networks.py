@@ -1,6 +1,6 @@
 """The two students: a two-stream and a single-stream network, both of ComfyUI's own classes.
 
-Import after `host.start_host()`. Dimensions: B pictures, C x 16 x 16 latents, E width of the text states.
+Import after `host.start_host()`. Dimensions: B pictures, C x 8 x 8 latents, E width of the text states.
 """
 
 from __future__ import annotations

@@ -21,11 +21,11 @@ from training.evaluate.report.markdown import mean_with_interval, table
 _RIVALS = ("NAG", "VSF")
 
 
-def fill(page: Path, data: Path, world: str) -> None:
-    """Fill the page's tables "joint-WORLD" and "joint-WORLD-padding" with all files of results of a world."""
-    files = sorted(data.glob(f"joint-{world}-*.json"))
+def fill(page: Path, data: Path) -> None:
+    """Fill the page's tables "joint", "joint-kinds" and "joint-padding" with all files of results."""
+    files = sorted(data.glob("joint-*.json"))
     found = {(each["network"], each["steps"]): Comparison(each) for each in map(read_json, files)}
-    fill_page(page, {f"joint-{world}": compared(found), f"joint-{world}-padding": padding(found)})
+    fill_page(page, {"joint": compared(found), "joint-kinds": kinds(found), "joint-padding": padding(found)})
 
 
 def compared(several: dict[tuple[str, int], Comparison]) -> str:
@@ -41,6 +41,23 @@ def compared(several: dict[tuple[str, int], Comparison]) -> str:
             rows.append([title, method, name.partition(", ")[2], *cells(found, name), lead, verdict])
     head = ["student", "negative by", "chosen", *KEYS, "entropy", "lead over the better of NAG and VSF", "bars"]
     return table(head, rows)
+
+
+def kinds(several: dict[tuple[str, int], Comparison]) -> str:
+    """Fixed and modal pairs apart, each method at its one setting."""
+    rows = []
+    for (network, steps), found in several.items():
+        fixed = [pair["fixed"] for pair in found.found["pairs"]]
+        for name in (PLAIN, *map(found.chosen, found.found["settings"])):
+            absent, clean = (found.shares("reporting", name, key) for key in ("absent", "clean"))
+            means = [
+                mean_with_interval([value for value, each in zip(column, fixed, strict=True) if each is kind])
+                for kind, columns in ((True, (absent, clean, leads(found, name))), (False, (absent, clean)))
+                for column in columns
+            ]
+            rows.append([f"{network}, {steps}", name.partition(", ")[0], *means])
+    head = ["student, steps", "negative by", "absent, fixed", "clean, fixed", "lead in clean, fixed"]
+    return table([*head, "absent, modal", "clean, modal"], rows)
 
 
 def padding(several: dict[tuple[str, int], Comparison]) -> str:
@@ -81,14 +98,19 @@ def _bars(found: Comparison, name: str) -> str:
 
 
 def write_pictures(found: Comparison, generator: Callable[[str], Generate], path: Path) -> None:
-    """A contact sheet: every third pair a row; no negative, then each method at its chosen setting."""
-    seed = found.found["protocols"]["reporting"]["seeds"][0]
+    """A contact sheet: a row of its own seed for each fixed and every fourth modal pair.
+
+    In it no negative, then each method at its chosen setting.
+    """
+    pairs = found.found["pairs"]
+    shown = [pair for pair in pairs if pair["fixed"]] + [pair for pair in pairs if not pair["fixed"]][::4]
+    first = found.found["protocols"]["reporting"]["seeds"][0]
     names = [PLAIN, *map(found.chosen, found.found["settings"])]
     rows = [
         (
             f"{pair['prompt']}  -  {pair['negative']}",
-            torch.cat([generator(name)([pair["prompt"]], [seed], pair["negative"]) for name in names]),
+            torch.cat([generator(name)([pair["prompt"]], [first + n], pair["negative"]) for name in names]),
         )
-        for pair in found.found["pairs"][::3]
+        for n, pair in enumerate(shown)
     ]
     contact_sheet(rows, path, ["no negative", *found.found["settings"]])

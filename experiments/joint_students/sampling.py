@@ -17,7 +17,8 @@ from comfy.model_patcher import ModelPatcher
 from experiments.joint_students.formulas import FORMULAS, steered
 from experiments.joint_students.settings import Setting
 from experiments.joint_students.train import SIGMAS
-from experiments.joint_students.worlds import as_made, as_seen, text_states
+from experiments.joint_students.turn import turned
+from experiments.joint_students.world import text_states
 from experiments.sampling import one_step
 from training.models.backbone import Backbone
 
@@ -29,11 +30,13 @@ class HostStudent:
     """Makes pictures, `experiments.removal.Generate`, with a setting; without one the negative is not used.
 
     world: the model whose text encoder and decoder are used.
+    rotation: of the first noise, as in training.
     steps: 1, or 4 with fresh noise between them.
     """
 
     patcher: ModelPatcher
     world: Backbone
+    rotation: torch.Tensor
     setting: Setting | None = None
     steps: int = 1
 
@@ -46,7 +49,7 @@ class HostStudent:
             patcher, others, cfg = self._steered(prompt, negative)
             for n in range(start, end, _BATCH):
                 latents = self._latents(patcher, self.encode(prompt), others, cfg, seeds[n : min(n + _BATCH, end)])
-                images.append(self.world.decode(as_made(latents)))
+                images.append(self.world.decode(latents))
             start = end
         return torch.cat(images)
 
@@ -69,7 +72,7 @@ class HostStudent:
     def _latents(
         self, patcher: ModelPatcher, positive: list, negative: list, cfg: float, seeds: list[int]
     ) -> torch.Tensor:
-        noise = as_seen(one_step(self.world, "none").noise(seeds))
+        noise = turned(one_step(self.world, "none").noise(seeds), self.rotation)
         first = SIGMAS if self.steps > 1 else SIGMAS[:1]
         sampler, sigmas = comfy.samplers.sampler_object("lcm"), torch.tensor([*first, 0.0])
         return comfy.sample.sample_custom(

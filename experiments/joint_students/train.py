@@ -1,7 +1,8 @@
 """`python -m experiments.joint_students.train NETWORK`: train a student by regression on pairs of noise and x0.
 
 At sigma 1 the input is the noise of a pair, at the lower sigmas of four steps it is the pair's x0 with fresh noise.
-May be killed at any moment; started again, it continues. Losses are in OUT/NETWORK.jsonl, the state in OUT/NETWORK.pt.
+May be killed at any moment; started again, it continues. Losses are in OUT/NETWORK.jsonl, the state in OUT/NETWORK.pt,
+the recipe in OUT/NETWORK.json.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 
 from experiments.joint_students.host import start_host
 from experiments.joint_students.pairs import Pairs, load_pairs
-from experiments.joint_students.worlds import WORLDS
+from experiments.json_file import read_json, write_json
 from experiments.training_loop import Losses, Training, update_average
 from training.distill.rng import generator
 
@@ -26,21 +27,50 @@ SIGMAS = (1.0, 0.75, 0.5, 0.25)
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """first: share of the samples at sigma 1; the others are at the later sigmas."""
+    """source: what made the pairs. first: share of the samples at sigma 1; the others are at the later sigmas."""
 
     network: str
-    iterations: int = 3000
-    batch: int = 16
+    source: str = "student"
+    iterations: int = 12000
+    batch: int = 32
     lr: float = 2e-3
     first: float = 0.7
     ema: float = 0.99
-    width: int = 64
+    width: int = 128
     depth: int = 4
     seed: int = 0
 
 
+def read_recipe(folder: Path, network: str) -> Recipe:
+    """What the network in a folder is trained with.
+
+    Raises:
+        FileNotFoundError: nothing has been trained there.
+    """
+    if not (found := read_json(folder / f"{network}.json")):
+        raise FileNotFoundError(
+            f"{folder} has no training of {network}; run `python -m experiments.joint_students.train {network}` first"
+        )
+    return Recipe(**found)
+
+
+def _keep_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write it beside the state. Raises ValueError if the state is of another one."""
+    file = folder / f"{recipe.network}.json"
+    if file.is_file():
+        begun = read_recipe(folder, recipe.network)
+        if replace(begun, iterations=recipe.iterations) != recipe:
+            raise ValueError(f"{folder} has a training with {begun}, not {recipe}; choose another --out")
+    write_json(file, asdict(recipe))
+
+
 def train(folder: Path, pairs: Pairs, recipe: Recipe, *, save_every: float = 60.0) -> bool:
-    """Train, or continue. Whether it is done."""
+    """Train, or continue. Whether it is done.
+
+    Raises:
+        ValueError: the folder has a training with another recipe; only `iterations` may change.
+    """
+    _keep_recipe(folder, recipe)
     start_host()
     import comfy.model_management
 
@@ -124,16 +154,25 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m experiments.joint_students.train", description=__doc__)
     parser.add_argument("network", choices=("two-stream", "single-stream"))
-    parser.add_argument("--world", choices=WORLDS, default="shapes")
     parser.add_argument("--source", choices=("student", "teacher"), default="student")
     parser.add_argument("--iterations", type=int, default=Recipe.iterations)
     parser.add_argument("--batch", type=int, default=Recipe.batch)
+    parser.add_argument("--width", type=int, default=Recipe.width)
+    parser.add_argument("--depth", type=int, default=Recipe.depth)
     parser.add_argument("--out", type=Path, default=Path("runs/joint_students"))
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    pairs = load_pairs(args.out, WORLDS[args.world], args.source)
-    train(args.out, pairs, Recipe(network=args.network, iterations=args.iterations, batch=args.batch))
+    pairs = load_pairs(args.out, args.source)
+    recipe = Recipe(
+        network=args.network,
+        source=args.source,
+        iterations=args.iterations,
+        batch=args.batch,
+        width=args.width,
+        depth=args.depth,
+    )
+    train(args.out, pairs, recipe)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,15 @@ from families.joint import JOINT_CASES
 from families.joint.formula import attend, flat, weights
 from reference import relative_error
 
+from experiments.avatars.world import AVATARS
 from experiments.joint_students import evaluate
 from experiments.joint_students.formulas import steered
 from experiments.joint_students.networks import NAMES, new_model
-from experiments.joint_students.pairs import draw_pairs, load_pairs
+from experiments.joint_students.pairs import draw_pairs, load_pairs, load_turn, measure_turn
 from experiments.joint_students.settings import SETTINGS
 from experiments.joint_students.train import Recipe, train
-from experiments.joint_students.worlds import TOKENS, WORLDS, as_made, as_seen, sampler
+from experiments.joint_students.turn import informative, lowest_frequencies, to_lowest, turned
+from experiments.joint_students.world import LATENT, SUBJECTS, TEXT, TOKENS, load, sampler
 from snoopi_core.host.families import family_of
 
 BAR = 2e-6
@@ -33,7 +35,8 @@ def folder(tmp_path_factory, pack_root):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(pack_root)
         path = tmp_path_factory.mktemp("students")
-        draw_pairs(path, WORLDS["shapes"], "student", 4)
+        measure_turn(path, "student", draws=4)
+        draw_pairs(path, "student", 4)
         return path
 
 
@@ -71,30 +74,56 @@ def test_the_compared_formulas_are_exact(name, formula, monkeypatch):
 
 
 def test_pairs_are_what_the_source_makes(folder):
-    """The noise and the x0 of a pair belong together, and only missing files are drawn."""
-    world = WORLDS["shapes"]
-    pairs = load_pairs(folder, world, "student")
-    assert pairs.noise.shape == pairs.x0.shape == (4, 1, 16, 16) and pairs.texts.shape[1:] == (TOKENS, world.text)
+    """The noise and the x0 of a pair belong together, no caption is cut off, and only missing files are drawn."""
+    pairs = load_pairs(folder, "student")
+    assert pairs.noise.shape == pairs.x0.shape == (4, *LATENT) and pairs.texts.shape[1:] == (TOKENS, TEXT)
     [file] = folder.glob("pairs-*.pt")
     made, captions = file.stat().st_mtime_ns, torch.load(file, weights_only=True)["captions"]
-    source = sampler(world.load("student"), "student")
+    source = sampler(load("student"), "student")
     seeds = list(range(1_000_000, 1_000_004))
-    assert torch.equal(pairs.x0, as_seen(source.latents(captions, seeds)).half().float())
-    assert torch.equal(as_made(pairs.noise), source.noise(seeds).half().float())
-    draw_pairs(folder, world, "student", 4)
+    assert torch.equal(pairs.x0, source.latents(captions, seeds).half().float())
+    noise = turned(pairs.noise, load_turn(folder, "student").T)
+    assert relative_error(noise, source.noise(seeds).half().float()) < 1e-5
+    draw_pairs(folder, "student", 4)
     assert file.stat().st_mtime_ns == made
+
+
+@pytest.mark.full
+def test_turned_noise_has_what_decides_a_picture_in_its_lowest_frequencies():
+    """The rotation keeps white noise white, and moves the directions that matter most to the lowest frequencies."""
+    found = informative("student", draws=800)
+    rotation, waves = to_lowest(found), lowest_frequencies(found.shape[1])
+    assert (rotation @ rotation.T - torch.eye(len(rotation))).abs().max() < 1e-5
+    assert (rotation @ found.float() - waves.float()).abs().max() < 1e-5
+    source = sampler(load("student"), "student")
+    seeds = list(range(50_000, 50_400))
+    noise = turned(source.noise(seeds), rotation)
+    latents = source.latents([SUBJECTS[0]] * len(seeds), seeds).flatten(1)
+    random = torch.linalg.qr(torch.randn(waves.shape, generator=torch.Generator().manual_seed(0))).Q
+    lowest, others = (_explained(each, latents) for each in (noise.mean((2, 3)), noise.flatten(1) @ random))
+    print(f"explained by the channels' means {lowest:.2f}, by as many other numbers {others:.2f}")
+    assert lowest > others + 0.1
+
+
+def _explained(features, latents):
+    """What a linear map of the features, from the first 300, explains of the variance of the other latents."""
+    latents = latents - latents[:300].mean(0)
+    error = latents[300:] - features[300:] @ torch.linalg.lstsq(features[:300], latents[:300]).solution
+    return (1 - error.square().sum() / latents[300:].square().sum()).item()
 
 
 @pytest.mark.parametrize("network", [NAMES[0], pytest.param(NAMES[1], marks=pytest.mark.full)])
 def test_a_student_is_trained_and_measured(network, folder, tmp_path, monkeypatch, capsys):
     """At the smallest size: training continues where it stopped, and every setting acts through the host."""
-    pairs, out = load_pairs(folder, WORLDS["shapes"], "student"), tmp_path
+    pairs, out = load_pairs(folder, "student"), folder
     small = {"network": network, "batch": 2, "width": 32, "first": 0.5}
     for iterations in (1, 2):
         assert train(out, pairs, Recipe(**small, iterations=iterations))
+    with pytest.raises(ValueError, match=r"width=32.*width=64"):
+        train(out, pairs, Recipe(**small | {"width": 64}))
     rows = [json.loads(line) for line in (out / f"{network}.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["iteration"] for row in rows] == [0, 1] and all(row["loss"] > 0 for row in rows)
-    model = new_model(network, channels=1, text=64, width=32)
+    model = new_model(network, channels=LATENT[0], text=TEXT, width=32)
     assert family_of(model) is not None
     moved = torch.load(out / f"{network}.pt", weights_only=True)["networks"]["network"]
     same = [name for name, weight in model.diffusion_model.state_dict().items() if torch.equal(weight, moved[name])]
@@ -103,11 +132,11 @@ def test_a_student_is_trained_and_measured(network, folder, tmp_path, monkeypatc
 
     few = {method: several[::15] for method, several in SETTINGS.items() if method in ("m_P", "NAG", "VSF", "CFG")}
     monkeypatch.setattr(evaluate, "SETTINGS", few)
-    call = [network, "--out", str(out), "--data", str(tmp_path), "--width=32", "--images=1"]
-    call += ["--tuning-images=1", "--page", str(tmp_path / "PAGE.md")]
-    monkeypatch.setattr(evaluate, "WORLDS", {"shapes": _with_one_pair()})
+    call = [network, "--out", str(out), "--data", str(tmp_path), "--images=1", "--tuning-images=1"]
+    call += ["--page", str(tmp_path / "PAGE.md")]
+    monkeypatch.setattr(evaluate, "AVATARS", _with_one_pair())
     assert evaluate.main(call) == 0
-    path = tmp_path / f"joint-shapes-{network}-1.json"
+    path = tmp_path / f"joint-{network}-1.json"
     found = json.loads(path.read_text(encoding="utf-8"))
     assert set(found["tuning"]) == {"none", *(str(each) for several in few.values() for each in several)}
     assert "| m_P |" in (tmp_path / "PAGE.md").read_text(encoding="utf-8") and path.with_suffix(".png").is_file()
@@ -117,7 +146,5 @@ def test_a_student_is_trained_and_measured(network, folder, tmp_path, monkeypatc
 
 
 def _with_one_pair():
-    world = WORLDS["shapes"]
-    prompts = dict([*world.rules.open_prompts.items()][:1])
-    rules = dataclasses.replace(world.rules, open_prompts=prompts, left_open=lambda _: {}, fixed=world.rules.fixed[:1])
-    return dataclasses.replace(world, rules=rules)
+    prompts = dict([*AVATARS.open_prompts.items()][:1])
+    return dataclasses.replace(AVATARS, open_prompts=prompts, left_open=lambda _: {}, fixed=AVATARS.fixed[:1])
