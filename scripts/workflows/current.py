@@ -15,7 +15,7 @@ _NOT_MEASURED = (
 # docs/JOINT_ATTENTION.md, "The comparison on pictures".
 _JOINT = (
     "alpha. Begin at {}: nobody has measured it on this model. On two small students of such networks, all that was "
-    "measured, 0.25 to 0.5 was best, and 1 broke most pictures. Lower it when the picture breaks, raise it while what "
+    "measured, 0.5 was best, and 0.75 broke most pictures. Lower it when the picture breaks, raise it while what "
     "the negative names stays."
 )
 

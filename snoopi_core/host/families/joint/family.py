@@ -30,8 +30,8 @@ class JointFamily(TokenFamily):
     groups: tuple[tuple[str, str, type[torch.nn.Module], JointBlock], ...]
     """In the order in which they run: attribute of the network, name in NASA Apply's `blocks`, class, declaration."""
     alpha_note = (
-        "no alpha has been measured on a published model of joint attention: begin at 0.5 (on two small students 0.25 "
-        "to 0.5 was best), and compare strengths with NASA Scale Sweep"
+        "no alpha has been measured on a published model of joint attention: begin at 0.5 (the best on two small "
+        "students), and compare strengths with NASA Scale Sweep"
     )
     target_first = True
     """Whether the picture's own tokens come before those of reference pictures and padding."""
