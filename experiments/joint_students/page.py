@@ -50,11 +50,12 @@ def kinds(several: dict[tuple[str, int], Comparison]) -> str:
         fixed = [pair["fixed"] for pair in found.found["pairs"]]
         for name in (PLAIN, *map(found.chosen, found.found["settings"])):
             absent, clean = (found.shares("reporting", name, key) for key in ("absent", "clean"))
-            means = [
-                mean_with_interval([value for value, each in zip(column, fixed, strict=True) if each is kind])
+            parts = [
+                [value for value, each in zip(column, fixed, strict=True) if each is kind]
                 for kind, columns in ((True, (absent, clean, leads(found, name))), (False, (absent, clean)))
                 for column in columns
             ]
+            means = [mean_with_interval(part) if part else "" for part in parts]
             rows.append([f"{network}, {steps}", name.partition(", ")[0], *means])
     head = ["student, steps", "negative by", "absent, fixed", "clean, fixed", "lead in clean, fixed"]
     return table([*head, "absent, modal", "clean, modal"], rows)
