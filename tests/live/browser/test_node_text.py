@@ -136,7 +136,7 @@ def fail(page: Page, picture: Path, clears: bool = True) -> None:
         page.wait_for_function("text => window.toasts.some(toast => toast?.includes(text))", arg=sentence)
         page.get_by_text(sentence).last.wait_for()
         for text in mended if clears else ():
-            expect(page.get_by_text(text)).to_have_count(0)
+            expect(page.get_by_text(text)).to_have_count(0, timeout=20_000)  # by itself it goes after 30 s
         mended.append(sentence)
         page.keyboard.press("Escape")  # closes the dialog that older front ends show as well
         page.evaluate(SET, [node, name, right])
