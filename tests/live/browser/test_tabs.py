@@ -70,12 +70,12 @@ def test_a_run_that_is_over_at_once_takes_its_warnings_away(page: Page) -> None:
 
 
 @pytest.mark.full
-def test_prompts_from_before_a_reload_go_to_their_own_tab(page: Page) -> None:
+def test_prompts_from_before_a_reload_go_to_their_own_tab(browser: Browser, server: Server) -> None:
     """They are still in the queue when the page queues another from another tab."""
-    item = [0, "of another page", {}, {"client_id": page.evaluate("() => comfyAPI.api.api.clientId")}, []]
-    queue = {"queue_running": [], "queue_pending": [item]}
-    page.route("**/api/queue", lambda route: route.fulfill(json=queue))
-    try:
+    with open_front_end(browser, server.client) as page:
+        item = [0, "of another page", {}, {"client_id": page.evaluate("() => comfyAPI.api.api.clientId")}, []]
+        queue = {"queue_running": [], "queue_pending": [item]}
+        page.route("**/api/queue", lambda route: route.fulfill(json=queue))
         page.reload()
         page.wait_for_function(READY)
         page.evaluate(LOAD, TEMPLATE)
@@ -85,14 +85,12 @@ def test_prompts_from_before_a_reload_go_to_their_own_tab(page: Page) -> None:
         with page.expect_response("**/api/queue"):
             page.evaluate("() => comfyAPI.api.api.dispatchCustomEvent('promptQueued', {})")
         page.evaluate(STILL)
-    finally:
-        page.unroute("**/api/queue")
-    (number,) = (str(node["id"]) for node in here["nodes"] if node["type"] == "SnoopiNASAApply")
-    page.evaluate(RUN, {"kind": "text", "text": "Said.", "node": number, "source": number, "workflow": here["id"]})
-    page.evaluate(STILL)
-    assert page.evaluate(SHOWN, [])
-    page.evaluate(FORMER_TAB)
-    page.wait_for_function(SHOWN, arg=["Said."])
+        (number,) = (str(node["id"]) for node in here["nodes"] if node["type"] == "SnoopiNASAApply")
+        page.evaluate(RUN, {"kind": "text", "text": "Said.", "node": number, "source": number, "workflow": here["id"]})
+        page.evaluate(STILL)
+        assert page.evaluate(SHOWN, [])
+        page.evaluate(FORMER_TAB)
+        page.wait_for_function(SHOWN, arg=["Said."])
 
 
 def queue_in_two_tabs(page: Page, server: Server, answered: bool = False) -> None:
