@@ -200,15 +200,15 @@ function followTab(frames, before = openTab()?.changeTracker) {
 }
 
 // No event has the id of a prompt and the tab that queues it, and wrapping `api.queuePrompt` would be in other packs'
-// way: prompts in the queue that are new after this page queued some went from that tab.
+// way: prompts in the queue that are new after this page queued some went from that tab. Those of other pages may be
+// among them, but never begin here. Called without a tab when the page opens: what is queued then stays unknown.
 async function followQueue(said) {
   const before = [...queued.keys()];
   const queue = await (await api.fetchApi("/queue")).json();
-  const items = [...queue.queue_running, ...queue.queue_pending];
-  const ids = items.filter(([, , , extra]) => extra.client_id === api.clientId).map(([, id]) => id);
+  const ids = [...queue.queue_running, ...queue.queue_pending].map(([, id]) => id);
   for (const id of ids) if (!queued.has(id)) queued.set(id, said);
   for (const id of before) if (!ids.includes(id)) queued.delete(id);
-  if (!run.said && queued.has(run.prompt)) know(queued.get(run.prompt));
+  if (!run.said && queued.get(run.prompt)) know(queued.get(run.prompt));
 }
 
 function know(said) {
@@ -248,6 +248,7 @@ function begin(id) {
 
 // A warning that this run did not repeat has a toast when it comes again.
 function end() {
+  if (!run.said && !queued.has(run.prompt)) know(shown()); // over before the queue was asked
   const { entries, toasts } = run.said ?? saidIn();
   const repeated = new Set([...entries.values()].flatMap(({ warnings }) => [...warnings.keys()]));
   for (const text of toasts) if (!repeated.has(text)) toasts.delete(text);
@@ -261,10 +262,11 @@ app.registerExtension({
   setup() {
     api.addEventListener("snoopi.node_text", ({ detail }) => receive(detail));
     api.addEventListener("promptQueueing", ({ detail }) => queueing.set(detail.requestId, shown()));
-    api.addEventListener("promptQueued", ({ detail: { requestId } }) => {
-      followQueue(queueing.get(requestId) ?? shown());
-      queueing.delete(requestId);
+    api.addEventListener("promptQueued", ({ detail }) => {
+      followQueue(queueing.get(detail?.requestId) ?? shown());
+      queueing.delete(detail?.requestId);
     });
+    followQueue();
     api.addEventListener("execution_start", ({ detail }) => start(detail));
     api.addEventListener("graphCleared", () => shown().entries.clear());
     api.addEventListener("executing", ({ detail }) => (detail ? begin(String(detail)) : end()));
