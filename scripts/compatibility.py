@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -148,7 +149,9 @@ def measure(version: str, figures: Path, arguments: Sequence[str]) -> None:
 
 
 def read(files: Iterable[Path]) -> list[Entry]:
-    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    """What was recorded, by test file: several processes (`-n 2 --dist loadfile`) take these in any order."""
+    entries = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return sorted(entries, key=itemgetter("file"))
 
 
 def main(arguments: list[str] | None = None) -> int:
