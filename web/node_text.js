@@ -1,7 +1,8 @@
-// Text and warnings of the last run on the nodes that they are about; snoopi_core/host/front_end.py sends them.
+// Text and warnings of a tab's last run on the nodes that they are about; snoopi_core/host/front_end.py sends them.
 // They are not saved with the workflow, and not sent with the prompt.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { needed, promptOf, recall, remember } from "./cached_texts.js";
 
 const WIDGET = "snoopi_text"; // name of the widget
 const MARGIN = 6; // of the text in its widget
@@ -22,8 +23,11 @@ const queued = new Map(); // id of a prompt -> what was said in the tab that que
 const queueing = new Map(); // id of a request to queue prompts, not in ComfyUI 0.16.3 -> the same
 
 // The prompt that runs. What was said in its tab is not known if another page queued it, as before this one was
-// reloaded; messages then say in which workflow, but nodes that ran before the first one wait in `begun`.
-let run = { begun: new Set() };
+// reloaded; messages then say in which workflow, but nodes that ran before the first one wait in `begun`. `messages` is
+// execution id of a node that ran -> what it said.
+let run = { begun: new Set(), messages: new Map() };
+const speakers = new Set(); // execution ids of nodes that have said something, in any tab
+let settled = Promise.resolve(); // when what ended runs leave behind is in place
 const heights = new WeakMap(); // node -> {text: height of its text, without: of the node without one}
 
 const rootGraph = () => app.rootGraph ?? app.graph;
@@ -213,29 +217,36 @@ async function followQueue(said) {
 
 function know(said) {
   run.said = said;
-  run.begun.forEach(forget);
+  for (const id of run.begun) forget(id);
 }
 
 function start({ prompt_id: prompt }) {
-  run = { prompt, said: queued.get(prompt), begun: new Set() };
+  run = { prompt, said: queued.get(prompt), begun: new Set(), messages: new Map() };
 }
 
-function receive({ kind, text, node, source, workflow }) {
+function receive(message) {
+  const { kind, text, source, workflow } = message;
   if (!run.said) know(saidIn(tabOf(workflow)));
   run.said.workflow = workflow ?? rootGraph()?.id;
-  const { entries } = run.said;
-  if (!entries.has(node)) entries.set(node, { text: "", warnings: new Map() });
-  const { warnings } = entries.get(node);
-  if (kind === "text") entries.get(node).text = text;
-  else if (!warnings.has(text)) warnings.set(text, source);
+  if (!run.messages.has(source)) run.messages.set(source, []);
+  run.messages.get(source).push(message);
+  speakers.add(source);
+  put(run.said, message);
   if (kind === "warning" && run.said !== shown()) toast(text, run.said);
   drawSoon();
 }
 
+function put({ entries }, { kind, text, node, source }) {
+  if (!entries.has(node)) entries.set(node, { text: "", warnings: new Map() });
+  const { warnings } = entries.get(node);
+  if (kind === "text") entries.get(node).text = text;
+  else if (!warnings.has(text)) warnings.set(text, source);
+}
+
 // A node that runs again says everything again, and all samplers behind it run again too.
-function forget(id) {
-  run.said.entries.delete(id);
-  for (const { warnings } of run.said.entries.values()) {
+function forget(id, { entries } = run.said) {
+  entries.delete(id);
+  for (const { warnings } of entries.values()) {
     for (const [text, source] of warnings) if (source === id) warnings.delete(text);
   }
 }
@@ -243,7 +254,39 @@ function forget(id) {
 function begin(id) {
   if (run.said) forget(id);
   else run.begun.add(id);
+  run.messages.set(id, []);
   drawSoon();
+}
+
+// Do something with what a run's prompt was, after what was to be done for the runs before it.
+function settle(mine, act) {
+  const all = async () => {
+    const prompt = await promptOf(mine.prompt);
+    if (prompt) act(prompt, mine.said ?? shown());
+    drawSoon();
+  };
+  settled = settled.then(all).catch(console.error);
+}
+
+// These nodes are in the cache, perhaps with other inputs than this tab's last run had.
+function takeFromCache({ nodes }) {
+  const ids = nodes.map(String).filter((id) => speakers.has(id));
+  const mine = run;
+  if (!ids.length) return;
+  settle(mine, (prompt, said) => {
+    for (const id of ids) forget(id, said);
+    for (const id of ids) for (const message of recall(prompt, id)) put(said, message);
+    for (const several of mine.messages.values()) for (const message of several) put(said, message);
+  });
+}
+
+// Keep what was said, and take the texts of nodes away that were bypassed, or that no output needs.
+function settleAll(mine) {
+  if (!mine.said?.entries.size) return;
+  settle(mine, (prompt, { entries }) => {
+    remember(prompt, mine.messages);
+    for (const id of entries.keys()) if (!needed(prompt).has(id)) entries.delete(id);
+  });
 }
 
 // A warning that this run did not repeat has a toast when it comes again.
@@ -253,7 +296,8 @@ function end() {
   const repeated = new Set([...entries.values()].flatMap(({ warnings }) => [...warnings.keys()]));
   for (const text of toasts) if (!repeated.has(text)) toasts.delete(text);
   queued.delete(run.prompt);
-  run = { begun: new Set() };
+  settleAll(run);
+  run = { begun: new Set(), messages: new Map() };
   drawSoon();
 }
 
@@ -268,6 +312,7 @@ app.registerExtension({
     });
     followQueue();
     api.addEventListener("execution_start", ({ detail }) => start(detail));
+    api.addEventListener("execution_cached", ({ detail }) => takeFromCache(detail));
     api.addEventListener("graphCleared", () => shown().entries.clear());
     api.addEventListener("executing", ({ detail }) => (detail ? begin(String(detail)) : end()));
   },

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from live_browser import DRAW, LOAD, READY, RUN, STILL, WATCH, graph, open_front_end
 from live_server import Server
-from node_texts import SET, SHOWN, TEMPLATE, opened, run_with
+from node_texts import FIND, SET, SHOWN, TEMPLATE, opened, run_with
 from playwright.sync_api import Browser, Page
 from soak_cases import slow
 
@@ -29,6 +29,11 @@ REOPEN = """async () => {
 }"""
 OPEN = "path => app.extensionManager.workflow.activeWorkflow?.path === path"
 FORMER_TAB = "() => app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')"
+BYPASS = f"() => {{ {FIND} find('SnoopiNASAApply').mode = 4; }}"
+UNPLUG = f"""() => {{ {FIND}
+  const sampler = find('SnoopiOneStepSampler');
+  find('SnoopiPGSBLoader').connect(0, sampler, sampler.inputs.findIndex(input => input.name === 'model'));
+}}"""
 # A run of one node that says nothing.
 QUICK = """node => {
   for (const [event, detail] of [['execution_start', {prompt_id: 'quick'}], ['executing', node], ['executing', null]])
@@ -145,3 +150,25 @@ def test_closing_a_tab_forgets_its_texts(page: Page) -> None:
         assert page.evaluate(SHOWN, [])
     finally:
         page.evaluate("path => comfyAPI.api.api.deleteUserData(path)", path)
+
+
+def test_results_from_the_cache_have_the_texts_of_their_own_run(page: Page) -> None:
+    """Nothing runs, and nothing is said, when another tab has run the same before."""
+    page.evaluate(WATCH)
+    shown = {alpha: [f"alpha {alpha}, as set; its file recommends {ALPHA:g}"] for alpha in (0.3, 0.6)}
+    page.evaluate(LOAD, TEMPLATE)
+    run_with(page, shown[0.6], alpha_mode="as set", alpha=0.6, seed=11)
+    page.evaluate(LOAD, TEMPLATE)
+    run_with(page, shown[0.3], alpha_mode="as set", alpha=0.3, seed=11)
+    page.evaluate(FORMER_TAB)
+    page.wait_for_function(SHOWN, arg=shown[0.6])
+    run_with(page, shown[0.3], alpha=0.3)
+
+
+@pytest.mark.parametrize("change", [BYPASS, UNPLUG], ids=["bypass", "unplug"])
+def test_a_node_that_does_not_run_says_nothing(page: Page, change: str) -> None:
+    page.evaluate(WATCH)
+    page.evaluate(LOAD, TEMPLATE)
+    run_with(page, ["does nothing: alpha is 0"], alpha_mode="as set", alpha=0)
+    page.evaluate(change)
+    run_with(page, [])
