@@ -1,4 +1,4 @@
-// What nodes said, by what they ran with: ComfyUI does not run again what is in its cache, and then nothing is said anew.
+// What nodes said, by what they ran with: ComfyUI does not run again what is in its cache, and nothing is said then.
 import { api } from "../../scripts/api.js";
 
 const MOST = 1000; // keys that are kept
@@ -15,7 +15,9 @@ export async function promptOf(id) {
 function behind(prompt, id, found = new Set()) {
   if (found.has(id) || !prompt[id]) return found;
   found.add(id);
-  for (const input of Object.values(prompt[id].inputs)) if (Array.isArray(input)) behind(prompt, String(input[0]), found);
+  for (const input of Object.values(prompt[id].inputs)) {
+    if (Array.isArray(input)) behind(prompt, String(input[0]), found);
+  }
   return found;
 }
 
