@@ -34,6 +34,16 @@ UNPLUG = f"""() => {{ {FIND}
   const sampler = find('SnoopiOneStepSampler');
   find('SnoopiPGSBLoader').connect(0, sampler, sampler.inputs.findIndex(input => input.name === 'model'));
 }}"""
+# What a sampler is known to say of files a, b and c: it warned of a and b, and later no more of a.
+RECALLED = """async () => {
+  const {api} = comfyAPI.api;
+  const [path] = (await api.getExtensions()).filter(path => path.endsWith('/cached_texts.js'));
+  const {recall, remember} = await import(api.fileURL(path));
+  const prompt = name => ({1: {class_type: 'Loader', inputs: {name}}, 2: {class_type: 'X', inputs: {model: ['1', 0]}}});
+  for (const name of ['a', 'b']) remember(prompt(name), '2', [name]);
+  remember(prompt('a'), '2', []);
+  return ['a', 'b', 'c'].map(name => recall(prompt(name), '2'));
+}"""
 # A run of one node that says nothing.
 QUICK = """node => {
   for (const [event, detail] of [['execution_start', {prompt_id: 'quick'}], ['executing', node], ['executing', null]])
@@ -163,6 +173,11 @@ def test_results_from_the_cache_have_the_texts_of_their_own_run(page: Page) -> N
     page.evaluate(FORMER_TAB)
     page.wait_for_function(SHOWN, arg=shown[0.6])
     run_with(page, shown[0.3], alpha=0.3)
+
+
+def test_what_was_said_last_with_the_same_inputs_is_known(page: Page) -> None:
+    """A file may be another one under its old name."""
+    assert page.evaluate(RECALLED) == [[], ["b"], []]
 
 
 @pytest.mark.parametrize("change", [BYPASS, UNPLUG], ids=["bypass", "unplug"])
