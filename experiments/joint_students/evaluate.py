@@ -21,6 +21,7 @@ from experiments.joint_students.page import fill, write_pictures
 from experiments.joint_students.pairs import load_turn
 from experiments.joint_students.settings import REPORTING, SETTINGS, TUNING
 from experiments.joint_students.train import read_recipe
+from experiments.joint_students.turn import digest
 from experiments.joint_students.world import LATENT, TEXT, load
 from experiments.json_file import as_json, read_results, write_json
 from experiments.methods.measure import measure
@@ -45,9 +46,11 @@ def evaluate(folder: Path, network: str, steps: int, path: Path, protocols: dict
     teacher = load("student")
     recipe = read_recipe(folder, network)
     model = new_model(network, channels=LATENT[0], text=TEXT, width=recipe.width, depth=recipe.depth)
+    rotation = load_turn(folder, recipe.source)
+    if digest(rotation) != recipe.rotation:
+        sys.exit(f"{folder} has another rotation of the noise than {network} was trained with; train it anew")
     state = torch.load(folder / f"{network}.pt", map_location="cpu", weights_only=True)
     model.diffusion_model.load_state_dict(state["networks"]["average"])
-    rotation = load_turn(folder, recipe.source)
     plain = HostStudent(patcher=as_patcher(model), world=teacher, rotation=rotation, steps=steps)
     by_name = {str(each): each for several in SETTINGS.values() for each in several}
     about: dict[str, Any] = {

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from experiments.joint_students.host import start_host
-from experiments.joint_students.pairs import Pairs, load_pairs
+from experiments.joint_students.pairs import Pairs, load_pairs, load_turn
+from experiments.joint_students.turn import digest
 from experiments.json_file import read_json, write_json
 from experiments.training_loop import Losses, Training, update_average
 from training.distill.rng import generator
@@ -27,10 +28,12 @@ SIGMAS = (1.0, 0.75, 0.5, 0.25)
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """source: what made the pairs. first: share of the samples at sigma 1; the others are at the later sigmas."""
+    """source: what made the pairs. rotation: `turn.digest` of that of the noise. first: share of the samples at
+    sigma 1; the others are at the later sigmas."""
 
     network: str
     source: str = "student"
+    rotation: str = ""
     iterations: int = 12000
     batch: int = 32
     lr: float = 2e-3
@@ -167,6 +170,7 @@ def main(arguments: list[str] | None = None) -> None:
     recipe = Recipe(
         network=args.network,
         source=args.source,
+        rotation=digest(load_turn(args.out, args.source)),
         iterations=args.iterations,
         batch=args.batch,
         width=args.width,

@@ -10,6 +10,8 @@ Dimensions: D the 1,024 numbers of a noise, K DIRECTIONS.
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import torch
 from scipy.fft import idctn
@@ -26,6 +28,11 @@ _RIDGE = 300.0
 def turned(noise: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
     """Noise (B, *LATENT) after the rotation."""
     return (noise.flatten(1) @ rotation.T).view_as(noise)
+
+
+def digest(rotation: torch.Tensor) -> str:
+    """Tells one rotation from another: a student knows only noise that was turned by its own."""
+    return hashlib.sha256(rotation.numpy().tobytes()).hexdigest()[:16]
 
 
 def turn(source: str, *, draws: int = DRAWS) -> torch.Tensor:

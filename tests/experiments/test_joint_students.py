@@ -21,7 +21,7 @@ from experiments.joint_students.networks import NAMES, new_model
 from experiments.joint_students.pairs import draw_pairs, load_pairs, load_turn, measure_turn
 from experiments.joint_students.settings import SETTINGS
 from experiments.joint_students.train import Recipe, train
-from experiments.joint_students.turn import informative, lowest_frequencies, to_lowest, turned
+from experiments.joint_students.turn import digest, informative, lowest_frequencies, to_lowest, turned
 from experiments.joint_students.world import LATENT, SUBJECTS, TEXT, TOKENS, load, sampler
 from snoopi_core.host.families import family_of
 
@@ -116,7 +116,8 @@ def _explained(features, latents):
 def test_a_student_is_trained_and_measured(network, folder, tmp_path, monkeypatch, capsys):
     """At the smallest size: training continues where it stopped, and every setting acts through the host."""
     pairs, out = load_pairs(folder, "student"), folder
-    small = {"network": network, "batch": 2, "width": 32, "first": 0.5}
+    rotation = digest(load_turn(folder, "student"))
+    small = {"network": network, "batch": 2, "width": 32, "first": 0.5, "rotation": rotation}
     for iterations in (1, 2):
         assert train(out, pairs, Recipe(**small, iterations=iterations))
     with pytest.raises(ValueError, match=r"width=32.*width=64"):
@@ -143,6 +144,9 @@ def test_a_student_is_trained_and_measured(network, folder, tmp_path, monkeypatc
     with pytest.raises(SystemExit, match="2"):
         evaluate.main([*call, "--images=2"])
     assert "choose another --json" in capsys.readouterr().err
+    monkeypatch.setattr(evaluate, "load_turn", lambda *_: torch.eye(1024))
+    with pytest.raises(SystemExit, match="another rotation"):
+        evaluate.main(call)
 
 
 def _with_one_pair():
